@@ -1,0 +1,1 @@
+"""How the kernel sees the library: FUSE requests in, answers out, invalidations up."""

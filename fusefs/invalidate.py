@@ -1,0 +1,115 @@
+"""Committed changes to what the kernel must forget: a pure plan, and the one task that tells the kernel.
+
+The kernel is called from a worker thread only: it may hold the lock of a directory until a request that waits for the
+loop is answered, so a call from the loop could wait for itself. What the kernel did itself needs no telling. A name or
+inode it does not know answers ENOENT, which is fine.
+"""
+
+import contextlib
+import logging
+from typing import Any
+
+import pyfuse3
+import trio
+
+from fusefs.kernel.inodes import Ledger
+from index.model import change
+from index.model.change import ORIGIN_MOUNT, Commit
+from index.store import entries
+from index.store.feed import LAGGED
+from vdfs.space.nodes import Node
+from vdfs.space.tree import Tree
+
+log = logging.getLogger("sdmount.mount")
+
+#: One thing to tell: ("inode", number, attributes only) or ("entry", parent's number, name).
+Order = tuple[str, int, Any]
+
+
+class Notifier:
+    """Gathers what the kernel must forget and tells it, in order."""
+
+    def __init__(self, tree: Tree, ledger: Ledger) -> None:
+        self.tree = tree
+        self.ledger = ledger
+        self._orders: dict[Order, None] = {}
+        self._wake = trio.Event()
+        self.told = 0
+
+    def inode(self, ino: int, *, attr_only: bool) -> None:
+        """Let the kernel ask again for the attributes of an inode (and its pages unless attr_only)."""
+        self._order(("inode", ino, attr_only))
+
+    def entry(self, parent_ino: int, name: bytes) -> None:
+        """Let the kernel look a name up again."""
+        self._order(("entry", parent_ino, name))
+
+    def _order(self, order: Order) -> None:
+        self._orders[order] = None
+        self._wake.set()
+
+    def plan(self, commit: Commit) -> None:
+        """What a commit means for the kernel."""
+        if commit is LAGGED:
+            self._everything()
+            return
+        if commit.origin == ORIGIN_MOUNT:
+            return
+        for one in commit.changes:
+            if one.what in (change.ADDED, change.REMOVED):
+                parent = self._dir_node(one.parent_id)
+                if parent is not None:
+                    self.entry(parent.ino, one.name)
+                    self.inode(parent.ino, attr_only=True)
+            if one.what == change.REMOVED or self.ledger.find(one.node) is None:
+                continue
+            if one.what != change.ADDED:
+                self.inode(one.node, attr_only=one.what != change.DATA)
+
+    def _dir_node(self, entry_id: int | None) -> Node | None:
+        """The node of a directory's row if the kernel holds it."""
+        if entry_id is None or self.tree.dirs.known(entry_id) is None:
+            return None
+        if self.tree.home is not None and entry_id == self.tree.home.root_entry_id:
+            return self.tree.root
+        row = entries.get(self.tree.store.db, entry_id)
+        node = None if row is None else self.ledger.find(row.node)
+        return node if isinstance(node, Node) else None
+
+    def _everything(self) -> None:
+        """Commits were lost: let the kernel ask again for all it holds."""
+        for node in self.ledger.nodes():
+            if isinstance(node, Node):
+                self.inode(node.ino, attr_only=False)
+                if node.parent is not None:
+                    self.entry(node.parent.ino, node.name)
+
+    async def run_plan(self) -> None:
+        """Follow the store's feed."""
+        with self.tree.store.feed.subscribe() as commits:
+            async for commit in commits:
+                self.plan(commit)
+
+    async def run(self) -> None:
+        """Tell the kernel, batch by batch, from a thread."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            orders, self._orders = list(self._orders), {}
+            for start in range(0, len(orders), 256):
+                await trio.to_thread.run_sync(_tell, orders[start : start + 256], abandon_on_cancel=True)
+            self.told += len(orders)
+
+
+def _tell(orders: list[Order]) -> None:
+    for kind, ino, detail in orders:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                if kind == "inode":
+                    pyfuse3.invalidate_inode(ino, detail)
+                else:
+                    pyfuse3.invalidate_entry(ino, detail)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError):
+                    raise
+                log.debug("the kernel would not forget %s %d: %s", kind, ino, error)

@@ -1,0 +1,1 @@
+"""The ledger of what the kernel holds, and the border at which errors become errno."""

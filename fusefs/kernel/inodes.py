@@ -1,0 +1,53 @@
+"""The ledger: which nodes the kernel holds, and how often it was told of each.
+
+The kernel counts each positive reply to lookup, create, mkdir, mknod, symlink, link and each entry of a plus-listing,
+and gives the counts back with FORGET. A node is dropped when its count is 0; its number is never given to anything
+else (index/store/changes.py), so a late FORGET cannot hit a stranger.
+"""
+
+from typing import Any
+
+import pyfuse3
+
+from index.model.errors import Stale
+
+
+class Ledger:
+    """inode number -> (node, count). No I/O."""
+
+    def __init__(self, root: Any) -> None:
+        self._held: dict[int, list[Any]] = {pyfuse3.ROOT_INODE: [root, 1]}
+
+    def remember(self, node: Any) -> None:
+        """One more reply told the kernel of this node."""
+        held = self._held.get(node.ino)
+        if held is None:
+            self._held[node.ino] = [node, 1]
+        else:
+            held[0] = node
+            held[1] += 1
+
+    def get(self, ino: int) -> Any:
+        """The node of a number the kernel speaks of; Stale when it should not know it."""
+        try:
+            return self._held[ino][0]
+        except KeyError:
+            raise Stale(f"inode {ino} is not known") from None
+
+    def find(self, ino: int) -> Any | None:
+        held = self._held.get(ino)
+        return None if held is None else held[0]
+
+    def forget(self, ino: int, count: int) -> None:
+        held = self._held.get(ino)
+        if held is None or ino == pyfuse3.ROOT_INODE:
+            return
+        held[1] -= count
+        if held[1] <= 0:
+            del self._held[ino]
+
+    def nodes(self) -> list[Any]:
+        return [held[0] for held in self._held.values()]
+
+    def __len__(self) -> int:
+        return len(self._held)

@@ -1,0 +1,107 @@
+"""mounted(): a core as a FUSE session, from init to close, as one async context.
+
+pyfuse3 holds one session a process. Options are those that work everywhere: default_permissions (the kernel decides
+from the modes we report), nosuid, nodev; the subtype makes `fuse.sdmount` of it in /proc/mounts.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from fusefs.invalidate import Notifier
+from fusefs.kernel.inodes import Ledger
+from fusefs.operations import Operations
+from fusefs.views.context import ViewContext
+from fusefs.views.special import ROOT_LINKS, RootViews
+from fusefs.xattrs import Xattrs
+from index.model.errors import VdfsError
+from vdfs.ops.context import Core
+from vdfs.ops.core import snapshot
+
+log = logging.getLogger("sdmount.mount")
+
+
+def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
+    """The handlers over a core."""
+    ledger = Ledger(core.tree.root)
+    notifier = Notifier(core.tree, ledger)
+
+    def status() -> dict[str, object]:
+        told = snapshot(core, _light_numbers(core))
+        return {
+            "pid": told.pid,
+            "version": told.version,
+            "library": told.library,
+            "library_id": told.library_id,
+            "device": told.device,
+            "mountpoint": os.fsdecode(told.mountpoint or b""),
+            "idle": told.scan.idle,
+            "pending_dirs": told.scan.pending_dirs,
+            "pending_files": told.scan.pending_files,
+            "current": told.scan.current,
+            "errors": told.scan.errors,
+            "locations": told.locations,
+            "watches": told.watches,
+            "inodes": len(ledger),
+        }
+
+    context = ViewContext(core.tree, os.getuid(), os.getgid(), core.library.device.slug, status)
+    return Operations(
+        core.tree,
+        core.namespace,
+        core.opener,
+        core.watch,
+        Xattrs(core.tree, core.annotations, core.library.device.name),
+        RootViews(context, show),
+        notifier,
+        ledger,
+    )
+
+
+def _light_numbers(core: Core) -> dict[str, int]:
+    keys = ("entries", "files", "dirs", "bytes", "contents", "tags", "database_bytes")
+    return dict.fromkeys(keys, 0)
+
+
+def mount_options(*, allow_other: bool, read_only: bool, library: str) -> set[str]:
+    """The options of the session."""
+    options = {"default_permissions", "nosuid", "nodev", "subtype=sdmount", f"fsname=sdmount:{_plain(library)}"}
+    if allow_other:
+        options.add("allow_other")
+    if read_only:
+        options.add("ro")
+    return options
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text) or "library"
+
+
+async def serve_mount(
+    core: Core,
+    mountpoint: Path,
+    options: set[str],
+    show: frozenset[bytes] = frozenset(ROOT_LINKS),
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount and serve until the kernel ends the session (umount) or this is cancelled."""
+    operations = make_operations(core, show)
+    try:
+        pyfuse3.init(operations, str(mountpoint), options)
+    except RuntimeError as error:
+        raise VdfsError(f"{mountpoint} could not be mounted: {error} (see the lines above from fusermount3)") from error
+    unmount = True
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(operations.notifier.run_plan)
+            nursery.start_soon(operations.notifier.run)
+            task_status.started()
+            await pyfuse3.main(min_tasks=1, max_tasks=64)
+            nursery.cancel_scope.cancel()
+    finally:
+        pyfuse3.close(unmount=unmount)
+        operations.handles.close_all()

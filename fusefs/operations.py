@@ -1,0 +1,453 @@
+"""pyfuse3.Operations: every handler a few lines that turn a request into a question to the floors below.
+
+No decisions about names, bytes or attributes are made here: they lie in vdfs/space. What this file owns is the talk with
+the kernel: lookup counts, handles, and how long each answer may be believed. Every handler is guarded.
+Source: pyfuse3's documentation of its request handlers; Documentation/filesystems/fuse.rst of Linux.
+"""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyfuse3
+
+from fusefs.invalidate import Notifier
+from fusefs.kernel import attrs
+from fusefs.kernel.guard import guarded
+from fusefs.kernel.handles import DirHandle, Handles, TextHandle
+from fusefs.kernel.inodes import Ledger
+from fusefs.views.base import ViewNode
+from fusefs.views.special import RootViews
+from fusefs.xattrs import Xattrs
+from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly
+from vdfs.space.content import Handle, Opener, statfs
+from vdfs.space.namespace import Caller, Namespace, Wanted
+from vdfs.space.nodes import AnyStat, Node
+from vdfs.space.tree import Tree
+from vdfs.space.watch import Watch
+
+_STATFS_KEEP_S = 1.0
+
+
+class Operations(pyfuse3.Operations):  # type: ignore[misc]
+    """The mount's handlers."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self,
+        tree: Tree,
+        namespace: Namespace,
+        opener: Opener,
+        watch: Watch,
+        xattrs: Xattrs,
+        views: RootViews,
+        notifier: Notifier,
+        ledger: Ledger,
+    ) -> None:
+        super().__init__()
+        self.tree = tree
+        self.namespace = namespace
+        self.opener = opener
+        self.watch = watch
+        self.xattrs = xattrs
+        self.views = views
+        self.notifier = notifier
+        self.ledger = ledger
+        self.handles = Handles()
+        self._statfs: tuple[float, tuple[int, int, int, int, int, int]] = (0.0, (4096, 0, 0, 0, 0, 0))
+
+    # answers ----------------------------------------------------------------------------------------------------------
+
+    def _face(self, parent: Any, node: Any, st: AnyStat | None) -> pyfuse3.EntryAttributes:
+        """The kernel's answer for a node below a parent."""
+        face = pyfuse3.EntryAttributes()
+        if isinstance(node, ViewNode):
+            return node.fill(face)
+        assert st is not None
+        attrs.fill(face, node, st)
+        if isinstance(parent, Node):
+            covered = self.watch.covers(parent)
+            face.entry_timeout = attrs.LONG_S if covered else attrs.SHORT_S
+        else:
+            covered = False
+            face.entry_timeout = 0
+        face.attr_timeout = self._attr_timeout(node, st, covered)
+        return face
+
+    def _attr_timeout(self, node: Node, st: AnyStat, covered: bool) -> float:
+        if node.is_dir:
+            return attrs.LONG_S if self.watch.covers(node) else attrs.SHORT_S
+        if st.st_nlink > 1 or not covered:
+            return attrs.SHORT_S
+        return attrs.LONG_S
+
+    def _told(self, parent: Any, node: Any, st: AnyStat | None) -> pyfuse3.EntryAttributes:
+        face = self._face(parent, node, st)
+        self.ledger.remember(node)
+        return face
+
+    def _union_dir(self, ino: int) -> Node:
+        """The directory of the union that a change is asked in; views refuse."""
+        node = self.ledger.get(ino)
+        if not isinstance(node, Node):
+            raise NotPermitted("views cannot be changed")
+        if not node.is_dir:
+            raise NotADirectory("this is no directory")
+        return node
+
+    def _refuse_reserved(self, parent: Node, name: bytes) -> None:
+        if parent is self.tree.root and name == b".vdfs":
+            raise NotPermitted(".vdfs belongs to the mount")
+
+    # names ------------------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        parent = self.ledger.get(parent_inode)
+        if isinstance(parent, ViewNode):
+            node = await parent.lookup(name)
+            st = await self.tree.stat(node) if isinstance(node, Node) else None
+            return self._told(parent, node, st)
+        if parent is self.tree.root:
+            view = await self.views.lookup(name)
+            if view is not None:
+                return self._told(parent, view, None)
+        try:
+            node, st = await self.tree.lookup(parent, name)
+        except NotFound:
+            if len(name) > 255:
+                raise OSError(errno.ENAMETOOLONG, "name too long") from None
+            return attrs.absent(attrs.LONG_S if self.watch.covers(parent) else attrs.SHORT_S)
+        return self._told(parent, node, st)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for ino, count in inode_list:
+            self.ledger.forget(ino, count)
+
+    @guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        node = self.ledger.get(inode)
+        if isinstance(node, ViewNode):
+            return node.fill(pyfuse3.EntryAttributes())
+        st = await self.tree.stat(node)
+        return self._face(node.parent or node, node, st)
+
+    @guarded
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        node = self.ledger.get(inode)
+        if isinstance(node, ViewNode):
+            raise NotPermitted("views cannot be changed")
+        handle = self.handles.file(fh) if fh is not None else None
+        size = attr.st_size if fields.update_size else None
+        if size is not None and isinstance(handle, Handle):
+            await handle.truncate(size)
+            size = None
+        elif size is not None and not node.spots and node.handles:
+            await node.handles[-1].truncate(size)
+            size = None
+        now = fields.update_atime and fields.update_mtime and attr.st_atime_ns == attr.st_mtime_ns
+        wanted = Wanted(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size_bytes=size,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            times_now=bool(now and abs(attr.st_mtime_ns - time.time_ns()) < 1_000_000_000),
+        )
+        if node.spots or node.is_dir:
+            st = await self.namespace.set_attributes(node, wanted)
+        else:
+            st = await self._setattr_by_handle(node, wanted)
+        return self._face(node.parent or node, node, st)
+
+    async def _setattr_by_handle(self, node: Node, wanted: Wanted) -> AnyStat:
+        """Attributes of a file without a name."""
+        if node.handles:
+            fd = node.handles[-1].fd
+            if wanted.uid is not None or wanted.gid is not None:
+                os.fchown(fd, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid)
+            if wanted.mode is not None:
+                os.fchmod(fd, stat.S_IMODE(wanted.mode))
+            if wanted.atime_ns is not None or wanted.mtime_ns is not None:
+                old = os.fstat(fd)
+                atime = old.st_atime_ns if wanted.atime_ns is None else wanted.atime_ns
+                os.utime(fd, ns=(atime, old.st_mtime_ns if wanted.mtime_ns is None else wanted.mtime_ns))
+        return await self.tree.stat(node)
+
+    @guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        node = self.ledger.get(inode)
+        if isinstance(node, ViewNode):
+            return node.target()
+        return await self.namespace.readlink(node)
+
+    @guarded
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        parent = self._union_dir(parent_inode)
+        self._refuse_reserved(parent, name)
+        node, st = await self.namespace.mknod(parent, name, mode, _caller(ctx))
+        return self._told(parent, node, st)
+
+    @guarded
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        parent = self._union_dir(parent_inode)
+        self._refuse_reserved(parent, name)
+        node, st = await self.namespace.mkdir(parent, name, mode, _caller(ctx))
+        return self._told(parent, node, st)
+
+    @guarded
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        parent = self._union_dir(parent_inode)
+        self._refuse_reserved(parent, name)
+        node, st = await self.namespace.symlink(parent, name, target, _caller(ctx))
+        return self._told(parent, node, st)
+
+    @guarded
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        node = self.ledger.get(inode)
+        parent = self._union_dir(new_parent_inode)
+        if isinstance(node, ViewNode):
+            raise NotPermitted("views cannot be changed")
+        self._refuse_reserved(parent, new_name)
+        node, st = await self.namespace.link(node, parent, new_name)
+        return self._told(parent, node, st)
+
+    @guarded
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        parent = self._union_dir(parent_inode)
+        if parent is self.tree.root and await self.views.lookup(name) is not None:
+            raise NotPermitted(f"{os.fsdecode(name)} belongs to the mount")
+        await self.namespace.unlink(parent, name)
+
+    @guarded
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        parent = self._union_dir(parent_inode)
+        self._refuse_reserved(parent, name)
+        await self.namespace.rmdir(parent, name)
+
+    @guarded
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        src, dst = self._union_dir(parent_inode_old), self._union_dir(parent_inode_new)
+        self._refuse_reserved(src, name_old)
+        self._refuse_reserved(dst, name_new)
+        if src is self.tree.root and await self.views.lookup(name_old) is not None:
+            raise NotPermitted(f"{os.fsdecode(name_old)} belongs to the mount")
+        await self.namespace.rename(src, name_old, dst, name_new, flags, ctx.pid)
+
+    # files ------------------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        node = self.ledger.get(inode)
+        if isinstance(node, ViewNode):
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                raise ReadOnly("views cannot be written")
+            handle = TextHandle(node, await node.content())
+            return pyfuse3.FileInfo(fh=self.handles.add(handle), direct_io=True, keep_cache=False)
+        told = node.stamp
+        opened, st = await self.opener.open(node, flags)
+        stamp = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        keep = told == stamp
+        if not keep:
+            node.stamp = stamp
+            self.notifier.inode(inode, attr_only=True)
+        return pyfuse3.FileInfo(fh=self.handles.add(opened), keep_cache=keep)
+
+    @guarded
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        parent = self._union_dir(parent_inode)
+        self._refuse_reserved(parent, name)
+        keep = flags & ~(os.O_CREAT | os.O_EXCL | os.O_DIRECT | os.O_DIRECTORY | os.O_TRUNC)
+        try:
+            node, st, fd = await self.namespace.create(parent, name, keep, mode, _caller(ctx))
+        except FileExistsError:
+            # made behind the mount since the kernel last looked: open it, unless it must be new
+            if flags & os.O_EXCL:
+                raise
+            node, st = await self.tree.lookup(parent, name)
+            handle, st = await self.opener.open(node, flags)
+        else:
+            handle = self.opener.adopt(node, fd, flags)
+        face = self._told(parent, node, st)
+        return pyfuse3.FileInfo(fh=self.handles.add(handle), keep_cache=True), face
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> Any:
+        handle = self.handles.file(fh)
+        if isinstance(handle, TextHandle):
+            return handle.content[off : off + size]
+        return await handle.read(off, size)
+
+    @guarded
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        handle = self.handles.file(fh)
+        if isinstance(handle, TextHandle):
+            raise ReadOnly("views cannot be written")
+        return await handle.write(off, buf)
+
+    @guarded
+    async def flush(self, fh: int) -> None:
+        handle = self.handles.file(fh)
+        if isinstance(handle, Handle):
+            await self.opener.flush(handle)
+
+    @guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        handle = self.handles.file(fh)
+        if isinstance(handle, Handle):
+            await handle.sync(datasync)
+            await self.opener.flush(handle)
+            await self.tree.store.make_durable()
+
+    @guarded
+    async def release(self, fh: int) -> None:
+        handle = self.handles.pop(fh)
+        if isinstance(handle, Handle):
+            try:
+                await self.opener.flush(handle)
+            finally:
+                handle.close()
+
+    # directories ------------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        node = self.ledger.get(inode)
+        if not node.is_dir:
+            raise NotADirectory("this is no directory")
+        handle = DirHandle(node)
+        if isinstance(node, Node):
+            await self._fill_listing(handle)
+        return self.handles.add(handle)
+
+    async def _fill_listing(self, handle: DirHandle) -> None:
+        node = handle.node
+        if isinstance(node, ViewNode):
+            handle.take([(name, child, None) async for name, child in node.entries()])
+            return
+        lines: list[Any] = list(await self.tree.listing(node))
+        if node is self.tree.root:
+            lines += [(name, view, None) async for name, view in self.views.listed({line[0] for line in lines})]
+        handle.generation = node.generation
+        handle.take(lines)
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        handle = self.handles.directory(fh)
+        node = handle.node
+        if isinstance(node, ViewNode):
+            if not handle.filled or start_id == 0:
+                await self._fill_listing(handle)
+        elif start_id == 0 and handle.generation != node.generation:
+            await self._fill_listing(handle)
+        if start_id < 0 or start_id > len(handle.names):
+            return
+        reply, face, remember = pyfuse3.readdir_reply, self._face, self.ledger.remember
+        for index in range(start_id, len(handle.names)):
+            line = handle.names[index]
+            if line is None:
+                continue
+            name, child, st = line
+            if isinstance(node, Node) and handle.generation != node.generation:
+                fresh = await self._again(node, name, child)
+                if fresh is None:
+                    continue
+                child, st = fresh
+            if not reply(token, name, face(node, child, st), index + 1):
+                break
+            remember(child)
+
+    async def _again(self, node: Node, name: bytes, child: Any) -> tuple[Any, AnyStat | None] | None:
+        """A line of a snapshot once the directory has changed since: as it is now, None when it is gone."""
+        if isinstance(child, ViewNode):
+            return child, None
+        try:
+            return await self.tree.lookup(node, name)
+        except NotFound:
+            return None
+
+    @guarded
+    async def releasedir(self, fh: int) -> None:
+        self.handles.pop(fh)
+
+    @guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        handle = self.handles.directory(fh)
+        if isinstance(handle.node, Node):
+            await self.namespace.sync_dir(handle.node)
+
+    # the file system --------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        now_s = time.monotonic()
+        if now_s - self._statfs[0] > _STATFS_KEEP_S:
+            self._statfs = (now_s, statfs(self.tree))
+        unit, blocks, free, available, files, files_free = self._statfs[1]
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = unit
+        answer.f_blocks, answer.f_bfree, answer.f_bavail = blocks, free, available
+        answer.f_files, answer.f_ffree, answer.f_favail = files, files_free, files_free
+        answer.f_namemax = 255
+        return answer
+
+    @guarded
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        return True  # default_permissions: the kernel decides from mode and owner
+
+    # extended attributes ----------------------------------------------------------------------------------------------
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if name.startswith((b"security.", b"system.", b"trusted.")):
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return await self.xattrs.get(self.ledger.get(inode), name)
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return await self.xattrs.names(self.ledger.get(inode))
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        node = self.ledger.get(inode)
+        await self.xattrs.set(node, name, value)
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self.xattrs.remove(self.ledger.get(inode), name)
+
+
+def _caller(ctx: pyfuse3.RequestContext) -> Caller:
+    return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.pid)

@@ -1,0 +1,366 @@
+"""sdmount: mount a library and keep serving it.
+
+The command checks what it can, starts the server as a process of its own and returns when the mount answers (or says in
+one line why not). The server is spawned, not forked, in a session of its own, with a pipe on which it reports; `-f`
+serves in the foreground instead. Logs go to the state directory.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+
+from fusefs.mount import mount_options, serve_mount
+from fusefs.stale import heal_stale_mount
+from fusefs.views.special import ROOT_LINKS
+from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound, Unsupported, VdfsError
+from index.scan.mounts import mounts
+from vdfs.base.config import Config, load_config
+from vdfs.core import open_core, run_core
+from vdfs.library.lock import running_holder
+from vdfs.ops.context import Core
+from vdfs.ops.core import VERSION
+
+log = logging.getLogger("sdmount")
+
+_IGNORED_OPTIONS = frozenset({"rw", "auto", "noauto", "user", "nofail", "_netdev", "nosuid", "nodev", "exec", "default_permissions"})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `sdmount`."""
+    args = _parser().parse_args(argv)
+    try:
+        options = _options(args.o)
+        config = load_config(args.data_dir)
+        if args.serve:
+            return _serve_reporting(config, args, options)
+        _check_fuse()
+        mountpoint = _check_mountpoint(Path(args.mountpoint))
+        library = config.choose_library(args.library)
+        _check_not_running(config, library, mountpoint)
+        locations = [_absolute(d) for d in args.locations]
+        _check_locations(locations)
+        if args.foreground:
+            _log_to(config, foreground=True)
+            return _serve(config, library, mountpoint, locations, options, None, progress=True)
+        return _start_server(config, library, mountpoint, locations, args)
+    except VdfsError as error:
+        print(f"sdmount: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"sdmount: {error.filename or args.mountpoint}: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdmount",
+        description="Mount your library: one tree of all your directories. Returns when the mount answers.",
+        epilog="End it with: sdumount MOUNTPOINT. Directories can be added later: sd location add DIR.",
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory (made when it is missing)")
+    parser.add_argument("locations", metavar="LOCATION", nargs="*", help="directories to show in the library")
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay, log to the terminal, end with Ctrl-C")
+    parser.add_argument("--data-dir", metavar="DIR", help="where libraries lie (SDMOUNT_DATA_DIR; XDG by default)")
+    parser.add_argument("--library", metavar="NAME", help="which library; made on first use")
+    parser.add_argument(
+        "-o", metavar="OPTION,…", action="append", default=[],
+        help="allow_other, ro, show=tags:search:devices|none, create=here|mfs, xattr=copy|library",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"sdmount {VERSION}")
+    parser.add_argument("--serve", type=int, metavar="FD", help=argparse.SUPPRESS)
+    return parser
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    known = {"allow_other": "", "ro": "", "show": "tags:search:devices", "create": "here", "xattr": "copy"}
+    chosen: dict[str, str] = {}
+    for item in (part for text in given for part in text.split(",") if part):
+        name, _, value = item.partition("=")
+        if name in _IGNORED_OPTIONS or name.startswith("x-"):
+            continue
+        if name not in known:
+            raise Invalid(f"-o {name} is not known; there are: {', '.join(known)}")
+        chosen[name] = value
+    if chosen.get("create", "here") not in ("here", "mfs"):
+        raise Invalid("-o create= takes here or mfs")
+    if chosen.get("xattr", "copy") not in ("copy", "library"):
+        raise Invalid("-o xattr= takes copy or library")
+    return chosen
+
+
+# before the start -----------------------------------------------------------------------------------------------------
+
+
+def _check_fuse() -> None:
+    if not os.path.exists("/dev/fuse"):
+        raise Unsupported("/dev/fuse is missing: load the kernel module (modprobe fuse), or give the container /dev/fuse")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise Unsupported("/dev/fuse cannot be opened by you; add yourself to its group, or ask its owner")
+
+
+def _check_mountpoint(path: Path) -> Path:
+    """An existing, empty directory that nothing is mounted on; a dead mount of ours is cleared away."""
+    path = Path(os.path.abspath(path))
+    heal_stale_mount(path)
+    resolved = Path(os.path.join(os.path.realpath(path.parent), path.name))
+    for mount in mounts():
+        if mount.mount_point == os.fsencode(resolved):
+            what = "a library is" if mount.is_own else f"something ({mount.fs_type}) is"
+            raise Busy(f"{what} mounted on {path} already; end it with: sdumount {path}")
+    if resolved.is_symlink():
+        resolved = Path(os.path.realpath(resolved))
+    if not resolved.exists():
+        try:
+            resolved.mkdir(parents=True)
+        except OSError as error:
+            raise NotFound(f"{path} does not exist and cannot be made: {error.strerror}") from error
+    if not resolved.is_dir():
+        raise NotADirectory(f"{path} is no directory; a mount point is an empty directory")
+    try:
+        first = next(iter(os.scandir(resolved)), None)
+    except PermissionError as error:
+        raise Invalid(f"{path} cannot be read: no permission") from error
+    if first is not None:
+        raise NotEmpty(f"{path} is not empty ({first.name!r} is in it); use an empty directory")
+    return resolved
+
+
+def _check_not_running(config: Config, library: str, mountpoint: Path) -> None:
+    holder = running_holder(config.library_dir(library))
+    if holder is None:
+        return
+    if holder.mountpoint == str(mountpoint):
+        raise Busy(f"the library {library} is mounted here already, by process {holder.pid}")
+    if holder.mountpoint:
+        raise Busy(
+            f"the library {library} is mounted at {holder.mountpoint} already, by process {holder.pid}; "
+            f"use it there, or end it first: sdumount {holder.mountpoint}"
+        )
+    raise Busy(f"the library {library} is in use by process {holder.pid}; try again when that has ended")
+
+
+def _absolute(directory: str) -> bytes:
+    return os.path.abspath(os.fsencode(directory))
+
+
+def _check_locations(locations: list[bytes]) -> None:
+    for path in locations:
+        shown = os.fsdecode(path)
+        if not os.path.lexists(path):
+            raise NotFound(f"{shown} does not exist")
+        if not os.path.isdir(path):
+            raise NotADirectory(f"{shown} is no directory; a location is a directory")
+
+
+# the server -----------------------------------------------------------------------------------------------------------
+
+
+def _start_server(config: Config, library: str, mountpoint: Path, locations: list[bytes], args: argparse.Namespace) -> int:
+    """Spawn the server and wait for its word."""
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    read_fd, write_fd = os.pipe()
+    command = [sys.executable, "-P", "-m", "fusefs.sdmount", "--serve", str(write_fd), "--library", library]
+    if args.data_dir or os.environ.get("SDMOUNT_DATA_DIR"):
+        command += ["--data-dir", str(config.data_dir)]
+    for item in args.o:
+        command += ["-o", item]
+    command += ["--", str(mountpoint), *(os.fsdecode(p) for p in locations)]
+    env = {**os.environ, "PYTHONPATH": _package_root()}
+    with open(config.log_path, "ab") as log_file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, pass_fds=(write_fd,),
+            start_new_session=True, cwd="/", env=env,
+        )  # fmt: skip
+    os.close(write_fd)
+    answer = _read_answer(read_fd, process)
+    if answer.get("ok"):
+        for line in answer.get("warnings", []):
+            print(f"sdmount: {line}", file=sys.stderr)
+        return 0
+    print(f"sdmount: {answer.get('error') or f'the server ended at once; see {config.log_path}'}", file=sys.stderr)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    return 1
+
+
+def _package_root() -> str:
+    root = str(Path(__file__).resolve().parent.parent)
+    rest = os.environ.get("PYTHONPATH")
+    return f"{root}:{rest}" if rest else root
+
+
+def _read_answer(fd: int, process: subprocess.Popen[bytes]) -> dict[str, object]:
+    data = b""
+    with os.fdopen(fd, "rb") as pipe:
+        data = pipe.read()
+    try:
+        return dict(json.loads(data))
+    except ValueError:
+        return {}
+
+
+def _serve_reporting(config: Config, args: argparse.Namespace, options: dict[str, str]) -> int:
+    """The spawned server: reports on the pipe, once."""
+    fd = args.serve
+    os.set_inheritable(fd, False)
+    _log_to(config, foreground=False)
+
+    def report(**facts: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(fd, json.dumps(facts).encode())
+            os.close(fd)
+
+    try:
+        return _serve(
+            config, args.library, Path(args.mountpoint), [_absolute(d) for d in args.locations], options, report, progress=False
+        )
+    except VdfsError as error:
+        report(ok=False, error=str(error))
+        return 1
+    except OSError as error:
+        log.exception("the server could not start")
+        report(ok=False, error=f"{error.filename or ''} {error.strerror}".strip())
+        return 1
+    except BaseException as error:
+        log.exception("the server ended")
+        report(ok=False, error=f"unexpected {type(error).__name__}: {error}; see {config.log_path}")
+        return 1
+
+
+def _serve(
+    config: Config,
+    library: str,
+    mountpoint: Path,
+    locations: list[bytes],
+    options: dict[str, str],
+    report: Callable[..., None] | None,
+    *,
+    progress: bool,
+) -> int:
+    os.umask(0)
+    shown = frozenset(
+        name for name in ROOT_LINKS if name.decode().lower() in options.get("show", "tags:search:devices").split(":")
+    )
+
+    async def run() -> None:
+        async with trio.open_nursery() as outer:
+            scope = outer.cancel_scope
+
+            async with open_core(
+                config, library, mountpoint=mountpoint, create=options.get("create", "here"),
+                attributes=options.get("xattr", "copy"), stop=scope.cancel,
+            ) as core:  # fmt: skip
+                warnings = _add_locations(core, locations)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(run_core, core)
+                    mount = mount_options(
+                        allow_other="allow_other" in options, read_only="ro" in options, library=core.library.name
+                    )
+                    nursery.start_soon(_end_on_signal, mountpoint)
+
+                    async def mounted(*, task_status: trio.TaskStatus[None]) -> None:
+                        await serve_mount(core, mountpoint, mount, shown, task_status=task_status)
+                        nursery.cancel_scope.cancel()
+
+                    await nursery.start(mounted)
+                    log.info("library %s is mounted at %s", core.library.name, mountpoint)
+                    if report is not None:
+                        report(ok=True, warnings=warnings)
+                    if progress:
+                        for line in warnings:
+                            print(f"sdmount: {line}", file=sys.stderr)
+                        nursery.start_soon(_show_progress, core)
+
+    _run(run)
+    log.info("ended")
+    return 0
+
+
+def _run(run: Callable[[], Awaitable[None]]) -> None:
+    try:
+        trio.run(run)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
+
+
+def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
+    """Add the directories of the command line; those that are locations already stay as they are."""
+    told = []
+    for path in locations:
+        real = os.path.realpath(path)
+        if any(b.root_path == real for b in core.tree.branches.values()):
+            continue
+        added = core.locations.add(path, None)
+        log.info("location %s: %s", os.fsdecode(added.name), os.fsdecode(path))
+    for branch in core.tree.branches.values():
+        if branch.state != "live":
+            told.append(f"{os.fsdecode(branch.root_path)} is not there; its entries are shown as missing")
+    return told
+
+
+async def _end_on_signal(mountpoint: Path) -> None:
+    """SIGTERM, SIGINT, SIGHUP: unmount, which ends the session and then everything else."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            log.info("signal %d: unmounting", number)
+            result = await trio.run_process(
+                ["fusermount3", "-u", "-z", str(mountpoint)], check=False, capture_stderr=True
+            )
+            if result.returncode != 0:
+                log.warning("fusermount3: %s", result.stderr.decode(errors="replace").strip())
+                raise KeyboardInterrupt
+    # the session ends by itself now
+
+
+async def _show_progress(core: Core) -> None:
+    """A line on the terminal while something is scanned."""
+    shown = False
+    while True:
+        await trio.sleep(0.5)
+        scanner = core.scanner
+        if scanner.idle:
+            if shown:
+                print("\r\x1b[Kindex up to date", file=sys.stderr)
+                shown = False
+            continue
+        pending = scanner.pending_files()
+        line = f"indexing: {scanner.progress.entries} entries seen, {pending} files to identify"
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        shown = True
+
+
+def _log_to(config: Config, *, foreground: bool) -> None:
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler: logging.Handler = (
+        logging.StreamHandler()
+        if foreground
+        else logging.handlers.RotatingFileHandler(config.log_path, maxBytes=10 << 20, backupCount=2)
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(os.environ.get("SDMOUNT_LOG_LEVEL", "INFO"))
+
+
+def run() -> NoReturn:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,65 @@
+"""sdumount: end a mount, and return when its server has let go of the library."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fusefs.stale import heal_stale_mount, is_dead
+from index.scan.mounts import mounts
+from vdfs.base.config import load_config
+from vdfs.library.lock import running_holder
+
+_DEADLINE_S = 30.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `sdumount`."""
+    parser = argparse.ArgumentParser(prog="sdumount", description="End a mount of sdmount.")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("-z", "--lazy", action="store_true", help="detach now, also while files are open")
+    parser.add_argument("--data-dir", metavar="DIR", help="as given to sdmount")
+    args = parser.parse_args(argv)
+    path = Path(os.path.abspath(args.mountpoint))
+    path = Path(os.path.join(os.path.realpath(path.parent), path.name))
+    ours = [m for m in mounts() if m.mount_point == os.fsencode(path)]
+    if not ours or not ours[-1].is_own:
+        print(f"sdumount: no library is mounted at {args.mountpoint}", file=sys.stderr)
+        return 1
+    if is_dead(path):
+        heal_stale_mount(path)
+        return 0
+    waiting = _holders(args.data_dir, path)
+    command = ["fusermount3", "-u", *(["-z"] if args.lazy else []), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        text = done.stderr.strip()
+        if "busy" in text:
+            text = f"{path} is in use (an open file, or a shell that stands in it); close it, or use --lazy"
+        print(f"sdumount: {text}", file=sys.stderr)
+        return 1
+    deadline_s = time.monotonic() + _DEADLINE_S
+    while any(running_holder(d) for d in waiting):
+        if time.monotonic() > deadline_s:
+            print("sdumount: unmounted, but the server has not ended yet", file=sys.stderr)
+            return 1
+        time.sleep(0.02)
+    return 0
+
+
+def _holders(data_dir: str | None, mountpoint: Path) -> list[Path]:
+    """Library directories whose server serves this mount point."""
+    config = load_config(data_dir)
+    found = []
+    for name in config.library_names():
+        directory = config.library_dir(name)
+        holder = running_holder(directory)
+        if holder is not None and holder.mountpoint == str(mountpoint):
+            found.append(directory)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Directories as answers: what is under `.vdfs`, computed when it is looked at, never stored."""

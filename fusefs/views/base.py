@@ -1,0 +1,129 @@
+"""ViewNode: a node that is an answer. Directories list and look up, links point, files hold bytes made at open.
+
+Numbers come from the node's path under `.vdfs`, so they are the same after a remount; views lie in a range of their own
+(index/model/ids.py). Nothing here changes anything by being looked at, and the kernel keeps nothing of it: all time-outs
+are zero.
+"""
+
+import stat
+import time
+from collections.abc import AsyncIterator
+
+import pyfuse3
+from blake3 import blake3
+
+from index.model.errors import NotADirectory, NotFound, NotPermitted
+from index.model.ids import VIEW_INODE_BASE
+from vdfs.space.nodes import Node
+
+_STARTED_NS = time.time_ns()
+
+
+def view_inode(path: tuple[bytes, ...]) -> int:
+    """The number of a view by its path below `.vdfs`: 51 bits of a hash, in the views' range."""
+    digest = blake3(b"\0".join(path)).digest(8)
+    return VIEW_INODE_BASE | (int.from_bytes(digest, "big") >> 13)
+
+
+class ViewNode:
+    """One node of a view. Subclasses answer; the defaults refuse."""
+
+    mode = stat.S_IFREG | 0o444
+
+    def __init__(self, path: tuple[bytes, ...], uid: int, gid: int) -> None:
+        self.path = path
+        self.ino = view_inode(path)
+        self.uid = uid
+        self.gid = gid
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    def size_bytes(self) -> int:
+        return 0
+
+    def times_ns(self) -> int:
+        return _STARTED_NS
+
+    def fill(self, face: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+        face.st_ino = self.ino
+        face.st_mode = self.mode
+        face.st_nlink = 1
+        face.st_uid = self.uid
+        face.st_gid = self.gid
+        face.st_size = self.size_bytes()
+        face.st_blocks = (self.size_bytes() + 511) // 512
+        face.st_atime_ns = face.st_mtime_ns = face.st_ctime_ns = self.times_ns()
+        face.entry_timeout = face.attr_timeout = 0
+        return face
+
+    def child(self, name: bytes) -> tuple[bytes, ...]:
+        return (*self.path, name)
+
+    async def lookup(self, name: bytes) -> "ViewNode | Node":
+        raise NotADirectory("this is no directory")
+
+    def entries(self) -> AsyncIterator[tuple[bytes, "ViewNode | Node"]]:
+        """Every (name, node) of a directory."""
+        raise NotADirectory("this is no directory")
+
+    def target(self) -> bytes:
+        raise NotADirectory("this is no symbolic link")
+
+    async def content(self) -> bytes:
+        """The bytes of a file, made now; one open reads one answer."""
+        raise NotPermitted("this cannot be read")
+
+    def xattr(self, name: bytes) -> bytes | None:
+        return None
+
+    async def set_xattr(self, name: bytes, value: bytes) -> None:
+        raise NotPermitted("views cannot be changed")
+
+
+class ViewDir(ViewNode):
+    """A directory of a view: size 0, so that no file manager takes it for a real one."""
+
+    mode = stat.S_IFDIR | 0o555
+
+    async def lookup(self, name: bytes) -> "ViewNode | Node":
+        async for found, node in self.entries():
+            if found == name:
+                return node
+        raise NotFound("there is no such name in this view")
+
+
+class ViewLink(ViewNode):
+    """A relative symbolic link from a view into the union."""
+
+    mode = stat.S_IFLNK | 0o777
+
+    def __init__(self, path: tuple[bytes, ...], uid: int, gid: int, to: bytes) -> None:
+        super().__init__(path, uid, gid)
+        self._to = to
+
+    def size_bytes(self) -> int:
+        return len(self._to)
+
+    def target(self) -> bytes:
+        return self._to
+
+
+class ViewText(ViewNode):
+    """A small file with fixed bytes."""
+
+    def __init__(self, path: tuple[bytes, ...], uid: int, gid: int, text: bytes) -> None:
+        super().__init__(path, uid, gid)
+        self._text = text
+
+    def size_bytes(self) -> int:
+        return len(self._text)
+
+    async def content(self) -> bytes:
+        return self._text
+
+
+def link_into_union(depth: int, names: list[bytes]) -> bytes:
+    """A relative target from a link `depth` directories below the root of the mount to a path of the union."""
+    return b"../" * depth + b"/".join(names)

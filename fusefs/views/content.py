@@ -1,0 +1,74 @@
+"""`content/<blake3>`: the bytes of a name, by lookup; never listed, since the list would be the whole library."""
+
+import os
+import stat
+from collections.abc import AsyncIterator
+
+import pyfuse3
+
+from fusefs.views.base import ViewDir, ViewNode
+from fusefs.views.context import ViewContext
+from index.model.entry import Entry
+from index.model.errors import NotFound
+from index.store import contents, names
+from vdfs.space.nodes import Node
+
+_HEX_DIGITS = 64
+
+
+class ContentFile(ViewNode):
+    """One content: read through whichever entry has it now."""
+
+    mode = stat.S_IFREG | 0o444
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], full: bytes, row: Entry) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+        self.full = full
+        self.row = row
+
+    def size_bytes(self) -> int:
+        return self.row.size_bytes
+
+    def times_ns(self) -> int:
+        return self.row.mtime_ns
+
+    def fill(self, face: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+        return super().fill(face)
+
+    async def node(self) -> Node:
+        """A node of the union that holds these bytes now."""
+        for row in names.with_hash(self.context.tree.store.db, self.full):
+            path = self.context.union_path(row)
+            if path is None:
+                continue
+            try:
+                node, st = await self.context.tree.resolve(path)
+            except NotFound:
+                continue
+            if st.st_size == row.size_bytes and st.st_mtime_ns == row.mtime_ns:
+                return node
+        raise NotFound("no file has these bytes any more")
+
+
+class ContentRoot(ViewDir):
+    """`content`."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        for nothing in ():
+            yield nothing
+
+    async def lookup(self, name: bytes) -> ViewNode | Node:
+        try:
+            full = bytes.fromhex(os.fsdecode(name)) if len(name) == _HEX_DIGITS else b""
+        except ValueError:
+            full = b""
+        content = contents.by_full(self.context.tree.store.db, full) if full else None
+        rows = names.with_hash(self.context.tree.store.db, full) if content else []
+        if not rows:
+            raise NotFound("no file of the library has that hash")
+        return ContentFile(self.context, self.child(name), full, rows[0])

@@ -1,0 +1,68 @@
+"""What every view may ask: the tree, the store, who owns the mount, and how to point into the union."""
+
+import os
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from index.model.entry import Entry
+from index.store import entries
+from vdfs.space.tree import Tree
+
+#: The most a directory of a view lists; what is beyond is said in user.vdfs.truncated.
+LISTING_MAX = 10_000
+
+
+@attrs.frozen
+class ViewContext:
+    """Given to each view."""
+
+    tree: Tree
+    uid: int
+    gid: int
+    device_slug: str
+    status: Callable[[], dict[str, object]]
+
+    def union_path(self, row: Entry) -> list[bytes] | None:
+        """The path of a row in the union; None when its branch is not ours any more."""
+        branch = self.tree.branches.get(row.branch_id)
+        if branch is None:
+            return None
+        names = entries.path_of(self.tree.store.db, row.id)
+        return names if branch.location is None else [branch.location, *names]
+
+    async def rows(self, query: Callable[..., list[Entry]], *args: object) -> list[Entry]:
+        """A long query, in a thread on a connection of its own."""
+
+        def run() -> list[Entry]:
+            with self.tree.store.reader() as db:
+                return query(db, *args)
+
+        return await trio.to_thread.run_sync(run)
+
+
+def unique_names(rows: list[tuple[list[bytes], Entry]]) -> list[tuple[bytes, list[bytes]]]:
+    """Link names for paths: the file's own, and for the second of a name `name (2)`, in a stable order."""
+    used: dict[bytes, int] = {}
+    out = []
+    for path, _ in rows:
+        name = path[-1]
+        used[name] = used.get(name, 0) + 1
+        if used[name] > 1:
+            stem, dot, extension = name.rpartition(b".")
+            if not stem:
+                stem, dot, extension = name, b"", b""
+            tail = f" ({used[name]})".encode() + dot + extension
+            name = stem[: 255 - len(tail)] + tail
+        out.append((name, path))
+    return out
+
+
+def shown_tag(tag: str) -> bytes:
+    """A tag as one path component: `/` shows as U+2215."""
+    return os.fsencode(tag.replace("/", "\u2215"))
+
+
+def tag_of(name: bytes) -> str:
+    return os.fsdecode(name).replace("\u2215", "/")

@@ -1,0 +1,133 @@
+"""`devices/<slug>/<location>`: what lies where, branch by branch, and `conflicts`: what differs under one name.
+
+The trees here are listings of the index with links to the real places in the union as leaves; directories are
+directories, so that one can walk them.
+"""
+
+from collections.abc import AsyncIterator
+
+from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
+from fusefs.views.context import ViewContext
+from index.model.entry import KIND_DIR, Entry
+from index.model.errors import NotFound
+from index.store import entries
+from vdfs.space.branches import Branch
+from vdfs.space.nodes import Node
+
+
+class BranchDir(ViewDir):
+    """One directory of one branch, as the index has it."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], branch: Branch, entry_id: int) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+        self.branch = branch
+        self.entry_id = entry_id
+
+    async def _current(self) -> None:
+        """Bring the rows up to date with the disk first."""
+        ref = self.context.tree.ref_of(self.entry_id)
+        if ref is not None:
+            await self.context.tree.list_part(ref)
+
+    def _node(self, row: Entry) -> ViewNode:
+        path = self.child(row.name)
+        if row.kind == KIND_DIR:
+            return BranchDir(self.context, path, self.branch, row.id)
+        names = self.context.union_path(row) or [row.name]
+        return ViewLink(path, self.uid, self.gid, link_into_union(len(path), names))
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        await self._current()
+        for row in entries.children(self.context.tree.store.db, self.entry_id):
+            yield row.name, self._node(row)
+
+    async def lookup(self, name: bytes) -> ViewNode | Node:
+        row = entries.child(self.context.tree.store.db, self.entry_id, name)
+        if row is None:
+            await self._current()
+            row = entries.child(self.context.tree.store.db, self.entry_id, name)
+        if row is None:
+            raise NotFound("it is not on this device")
+        return self._node(row)
+
+
+class DeviceDir(ViewDir):
+    """The locations of one device; a second branch of a location has its label behind the name."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        used: set[bytes] = set()
+        for branch in self.context.tree.branches.values():
+            name = b"store" if branch.location is None else branch.location
+            if name in used:
+                name = name + b" (" + branch.label.encode() + b")"
+            used.add(name)
+            yield name, BranchDir(self.context, self.child(name), branch, branch.root_entry_id)
+
+
+class DevicesRoot(ViewDir):
+    """`devices`: this device; others join when there are others."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        name = self.context.device_slug.encode()
+        yield name, DeviceDir(self.context, self.child(name))
+
+
+class ConflictsDir(ViewDir):
+    """`conflicts`: links to every version of every name that has more than one."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        tree = self.context.tree
+        used: dict[bytes, int] = {}
+        for names in await self._merged_directories():
+            try:
+                node, _ = await tree.resolve(names)
+            except NotFound:
+                continue
+            lines = await tree.listing(node)
+            by_row: dict[bytes, list[bytes]] = {}
+            for line in lines:
+                if line.node.spots:
+                    by_row.setdefault(line.node.spots[0].name, []).append(line.name)
+            for group in by_row.values():
+                if len(group) < 2:  # noqa: PLR2004  (one version is no conflict)
+                    continue
+                for name in sorted(group):
+                    used[name] = used.get(name, 0) + 1
+                    shown = name if used[name] == 1 else name + f" ({used[name]})".encode()
+                    yield shown, ViewLink(
+                        self.child(shown), self.uid, self.gid, link_into_union(len(self.path) + 1, [*names, name])
+                    )
+
+    async def _merged_directories(self) -> list[list[bytes]]:
+        """Paths of directories in which one name lies on several branches with several numbers."""
+        rows = await self.context.rows(_parents_of_conflicts)
+        out: dict[tuple[bytes, ...], None] = {}
+        for row in rows:
+            path = self.context.union_path(row)
+            if path is not None:
+                out.setdefault(tuple(path))
+        return [list(p) for p in out]
+
+
+def _parents_of_conflicts(db: object) -> list[Entry]:
+    """One parent directory's row for each name that several branches hold as different files."""
+    sql = (
+        "SELECT DISTINCT a.parent_id FROM entry a JOIN entry pa ON pa.id = a.parent_id "
+        "JOIN entry pb ON pb.node = pa.node AND pb.id > pa.id "
+        "JOIN entry b ON b.parent_id = pb.id AND b.name = a.name AND b.node <> a.node WHERE a.kind = 0"
+    )
+    found = [r[0] for r in db.execute(sql)]  # type: ignore[attr-defined]
+    return [row for row in (entries.get(db, i) for i in found) if row is not None]  # type: ignore[arg-type]

@@ -1,0 +1,124 @@
+"""Views whose leaves are links into the union: tags, search, recent, duplicates, conflicts.
+
+A leaf's target is relative, so that a bind mount, a container or a moved mount point keeps working.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+
+import apsw
+
+from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
+from fusefs.views.context import LISTING_MAX, ViewContext, shown_tag, tag_of, unique_names
+from index.model.entry import Entry
+from index.model.errors import NotFound
+from index.store import entries, names, tags
+from vdfs.space.nodes import Node
+
+
+class LinksDir(ViewDir):
+    """A directory of links to rows, in the order the query gives them."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], query: Callable[[apsw.Connection], list[Entry]]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+        self._query = query
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        rows = await self.context.rows(self._query)
+        placed = [(path, row) for path, row in ((self.context.union_path(r), r) for r in rows) if path]
+        depth = len(self.path) + 1
+        for name, path in unique_names(placed):
+            yield name, ViewLink(
+                self.child(name), self.uid, self.gid, link_into_union(depth, path)
+            )
+
+
+class TagDir(LinksDir):
+    """`tags/a/b`: what carries all of the tags; a further name narrows."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], wanted: list[str]) -> None:
+        super().__init__(context, path, self._find)
+        self.wanted = wanted
+
+    def _find(self, db: apsw.Connection) -> list[Entry]:
+        found: list[Entry] = []
+        for uuid in tags.entries_with_all(db, self.wanted, LISTING_MAX):
+            seen: set[int] = set()
+            for row in entries.by_uuid(db, uuid):
+                if row.node not in seen:
+                    seen.add(row.node)
+                    found.append(row)
+        return sorted(found, key=lambda r: (r.name, r.id))
+
+    async def lookup(self, name: bytes) -> ViewNode | Node:
+        try:
+            return await super().lookup(name)
+        except NotFound:
+            tag = tag_of(name)
+            if tags.find(self.context.tree.store.db, tag) is None:
+                raise
+            return TagDir(self.context, self.child(name), [*self.wanted, tag])
+
+
+class TagsRoot(ViewDir):
+    """`tags`: every tag in use."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        for tag, _ in tags.names(self.context.tree.store.db):
+            name = shown_tag(tag)
+            if len(name) <= 255 and name not in (b".", b".."):  # noqa: PLR2004  (NAME_MAX)
+                yield name, TagDir(self.context, self.child(name), [tag])
+
+    async def lookup(self, name: bytes) -> ViewNode | Node:
+        tag = tag_of(name)
+        if tags.find(self.context.tree.store.db, tag) is None:
+            raise NotFound(f"no tag {tag}")
+        return TagDir(self.context, self.child(name), [tag])
+
+
+class SearchRoot(ViewDir):
+    """`search/<query>`: any query, by lookup; nothing is stored by asking."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        for nothing in ():
+            yield nothing
+
+    async def lookup(self, name: bytes) -> ViewNode | Node:
+        query = os.fsdecode(name)
+        return LinksDir(self.context, self.child(name), lambda db: names.search(db, query, LISTING_MAX))
+
+
+class DuplicatesRoot(ViewDir):
+    """`duplicates/<hash>`: files of the same full hash, one directory for each set."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+
+    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+        for full in names.duplicate_hashes(self.context.tree.store.db, LISTING_MAX):
+            name = full.hex().encode()
+            yield name, LinksDir(self.context, self.child(name), lambda db, full=full: names.with_hash(db, full))
+
+    async def lookup(self, name: bytes) -> ViewNode | Node:
+        try:
+            full = bytes.fromhex(os.fsdecode(name))
+        except ValueError:
+            raise NotFound("a set of duplicates is named by its hash") from None
+        if len(names.with_hash(self.context.tree.store.db, full)) < 2:  # noqa: PLR2004  (one is no duplicate)
+            raise NotFound("there are no duplicates of that hash")
+        return LinksDir(self.context, self.child(name), lambda db: names.with_hash(db, full))
+
+
+def recent(context: ViewContext, path: tuple[bytes, ...]) -> LinksDir:
+    """`recent`: the newest files."""
+    return LinksDir(context, path, lambda db: entries.recent(db, 100))

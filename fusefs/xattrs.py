@@ -1,0 +1,264 @@
+"""Extended attributes: a table of the virtual names, and the road to the stored ones.
+
+`user.vdfs.*` and `user.checksum.blake3` are answers, never listed, because tools that copy what is listed fail on what
+they cannot set. `security.*`, `system.*` and `trusted.*` are answered from constants. Names without a namespace that we
+keep are refused. docs/xattrs.md is generated from the table here.
+"""
+
+import errno
+import mimetypes
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pyfuse3
+import trio
+
+from fusefs.views.base import ViewNode
+from index.model.change import ORIGIN_MOUNT
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, Entry
+from index.model.errors import Invalid, NoAttribute, NotPermitted, Unsupported
+from index.model.ids import uuid_text
+from index.scan import apply
+from index.store import contents, entries
+from vdfs.space.annotations import CHECKSUM, VIRTUAL_PREFIX, Annotations
+from vdfs.space.branches import LIVE
+from vdfs.space.nodes import Node
+from vdfs.space.tree import Tree
+
+_NAME_MAX_BYTES = 255
+
+
+class Virtual(NamedTuple):
+    """A virtual attribute: how it is computed, for which kinds, and what it says."""
+
+    get: Callable[["Xattrs", Node, Entry], Awaitable[bytes | None]]
+    on: str  # "all", "file", "dir"
+    about: str
+
+
+class Xattrs:
+    """The four xattr handlers' answers."""
+
+    def __init__(self, tree: Tree, annotations: Annotations, device_name: str) -> None:
+        self.tree = tree
+        self.annotations = annotations
+        self.device_name = device_name
+
+    async def get(self, node: Any, name: bytes) -> bytes:
+        _check(name)
+        if isinstance(node, ViewNode):
+            value = node.xattr(name)
+            if value is None:
+                raise NoAttribute(f"no attribute {os.fsdecode(name)} here")
+            return value
+        if name.startswith(VIRTUAL_PREFIX) or name == CHECKSUM:
+            return await self._virtual(node, name)
+        return await self.annotations.get(node, name)
+
+    async def names(self, node: Any) -> list[bytes]:
+        if isinstance(node, ViewNode):
+            return []
+        return await self.annotations.names(node)
+
+    async def set(self, node: Any, name: bytes, value: bytes) -> None:
+        _check(name, writing=True)
+        if isinstance(node, ViewNode):
+            await node.set_xattr(name, value)
+            return
+        self._check_virtual(name)
+        await self.annotations.set(node, name, value, ORIGIN_MOUNT)
+
+    async def remove(self, node: Any, name: bytes) -> None:
+        _check(name, writing=True)
+        if isinstance(node, ViewNode):
+            raise NotPermitted("views have no attributes")
+        self._check_virtual(name)
+        await self.annotations.remove(node, name, ORIGIN_MOUNT)
+
+    def _check_virtual(self, name: bytes) -> None:
+        if name in ACTIONS:
+            raise Unsupported(f"{os.fsdecode(name)} starts nothing here yet")
+        if name.startswith(VIRTUAL_PREFIX) or name == CHECKSUM:
+            if name in VIRTUAL:
+                raise NotPermitted(f"{os.fsdecode(name)} can be read only")
+            raise NoAttribute(f"there is no {os.fsdecode(name)}")
+
+    async def _virtual(self, node: Node, name: bytes) -> bytes:
+        virtual = VIRTUAL.get(name)
+        row = self.row_of(node)
+        if virtual is None or row is None:
+            raise NoAttribute(f"there is no {os.fsdecode(name)}")
+        if virtual.on == "dir" and not node.is_dir or virtual.on == "file" and node.kind != KIND_FILE:
+            raise NoAttribute(f"{os.fsdecode(name)} has no meaning here")
+        value = await virtual.get(self, node, row)
+        if value is None:
+            raise NoAttribute(f"{os.fsdecode(name)} is not known")
+        return value
+
+    def row_of(self, node: Node) -> Entry | None:
+        """The row of the shown replica."""
+        ids = [p.entry_id for p in node.parts] if node.is_dir else [s.entry_id for s in self.tree.spots_of(node)]
+        for entry_id in ids:
+            row = entries.get(self.tree.store.db, entry_id)
+            if row is not None:
+                return row
+        return None
+
+
+def _check(name: bytes, *, writing: bool = False) -> None:
+    if name.startswith((b"security.", b"system.", b"trusted.")):
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP if writing else errno.ENODATA)
+    if not name.startswith(b"user."):
+        raise Unsupported(f"attributes are kept in the namespace user. only, not {os.fsdecode(name)}")
+    if name == b"user.":
+        raise Invalid("an attribute needs a name")
+    if len(name) > _NAME_MAX_BYTES:
+        raise OSError(errno.ERANGE, "attribute name too long")
+
+
+# the virtual names --------------------------------------------------------------------------------------------------
+
+
+async def _id(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    return None if row.uuid is None else uuid_text(row.uuid).encode()
+
+
+def _full(x: Xattrs, row: Entry) -> bytes | None:
+    if row.content_id is None or row.hash_state != HASH_FULL:
+        return None
+    content = contents.get(x.tree.store.db, row.content_id)
+    return None if content is None or content.full is None else content.full.hex().encode()
+
+
+async def _hash(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    full = _full(x, row)
+    return None if full is None else b"blake3:" + full
+
+
+async def _checksum(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    return _full(x, row)
+
+
+async def _hash_state(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    return {HASH_FULL: b"full", HASH_SAMPLED: b"sampled", HASH_FAILED: b"failed"}.get(row.hash_state, b"pending")
+
+
+async def _state(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    refs = node.parts if node.is_dir else [s.dir for s in node.spots]
+    states = [r.branch.state for r in refs]
+    return b"local" if LIVE in states or not states else b"missing"
+
+
+async def _local_bytes(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    live = any(s.dir.branch.state == LIVE for s in node.spots)
+    return str(row.size_bytes if live else 0).encode()
+
+
+async def _devices(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    return x.device_name.encode()
+
+
+async def _allpaths(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    if node.is_dir:
+        return b"\0".join(
+            b"/".join([p.branch.root_path, *entries.path_of(x.tree.store.db, p.entry_id)]) for p in node.parts
+        )
+    spots = [*x.tree.spots_of(node), *node.stale_spots]
+    return b"\0".join(
+        b"/".join([s.dir.branch.root_path, *entries.path_of(x.tree.store.db, s.entry_id)]) for s in spots
+    )
+
+
+async def _origin(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    paths = await _allpaths(x, node, row)
+    return None if not paths else x.tree.slug.encode() + b":" + paths.split(b"\0")[0]
+
+
+async def _kind(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    return KIND_NAMES[row.kind].encode()
+
+
+async def _mime(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    if row.kind == KIND_DIR:
+        return b"inode/directory"
+    guess, _ = mimetypes.guess_type(os.fsdecode(row.name), strict=False)
+    return None if guess is None else guess.encode()
+
+
+async def _version(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    branch = x.tree.branches.get(row.branch_id)
+    if branch is None:
+        return None
+    vector = apply.vector_of(row, branch.uuid)
+    return ",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)).encode()
+
+
+async def _conflict(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    """The other names of a conflict: those made from this name, or the plain one of a loser."""
+    if node.parent is None or len(node.parent.parts) < 2:  # noqa: PLR2004  (one branch has no conflict)
+        return None
+    names = [
+        line.name
+        for line in await x.tree.listing(node.parent)
+        if line.node is not node and x.row_of(line.node) is not None
+        and (x.row_of(line.node) or row).name == row.name
+    ]  # fmt: skip
+    return b"\0".join(names) or None
+
+
+async def _error(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    return b"could not be read" if row.hash_state == HASH_FAILED else None
+
+
+def _recursive(column: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes | None]]:
+    sql = (
+        "WITH RECURSIVE below(id) AS (SELECT ? UNION ALL SELECT e.id FROM below JOIN entry e ON e.parent_id = below.id "
+        f"AND e.kind = 1) SELECT {column} FROM entry e JOIN below ON e.parent_id = below.id"
+    )
+
+    async def get(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+        ids = [p.entry_id for p in node.parts]
+        if node is x.tree.root:
+            ids += [b.root_entry_id for held in x.tree.locations.values() for b in held]
+
+        def count() -> list[int]:
+            with x.tree.store.reader() as db:
+                return [int(db.execute(sql, (i,)).fetchone()[0] or 0) for i in ids]
+
+        values = await trio.to_thread.run_sync(count)
+        return str(max(values) if column.startswith("max") else sum(values)).encode()
+
+    return get
+
+
+VIRTUAL: dict[bytes, Virtual] = {
+    b"user.vdfs.id": Virtual(_id, "all", "uuid of the entry; appears when a file is identified or annotated"),
+    b"user.vdfs.hash": Virtual(_hash, "file", "`blake3:` and the full hash, once known"),
+    b"user.vdfs.hash.state": Virtual(_hash_state, "file", "pending, sampled, full or failed"),
+    b"user.vdfs.state": Virtual(_state, "all", "local, or missing while its volume is away"),
+    b"user.vdfs.local_bytes": Virtual(_local_bytes, "file", "bytes that can be read on this device"),
+    b"user.vdfs.devices": Virtual(_devices, "all", "names of the devices that hold it, NUL between them"),
+    b"user.vdfs.allpaths": Virtual(_allpaths, "all", "every real path, NUL between them, the shown one first"),
+    b"user.vdfs.origin": Virtual(_origin, "all", "`device:path` of the shown replica"),
+    b"user.vdfs.kind": Virtual(_kind, "all", "file, directory, symlink or special"),
+    b"user.vdfs.mime": Virtual(_mime, "all", "media type by name"),
+    b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and count, commas between"),
+    b"user.vdfs.conflict": Virtual(_conflict, "file", "the other names of a conflict, NUL between them"),
+    b"user.vdfs.error": Virtual(_error, "file", "why the last attempt to read it failed"),
+    b"user.vdfs.rbytes": Virtual(_recursive("sum(e.size_bytes) FILTER (WHERE e.kind=0)"), "dir", "bytes of all files below"),
+    b"user.vdfs.rfiles": Virtual(_recursive("count(*) FILTER (WHERE e.kind=0)"), "dir", "files below"),
+    b"user.vdfs.rdirs": Virtual(_recursive("count(*) FILTER (WHERE e.kind=1)"), "dir", "directories below"),
+    b"user.vdfs.rctime": Virtual(_recursive("max(e.ctime_ns)"), "dir", "latest change below, nanoseconds"),
+    CHECKSUM: Virtual(_checksum, "file", "full BLAKE3 in hexadecimal, once known"),
+}
+
+#: Writable names that start something; refused until the room that does it is there.
+ACTIONS: dict[bytes, str] = {
+    b"user.vdfs.pin": "keep the bytes on this device",
+    b"user.vdfs.fetch": "fetch the bytes now",
+    b"user.vdfs.evict": "free the local copy",
+    b"user.vdfs.restore": "take it back out of the trash",
+    b"user.vdfs.keep": "choose this side of a conflict",
+}
+

@@ -1,0 +1,40 @@
+"""Identifiers as types of their own, so that mixing two of them is a type error.
+
+Local integers (`EntryId`, `BranchId`, …) never leave this device; on the wire and in shared rows there are 16-byte
+uuids only. `Inode` is the number the kernel sees; it is given once and never again (see index/store/counters.py).
+"""
+
+import os
+from typing import NewType
+
+EntryId = NewType("EntryId", int)
+BranchId = NewType("BranchId", int)
+LocationId = NewType("LocationId", int)
+ContentId = NewType("ContentId", int)
+TagId = NewType("TagId", int)
+Inode = NewType("Inode", int)
+Seq = NewType("Seq", int)
+
+DeviceUuid = NewType("DeviceUuid", bytes)
+BranchUuid = NewType("BranchUuid", bytes)
+EntryUuid = NewType("EntryUuid", bytes)
+
+#: The kernel's name for the root of a mount.
+ROOT_INODE = Inode(1)
+
+#: Numbers from here on belong to the nodes of views; entries stay below, and both stay below 2**53 (JSON, JavaScript).
+VIEW_INODE_BASE = 1 << 52
+
+
+def new_uuid() -> bytes:
+    """16 random bytes with the marks of a version 4 uuid (RFC 9562)."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = (raw[6] & 0x0F) | 0x40
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)
+
+
+def uuid_text(raw: bytes) -> str:
+    """`8-4-4-4-12` lower-case hexadecimal digits of 16 bytes."""
+    h = raw.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"

@@ -1,0 +1,53 @@
+"""Version vectors over branches: which replica of a file has seen which changes of the others.
+
+A vector maps the uuid of a branch (a branch belongs to one device, so it names the device too) to the number of
+changes made there. A replica whose vector is dominated is *stale*; when neither of two dominates and the bytes
+differ, that is a conflict, and both stay visible. Pure values; packed as msgpack with sorted keys, so that equal
+vectors are equal bytes.
+
+Source: Parker et al., "Detection of Mutual Inconsistency in Distributed Systems" (1983).
+"""
+
+from collections.abc import Mapping
+
+import msgpack
+
+Vector = Mapping[bytes, int]
+
+
+def pack(vector: Vector) -> bytes:
+    """Bytes of a vector; equal vectors give equal bytes."""
+    return msgpack.packb([[k, vector[k]] for k in sorted(vector)])
+
+
+def unpack(raw: bytes | None) -> dict[bytes, int]:
+    """The vector of packed bytes; None is the vector of a replica that never changed."""
+    if raw is None:
+        return {}
+    return {bytes(k): int(v) for k, v in msgpack.unpackb(raw)}
+
+
+def bump(vector: Vector, branch: bytes) -> dict[bytes, int]:
+    """The vector after one more change on `branch`."""
+    out = dict(vector)
+    out[branch] = out.get(branch, 0) + 1
+    return out
+
+
+def join(a: Vector, b: Vector) -> dict[bytes, int]:
+    """The least vector that has seen what both have."""
+    out = dict(a)
+    for key, count in b.items():
+        if count > out.get(key, 0):
+            out[key] = count
+    return out
+
+
+def covers(a: Vector, b: Vector) -> bool:
+    """Whether `a` has seen every change that `b` has."""
+    return all(a.get(key, 0) >= count for key, count in b.items())
+
+
+def dominates(a: Vector, b: Vector) -> bool:
+    """Whether `a` has seen all of `b` and more."""
+    return covers(a, b) and not covers(b, a)

@@ -1,0 +1,88 @@
+"""What is mounted where, from /proc/self/mountinfo, read before anything is stat-ed.
+
+A stat of our own mount from the process that serves it would wait for itself, and a pseudo file system is no place for
+a person's files: both are recognised here by text alone. Slow file systems (network and FUSE) are told apart, because
+their calls must never run on the loop. Source: proc_pid_mountinfo(5).
+"""
+
+import os
+import re
+from typing import NamedTuple
+
+PSEUDO = frozenset(
+    "autofs bdev binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl hugetlbfs "
+    "mqueue nsfs pipefs proc pstore ramfs-boot rpc_pipefs securityfs selinuxfs sockfs sysfs tracefs".split()
+)
+
+SLOW = frozenset("nfs nfs4 cifs smb3 smbfs 9p ceph afs ncpfs glusterfs lustre virtiofs davfs".split())
+
+#: The kernel's name of our own mounts: `fuse` plus the subtype that we give.
+OWN_TYPE = "fuse.sdmount"
+
+
+class Mount(NamedTuple):
+    """One mounted file system: where, what type, from what, its device number as "major:minor"."""
+
+    mount_point: bytes
+    fs_type: str
+    source: str
+    device: str
+
+    @property
+    def is_own(self) -> bool:
+        return self.fs_type == OWN_TYPE
+
+    @property
+    def is_pseudo(self) -> bool:
+        return self.fs_type in PSEUDO
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a call may wait for another machine or another process."""
+        return self.fs_type in SLOW or self.fs_type == "fuse" or self.fs_type.startswith("fuse.")
+
+
+def _unescape(raw: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m.group(1), 8)]), raw)
+
+
+def parse(text: bytes) -> list[Mount]:
+    """The mounts of a mountinfo text, in mount order (a later one hides an earlier one at the same point)."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split(b" ")
+        try:
+            dash = fields.index(b"-", 6)
+            found.append(
+                Mount(
+                    _unescape(fields[4]),
+                    fields[dash + 1].decode("ascii", "replace"),
+                    os.fsdecode(_unescape(fields[dash + 2])),
+                    fields[2].decode("ascii"),
+                )
+            )
+        except (ValueError, IndexError):
+            continue
+    return found
+
+
+def mounts() -> list[Mount]:
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
+    """The mount that an absolute, normalised path lies on."""
+    best: Mount | None = None
+    for mount in table:
+        point = mount.mount_point
+        if (path == point or point == b"/" or path.startswith(point + b"/")) and (
+            best is None or len(point) >= len(best.mount_point)
+        ):
+            best = mount
+    return best
+
+
+def is_within(path: bytes, directory: bytes) -> bool:
+    """Whether an absolute path is a directory or lies below it."""
+    return path == directory or directory == b"/" or path.startswith(directory + b"/")

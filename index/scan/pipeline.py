@@ -1,0 +1,117 @@
+"""Taking in what the workers saw: reports of a walk and identities of a hasher, as units of the store.
+
+The daemon's half of a scan. Plain functions over a `Unit`, so that whatever drives them (a task today, a durable job
+tomorrow) can stop between two calls and go on later: all state is in the rows.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from index.model import change
+from index.model.content import content_uuid
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, Entry, Stat
+from index.model.ids import new_uuid
+from index.scan import apply
+from index.scan.hasher import Identity, Outcome, Unidentified
+from index.store import contents, entries
+from index.store.unit import Unit
+
+
+class WalkState:
+    """What one walk has in memory: the ids that its new directories got, and what must be looked at again."""
+
+    def __init__(self, branch_id: int, branch_uuid: bytes, still_there: apply.StillThere, *, first: bool) -> None:
+        self.branch_id = branch_id
+        self.branch_uuid = branch_uuid
+        self.still_there = still_there
+        self.first = first  # nothing of the branch was known: no moves to look for
+        self.ids: dict[int, int] = {}
+        self.again: set[int] = set()
+        self.failed: list[tuple[int, int]] = []
+        self.listed: list[tuple[int, int]] = []  # (directory, mtime) told since last taken
+
+
+def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
+    """Apply one directory's differences; rows that somebody wrote since are left and the directory is noted."""
+    number, mtime_ns, errno, added, changed, gone = report
+    directory = state.ids.get(number, number)
+    if directory < 0 or entries.get(unit.db, directory) is None:
+        return
+    if errno:
+        state.failed.append((directory, errno))
+        return
+    fresh: list[Entry] = []
+    for name, raw, new_number in added:
+        st = Stat(*raw)
+        row = entries.child(unit.db, directory, name)
+        if row is None:
+            if state.first and st.nlink <= 1 or state.first and st.kind == KIND_DIR:
+                row = apply.plain_row(unit, state.branch_id, directory, name, st)
+                fresh.append(row)
+            else:
+                row = apply.add(unit, state.branch_id, directory, name, st, state.still_there)
+        if new_number:
+            state.ids[new_number] = row.id
+    if fresh:
+        entries.insert_many(unit.db, fresh)
+    for entry_id, seq, raw in changed:
+        row = entries.get(unit.db, entry_id)
+        if row is None or row.seq != seq:
+            state.again.add(directory)
+            continue
+        st = Stat(*raw)
+        if st.kind != row.kind:
+            apply.remove(unit, row, state.branch_uuid)
+            apply.add(unit, state.branch_id, directory, row.name, st, state.still_there)
+        else:
+            apply.change_row(unit, row, st, state.branch_uuid)
+    for entry_id, seq in gone:
+        row = entries.get(unit.db, entry_id)
+        if row is None or row.parent_id != directory:
+            continue
+        if row.seq != seq or state.still_there(row):
+            state.again.add(directory)
+            continue
+        apply.remove(unit, row, state.branch_uuid)
+    if mtime_ns is not None:
+        entries.set_scanned(unit.db, directory, time.time_ns(), mtime_ns)
+        state.listed.append((directory, mtime_ns))
+
+
+def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidentified]]) -> list[int]:
+    """Write what was read of files; returns the ids of those that changed meanwhile and must be asked again."""
+    again = []
+    for entry_id, result in results:
+        row = entries.get(unit.db, entry_id)
+        if row is None:
+            continue
+        if isinstance(result, Unidentified):
+            if result.outcome in (Outcome.DENIED, Outcome.IO_ERROR, Outcome.NOT_REGULAR):
+                entries.set_identity(unit.db, row.id, row.content_id, HASH_FAILED, None, unit.seq)
+            elif result.outcome in (Outcome.CHANGED, Outcome.GONE):
+                again.append(entry_id)
+            continue
+        if (row.size_bytes, row.mtime_ns, row.st_ino) != (result.size_bytes, result.mtime_ns, result.inode):
+            again.append(entry_id)
+            continue
+        if result.sampled is None:
+            continue
+        uuid: UUID = content_uuid(result.sampled)
+        if result.full is None:
+            content_id = contents.hint(unit.db, bytes.fromhex(result.sampled), uuid.bytes, result.size_bytes)
+            level = HASH_SAMPLED
+        else:
+            content_id = contents.exact(
+                unit.db, bytes.fromhex(result.sampled), bytes.fromhex(result.full), uuid.bytes, result.size_bytes,
+                result.manifest,
+            )  # fmt: skip
+            level = HASH_FULL
+        twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
+        own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
+        for twin in twins:
+            if twin.st_ino == row.st_ino:
+                entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
+        unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    return again

@@ -1,0 +1,232 @@
+"""The walk of a branch, in a worker process: disk against rows, differences out.
+
+In: the library's database (read only), the branch's root, which of its paths are never looked at. Out: for each
+directory one report of what differs, in breadth-first order with names sorted, so that the daemon's inserts append.
+Directories in which nothing differs report nothing but their number.
+
+The rows of a directory are read before its disk listing. So a file that is created through the mount in between looks
+like one the daemon adds itself (it then finds the row there and skips), and one that is removed looks gone to both;
+never is a row reported gone that was written after the listing was made. Each report about an existing row carries the
+row's seq: the daemon applies it only if nobody wrote the row since.
+
+New directories have no id yet; they get a negative number of this walk, and the reports of their children use it.
+An unreadable directory is reported as such and deletes nothing.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import apsw
+
+from index.model.entry import Entry, Stat
+from index.scan import differ
+from index.store import entries
+from index.store.connection import connect
+
+#: Changes gathered before a batch is sent; about 50 KiB, 5 ms of the daemon's time.
+BATCH_ROWS = 300
+#: Directories without differences are told at least this often, for progress.
+BATCH_DIRS = 200
+BATCH_AGE_S = 0.2
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Emitter(Protocol):
+    """What the walk needs of a worker's context."""
+
+    def emit(self, batch: object) -> None: ...
+
+    def stopped(self) -> bool: ...
+
+
+Excluded = Mapping[bytes, Any]
+
+
+class _Dir:
+    """A directory of the walk: how to open it, and what the index calls it."""
+
+    __slots__ = ("entry_id", "excluded", "name", "parent")
+
+    def __init__(self, entry_id: int, parent: "_Dir | None", name: bytes, excluded: Excluded | None) -> None:
+        self.entry_id = entry_id
+        self.parent = parent
+        self.name = name
+        self.excluded = excluded
+
+    def names(self) -> list[bytes]:
+        out = []
+        walk: _Dir | None = self
+        while walk is not None and walk.parent is not None:
+            out.append(walk.name)
+            walk = walk.parent
+        out.reverse()
+        return out
+
+
+class Walk:
+    """One walk; `run()` it."""
+
+    def __init__(self, db: apsw.Connection, root_fd: int, context: Emitter) -> None:
+        self.db = db
+        self.root_fd = root_fd
+        self.context = context
+        self.next_new = -1
+        self.batch: list[Any] = []
+        self.rows = 0
+        self.dirs_seen = 0
+        self.entries_seen = 0
+        self.sent_s = time.monotonic()
+
+    def run(self, start: _Dir) -> dict[str, int]:
+        level = [start]
+        while level:
+            below: list[_Dir] = []
+            for directory in level:
+                if self.context.stopped():
+                    self.flush()
+                    return self.totals()
+                below.extend(self.visit(directory))
+            level = below
+        self.flush()
+        return self.totals()
+
+    def totals(self) -> dict[str, int]:
+        return {"dirs": self.dirs_seen, "entries": self.entries_seen}
+
+    def visit(self, directory: _Dir) -> list[_Dir]:
+        """List one directory, report what differs, return its subdirectories."""
+        known: dict[bytes, Entry] = {}
+        scanned_mtime_ns = None
+        if directory.entry_id > 0:
+            known = {row.name: row for row in entries.children(self.db, directory.entry_id)}
+            me = entries.get(self.db, directory.entry_id)
+            if me is None:
+                return []
+            scanned_mtime_ns = me.scanned_mtime_ns
+        try:
+            dir_st, listed = self.look(directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.report([directory.entry_id, None, error.errno or 0, [], [], []], 1)
+            return []
+        self.dirs_seen += 1
+        self.entries_seen += len(listed)
+        added: list[Any] = []
+        changed: list[Any] = []
+        below: list[_Dir] = []
+        for name, st in listed:
+            row = known.pop(name, None)
+            is_dir = stat.S_ISDIR(st.st_mode)
+            excluded = directory.excluded.get(name) if directory.excluded else None
+            if row is not None:
+                if not row.matches(st):
+                    verdict = differ.compare(row, Stat.of(st))
+                    if verdict != differ.SAME:
+                        changed.append([row.id, row.seq, tuple(Stat.of(st))])
+                    if verdict == differ.OTHER_KIND:
+                        continue  # the daemon removes and adds; the next walk goes in
+                if is_dir:
+                    below.append(_Dir(row.id, directory, name, excluded))
+                continue
+            number = 0
+            if is_dir:
+                number = self.next_new
+                self.next_new -= 1
+                below.append(_Dir(number, directory, name, excluded))
+            added.append([name, tuple(Stat.of(st)), number])
+        gone = [[row.id, row.seq] for row in known.values()]
+        settled = dir_st.st_mtime_ns
+        if added or changed or gone or scanned_mtime_ns != settled:
+            self.report([directory.entry_id, settled, 0, added, changed, gone], 1 + len(added) + len(changed) + len(gone))
+        elif time.monotonic() - self.sent_s > BATCH_AGE_S:
+            self.flush()
+        return below
+
+    def look(self, directory: _Dir) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
+        fd = self.open(directory)
+        try:
+            dir_st = os.fstat(fd)
+            found = []
+            hides = directory.excluded
+            with os.scandir(fd) as scan:
+                for item in scan:
+                    name = item.name.encode("utf-8", "surrogateescape")
+                    if hides and hides.get(name) is True:
+                        continue
+                    try:
+                        found.append((name, item.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue
+            found.sort(key=_name)
+            return dir_st, found
+        finally:
+            os.close(fd)
+
+    def open(self, directory: _Dir) -> int:
+        names = directory.names()
+        if not names:
+            return os.open(b".", _OPEN, dir_fd=self.root_fd)
+        path = b"/".join(names)
+        if len(path) < 3000:  # noqa: PLR2004  (well below PATH_MAX: one call; the last step follows no symlink)
+            return os.open(path, _OPEN, dir_fd=self.root_fd)
+        fd = os.dup(self.root_fd)
+        for name in names:
+            try:
+                below = os.open(name, _OPEN, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    def report(self, line: list[Any], rows: int) -> None:
+        _, _, _, added, _, _ = line
+        if len(added) > BATCH_ROWS:  # a huge directory goes in slices; only the last says that it is whole
+            for start in range(0, len(added), BATCH_ROWS):
+                piece = added[start : start + BATCH_ROWS]
+                last = start + BATCH_ROWS >= len(added)
+                self.batch.append([line[0], line[1] if last else None, 0, piece, line[4] if last else [], line[5] if last else []])
+                self.flush()
+            return
+        self.batch.append(line)
+        self.rows += rows
+        if self.rows >= BATCH_ROWS or time.monotonic() - self.sent_s > BATCH_AGE_S:
+            self.flush()
+
+    def flush(self) -> None:
+        self.context.emit([self.dirs_seen, self.entries_seen, self.batch])
+        self.batch = []
+        self.rows = 0
+        self.sent_s = time.monotonic()
+
+
+def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
+    return pair[0]
+
+
+def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
+    """Stream [dirs so far, entries so far, reports]; a report is [directory, its mtime or None, errno, added, changed,
+    gone]. args: database, root, fs (device number, inode of the root), start (entry id), path (components from the root
+    to it), excluded (nested mapping by name, true ends a path)."""
+    db = connect(Path(args["database"]), read_only=True)
+    root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        st = os.fstat(root_fd)
+        if st.st_ino != args["root_ino"]:
+            raise FileNotFoundError(2, "another directory stands at the branch's root")
+        excluded: Any = args["excluded"]
+        above = _Dir(0, None, b"", excluded)
+        for name in args["path"]:
+            excluded = excluded.get(name) if isinstance(excluded, Mapping) else None
+            above = _Dir(0, above, name, excluded)
+        above.entry_id = args["start"]
+        return Walk(db, root_fd, context).run(above)
+    finally:
+        os.close(root_fd)
+        db.close()
+

@@ -1,0 +1,113 @@
+"""Tables meta, counter and outbox: who we are, what was handed out, and what the other devices must hear.
+
+`outbox` holds one row for each changed *shared* row (locations, tags, assignments, attributes, aliases). Rows of
+entries and branches belong to this device alone: they carry their own `seq` and are paged by it, so that a scan of a
+million files writes no million log rows.
+"""
+
+import apsw
+import msgpack
+
+SCHEMA = """
+-- meta: single facts of this library. library_uuid, device_uuid (16 bytes), epoch (how often this device began anew
+-- after a restore), hlc (the last stamp, so that time never runs backwards over a restart), schema notes.
+CREATE TABLE meta(
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- counter: the last number handed out, by name; never lowered, so that no inode number or id is given twice.
+--   entry: ids of entry rows, and thereby the inode numbers of the mount. Numbers below 64 are the kernel's and ours.
+--   seq:   units committed by this device in this epoch; the cursor of those who follow us.
+CREATE TABLE counter(
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO counter VALUES ('entry', 64), ('seq', 0);
+
+-- outbox: changes of shared rows in the order we made them. (epoch, seq, part) is the transport cursor, hlc orders
+-- them against other devices' changes. key and body are msgpack: the row's global key, and its changed columns.
+CREATE TABLE outbox(
+    epoch INTEGER NOT NULL,
+    seq   INTEGER NOT NULL,
+    part  INTEGER NOT NULL,
+    hlc   INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    op    TEXT NOT NULL,
+    key   BLOB NOT NULL,
+    body  BLOB NOT NULL,
+    PRIMARY KEY (epoch, seq, part)
+) STRICT, WITHOUT ROWID;
+
+-- tombstone: entry rows of ours that other devices may have seen and that are gone (kind 'delete') or are held back
+-- now (kind 'withdraw': nobody deletes anything for it). Only rows that had been told get one.
+CREATE TABLE tombstone(
+    uuid        BLOB NOT NULL,
+    branch_uuid BLOB NOT NULL,
+    seq         INTEGER NOT NULL,
+    hlc         INTEGER NOT NULL,
+    kind        TEXT NOT NULL,
+    PRIMARY KEY (uuid, branch_uuid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_seq ON tombstone(seq);
+
+-- journal: a change of several replicas that has begun and must be completed if we die in between.
+CREATE TABLE journal(
+    id   INTEGER PRIMARY KEY,
+    op   TEXT NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+"""
+
+
+def get_meta(db: apsw.Connection, key: str) -> object | None:
+    """The value of one fact, None when it was never set."""
+    row = db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_meta(db: apsw.Connection, key: str, value: int | bytes | str) -> None:
+    db.execute("INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, value))
+
+
+def get_counter(db: apsw.Connection, name: str) -> int:
+    return int(db.execute("SELECT value FROM counter WHERE name=?", (name,)).fetchone()[0])
+
+
+def set_counter(db: apsw.Connection, name: str, value: int) -> None:
+    db.execute("UPDATE counter SET value=? WHERE name=?", (value, name))
+
+
+def put_outbox(
+    db: apsw.Connection, epoch: int, seq: int, part: int, hlc: int, model: str, op: str, key: object, body: object
+) -> None:
+    db.execute(
+        "INSERT INTO outbox VALUES(?,?,?,?,?,?,?,?)",
+        (epoch, seq, part, hlc, model, op, msgpack.packb(key), msgpack.packb(body)),
+    )
+
+
+def put_tombstone(db: apsw.Connection, uuid: bytes, branch_uuid: bytes, seq: int, hlc: int, kind: str) -> None:
+    db.execute(
+        "INSERT INTO tombstone VALUES(?,?,?,?,?) "
+        "ON CONFLICT(uuid, branch_uuid) DO UPDATE SET seq=excluded.seq, hlc=excluded.hlc, kind=excluded.kind",
+        (uuid, branch_uuid, seq, hlc, kind),
+    )
+
+
+def journal_begin(db: apsw.Connection, op: str, body: object) -> int:
+    """Note a change of several replicas before it begins; returns the id to end it with."""
+    db.execute("INSERT INTO journal(op, body) VALUES(?,?)", (op, msgpack.packb(body)))
+    return db.last_insert_rowid()
+
+
+def journal_end(db: apsw.Connection, journal_id: int) -> None:
+    db.execute("DELETE FROM journal WHERE id=?", (journal_id,))
+
+
+def journal_open(db: apsw.Connection) -> list[tuple[int, str, object]]:
+    """Changes that began and did not end, oldest first."""
+    return [
+        (int(i), str(op), msgpack.unpackb(body))
+        for i, op, body in db.execute("SELECT id, op, body FROM journal ORDER BY id")
+    ]

@@ -1,0 +1,52 @@
+"""How a library's database is opened: the pragmas, in one place, each with its reason.
+
+WAL so that readers never wait for the writer; synchronous NORMAL because what the kernel was answered must survive the
+death of this process, not each write the loss of power (`Store.make_durable` syncs the log where a person was told
+"saved"); foreign keys on because a row that points nowhere is a bug; 64 MiB of cache, since one page fault costs more
+than a thousand lookups. Source: https://sqlite.org/wal.html, https://sqlite.org/pragma.html.
+"""
+
+from pathlib import Path
+
+import apsw
+import apsw.bestpractice
+
+from index.model.errors import StoreCorrupt, VersionUnsupported
+
+#: "sdml" in ASCII: `file` and `sqlite3` can tell a library from any other database.
+APPLICATION_ID = 0x73646D6C
+
+
+def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
+    """A connection with the house's pragmas. StoreCorrupt when the file is not a database."""
+    flags = (
+        apsw.SQLITE_OPEN_READONLY
+        if read_only
+        else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    )
+    try:
+        db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
+        db.set_busy_timeout(5000)
+        db.pragma("cache_size", -64_000 if not read_only else -16_000)
+        db.pragma("temp_store", 2)
+        db.pragma("mmap_size", 256 << 20)
+        db.pragma("foreign_keys", True)
+        if not read_only:
+            db.pragma("journal_mode", "wal")
+            db.pragma("synchronous", 1)
+            db.pragma("journal_size_limit", 64 << 20)
+            db.wal_autocheckpoint(4000)
+    except apsw.NotADBError as error:
+        raise StoreCorrupt(
+            f"{path} is not a library database; restore it from a backup or move it away"
+        ) from error
+    except apsw.CantOpenError as error:
+        raise StoreCorrupt(f"{path} cannot be opened: {error}") from error
+    return db
+
+
+def check_identity(db: apsw.Connection, path: Path) -> None:
+    """Refuse a database that is somebody else's."""
+    found = db.pragma("application_id")
+    if found not in (0, APPLICATION_ID):
+        raise VersionUnsupported(f"{path} is a database of another program (application id {found:#x})")

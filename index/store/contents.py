@@ -1,0 +1,89 @@
+"""Tables content and manifest: bytes by their hash.
+
+An entry points to a content once its sampled id is known; the sampled id is a hint (two files may share it), the full
+BLAKE3 is the truth. A content row with `full` NULL is such a hint; when the full hash of an entry becomes known the
+entry moves to the row of that hash. What counts as "the same bytes" always asks for `full`.
+"""
+
+from typing import NamedTuple
+
+import apsw
+
+SCHEMA = """
+-- content: one row for each (sampled id, full hash). uuid is uuid5 of the sampled id, the same on every device and not
+-- unique here, because two contents may share a sampled id. size_bytes is the size of one instance.
+CREATE TABLE content(
+    id         INTEGER PRIMARY KEY,
+    uuid       BLOB NOT NULL,
+    sampled    BLOB NOT NULL,
+    full       BLOB,
+    size_bytes INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX content_full ON content(full) WHERE full IS NOT NULL;
+CREATE UNIQUE INDEX content_hint ON content(sampled) WHERE full IS NULL;
+
+-- manifest: the block hashes of one content (docs/format/manifest-v1.md). Contents of a single block have none: their
+-- full hash says it all.
+CREATE TABLE manifest(
+    content_id INTEGER PRIMARY KEY REFERENCES content(id),
+    body       BLOB NOT NULL
+) STRICT;
+"""
+
+
+class ContentRow(NamedTuple):
+    id: int
+    uuid: bytes
+    sampled: bytes
+    full: bytes | None
+    size_bytes: int
+
+
+def hint(db: apsw.Connection, sampled: bytes, uuid: bytes, size_bytes: int) -> int:
+    """The id of the row that stands for a sampled id alone."""
+    row = db.execute("SELECT id FROM content WHERE sampled=? AND full IS NULL", (sampled,)).fetchone()
+    if row:
+        return int(row[0])
+    db.execute("INSERT INTO content(uuid, sampled, size_bytes) VALUES(?,?,?)", (uuid, sampled, size_bytes))
+    return db.last_insert_rowid()
+
+
+def exact(
+    db: apsw.Connection, sampled: bytes, full: bytes, uuid: bytes, size_bytes: int, manifest: bytes | None
+) -> int:
+    """The id of the row of a full hash; it and its manifest are made when new."""
+    row = db.execute("SELECT id FROM content WHERE full=?", (full,)).fetchone()
+    if row:
+        return int(row[0])
+    db.execute(
+        "INSERT INTO content(uuid, sampled, full, size_bytes) VALUES(?,?,?,?)", (uuid, sampled, full, size_bytes)
+    )
+    content_id = db.last_insert_rowid()
+    if manifest:
+        db.execute("INSERT INTO manifest VALUES(?,?)", (content_id, manifest))
+    return content_id
+
+
+def get(db: apsw.Connection, content_id: int) -> ContentRow | None:
+    row = db.execute("SELECT id, uuid, sampled, full, size_bytes FROM content WHERE id=?", (content_id,)).fetchone()
+    return ContentRow(*row) if row else None
+
+
+def by_full(db: apsw.Connection, full: bytes) -> ContentRow | None:
+    row = db.execute("SELECT id, uuid, sampled, full, size_bytes FROM content WHERE full=?", (full,)).fetchone()
+    return ContentRow(*row) if row else None
+
+
+def drop_orphans(db: apsw.Connection, limit: int = 10_000) -> int:
+    """Remove content rows that no entry points to; returns how many."""
+    db.execute(
+        "DELETE FROM manifest WHERE content_id IN (SELECT id FROM content c WHERE NOT EXISTS "
+        "(SELECT 1 FROM entry e WHERE e.content_id = c.id) LIMIT ?)",
+        (limit,),
+    )
+    db.execute(
+        "DELETE FROM content WHERE id IN (SELECT id FROM content c WHERE NOT EXISTS "
+        "(SELECT 1 FROM entry e WHERE e.content_id = c.id) LIMIT ?)",
+        (limit,),
+    )
+    return db.changes()

@@ -1,0 +1,234 @@
+"""Table entry: every file, directory, symlink and special file of every branch, one row a name.
+
+The tree is an adjacency list (parent_id), unique by (parent_id, name), which costs one indexed query a lookup and one
+UPDATE for a move of any size. Rows are handed out in breadth-first order with names sorted, which keeps both b-trees
+append-only while a tree is scanned for the first time.
+
+All functions take the connection first and do not open transactions: writers are called inside a `Unit`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import apsw
+
+from index.model.entry import Entry
+
+SCHEMA = """
+-- entry: one replica, a name on one branch, owned by the branch's device.
+--   id         handed out by counter 'entry', never reused
+--   parent_id  the directory's row; NULL for the root row of a branch, whose name is empty
+--   name       bytes as the disk has them
+--   node       the inode number in the mount: one for a union name whichever replica is shown, one for the hard
+--              linked names of a real file; equal to the id of the row that got it first, hence never reused
+--   uuid       names the logical file, shared by its replicas and its hard links. Directories and symlinks have it at
+--              once, files when they are identified or annotated; until then it is NULL and no other device hears of it
+--   kind       0 file, 1 directory, 2 symlink, 3 fifo, socket or device
+--   mode … gid what lstat said last; times in nanoseconds; for a directory nlink and size are what they were then
+--   content_id the bytes, once known; hash_state 0 nothing, 1 sampled, 2 full, 3 could not be read
+--   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that never changed
+--   seq        the unit that wrote the row last: the owner's version, by which other devices page
+--   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
+--              then; NULL = never listed. An mtime within 2 s of the listing counts as changed.
+CREATE TABLE entry(
+    id               INTEGER PRIMARY KEY,
+    branch_id        INTEGER NOT NULL REFERENCES branch(id),
+    parent_id        INTEGER REFERENCES entry(id),
+    name             BLOB NOT NULL,
+    node             INTEGER NOT NULL,
+    uuid             BLOB,
+    kind             INTEGER NOT NULL,
+    mode             INTEGER NOT NULL,
+    size_bytes       INTEGER NOT NULL,
+    mtime_ns         INTEGER NOT NULL,
+    ctime_ns         INTEGER NOT NULL,
+    st_ino           INTEGER NOT NULL,
+    nlink            INTEGER NOT NULL,
+    uid              INTEGER NOT NULL,
+    gid              INTEGER NOT NULL,
+    content_id       INTEGER REFERENCES content(id),
+    hash_state       INTEGER NOT NULL DEFAULT 0,
+    version          BLOB,
+    seq              INTEGER NOT NULL,
+    scanned_ns       INTEGER,
+    scanned_mtime_ns INTEGER
+) STRICT;
+-- child(), children(): every lookup and listing.
+CREATE UNIQUE INDEX entry_name ON entry(parent_id, name);
+-- subdirectories(), the walk of the scan, paths of a subtree.
+CREATE INDEX entry_dirs ON entry(parent_id) WHERE kind = 1;
+-- by_st_ino(): hard links and moves, found by the number the disk gave.
+CREATE INDEX entry_ino ON entry(branch_id, st_ino);
+-- by_node(): replicas and names of one inode; only directories and hard links share a number often.
+CREATE INDEX entry_node ON entry(node);
+-- by_uuid(): from tags and attributes to names.
+CREATE INDEX entry_uuid ON entry(uuid) WHERE uuid IS NOT NULL;
+-- by_content(): duplicates, content/<hash>, replicas.
+CREATE INDEX entry_content ON entry(content_id) WHERE content_id IS NOT NULL;
+-- unidentified(): the queue of the hasher.
+CREATE INDEX entry_todo ON entry(hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0;
+-- recent(): newest files.
+CREATE INDEX entry_mtime ON entry(mtime_ns) WHERE kind = 0;
+-- since(): what other devices have not seen.
+CREATE INDEX entry_seq ON entry(seq);
+"""
+
+COLUMNS = (
+    "id, branch_id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, ctime_ns, st_ino, nlink, uid, gid, "
+    "content_id, hash_state, version, seq, scanned_ns, scanned_mtime_ns"
+)
+_SELECT = f"SELECT {COLUMNS} FROM entry "
+_INSERT = f"INSERT INTO entry({COLUMNS}) VALUES({','.join('?' * 21)})"
+
+
+def get(db: apsw.Connection, entry_id: int) -> Entry | None:
+    """One row by id: one query on the primary key."""
+    row = db.execute(_SELECT + "WHERE id=?", (entry_id,)).fetchone()
+    return Entry._make(row) if row else None
+
+
+def child(db: apsw.Connection, parent_id: int, name: bytes) -> Entry | None:
+    """The row of a name in a directory: one indexed query."""
+    row = db.execute(_SELECT + "WHERE parent_id=? AND name=?", (parent_id, name)).fetchone()
+    return Entry._make(row) if row else None
+
+
+def children(db: apsw.Connection, parent_id: int) -> list[Entry]:
+    """All rows of a directory, by name."""
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? ORDER BY name", (parent_id,))]
+
+
+def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:
+    return [(int(i), bytes(n)) for i, n in db.execute("SELECT id, name FROM entry WHERE parent_id=? AND kind=1", (parent_id,))]
+
+
+def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
+    return [
+        Entry._make(row) for row in db.execute(_SELECT + "WHERE branch_id=? AND st_ino=?", (branch_id, st_ino))
+    ]
+
+
+def by_node(db: apsw.Connection, node: int) -> list[Entry]:
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE node=? ORDER BY id", (node,))]
+
+
+def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? ORDER BY id", (uuid,))]
+
+
+def by_content(db: apsw.Connection, content_id: int, limit: int = 1000) -> list[Entry]:
+    return [
+        Entry._make(row)
+        for row in db.execute(_SELECT + "WHERE content_id=? ORDER BY id LIMIT ?", (content_id, limit))
+    ]
+
+
+def unidentified(db: apsw.Connection, state: int, after_id: int, limit: int) -> list[Entry]:
+    """Files that wait for the hasher in a state, in id order: pages of the queue."""
+    return [
+        Entry._make(row)
+        for row in db.execute(
+            _SELECT + "WHERE kind=0 AND hash_state=? AND size_bytes>0 AND id>? ORDER BY id LIMIT ?",
+            (state, after_id, limit),
+        )
+    ]
+
+
+def recent(db: apsw.Connection, limit: int) -> list[Entry]:
+    return [
+        Entry._make(row) for row in db.execute(_SELECT + "WHERE kind=0 ORDER BY mtime_ns DESC LIMIT ?", (limit,))
+    ]
+
+
+def path_of(db: apsw.Connection, entry_id: int) -> list[bytes]:
+    """The names from the branch's root to an entry, root excluded: one recursive query."""
+    rows = db.execute(
+        "WITH RECURSIVE up(id, parent_id, name, depth) AS ("
+        " SELECT id, parent_id, name, 0 FROM entry WHERE id=?"
+        " UNION ALL SELECT e.id, e.parent_id, e.name, up.depth+1 FROM up JOIN entry e ON e.id = up.parent_id)"
+        " SELECT name FROM up WHERE parent_id IS NOT NULL ORDER BY depth DESC",
+        (entry_id,),
+    )
+    return [bytes(r[0]) for r in rows]
+
+
+def insert_many(db: apsw.Connection, rows: Iterable[Entry]) -> None:
+    """Add rows whose ids were handed out by the unit."""
+    db.executemany(_INSERT, rows)
+
+
+def insert(db: apsw.Connection, row: Entry) -> None:
+    db.execute(_INSERT, row)
+
+
+def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) -> None:
+    """Write what the disk says: (mode, size, mtime, ctime, st_ino, nlink, uid, gid)."""
+    db.execute(
+        "UPDATE entry SET mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, st_ino=?, nlink=?, uid=?, gid=?, seq=? "
+        "WHERE id=?",
+        (*st, seq, entry_id),
+    )
+
+
+def set_changed(db: apsw.Connection, entry_id: int, version: bytes, seq: int) -> None:
+    """The bytes are new: their identity is unknown again and the version has moved on."""
+    db.execute(
+        "UPDATE entry SET content_id=NULL, hash_state=0, version=?, seq=? WHERE id=?", (version, seq, entry_id)
+    )
+
+
+def set_identity(db: apsw.Connection, entry_id: int, content_id: int | None, state: int, uuid: bytes | None, seq: int) -> None:
+    db.execute(
+        "UPDATE entry SET content_id=?, hash_state=?, uuid=coalesce(uuid, ?), seq=? WHERE id=?",
+        (content_id, state, uuid, seq, entry_id),
+    )
+
+
+def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -> None:
+    db.execute("UPDATE entry SET uuid=?, seq=? WHERE id=?", (uuid, seq, entry_id))
+
+
+def set_node(db: apsw.Connection, entry_id: int, node: int, seq: int) -> None:
+    db.execute("UPDATE entry SET node=?, seq=? WHERE id=?", (node, seq, entry_id))
+
+
+def set_version(db: apsw.Connection, entry_id: int, version: bytes, seq: int) -> None:
+    db.execute("UPDATE entry SET version=?, seq=? WHERE id=?", (version, seq, entry_id))
+
+
+def set_scanned(db: apsw.Connection, entry_id: int, scanned_ns: int | None, mtime_ns: int | None) -> None:
+    """A directory was listed whole; local bookkeeping, so no new seq."""
+    db.execute("UPDATE entry SET scanned_ns=?, scanned_mtime_ns=? WHERE id=?", (scanned_ns, mtime_ns, entry_id))
+
+
+def move(db: apsw.Connection, entry_id: int, parent_id: int, name: bytes, seq: int) -> None:
+    """Another name or directory of the same branch; a whole tree moves with one row."""
+    db.execute("UPDATE entry SET parent_id=?, name=?, seq=? WHERE id=?", (parent_id, name, seq, entry_id))
+
+
+def delete(db: apsw.Connection, entry_id: int) -> None:
+    db.execute("DELETE FROM entry WHERE id=?", (entry_id,))
+
+
+def subtree(db: apsw.Connection, entry_id: int) -> Iterator[Entry]:
+    """The rows below and including an entry, parents before children."""
+    todo = [entry_id]
+    root = get(db, entry_id)
+    if root:
+        yield root
+    while todo:
+        below: list[int] = []
+        for parent_id in todo:
+            for row in children(db, parent_id):
+                yield row
+                if row.kind == 1:
+                    below.append(row.id)
+        todo = below
+
+
+def counts(db: apsw.Connection) -> tuple[int, int, int]:
+    """(files, directories, bytes) of the library; a full pass, for statistics only."""
+    row = db.execute(
+        "SELECT count(*) FILTER (WHERE kind=0), count(*) FILTER (WHERE kind=1), "
+        "coalesce(sum(size_bytes) FILTER (WHERE kind=0), 0) FROM entry"
+    ).fetchone()
+    return int(row[0]), int(row[1]), int(row[2])

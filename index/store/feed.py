@@ -1,0 +1,46 @@
+"""The feed: committed changes, handed to whoever listens, each at its own pace.
+
+Channels are bounded; a reader that lags loses commits and is told so by one `LAGGED` value, after which it must look
+at the store instead (re-read, or invalidate everything it told). Publishing never blocks the writer.
+"""
+
+import math
+from typing import Final
+
+import trio
+
+from index.model.change import Commit
+
+#: In place of the commits a slow reader lost.
+LAGGED: Final = Commit(-1, 0, "lagged", ())
+
+#: Commits a reader may be behind; each holds at most a few hundred changes, so a reader costs a few megabytes at most.
+CAPACITY = 1024
+
+
+class Feed:
+    """Fan-out of commits to bounded channels. Used on the loop only."""
+
+    def __init__(self) -> None:
+        self._senders: list[trio.MemorySendChannel[Commit]] = []
+        self._lagging: set[int] = set()
+
+    def subscribe(self, capacity: float = CAPACITY) -> trio.MemoryReceiveChannel[Commit]:
+        """A channel of the commits from now on; close it to unsubscribe."""
+        assert capacity < math.inf
+        send, receive = trio.open_memory_channel[Commit](capacity)
+        self._senders.append(send)
+        return receive
+
+    def publish(self, commit: Commit) -> None:
+        for send in list(self._senders):
+            try:
+                if id(send) in self._lagging:
+                    send.send_nowait(LAGGED)
+                    self._lagging.discard(id(send))
+                send.send_nowait(commit)
+            except trio.WouldBlock:
+                self._lagging.add(id(send))
+            except trio.BrokenResourceError:
+                self._senders.remove(send)
+                self._lagging.discard(id(send))

@@ -1,0 +1,114 @@
+"""Tables attribute and mirror: what people and scripts attach to an entry, and what the real files were seen to carry.
+
+The library is the truth; a real extended attribute is a best-effort copy on each writable local replica. To tell an
+edit made outside from our own copy, `mirror` remembers the value last seen on each replica.
+"""
+
+import apsw
+
+SCHEMA = """
+-- attribute: one cell for each (entry, name), last-writer-wins by (hlc, device). value NULL = removed; the cell stays,
+-- because its stamp must outlive late writes. user.xdg.tags is here too: the text as it was written, given back while
+-- it still names exactly the live set of tags.
+CREATE TABLE attribute(
+    entry_uuid BLOB NOT NULL,
+    name       BLOB NOT NULL,
+    value      BLOB,
+    hlc        INTEGER NOT NULL,
+    device     BLOB NOT NULL,
+    PRIMARY KEY (entry_uuid, name)
+) STRICT, WITHOUT ROWID;
+
+-- mirror: the real attribute as last seen or written on one replica (local, never synced).
+CREATE TABLE mirror(
+    entry_id INTEGER NOT NULL REFERENCES entry(id) ON DELETE CASCADE,
+    name     BLOB NOT NULL,
+    value    BLOB NOT NULL,
+    PRIMARY KEY (entry_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- mirror_state: the inode and ctime of a replica when its real attributes were last compared with the library.
+CREATE TABLE mirror_state(
+    entry_id INTEGER PRIMARY KEY REFERENCES entry(id) ON DELETE CASCADE,
+    st_ino   INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL
+) STRICT;
+"""
+
+
+def get(db: apsw.Connection, entry_uuid: bytes, name: bytes) -> bytes | None:
+    """The live value of a cell, None when there is none."""
+    row = db.execute("SELECT value FROM attribute WHERE entry_uuid=? AND name=?", (entry_uuid, name)).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
+
+
+def all_of(db: apsw.Connection, entry_uuid: bytes) -> dict[bytes, bytes]:
+    """Every live cell of an entry."""
+    return {
+        bytes(n): bytes(v)
+        for n, v in db.execute(
+            "SELECT name, value FROM attribute WHERE entry_uuid=? AND value IS NOT NULL ORDER BY name", (entry_uuid,)
+        )
+    }
+
+
+def has_any(db: apsw.Connection, entry_uuid: bytes) -> bool:
+    """Whether a person or a script annotated the entry."""
+    if db.execute(
+        "SELECT 1 FROM attribute WHERE entry_uuid=? AND value IS NOT NULL LIMIT 1", (entry_uuid,)
+    ).fetchone():
+        return True
+    return db.execute("SELECT 1 FROM tagging WHERE entry_uuid=? LIMIT 1", (entry_uuid,)).fetchone() is not None
+
+
+def put(db: apsw.Connection, entry_uuid: bytes, name: bytes, value: bytes | None, hlc: int, device: bytes) -> None:
+    db.execute(
+        "INSERT INTO attribute VALUES(?,?,?,?,?) ON CONFLICT(entry_uuid, name) DO UPDATE SET "
+        "value=excluded.value, hlc=excluded.hlc, device=excluded.device "
+        "WHERE (excluded.hlc, excluded.device) > (hlc, device)",
+        (entry_uuid, name, value, hlc, device),
+    )
+
+
+def mirror_seen(db: apsw.Connection, entry_id: int) -> dict[bytes, bytes]:
+    return {bytes(n): bytes(v) for n, v in db.execute("SELECT name, value FROM mirror WHERE entry_id=?", (entry_id,))}
+
+
+def mirror_put(db: apsw.Connection, entry_id: int, name: bytes, value: bytes) -> None:
+    db.execute(
+        "INSERT INTO mirror VALUES(?,?,?) ON CONFLICT(entry_id, name) DO UPDATE SET value=excluded.value",
+        (entry_id, name, value),
+    )
+
+
+def mirror_drop(db: apsw.Connection, entry_id: int, name: bytes) -> None:
+    db.execute("DELETE FROM mirror WHERE entry_id=? AND name=?", (entry_id, name))
+
+
+def mirror_state(db: apsw.Connection, entry_id: int) -> tuple[int, int] | None:
+    row = db.execute("SELECT st_ino, ctime_ns FROM mirror_state WHERE entry_id=?", (entry_id,)).fetchone()
+    return (int(row[0]), int(row[1])) if row else None
+
+
+def set_mirror_state(db: apsw.Connection, entry_id: int, st_ino: int, ctime_ns: int) -> None:
+    db.execute(
+        "INSERT INTO mirror_state VALUES(?,?,?) ON CONFLICT(entry_id) DO UPDATE SET "
+        "st_ino=excluded.st_ino, ctime_ns=excluded.ctime_ns",
+        (entry_id, st_ino, ctime_ns),
+    )
+
+
+def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:
+    """Move the annotations of one uuid under another: tags join, of each cell the later stamp wins."""
+    db.execute(
+        "INSERT INTO attribute SELECT ?, name, value, hlc, device FROM attribute WHERE entry_uuid=? "
+        "ON CONFLICT(entry_uuid, name) DO UPDATE SET value=excluded.value, hlc=excluded.hlc, device=excluded.device "
+        "WHERE (excluded.hlc, excluded.device) > (hlc, device)",
+        (kept, other),
+    )
+    db.execute(
+        "INSERT OR IGNORE INTO tagging SELECT ?, tag_id, dot_device, dot_seq, hlc, part FROM tagging WHERE entry_uuid=?",
+        (kept, other),
+    )
+    db.execute("DELETE FROM attribute WHERE entry_uuid=?", (other,))
+    db.execute("DELETE FROM tagging WHERE entry_uuid=?", (other,))

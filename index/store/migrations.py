@@ -1,0 +1,44 @@
+"""Schema versions: forward only, one transaction a step, a newer file refused unharmed.
+
+The tables themselves, with their prose, are declared beside their queries (entries.py, contents.py, …); this file only
+orders them. A fresh file gets the newest schema in one go; an older one gets the steps it lacks. `user_version` holds
+the version. Steps are never edited once released: a change is a new step.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from index.model.errors import VersionUnsupported
+from index.store import changes, contents, entries, limbo, metadata, places, tags
+from index.store.connection import APPLICATION_ID, check_identity
+
+SCHEMA_VERSION = 1
+
+_TABLES = (changes, places, contents, entries, limbo, tags, metadata)
+
+
+def _create_all(db: apsw.Connection) -> None:
+    for module in _TABLES:
+        db.execute(module.SCHEMA)
+
+
+#: step number -> what takes a file from that version to the next.
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {0: _create_all}
+
+
+def migrate(db: apsw.Connection, path: Path) -> None:
+    """Bring the file to SCHEMA_VERSION; each step is one transaction, so a crash leaves a whole version."""
+    check_identity(db, path)
+    found = int(db.pragma("user_version"))
+    if found > SCHEMA_VERSION:
+        raise VersionUnsupported(
+            f"{path} has schema version {found}, this program knows {SCHEMA_VERSION}; "
+            "use the newer sdmount that wrote it (nothing was changed)"
+        )
+    for version in range(found, SCHEMA_VERSION):
+        with db:
+            STEPS[version](db)
+            db.execute(f"PRAGMA user_version = {version + 1}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")

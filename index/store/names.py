@@ -1,0 +1,70 @@
+"""Questions over the whole library: names that contain a text, files of one hash. Full or near-full passes."""
+
+import os
+
+import apsw
+
+from index.model.entry import Entry
+from index.store.entries import COLUMNS
+
+_E = ", ".join("e." + c.strip() for c in COLUMNS.split(","))
+
+
+def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
+    """Entries whose name contains every word of the query (letters of ASCII in either case); best matches first."""
+    words = query.split()
+    if not words:
+        return []
+    # LIKE folds ASCII case; its wildcards are escaped. Names are blobs: undecodable ones are compared byte by byte.
+    clauses = " AND ".join("CAST(e.name AS TEXT) LIKE ? ESCAPE '\\'" for _ in words)
+    patterns = ["%" + w.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" for w in words]
+    try:
+        rows = [
+            Entry._make(r)
+            for r in db.execute(
+                f"SELECT {_E} FROM entry e WHERE e.parent_id IS NOT NULL AND {clauses} LIMIT ?", (*patterns, limit)
+            )
+        ]
+    except UnicodeEncodeError:
+        rows = []
+    folded = query.casefold()
+    return sorted(rows, key=lambda r: _rank(os.fsdecode(r.name).casefold(), folded, r))
+
+
+def _rank(name: str, query: str, row: Entry) -> tuple[int, int, bytes]:
+    if name == query:
+        grade = 0
+    elif name.startswith(query):
+        grade = 1
+    else:
+        grade = 2
+    return (grade, -row.mtime_ns, row.name)
+
+
+def with_hash(db: apsw.Connection, full: bytes) -> list[Entry]:
+    """Every entry of a full hash, one of each file (hard links count once)."""
+    rows = db.execute(
+        f"SELECT {_E} FROM content c JOIN entry e ON e.content_id = c.id WHERE c.full=? AND e.hash_state=2 ORDER BY e.id",
+        (full,),
+    )
+    seen: set[int] = set()
+    out = []
+    for raw in rows:
+        row = Entry._make(raw)
+        if row.node not in seen:
+            seen.add(row.node)
+            out.append(row)
+    return out
+
+
+def duplicate_hashes(db: apsw.Connection, limit: int) -> list[bytes]:
+    """The full hashes that more than one file has, largest first."""
+    return [
+        bytes(r[0])
+        for r in db.execute(
+            "SELECT c.full FROM content c JOIN entry e ON e.content_id = c.id AND e.hash_state=2 "
+            "WHERE c.full IS NOT NULL GROUP BY c.id HAVING count(DISTINCT e.node) > 1 "
+            "ORDER BY c.size_bytes * (count(DISTINCT e.node) - 1) DESC LIMIT ?",
+            (limit,),
+        )
+    ]

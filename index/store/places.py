@@ -1,0 +1,155 @@
+"""Tables device, location and branch: who owns what, and where directories lie.
+
+A location is shared by all devices and known by its name; a branch is one directory that holds it on one (device,
+volume) and belongs to that device. The branch with no location is the device's built-in store: its root is the root
+of the tree, so that a directory made at the top of the mount needs no location.
+"""
+
+from typing import NamedTuple
+
+import apsw
+
+SCHEMA = """
+-- device: every device of the library, ours among them. public_key is Ed25519; slug is its name in paths.
+CREATE TABLE device(
+    uuid       BLOB PRIMARY KEY,
+    name       TEXT NOT NULL,
+    slug       TEXT NOT NULL UNIQUE,
+    public_key BLOB NOT NULL,
+    created_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- location: a top-level name of the tree. name is last-writer-wins by (name_hlc, name_device); a removed location
+-- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back.
+CREATE TABLE location(
+    id          INTEGER PRIMARY KEY,
+    uuid        BLOB NOT NULL UNIQUE,
+    name        BLOB NOT NULL,
+    name_hlc    INTEGER NOT NULL,
+    name_device BLOB NOT NULL,
+    removed_hlc INTEGER
+) STRICT;
+
+-- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root.
+--   root_path   absolute, bytes; where the branch was last seen
+--   fs_id       identity of its file system: the file system's UUID, else its device number as text; with root_ino
+--               it tells the branch from another directory that stands at the same path now
+--   scan_state  pending | scanning | done | failed, with scan_error and the time of the last whole scan
+CREATE TABLE branch(
+    id            INTEGER PRIMARY KEY,
+    uuid          BLOB NOT NULL UNIQUE,
+    location_id   INTEGER REFERENCES location(id),
+    device_uuid   BLOB NOT NULL REFERENCES device(uuid),
+    label         TEXT NOT NULL,
+    root_path     BLOB NOT NULL,
+    fs_id         TEXT NOT NULL,
+    root_ino      INTEGER NOT NULL,
+    root_entry_id INTEGER,
+    scan_state    TEXT NOT NULL DEFAULT 'pending',
+    scan_error    TEXT,
+    scanned_ns    INTEGER
+) STRICT;
+"""
+
+
+class LocationRow(NamedTuple):
+    id: int
+    uuid: bytes
+    name: bytes
+
+
+class BranchRow(NamedTuple):
+    id: int
+    uuid: bytes
+    location_id: int | None
+    device_uuid: bytes
+    label: str
+    root_path: bytes
+    fs_id: str
+    root_ino: int
+    root_entry_id: int | None
+    scan_state: str
+    scan_error: str | None
+    scanned_ns: int | None
+
+
+def put_device(db: apsw.Connection, uuid: bytes, name: str, slug: str, public_key: bytes, created_ns: int) -> None:
+    """Add a device, or change its name."""
+    db.execute(
+        "INSERT INTO device VALUES(?,?,?,?,?) ON CONFLICT(uuid) DO UPDATE SET name=excluded.name",
+        (uuid, name, slug, public_key, created_ns),
+    )
+
+
+def device_slugs(db: apsw.Connection) -> dict[bytes, str]:
+    return {bytes(u): str(s) for u, s in db.execute("SELECT uuid, slug FROM device")}
+
+
+def locations(db: apsw.Connection) -> list[LocationRow]:
+    """Live locations, by name."""
+    return [
+        LocationRow(*row)
+        for row in db.execute("SELECT id, uuid, name FROM location WHERE removed_hlc IS NULL ORDER BY name")
+    ]
+
+
+def put_location(db: apsw.Connection, uuid: bytes, name: bytes, hlc: int, device: bytes) -> int:
+    db.execute(
+        "INSERT INTO location(uuid, name, name_hlc, name_device) VALUES(?,?,?,?)", (uuid, name, hlc, device)
+    )
+    return db.last_insert_rowid()
+
+
+def rename_location(db: apsw.Connection, location_id: int, name: bytes, hlc: int, device: bytes) -> None:
+    db.execute(
+        "UPDATE location SET name=?, name_hlc=?, name_device=? WHERE id=?", (name, hlc, device, location_id)
+    )
+
+
+def remove_location(db: apsw.Connection, location_id: int, hlc: int) -> None:
+    db.execute("UPDATE location SET removed_hlc=? WHERE id=?", (hlc, location_id))
+
+
+_BRANCH_COLUMNS = (
+    "id, uuid, location_id, device_uuid, label, root_path, fs_id, root_ino, root_entry_id, "
+    "scan_state, scan_error, scanned_ns"
+)
+
+
+def branches(db: apsw.Connection) -> list[BranchRow]:
+    return [BranchRow(*row) for row in db.execute(f"SELECT {_BRANCH_COLUMNS} FROM branch ORDER BY id")]
+
+
+def put_branch(
+    db: apsw.Connection,
+    uuid: bytes,
+    location_id: int | None,
+    device: bytes,
+    label: str,
+    root_path: bytes,
+    fs_id: str,
+    root_ino: int,
+) -> int:
+    db.execute(
+        "INSERT INTO branch(uuid, location_id, device_uuid, label, root_path, fs_id, root_ino) VALUES(?,?,?,?,?,?,?)",
+        (uuid, location_id, device, label, root_path, fs_id, root_ino),
+    )
+    return db.last_insert_rowid()
+
+
+def set_branch_root(db: apsw.Connection, branch_id: int, root_entry_id: int) -> None:
+    db.execute("UPDATE branch SET root_entry_id=? WHERE id=?", (root_entry_id, branch_id))
+
+
+def set_scan_state(
+    db: apsw.Connection, branch_id: int, state: str, error: str | None = None, scanned_ns: int | None = None
+) -> None:
+    db.execute(
+        "UPDATE branch SET scan_state=?, scan_error=?, scanned_ns=coalesce(?, scanned_ns) WHERE id=?",
+        (state, error, scanned_ns, branch_id),
+    )
+
+
+def delete_branch(db: apsw.Connection, branch_id: int) -> None:
+    """Forget a branch; its entries must be gone."""
+    db.execute("DELETE FROM branch WHERE id=?", (branch_id,))

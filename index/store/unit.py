@@ -1,0 +1,82 @@
+"""The write unit: one transaction, one stamp, one commit.
+
+`with store.write(origin) as unit:` is synchronous and holds no await, so on the loop it is atomic. It hands out ids
+and stamps (HLC, device, epoch, seq), collects the changes and outbox rows, and publishes a `Commit` only after the
+transaction is in the log. An exception inside rolls everything back, also the numbers handed out.
+"""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import apsw
+
+from index.model import hlc as hlc_model
+from index.model.change import Change, Commit
+from index.store import changes as changes_table
+
+if TYPE_CHECKING:
+    from index.store.store import Store
+
+
+class Unit:
+    """One open transaction. `db`, `seq`, `hlc`, `device` and `epoch` are for the table functions."""
+
+    def __init__(self, store: "Store", origin: str) -> None:
+        self._store = store
+        self.origin = origin
+        self.db: apsw.Connection = store.db
+        self.device = store.device_uuid
+        self.epoch = store.epoch
+        self.seq = store.last_seq + 1
+        self._stamp = hlc_model.tick(store.last_hlc, time.time_ns() // 1_000_000)
+        self.hlc = self._stamp.packed()
+        self._next_id = store.last_entry_id
+        self._changes: list[Change] = []
+        self._part = 0
+
+    def new_id(self) -> int:
+        """The id of a new entry row, which is its inode number too unless it shares another's."""
+        self._next_id += 1
+        return self._next_id
+
+    def changed(
+        self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int
+    ) -> None:
+        self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))
+
+    def tell(self, model: str, op: str, key: object, body: object) -> None:
+        """Put the change of a shared row into the outbox."""
+        changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, self.hlc, model, op, key, body)
+        self._part += 1
+
+    @property
+    def part(self) -> int:
+        """How many outbox rows the unit wrote so far: orders what one unit did."""
+        return self._part
+
+    def __enter__(self) -> "Unit":
+        self._store.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        store = self._store
+        if error is not None:
+            store.rollback()
+            return
+        try:
+            changes_table.set_counter(self.db, "seq", self.seq)
+            if self._next_id != store.last_entry_id:
+                changes_table.set_counter(self.db, "entry", self._next_id)
+            changes_table.set_meta(self.db, "hlc", self.hlc)
+            store.commit()
+        except BaseException:
+            store.rollback()
+            raise
+        store.last_seq = self.seq
+        store.last_hlc = self._stamp
+        store.last_entry_id = self._next_id
+        if self._changes:
+            store.feed.publish(Commit(self.seq, self.hlc, self.origin, tuple(self._changes)))

@@ -1,0 +1,1 @@
+"""How devices agree and how bytes travel. Today: who this device is."""

@@ -1,0 +1,1 @@
+"""Bytes and meaning between devices, without I/O beyond the key file."""

@@ -1,0 +1,105 @@
+"""The identity of this device: one Ed25519 key, made once, kept in a file that only its owner may read.
+
+The device id is the public key's first 16 bytes of BLAKE3, shaped as a uuid: whoever holds the id and a signature can
+check them against each other. `device.json` is for people and programs and may be read by anyone; the seed lies alone
+in `device_key` (0600). Both are written to a temporary name, synced, and renamed, so a crash leaves none or a whole one.
+
+Source: RFC 8032 (Ed25519), by PyNaCl.
+"""
+
+import json
+import os
+import platform
+import re
+import socket
+import time
+from pathlib import Path
+
+import attrs
+from blake3 import blake3
+from nacl.signing import SigningKey
+
+from index.model.errors import StoreCorrupt
+from index.model.ids import uuid_text
+
+_SEED_BYTES = 32
+
+
+@attrs.frozen
+class DeviceIdentity:
+    """This device: its id (16 bytes), its names, its public key (32 bytes). The signing key stays in the file."""
+
+    uuid: bytes
+    name: str
+    slug: str
+    public_key: bytes
+    created_ns: int
+
+
+def slug_of(name: str) -> str:
+    """The name as one path component: lower case, anything but letters and digits a dash."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "device"
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace a file as a whole: temporary name beside it, fsync, rename, fsync of the directory."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def load_or_create(data_dir: Path) -> DeviceIdentity:
+    """This device's identity; made on the first call. StoreCorrupt when the two files contradict each other."""
+    facts_path, key_path = data_dir / "device.json", data_dir / "device_key"
+    if not key_path.exists():
+        if facts_path.exists():
+            raise StoreCorrupt(f"{key_path} is missing although {facts_path} exists; restore the key from a backup")
+        write_atomically(key_path, bytes(SigningKey.generate()).hex().encode() + b"\n", 0o600)
+    try:
+        seed = bytes.fromhex(key_path.read_text("ascii").strip())
+        if len(seed) != _SEED_BYTES:
+            raise ValueError("wrong length")
+    except ValueError as error:
+        raise StoreCorrupt(f"{key_path} holds no key ({error}); restore it from a backup") from error
+    if key_path.stat().st_mode & 0o077:
+        key_path.chmod(0o600)
+    public = bytes(SigningKey(seed).verify_key)
+    uuid = _uuid_of(public)
+    if not facts_path.exists():
+        name = socket.gethostname() or "device"
+        facts = {
+            "version": 1,
+            "id": uuid_text(uuid),
+            "name": name,
+            "slug": slug_of(name),
+            "public_key": public.hex(),
+            "created_ns": time.time_ns(),
+            "os": platform.system(),
+        }
+        write_atomically(facts_path, json.dumps(facts, indent=2).encode() + b"\n")
+    try:
+        facts = json.loads(facts_path.read_text("utf-8"))
+        identity = DeviceIdentity(uuid, str(facts["name"]), str(facts["slug"]), public, int(facts["created_ns"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(f"{facts_path} cannot be read ({error}); restore it, or remove it to write it anew") from error
+    if facts.get("id") != uuid_text(uuid):
+        raise StoreCorrupt(f"{facts_path} and {key_path} are of two different devices; restore the pair from a backup")
+    return identity
+
+
+def _uuid_of(public_key: bytes) -> bytes:
+    raw = bytearray(blake3(b"sdmount device 1" + public_key).digest(16))
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)

@@ -1,0 +1,176 @@
+"""Our own mount, driven through its three commands exactly as a person would drive it.
+
+Nothing is imported from the packages: what is measured is the product with its start, its client and its
+process, and these programs go on working whatever moves inside. Each run has a library and a state
+directory of its own; the user's library is never touched.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .processes import Failed, Finished, run
+from .workspace import is_mounted, unmount
+
+COMMANDS = Path(__file__).resolve().parents[2]  # tools/ of this checkout
+START_LIMIT_S = 600.0  # the first start on a fresh machine installs what is missing
+STOP_LIMIT_S = 60.0
+LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a process now and at its highest."""
+
+    now_bytes: int
+    peak_bytes: int
+
+
+class Sdmount:
+    """One library with one mountpoint, both inside `home`."""
+
+    def __init__(self, home: Path, commands: Path = COMMANDS) -> None:
+        self.mount_point = home / "mnt"
+        self.data_directory = home / "data"
+        self._commands = commands
+        self._environment = {**os.environ, "XDG_STATE_HOME": str(home / "state")}
+        self._pid: int | None = None
+        self._started: str | None = None
+
+    def missing(self) -> str | None:
+        """Why nothing can be measured, or None."""
+        names = ("sdmount", "sdumount", "sd")
+        absent = [name for name in names if not os.access(self._commands / name, os.X_OK)]
+        return f"no {', '.join(absent)} in {self._commands}" if absent else None
+
+    def mount(self, *locations: Path) -> float:
+        """Mount and return the seconds until the mount answered."""
+        for directory in (self.mount_point, self.data_directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        finished = self._run(
+            "sdmount", "--data-dir", self.data_directory, self.mount_point, *locations, limit_s=START_LIMIT_S
+        )
+        if not is_mounted(self.mount_point):
+            raise Failed(f"sdmount returned and {self.mount_point} is not mounted")
+        pid = self.status().get("pid")
+        if not isinstance(pid, int):
+            raise Failed("sd status --json tells no pid")
+        self._pid, self._started = pid, _start_of(pid)
+        return finished.seconds
+
+    def unmount(self) -> None:
+        """End it by its own command, and make sure that the process is gone."""
+        try:
+            if is_mounted(self.mount_point):
+                self._run("sdumount", self.mount_point, limit_s=STOP_LIMIT_S)
+        finally:
+            unmount(self.mount_point)
+            self._end_process()
+
+    def sd(self, *arguments: str | Path, limit_s: float = START_LIMIT_S) -> Finished:
+        """One `sd` command; Failed with its own words when it refuses."""
+        return self._run("sd", "--data-dir", self.data_directory, *arguments, limit_s=limit_s)
+
+    def status(self) -> dict[str, Any]:
+        """What `sd status --json` tells."""
+        answer = json.loads(self.sd("status", "--json").out)
+        if not isinstance(answer, dict):
+            raise Failed("sd status --json printed no object")
+        return answer
+
+    def wait_idle(self, limit_s: float) -> None:
+        """Return once nothing is left to index."""
+        self.sd("status", "--wait-idle", "--timeout", f"{limit_s:.0f}", limit_s=limit_s + STOP_LIMIT_S)
+
+    def follow(self, limit_s: float) -> Iterator[dict[str, Any]]:
+        """The status again and again until nothing is left to index.
+
+        Read from a file in the mount, which costs the process next to nothing and sees the end within 50 ms.
+        The client looks the less often the longer it waits, and is only asked when the mount does not tell.
+        """
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            status = self._told()
+            if status is None:
+                self.wait_idle(limit_s)
+                return
+            yield status
+            if status["scan"]["idle"]:
+                return
+            time.sleep(LOOK_S)
+        raise Failed(f"not idle within {limit_s:.0f} s")
+
+    def _told(self) -> dict[str, Any] | None:
+        """`.vdfs/status.json`; None when there is none, or none that says whether something is left to do."""
+        try:
+            status = json.loads((self.mount_point / ".vdfs" / "status.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        told = isinstance(status, dict) and isinstance(status.get("scan"), dict) and "idle" in status["scan"]
+        return status if told else None
+
+    @property
+    def pids(self) -> list[int]:
+        """The process that serves the mount."""
+        return [self._pid] if self._pid is not None else []
+
+    def memory(self) -> Memory:
+        """Resident memory of the process that serves the mount (its short-lived workers are not in it)."""
+        assert self._pid is not None
+        figures = {
+            key: int(value.split()[0]) << 10
+            for key, _, value in (
+                line.partition(":") for line in Path(f"/proc/{self._pid}/status").read_text().splitlines()
+            )
+            if key in {"VmRSS", "VmHWM"}
+        }
+        return Memory(now_bytes=figures["VmRSS"], peak_bytes=figures["VmHWM"])
+
+    def database_bytes(self) -> int:
+        """Bytes of every SQLite file of the library, write-ahead logs included."""
+        files = [*self.data_directory.rglob("*.db"), *self.data_directory.rglob("*.db-wal")]
+        return sum(file.stat().st_size for file in files)
+
+    def _run(self, command: str, *arguments: str | Path, limit_s: float) -> Finished:
+        finished = run(
+            [str(self._commands / command), *map(str, arguments)],
+            deadline_s=limit_s,
+            environment=self._environment,
+        )
+        if finished.code != 0:
+            raise Failed(f"{command}: {finished.reason()}")
+        return finished
+
+    def _end_process(self) -> None:
+        """Wait for the process to go; end it when it stays, having made sure that the id is still its."""
+        pid, self._pid = self._pid, None
+        if pid is None:
+            return
+        for number, patience_s in ((0, STOP_LIMIT_S), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+            if number and self._is_ours(pid):
+                os.kill(pid, number)
+            deadline = time.monotonic() + patience_s
+            while self._is_ours(pid):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(LOOK_S)
+            else:
+                return
+        raise Failed(f"process {pid} of the mount does not end")
+
+    def _is_ours(self, pid: int) -> bool:
+        return self._started is not None and _start_of(pid) == self._started
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process began, which tells it from a later one with the same id; None once it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]

@@ -1,0 +1,1 @@
+"""Settings and small things that every room of this floor needs."""

@@ -1,0 +1,81 @@
+"""Where things lie: one frozen Config, made from flags, environment and the XDG base directories.
+
+Source: XDG Base Directory Specification. A given data directory keeps everything inside itself (logs, socket
+pointers), so that two data directories never meet and a test leaves nothing behind.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import attrs
+
+from index.model.errors import Invalid
+
+DEFAULT_LIBRARY = "Library"
+LIBRARY_SUFFIX = ".sdlibrary"
+
+
+@attrs.frozen
+class Config:
+    """Directories of one user's sdmount. All absolute."""
+
+    data_dir: Path
+    state_dir: Path
+    runtime_dir: Path
+
+    @property
+    def libraries_dir(self) -> Path:
+        return self.data_dir / "libraries"
+
+    @property
+    def log_path(self) -> Path:
+        return self.state_dir / "sdmount.log"
+
+    def library_dir(self, name: str) -> Path:
+        """The directory of a library by name; Invalid when the name cannot be a file name."""
+        if not name or "/" in name or "\0" in name or name.startswith(".") or len(os.fsencode(name)) > 200:
+            raise Invalid(f"{name!r} cannot be the name of a library; use a plain file name")
+        return self.libraries_dir / f"{name}{LIBRARY_SUFFIX}"
+
+    def library_names(self) -> list[str]:
+        try:
+            found = sorted(p.name for p in self.libraries_dir.iterdir() if p.name.endswith(LIBRARY_SUFFIX))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [re.sub(rf"{re.escape(LIBRARY_SUFFIX)}$", "", n) for n in found]
+
+    def choose_library(self, wanted: str | None) -> str:
+        """The library that was asked for, or the only one, or the default one."""
+        if wanted:
+            self.library_dir(wanted)
+            return wanted
+        names = self.library_names()
+        if len(names) > 1 and DEFAULT_LIBRARY not in names:
+            raise Invalid(f"there are several libraries ({', '.join(names)}); say which with --library NAME")
+        return names[0] if len(names) == 1 else DEFAULT_LIBRARY
+
+
+def load_config(data_dir: str | None = None) -> Config:
+    """Flags win over SDMOUNT_DATA_DIR, which wins over XDG."""
+    env = os.environ
+    home = Path(env.get("HOME") or "~").expanduser()
+    chosen = data_dir or env.get("SDMOUNT_DATA_DIR")
+    if chosen:
+        base = Path(os.path.abspath(chosen))
+        state = base / "state"
+    else:
+        base = _xdg("XDG_DATA_HOME", home / ".local" / "share") / "sdmount"
+        state = _xdg("XDG_STATE_HOME", home / ".local" / "state") / "sdmount"
+    runtime_base = env.get("XDG_RUNTIME_DIR")
+    if runtime_base and os.path.isabs(runtime_base) and os.access(runtime_base, os.W_OK):
+        runtime = Path(runtime_base) / "sdmount"
+    else:
+        runtime = Path(tempfile.gettempdir()) / f"sdmount-{os.getuid()}"
+    return Config(base, state, runtime)
+
+
+def _xdg(variable: str, default: Path) -> Path:
+    value = os.environ.get(variable, "")
+    return Path(value) if os.path.isabs(value) else default

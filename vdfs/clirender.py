@@ -1,0 +1,281 @@
+"""What `sd` prints for people: results of operations as lines of text. Pure: JSON values in, lines out.
+
+A name comes from anybody who could write a file, and a terminal obeys control characters. So every name
+goes through `shown`: what is safe is printed as it is; a name with control characters, bidirectional
+overrides, invisible format characters or undecodable bytes is printed as `$'...'` with escapes, which bash
+and zsh read back as the same name.
+
+Columns are aligned by the width that a terminal gives the characters; sizes are in units of 1024.
+"""
+
+import base64
+import binascii
+import re
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+Json = Mapping[str, Any]
+
+UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: ESC and CSI among them
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks, embeddings, overrides, isolates
+    "\u00ad\u200b\u2028\u2029\u2060-\u2064\ufeff\ufff9-\ufffb"  # invisible, or line ends to some
+    "\ud800-\udfff]"  # bytes that were not UTF-8
+)
+_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e", "\\": "\\\\", "'": "\\'"}
+
+
+# -- Words
+
+
+def shown(text: str) -> str:
+    """A name, safe for a terminal."""
+    if not UNSAFE.search(text) and not text.startswith("$'"):
+        return text
+    return "$'" + re.sub(rf"{UNSAFE.pattern}|[\\']", lambda match: _escape(match[0]), text) + "'"
+
+
+def message(text: str) -> str:
+    """A sentence that may contain names, on one line and safe for a terminal."""
+    return UNSAFE.sub(lambda match: _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def name_of(fields: Json, key: str) -> str:
+    """The name under `key` of a result, undecodable bytes as surrogates, so that `shown` can print them."""
+    b64 = fields.get(f"{key}_b64")
+    if isinstance(b64, str):
+        try:
+            return base64.b64decode(b64.encode(), validate=True).decode(errors="surrogateescape")
+        except (binascii.Error, UnicodeEncodeError):
+            pass
+    return str(fields.get(key) or "")
+
+
+def human_bytes(size_bytes: int) -> str:
+    """`512 B`, `1.5 KiB`, `23 MiB`: three digits are enough to compare by eye."""
+    if abs(size_bytes) < 1024:
+        return f"{size_bytes} B"
+    value, power = size_bytes / 1024, 0
+    while abs(value) >= 999.5 and power < len(_UNITS) - 1:
+        value /= 1024
+        power += 1
+    return f"{value:.1f} {_UNITS[power]}" if abs(value) < 9.95 else f"{value:.0f} {_UNITS[power]}"
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """`1 file`, `12 345 files`."""
+    return f"{number:,} ".replace(",", " ") + (singular if number == 1 else plural or f"{singular}s")
+
+
+def human_time(time_ns: int | None) -> str:
+    """Local time to the minute; `-` when there is none or it is beyond the calendar."""
+    if time_ns is None:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ns // 1_000_000_000))
+    except (OverflowError, ValueError, OSError):
+        return "-"
+
+
+def human_duration(seconds: float) -> str:
+    """`41 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`: two units at most."""
+    whole = max(0, int(seconds))
+    units = ((whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    first = next((i for i, (value, _) in enumerate(units) if value), 3)
+    return " ".join(f"{value} {unit}" for value, unit in units[first : first + 2] if value or first == 3)
+
+
+def table(rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> list[str]:
+    """Rows as aligned columns, two spaces between; those in `right` are flush right, the last not padded."""
+    cells = [list(row) for row in rows]
+    flush_right = set(right)
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = []
+        for i, cell in enumerate(row):
+            space = " " * (widths[i] - _width(cell))
+            padded.append(space + cell if i in flush_right else cell + space)
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal gives the text."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # rarely needed, and `sd` starts often
+
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def _facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return table((label, value) for label, value in pairs if value)
+
+
+# -- Results
+
+
+def status(result: Json, running: bool) -> list[str]:
+    if running:
+        served = (
+            f"process {result['pid']} for {human_duration(result['uptime_s'])}, version {result['version']}"
+        )
+        mounted = shown(name_of(result, "mountpoint")) or "nowhere"
+    else:
+        served, mounted = "nobody; `sdmount MOUNTPOINT` mounts it", ""
+    return _facts(
+        [
+            *_library_facts(result),
+            ("Served by", served),
+            ("Mounted at", mounted),
+            ("Scan", scan_line(result["scan"])),
+            ("Log", shown(name_of(result, "log"))),
+        ]
+    )
+
+
+def scan_line(scan: Json) -> str:
+    """What is left to index, on one line."""
+    errors = f"; {count(scan['errors'], 'error')}, see the log" if scan.get("errors") else ""
+    if scan["idle"]:
+        return f"idle, nothing left to index{errors}"
+    dirs, files = (
+        count(scan["pending_dirs"], "directory", "directories"),
+        count(scan["pending_files"], "file"),
+    )
+    current = shown(name_of(scan, "current"))
+    at = f", at {current}" if current else ""
+    return f"{dirs} and {files} left ({human_bytes(scan['pending_bytes'])}){at}{errors}"
+
+
+def library(result: Json) -> list[str]:
+    return _facts([*_library_facts(result), ("Data in", shown(name_of(result, "data_dir")))])
+
+
+def _library_facts(result: Json) -> list[tuple[str, str]]:
+    contents = f", {count(result['contents'], 'distinct content')}" if result.get("contents") else ""
+    held = f"{count(result['files'], 'file')}, {count(result['dirs'], 'directory', 'directories')}"
+    return [
+        ("Library", f"{shown(str(result['library']))} ({result['library_id']})"),
+        ("Device", f"{shown(str(result['device']))} ({result['device_id']})"),
+        ("Holds", f"{held}, {human_bytes(result['bytes'])}{contents}"),
+        ("Locations", f"{result['locations']}"),
+        ("Tags", f"{result['tags']}"),
+        ("Database", human_bytes(result["database_bytes"])),
+    ]
+
+
+def location_list(result: Json) -> list[str]:
+    rows = []
+    for location in result["locations"]:
+        name = shown(name_of(location, "name"))
+        for branch in location["branches"] or [{}]:
+            state = ", ".join(str(branch[key]) for key in ("state", "scan_state") if branch.get(key))
+            error = f"  ({message(str(branch['error']))})" if branch.get("error") else ""
+            entries = count(branch.get("entries") or 0, "entry", "entries")
+            rows.append([name, entries, state or "no branch", shown(name_of(branch, "path")) + error])
+            name = ""
+    return table(rows, right=(1,)) if rows else ["no locations; `sd location add DIR` adds one"]
+
+
+def location_added(result: Json) -> list[str]:
+    name, path = shown(name_of(result, "name")), shown(name_of(result, "path"))
+    return [f"{name}: added {path}; `sd status` shows the scan"]
+
+
+def location_removed(result: Json) -> list[str]:
+    return [f"{shown(name_of(result, 'name'))}: removed from the library; its files stay where they are"]
+
+
+def location_rescanned(result: Json) -> list[str]:
+    return [f"{shown(name_of(result, 'name'))}: is scanned again; `sd status` shows the scan"]
+
+
+def tag_changed(result: Json) -> list[str]:
+    rows = [[shown(name_of(item, "path")), shown(", ".join(item["tags"])) or "-"] for item in result["paths"]]
+    return [*table(rows), f"{count(result['changed'], 'file')} changed"]
+
+
+def tag_list(result: Json) -> list[str]:
+    tags = result["tags"]
+    if all(tag.get("count") is None for tag in tags):
+        return [shown(tag["name"]) for tag in tags]
+    return table(([f"{tag['count']}", shown(tag["name"])] for tag in tags), right=(0,))
+
+
+def search_hits(result: Json) -> list[str]:
+    rows = []
+    for hit in result["hits"]:
+        is_directory = hit["kind"] == "directory"
+        size = "-" if is_directory else human_bytes(hit["size_bytes"])
+        rows.append([size, human_time(hit["mtime_ns"]), shown(name_of(hit, "path") + "/" * is_directory)])
+    return table(rows, right=(0,))
+
+
+def file_info(result: Json) -> list[str]:
+    size = result["size_bytes"]
+    exact = f" ({size:,} bytes)".replace(",", " ") if size >= 1024 else ""
+    rating = result.get("rating")
+    lines = _facts(
+        [
+            ("Path", shown(name_of(result, "path"))),
+            ("Kind", ", ".join(str(result[key]) for key in ("kind", "mime") if result.get(key))),
+            ("Size", human_bytes(size) + exact),
+            ("Modified", human_time(result["mtime_ns"])),
+            ("Mode", f"{stat.filemode(result['mode'])} ({result['mode'] & 0o7777:04o})"),
+            ("Inode", str(result["inode"])),
+            ("UUID", str(result["uuid"] or "none yet")),
+            (
+                "Hash",
+                f"{result['hash']} ({result['hash_state']})"
+                if result.get("hash")
+                else str(result["hash_state"]),
+            ),
+            ("State", str(result["state"])),
+            ("Version", str(result["version"] or "")),
+            ("Tags", shown(", ".join(result["tags"]))),
+            ("Rating", "" if rating is None else f"{rating} of 10"),
+            ("Comment", message(str(result.get("comment") or ""))),
+            ("Xattrs", ", ".join(shown(_item(item)) for item in result["xattrs"])),
+        ]
+    )
+    replicas = [
+        [
+            f"  {shown(str(r['device']))}",
+            shown(name_of(r, "branch")),
+            str(r["state"]),
+            shown(name_of(r, "path")),
+        ]
+        for r in result["replicas"]
+    ]
+    return [*lines, "Replicas", *table(replicas)] if replicas else lines
+
+
+def differences(result: Json) -> list[str]:
+    rows = [
+        [str(difference["kind"]), shown(name_of(difference, "path")), message(str(difference["detail"]))]
+        for difference in result["differences"]
+    ]
+    checked = count(result["checked"], "entry", "entries")
+    found = count(len(rows), "difference") if rows else "no differences"
+    return [*table(rows), f"{checked} checked, {found}"]
+
+
+def _item(item: Any) -> str:
+    """A name in a list: text, or an object with a twin."""
+    return name_of(item, "name") if isinstance(item, Mapping) else str(item)

@@ -1,0 +1,150 @@
+"""open_core(): one open library with everything that runs on it. The composition of the floors below.
+
+Used by the mount (fusefs/sdmount.py) and, without a mount, by `run_offline`, which does one operation and closes again.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from index.model.errors import VdfsError
+from index.scan.workers import WorkerPool
+from vdfs import ops
+from vdfs.base.config import Config, load_config
+from vdfs.library.library import open_library
+from vdfs.ops.context import Core
+from vdfs.space import journal
+from vdfs.space.annotations import Annotations
+from vdfs.space.content import Opener
+from vdfs.space.importer import Importer
+from vdfs.space.locations import Locations
+from vdfs.space.namespace import Namespace
+from vdfs.space.scanner import Scanner
+from vdfs.space.tree import Tree
+from vdfs.space.watch import Watch
+from vdfs.wire import server
+
+log = logging.getLogger("sdmount.core")
+
+#: One worker walks, one hashes, one is kept for what somebody waits for.
+WORKERS = 3
+_HOUSEKEEPING_S = 1.0
+
+
+@asynccontextmanager
+async def open_core(
+    config: Config,
+    library_name: str | None,
+    *,
+    mountpoint: Path | None = None,
+    create: str = "here",
+    attributes: str = "copy",
+    stop: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Core]:
+    """The library, open and loaded; nothing runs yet (see `run_core`)."""
+    library = open_library(config, library_name)
+    try:
+        tree = Tree(library.store, library.device.slug)
+        pool = WorkerPool(WORKERS, log_path=config.state_dir / "workers.log")
+        annotations = Annotations(tree, attributes)
+        importer = Importer(tree, annotations)
+        scanner = Scanner(tree, pool, importer.take)
+        watch = Watch(tree, scanner.found_dir)
+        scanner.watch = watch
+        tree.before_look = watch.look
+        locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
+        locations.load()
+        namespace = Namespace(tree, create)
+        await journal.complete(namespace)
+        core = Core(
+            config, library, tree, namespace, Opener(tree, namespace), annotations, locations, scanner, watch,
+            mountpoint, time.time_ns(), stop,
+        )  # fmt: skip
+        try:
+            yield core
+        finally:
+            watch.close()
+            tree.dirs.close_all()
+    finally:
+        library.close()
+
+
+async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Everything that runs while a library is open: socket, watcher, scans, housekeeping. Ends by cancellation."""
+    registry = ops.load()
+
+    async def dispatch(method: str, params: Any) -> Any:
+        return await registry.dispatch(core, method, params)
+
+    socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, socket, dispatch)
+        core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
+        await nursery.start(core.scanner.pool.run)
+        nursery.start_soon(core.watch.run)
+        nursery.start_soon(core.scanner.run)
+        nursery.start_soon(_stir, core)
+        nursery.start_soon(_housekeeping, core)
+        nursery.start_soon(core.locations.finish_removals)
+        for branch in core.tree.branches.values():
+            core.scanner.request(branch.root_entry_id)
+        task_status.started()
+
+
+async def _stir(core: Core) -> None:
+    """What was written may have to be identified."""
+    with core.library.store.feed.subscribe() as commits:
+        async for _ in commits:
+            core.scanner.stir()
+
+
+async def _housekeeping(core: Core) -> None:
+    """Once a second: close idle descriptors, look at roots again, put the index on disk."""
+    while True:
+        await trio.sleep(_HOUSEKEEPING_S)
+        core.tree.dirs.close_idle(time.monotonic())
+        for branch in list(core.tree.branches.values()):
+            if branch.slow:
+                continue
+            before = branch.state
+            if branch.check():
+                log.warning("%s is %s now (was %s)", os.fsdecode(branch.root_path), branch.state, before)
+                core.tree.dirs.close_branch(branch)
+                core.watch.forget_branch(branch)
+                core.tree.branch_changed(branch)
+                if branch.state == "live":
+                    core.scanner.request(branch.root_entry_id)
+        with contextlib.suppress(OSError):
+            await core.library.store.make_durable()
+
+
+def run_offline(data_dir: Path, library: str, method: str, params: Any) -> Any:
+    """One operation on a library that nobody has open: opened, asked, closed."""
+
+    async def main() -> Any:
+        config = load_config(str(data_dir))
+        async with open_core(config, library) as core:
+            return await ops.load().dispatch(core, method, params)
+
+    return _unwrapped(main)
+
+
+def _unwrapped(main: Callable[[], Any]) -> Any:
+    """Run, and raise the one error of an exception group as itself."""
+    try:
+        return trio.run(main)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, VdfsError | OSError):
+            raise error from None
+        raise
+

@@ -1,0 +1,1 @@
+"""A library on disk: its directory, its lock, its facts."""

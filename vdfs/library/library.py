@@ -1,0 +1,118 @@
+"""Library: the directory `Name.sdlibrary/` and what is always true of an open one.
+
+    library.json   name, id, version: written atomically, for people and for a copy of the folder
+    library.db     everything (index/store)
+    store/         the built-in branch: real files that belong to no other directory
+    lock           flock with a note of the holder
+
+Opening takes the lock, migrates the database, puts this device's row and the built-in branch in place. Copying a closed
+folder is a backup.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from index.model.errors import StoreCorrupt, VersionUnsupported
+from index.model.ids import new_uuid, uuid_text
+from index.store import entries, places
+from index.store.store import Store
+from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
+from vdfs.base.config import Config
+from vdfs.library.lock import LibraryLock, acquire
+from vdfs.space.fsid import fs_identity
+from vdfs.space.roots import root_row
+
+FACTS_VERSION = 1
+
+
+class Library:
+    """An open library; `close()` it to let go of the lock."""
+
+    def __init__(self, name: str, directory: Path, store: Store, device: DeviceIdentity, lock: LibraryLock) -> None:
+        self.name = name
+        self.directory = directory
+        self.store = store
+        self.device = device
+        self.lock = lock
+
+    @property
+    def store_dir(self) -> Path:
+        return self.directory / "store"
+
+    def close(self) -> None:
+        self.store.close()
+        self.lock.release()
+
+
+def open_library(config: Config, wanted: str | None) -> Library:
+    """Open the library, making it (and the device) on first use. Busy when another process holds it."""
+    name = config.choose_library(wanted)
+    directory = config.library_dir(name)
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    device = load_or_create(config.data_dir)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = acquire(directory)
+    try:
+        _check_facts(directory)
+        store = Store(directory / "library.db", device.uuid)
+        try:
+            (directory / "store").mkdir(exist_ok=True, mode=0o755)
+            library = Library(name, directory, store, device, lock)
+            _put_self(library)
+            _write_facts(library)
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        lock.release()
+        raise
+    return library
+
+
+def _put_self(library: Library) -> None:
+    """This device's row and its built-in branch; also finds the store again after the folder was moved."""
+    store, device = library.store, library.device
+    root = os.fsencode(library.store_dir)
+    fs_id, root_ino = fs_identity(root)
+    mine = [b for b in places.branches(store.db) if b.location_id is None and b.device_uuid == device.uuid]
+    with store.write("start") as unit:
+        places.put_device(unit.db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
+        if not mine:
+            branch_id = places.put_branch(
+                unit.db, new_uuid(), None, device.uuid, "store", root, fs_id, root_ino
+            )
+            row = root_row(unit, branch_id, root)
+            entries.insert(unit.db, row)
+            places.set_branch_root(unit.db, branch_id, row.id)
+        else:
+            # The store is found by its place in the library: a copied or moved library brings its own store along.
+            unit.db.execute(
+                "UPDATE branch SET root_path=?, fs_id=?, root_ino=? WHERE id=?", (root, fs_id, root_ino, mine[0].id)
+            )
+
+
+def _check_facts(directory: Path) -> None:
+    path = directory / "library.json"
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise StoreCorrupt(f"{path} cannot be read ({error}); remove it to have it written anew") from error
+    if int(facts.get("version", 1)) > FACTS_VERSION:
+        raise VersionUnsupported(f"{path} is of a newer sdmount; use that one (nothing was changed)")
+
+
+def _write_facts(library: Library) -> None:
+    path = library.directory / "library.json"
+    wanted = {"version": FACTS_VERSION, "id": uuid_text(library.store.library_uuid), "name": library.name}
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        facts = {}
+    if {k: facts.get(k) for k in wanted} != wanted:
+        facts = {**facts, **wanted}
+        facts.setdefault("created_ns", time.time_ns())
+        write_atomically(path, json.dumps(facts, indent=2).encode() + b"\n")

@@ -1,0 +1,89 @@
+"""The lock of a library: an flock, with a note of who holds it.
+
+The flock is the truth (the kernel drops it with the process, so nothing is ever stale); the JSON in the file is
+information for people and for `sd`, which finds the running process through it: pid, mountpoint, socket. The
+descriptor is close-on-exec, so no child keeps the lock.
+"""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+
+import attrs
+
+from index.model.errors import Busy
+
+
+@attrs.frozen
+class Holder:
+    """Who holds a library, as the lock file says."""
+
+    pid: int
+    mountpoint: str | None
+    socket: str | None
+    started_ns: int
+
+
+class LibraryLock:
+    """An flock that is held until `release()` or the end of the process."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def note(self, mountpoint: str | None, socket: str | None) -> None:
+        """Say who holds it. One write at offset 0, so a reader sees the old or the new text."""
+        text = json.dumps(
+            {"pid": os.getpid(), "mountpoint": mountpoint, "socket": socket, "started_ns": time.time_ns()}
+        ).encode()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text + b"\n", 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def acquire(directory: Path) -> LibraryLock:
+    """Take the library's lock, or raise Busy with the holder's pid."""
+    path = directory / "lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        holder = read_holder(directory)
+        who = f"process {holder.pid}" if holder else "another process"
+        where = f", mounted at {holder.mountpoint}" if holder and holder.mountpoint else ""
+        raise Busy(
+            f"the library {directory} is open in {who}{where}; use that one, or end it first (sdumount MOUNTPOINT)"
+        ) from error
+    return LibraryLock(fd)
+
+
+def read_holder(directory: Path) -> Holder | None:
+    """The note in the lock file; None when there is none that makes sense."""
+    try:
+        facts = json.loads((directory / "lock").read_text("utf-8"))
+        return Holder(int(facts["pid"]), facts["mountpoint"], facts["socket"], int(facts["started_ns"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def running_holder(directory: Path) -> Holder | None:
+    """The holder if the library is held right now, else None."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return read_holder(directory)
+    else:
+        return None
+    finally:
+        os.close(fd)

@@ -1,0 +1,36 @@
+"""Numbers of a library: one pass over the tables on a connection of its own, for a thread."""
+
+import os
+
+from index.store import entries
+from vdfs.library.library import Library
+
+
+def statistics(library: Library) -> dict[str, int]:
+    """Entries, files, directories, bytes, contents, tags, and the size of the database with its log."""
+    store = library.store
+    with store.reader() as db:
+        files, dirs, total = entries.counts(db)
+        all_rows, contents, tags = (
+            int(db.execute(sql).fetchone()[0])
+            for sql in (
+                "SELECT count(*) FROM entry",
+                "SELECT count(*) FROM content",
+                "SELECT count(DISTINCT tag_id) FROM tagging",
+            )
+        )
+    size = 0
+    for suffix in ("", "-wal"):
+        try:
+            size += os.stat(f"{store.path}{suffix}").st_size
+        except FileNotFoundError:
+            continue
+    return {
+        "entries": all_rows,
+        "files": files,
+        "dirs": dirs,
+        "bytes": total,
+        "contents": contents,
+        "tags": tags,
+        "database_bytes": size,
+    }

@@ -1,0 +1,34 @@
+"""Core: the services that an operation receives. Made in vdfs/core.py; frozen."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from vdfs.base.config import Config
+from vdfs.library.library import Library
+from vdfs.space.annotations import Annotations
+from vdfs.space.content import Opener
+from vdfs.space.locations import Locations
+from vdfs.space.namespace import Namespace
+from vdfs.space.scanner import Scanner
+from vdfs.space.tree import Tree
+from vdfs.space.watch import Watch
+
+
+@attrs.frozen
+class Core:
+    """One open library and everything that can be asked of it."""
+
+    config: Config
+    library: Library
+    tree: Tree
+    namespace: Namespace
+    opener: Opener
+    annotations: Annotations
+    locations: Locations
+    scanner: Scanner
+    watch: Watch
+    mountpoint: Path | None
+    started_ns: int
+    stop: Callable[[], None]

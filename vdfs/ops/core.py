@@ -1,0 +1,98 @@
+"""core.status: what the library is and what it is doing."""
+
+import os
+import time
+
+import attrs
+import trio
+
+from index.model.ids import uuid_text
+from vdfs.library.statistics import statistics
+from vdfs.ops.context import Core
+from vdfs.ops.registry import doc, query
+
+
+@attrs.frozen
+class StatusAsked:
+    wait_idle_s: float = attrs.field(default=0.0, metadata=doc("answer when nothing is left to index, or after this long"))
+
+
+@attrs.frozen
+class ScanStatus:
+    idle: bool
+    pending_dirs: int
+    pending_files: int
+    current: str | None
+    dirs: int
+    entries: int
+    files_identified: int
+    bytes_identified: int
+    errors: int
+
+
+@attrs.frozen
+class Status:
+    pid: int
+    version: str
+    library: str
+    library_id: str
+    device: str
+    device_id: str
+    mountpoint: bytes | None
+    data_dir: bytes
+    log: bytes
+    uptime_s: float
+    scan: ScanStatus
+    locations: int
+    entries: int
+    files: int
+    dirs: int
+    bytes: int
+    contents: int
+    tags: int
+    watches: int
+    database_bytes: int
+
+
+VERSION = "0.1.0"
+
+
+@query("core.status")
+async def status(core: Core, asked: StatusAsked) -> Status:
+    """The process, the library's statistics, and the scan's progress."""
+    with trio.move_on_after(min(asked.wait_idle_s, 60.0)):
+        while asked.wait_idle_s > 0 and not core.scanner.idle:
+            await trio.sleep(0.05)
+    numbers = await trio.to_thread.run_sync(statistics, core.library)
+    return snapshot(core, numbers)
+
+
+def snapshot(core: Core, numbers: dict[str, int]) -> Status:
+    """The status without asking the database anything long."""
+    progress = core.scanner.progress
+    return Status(
+        pid=os.getpid(),
+        version=VERSION,
+        library=core.library.name,
+        library_id=uuid_text(core.library.store.library_uuid),
+        device=core.library.device.name,
+        device_id=uuid_text(core.library.device.uuid),
+        mountpoint=None if core.mountpoint is None else os.fsencode(core.mountpoint),
+        data_dir=os.fsencode(core.config.data_dir),
+        log=os.fsencode(core.config.log_path),
+        uptime_s=round((time.time_ns() - core.started_ns) / 1e9, 3),
+        scan=ScanStatus(
+            idle=core.scanner.idle,
+            pending_dirs=core.scanner.pending_dirs(),
+            pending_files=core.scanner.pending_files(),
+            current=progress.current,
+            dirs=progress.dirs,
+            entries=progress.entries,
+            files_identified=progress.files_identified,
+            bytes_identified=progress.bytes_identified,
+            errors=progress.errors,
+        ),
+        locations=len(core.tree.locations),
+        watches=len(core.watch),
+        **numbers,
+    )

@@ -1,0 +1,107 @@
+"""file.info: everything the library knows of one path."""
+
+import contextlib
+import mimetypes
+import os
+
+import attrs
+
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_NAMES
+from index.model.errors import NoAttribute, NotFound
+from index.model.ids import uuid_text
+from index.scan import apply
+from index.store import contents, entries
+from vdfs.ops.context import Core
+from vdfs.ops.paths import node_of
+from vdfs.ops.registry import doc, query
+from vdfs.space.branches import LIVE
+from vdfs.space.nodes import Node
+
+HASH_STATES = {HASH_FULL: "full", HASH_SAMPLED: "sampled", HASH_FAILED: "failed"}
+
+
+@attrs.frozen
+class FileAsked:
+    path: bytes
+
+
+@attrs.frozen
+class ReplicaFacts:
+    device: str
+    branch: str
+    path: bytes
+    state: str = attrs.field(metadata=doc("local, or missing while its volume is away"))
+
+
+@attrs.frozen
+class FileFacts:
+    path: bytes
+    uuid: str | None
+    inode: int
+    kind: str
+    size_bytes: int
+    mtime_ns: int
+    mode: int
+    mime: str | None
+    hash: str | None
+    hash_state: str
+    state: str
+    version: str
+    tags: list[str]
+    comment: str | None
+    rating: int | None
+    replicas: list[ReplicaFacts]
+    xattrs: list[bytes]
+
+
+@query("file.info")
+async def info(core: Core, asked: FileAsked) -> FileFacts:
+    """The facts of one file or directory."""
+    node, st = await node_of(core, asked.path)
+    db = core.library.store.db
+    refs = [(p, p.entry_id) for p in node.parts] if node.is_dir else [(s.dir, s.entry_id) for s in node.spots]
+    rows = [(ref, row) for ref, row in ((r, entries.get(db, i)) for r, i in refs) if row is not None]
+    if not rows:
+        raise NotFound(f"{os.fsdecode(asked.path)} is not in the library")
+    row = rows[0][1]
+    names = await core.annotations.names(node)
+    row = entries.get(db, row.id) or row
+    content = contents.get(db, row.content_id) if row.content_id is not None else None
+    full = content.full.hex() if content is not None and content.full is not None and row.hash_state == HASH_FULL else None
+    vector = apply.vector_of(row, rows[0][0].branch.uuid)
+    guess = "inode/directory" if row.kind == KIND_DIR else mimetypes.guess_type(os.fsdecode(row.name), strict=False)[0]
+    comment = await _text(core, node, b"user.xdg.comment")
+    rating = await _text(core, node, b"user.baloo.rating")
+    return FileFacts(
+        path=asked.path,
+        uuid=None if row.uuid is None else uuid_text(row.uuid),
+        inode=node.ino,
+        kind=KIND_NAMES[row.kind],
+        size_bytes=st.st_size,
+        mtime_ns=st.st_mtime_ns,
+        mode=st.st_mode,
+        mime=guess,
+        hash=full,
+        hash_state=HASH_STATES.get(row.hash_state, "pending"),
+        state="local" if any(ref.branch.state == LIVE for ref, _ in rows) else "missing",
+        version=",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)),
+        tags=core.annotations.tags_of(node),
+        comment=comment,
+        rating=int(rating) if rating is not None and rating.isdigit() else None,
+        replicas=[
+            ReplicaFacts(
+                core.library.device.name,
+                ref.branch.label,
+                b"/".join([ref.branch.root_path, *entries.path_of(db, r.id)]),
+                "local" if ref.branch.state == LIVE else "missing",
+            )
+            for ref, r in rows
+        ],
+        xattrs=names,
+    )
+
+
+async def _text(core: Core, node: Node, name: bytes) -> str | None:
+    with contextlib.suppress(NoAttribute):
+        return (await core.annotations.get(node, name)).decode("utf-8", "replace")
+    return None

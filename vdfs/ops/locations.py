@@ -1,0 +1,104 @@
+"""location.*: the directories a library shows."""
+
+import os
+
+import attrs
+
+from index.model.errors import NotFound
+from index.model.ids import uuid_text
+from index.store import places
+from vdfs.ops.context import Core
+from vdfs.ops.registry import Nothing, action, doc, query
+from vdfs.space.locations import location_state
+
+
+@attrs.frozen
+class BranchFacts:
+    path: bytes
+    label: str
+    state: str = attrs.field(metadata=doc("pending, scanning, done, failed; or missing, stalled while it is away"))
+    entries: int
+    error: str | None
+
+
+@attrs.frozen
+class LocationFacts:
+    name: bytes
+    uuid: str
+    branches: list[BranchFacts]
+
+
+@attrs.frozen
+class LocationList:
+    locations: list[LocationFacts]
+
+
+@attrs.frozen
+class LocationAdd:
+    path: bytes = attrs.field(metadata=doc("an absolute path of a directory"))
+    name: bytes | None = attrs.field(default=None, metadata=doc("its name in the library; its own by default"))
+
+
+@attrs.frozen
+class LocationAdded:
+    name: bytes
+    uuid: str
+    branch_uuid: str
+    path: bytes
+
+
+@attrs.frozen
+class LocationName:
+    name: bytes
+
+
+@attrs.frozen
+class LocationRemoved:
+    name: bytes
+    branches: int
+
+
+@query("location.list")
+async def list_locations(core: Core, asked: Nothing) -> LocationList:
+    """Every location with its branches on this device."""
+    rows = {row.id: row for row in places.branches(core.library.store.db)}
+    counts = {
+        int(b): int(n)
+        for b, n in core.library.store.db.execute("SELECT branch_id, count(*) - 1 FROM entry GROUP BY branch_id")
+    }
+    out = []
+    for location in places.locations(core.library.store.db):
+        branches = [
+            BranchFacts(
+                b.root_path, b.label, location_state(b, rows[b.id]), counts.get(b.id, 0), rows[b.id].scan_error
+            )
+            for b in core.tree.locations.get(location.name, [])
+        ]
+        out.append(LocationFacts(location.name, uuid_text(location.uuid), branches))
+    return LocationList(out)
+
+
+@action("location.add")
+async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
+    """Show a directory; its scan runs behind."""
+    added = core.locations.add(asked.path, asked.name)
+    core.scanner.request_branch(added.branch)
+    return LocationAdded(added.name, uuid_text(added.uuid), uuid_text(added.branch.uuid), added.branch.root_path)
+
+
+@action("location.remove")
+async def remove_location(core: Core, asked: LocationName) -> LocationRemoved:
+    """Forget a location. Its files stay where they are."""
+    return LocationRemoved(asked.name, await core.locations.remove(asked.name))
+
+
+@action("location.rescan")
+async def rescan_location(core: Core, asked: LocationName) -> LocationName:
+    """Compare a location with the disk, behind."""
+    held = core.tree.locations.get(asked.name)
+    if not held:
+        known = ", ".join(sorted(os.fsdecode(n) for n in core.tree.locations)) or "none"
+        raise NotFound(f"there is no location {os.fsdecode(asked.name)} (there are: {known})")
+    for branch in held:
+        core.scanner.request_branch(branch)
+    return asked

@@ -1,0 +1,57 @@
+"""What a path means that a person gave: in the mount, on a real disk, or in the library (`sd:/…`)."""
+
+import os
+
+from index.model.errors import NotFound
+from index.scan.mounts import is_within
+from vdfs.ops.context import Core
+from vdfs.space.nodes import AnyStat, Node
+
+_SCHEME = b"sd:/"
+
+
+def union_path(core: Core, path: bytes) -> list[bytes]:
+    """The components in the union of a path as the command line sends it (absolute, or `sd:/…`)."""
+    if path.startswith(_SCHEME):
+        return [p for p in path[len(_SCHEME) :].split(b"/") if p and p != b"."]
+    path = os.path.normpath(path)
+    if core.mountpoint is not None:
+        mountpoint = os.fsencode(core.mountpoint)
+        if is_within(path, mountpoint):
+            return [p for p in path[len(mountpoint) :].split(b"/") if p]
+    real = _real(path)
+    for branch in core.tree.branches.values():
+        if is_within(real, branch.root_path):
+            below = [p for p in real[len(branch.root_path) :].split(b"/") if p]
+            return below if branch.location is None else [branch.location, *below]
+    raise NotFound(f"{os.fsdecode(path)} lies in no location of the library; see: sd location list")
+
+
+def _real(path: bytes) -> bytes:
+    """The path with its directory's symlinks resolved, the last component as it is."""
+    head, tail = os.path.split(path)
+    return os.path.join(os.path.realpath(head), tail) if tail else os.path.realpath(head)
+
+
+async def node_of(core: Core, path: bytes) -> tuple[Node, AnyStat]:
+    """The node of a given path; NotFound names it as it was given."""
+    names = union_path(core, path)
+    try:
+        return await core.tree.resolve(names)
+    except NotFound as error:
+        raise NotFound(f"{os.fsdecode(path)} is not in the library") from error
+
+
+def shown(core: Core, names: list[bytes]) -> bytes:
+    """How a path of the union is told: below the mount point, or as `sd:/…` when nothing is mounted."""
+    if core.mountpoint is not None:
+        return b"/".join([os.fsencode(core.mountpoint), *names])
+    return _SCHEME + b"/".join(names)
+
+
+def row_path(core: Core, branch_id: int, names: list[bytes]) -> bytes | None:
+    """The told path of a row by its names on a branch."""
+    branch = core.tree.branches.get(branch_id)
+    if branch is None:
+        return None
+    return shown(core, names if branch.location is None else [branch.location, *names])

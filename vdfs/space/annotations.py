@@ -1,0 +1,329 @@
+"""Tags and attributes of entries: the library is the truth, real extended attributes are its copies.
+
+Reading first compares each local replica with what was last seen on it (only when its ctime moved): a value that
+differs on the same inode is an edit made outside and wins; one that vanished from the same inode was removed outside;
+on a new inode that brings attributes of its own those win, and one that brings none takes the library's. Writing goes
+to the library first, then to every writable local replica, best effort: a file system without attributes, a full one or
+a read-only one takes nothing away from what the person was told.
+
+Indexing only reads (`user.xdg.*` and the rating), it never writes into a user's file.
+"""
+
+import os
+from typing import NamedTuple
+
+import apsw
+
+from index.model import change
+from index.model.entry import KIND_DIR, KIND_FILE, Entry
+from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, VdfsError
+from index.model.ids import new_uuid
+from index.scan import apply
+from index.store import entries, metadata, tags
+from index.store.unit import Unit
+from vdfs.space import realattrs
+from vdfs.space.branches import LIVE, NAME_DEADLINE_S
+from vdfs.space.dirs import DirRef
+from vdfs.space.nodes import Node
+from vdfs.space.tree import Tree
+
+TAGS = b"user.xdg.tags"
+RATING = b"user.baloo.rating"
+VIRTUAL_PREFIX = b"user.vdfs."
+CHECKSUM = b"user.checksum.blake3"
+
+_NAMES_MAX_BYTES = 64 << 10
+_TAG_MAX_BYTES = 1024
+
+
+class Target(NamedTuple):
+    """One local replica: its directory, its name there (empty: the directory itself), its row."""
+
+    dir: DirRef
+    name: bytes
+    row: Entry
+
+
+def parse_tags(value: bytes) -> list[str]:
+    """The tags of a written text: split at commas, trimmed, empty ones and repetitions dropped."""
+    try:
+        text = value.decode("utf-8").rstrip("\0")
+    except UnicodeDecodeError as error:
+        raise Invalid("tags are UTF-8 text, separated by commas") from error
+    out: dict[str, None] = {}
+    for part in text.split(","):
+        tag = part.strip()
+        if tag:
+            check_tag(tag)
+            out.setdefault(tag)
+    return list(out)
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what cannot be a tag."""
+    if not tag.strip() or "," in tag or "\0" in tag or "\n" in tag or len(tag.encode()) > _TAG_MAX_BYTES:
+        raise Invalid(f"{tag!r} cannot be a tag: it must have no comma or line break, and some text")
+
+
+class Annotations:
+    """What people attach to entries. Used on the loop only."""
+
+    def __init__(self, tree: Tree, mode: str = "copy") -> None:
+        self.tree = tree
+        self.store = tree.store
+        self.copies = mode != "library"
+
+    # reading ----------------------------------------------------------------------------------------------------------
+
+    async def get(self, node: Node, name: bytes) -> bytes:
+        """The value of a stored attribute; NoAttribute when there is none."""
+        await self.reconcile(node)
+        uuid = self._uuid(node)
+        value = None
+        if uuid is not None:
+            value = self._tags_text(uuid) if name == TAGS else metadata.get(self.store.db, uuid, name)
+        if value is None:
+            raise NoAttribute(f"{os.fsdecode(node.name)} has no {os.fsdecode(name)}")
+        return value
+
+    async def names(self, node: Node) -> list[bytes]:
+        """The names of all stored attributes."""
+        await self.reconcile(node)
+        uuid = self._uuid(node)
+        if uuid is None:
+            return []
+        found = [n for n in metadata.all_of(self.store.db, uuid) if n != TAGS]
+        if tags.of_entry(self.store.db, uuid):
+            found.append(TAGS)
+        return found
+
+    def tags_of(self, node: Node) -> list[str]:
+        uuid = self._uuid(node)
+        return [] if uuid is None else tags.of_entry(self.store.db, uuid)
+
+    def _tags_text(self, uuid: bytes) -> bytes | None:
+        """The text as it was written while it names exactly the live set, else the set in order of addition."""
+        live = tags.of_entry(self.store.db, uuid)
+        if not live:
+            return None
+        written = metadata.get(self.store.db, uuid, TAGS)
+        if written is not None:
+            try:
+                if set(parse_tags(written)) == set(live):
+                    return written
+            except Invalid:
+                pass
+        return ",".join(live).encode()
+
+    # writing ----------------------------------------------------------------------------------------------------------
+
+    async def set(self, node: Node, name: bytes, value: bytes, origin: str) -> None:
+        """Set an attribute; Invalid for a value its meaning does not allow."""
+        await self.reconcile(node)
+        if name == TAGS:
+            wanted = parse_tags(value)
+            if not wanted:
+                await self.remove(node, name, origin, missing_ok=True)
+                return
+        elif name == RATING:
+            text = value.rstrip(b"\0")
+            if not text.isdigit() or int(text) > 10:  # noqa: PLR2004  (0 to 10 by the convention of the name)
+                raise Invalid("a rating is a number from 0 to 10")
+            if int(text) == 0:
+                await self.remove(node, name, origin, missing_ok=True)
+                return
+        row = self._row(node)
+        if row.uuid is not None:
+            held = metadata.all_of(self.store.db, row.uuid)
+            if name not in held and sum(len(n) + 1 for n in held) + len(name) + 1 > _NAMES_MAX_BYTES:
+                raise NoSpace("the names of the attributes would pass 64 KiB")
+        with self.store.write(origin) as unit:
+            uuid = self._ensure_uuid(unit, row)
+            self._write(unit, row, uuid, name, value)
+        await self._copy_out(node, name, value)
+
+    async def remove(self, node: Node, name: bytes, origin: str, *, missing_ok: bool = False) -> None:
+        """Take an attribute away; NoAttribute when there is none."""
+        await self.reconcile(node)
+        row = self._row(node)
+        uuid = row.uuid
+        there = uuid is not None and (
+            metadata.get(self.store.db, uuid, name) is not None
+            or (name == TAGS and bool(tags.of_entry(self.store.db, uuid)))
+        )
+        if not there or uuid is None:
+            if missing_ok:
+                return
+            raise NoAttribute(f"{os.fsdecode(node.name)} has no {os.fsdecode(name)}")
+        with self.store.write(origin) as unit:
+            self._write(unit, row, uuid, name, None)
+        await self._copy_out(node, name, None)
+
+    async def change_tag(self, node: Node, tag: str, present: bool, origin: str) -> bool:
+        """Add or take one tag; returns whether anything changed."""
+        check_tag(tag)
+        await self.reconcile(node)
+        row = self._row(node)
+        live = [] if row.uuid is None else tags.of_entry(self.store.db, row.uuid)
+        if (tag in live) == present:
+            return False
+        with self.store.write(origin) as unit:
+            uuid = self._ensure_uuid(unit, row)
+            if present:
+                _add_tag(unit, uuid, tag)
+            else:
+                _remove_tag(unit, uuid, tag)
+            unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
+        text = self._tags_text(uuid)
+        await self._copy_out(node, TAGS, text)
+        return True
+
+    def _write(self, unit: Unit, row: Entry, uuid: bytes, name: bytes, value: bytes | None) -> None:
+        """One cell, and for tags the set behind it."""
+        if name == TAGS:
+            wanted = [] if value is None else parse_tags(value)
+            live = tags.of_entry(unit.db, uuid)
+            for tag in live:
+                if tag not in wanted:
+                    _remove_tag(unit, uuid, tag)
+            for tag in wanted:
+                if tag not in live:
+                    _add_tag(unit, uuid, tag)
+        metadata.put(unit.db, uuid, name, value, unit.hlc, unit.device)
+        unit.tell("attribute", "set", [uuid, name], value)
+        unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
+
+    def _ensure_uuid(self, unit: Unit, row: Entry) -> bytes:
+        fresh = entries.get(unit.db, row.id)
+        if fresh is None:
+            raise NotFound(f"{os.fsdecode(row.name)} is not there any more")
+        return apply.ensure_uuid(unit, fresh)
+
+    # real files -------------------------------------------------------------------------------------------------------
+
+    def targets(self, node: Node) -> list[Target]:
+        """The live local replicas whose real attributes are copies of the library's."""
+        places = [(p, b"", p.entry_id) for p in node.parts] if node.is_dir else [(s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node)]
+        out = []
+        for ref, name, entry_id in places:
+            if ref.branch.state == LIVE:
+                row = entries.get(self.store.db, entry_id)
+                if row is not None:
+                    out.append(Target(ref, name, row))
+        return out
+
+    async def reconcile(self, node: Node) -> None:
+        """Take in what was changed on the real files since they were last compared."""
+        if node.kind not in (KIND_FILE, KIND_DIR):
+            return
+        for target in self.targets(node):
+            try:
+                seen = await target.dir.branch.call(
+                    NAME_DEADLINE_S, realattrs.read_if_changed, self.tree.dirs, target.dir, target.name,
+                    metadata.mirror_state(self.store.db, target.row.id),
+                )  # fmt: skip
+            except (OSError, VdfsError):
+                continue
+            if seen is not None:
+                self._take_in(target.row, seen)
+            break  # replicas of one file carry the same copies; the shown one speaks for them
+
+    def _take_in(self, row: Entry, real: realattrs.Real) -> None:
+        state = metadata.mirror_state(self.store.db, row.id)
+        before = metadata.mirror_seen(self.store.db, row.id)
+        if not real.values and not before:
+            if state is not None:
+                with self.store.write("reconcile") as unit:
+                    metadata.set_mirror_state(unit.db, row.id, real.st_ino, real.ctime_ns)
+            return
+        same_inode = state is not None and state[0] == real.st_ino
+        edits: dict[bytes, bytes | None] = {
+            name: value for name, value in real.values.items() if before.get(name) != value
+        }
+        if same_inode:
+            edits.update({name: None for name in before if name not in real.values})
+        with self.store.write("reconcile") as unit:
+            take_in_edits(unit, row, edits)
+            for name in before:
+                if name not in real.values:
+                    metadata.mirror_drop(unit.db, row.id, name)
+            for name, value in real.values.items():
+                metadata.mirror_put(unit.db, row.id, name, value)
+            metadata.set_mirror_state(unit.db, row.id, real.st_ino, real.ctime_ns)
+
+    async def _copy_out(self, node: Node, name: bytes, value: bytes | None) -> None:
+        """Write a value (or its removal) to the local replicas, best effort."""
+        if not self.copies:
+            return
+        done: set[tuple[int, int]] = set()
+        for target in self.targets(node):
+            key = (target.row.branch_id, target.row.st_ino)
+            if key in done:
+                continue
+            done.add(key)
+            try:
+                real = await target.dir.branch.call(
+                    NAME_DEADLINE_S, realattrs.write, self.tree.dirs, target.dir, target.name, name, value
+                )
+            except (OSError, VdfsError):
+                continue
+            with self.store.write("reconcile") as unit:
+                if value is None or not real.written:
+                    metadata.mirror_drop(unit.db, target.row.id, name)
+                else:
+                    metadata.mirror_put(unit.db, target.row.id, name, value)
+                metadata.set_mirror_state(unit.db, target.row.id, real.st_ino, real.ctime_ns)
+
+    def _row(self, node: Node) -> Entry:
+        ids = [p.entry_id for p in node.parts] if node.is_dir else [s.entry_id for s in self.tree.spots_of(node)]
+        for entry_id in ids:
+            row = entries.get(self.store.db, entry_id)
+            if row is not None:
+                return row
+        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+
+    def _uuid(self, node: Node) -> bytes | None:
+        return self._row(node).uuid
+
+
+def take_in_edits(unit: Unit, row: Entry, edits: dict[bytes, bytes | None]) -> None:
+    """Edits made on the real file become the library's values; what makes no sense as a tag stays a plain value."""
+    if not edits:
+        return
+    uuid = apply.ensure_uuid(unit, row)
+    for name, value in edits.items():
+        if name == TAGS:
+            try:
+                wanted = [] if value is None else parse_tags(value)
+            except Invalid:
+                continue
+            live = tags.of_entry(unit.db, uuid)
+            for tag in live:
+                if tag not in wanted:
+                    _remove_tag(unit, uuid, tag)
+            for tag in wanted:
+                if tag not in live:
+                    _add_tag(unit, uuid, tag)
+        metadata.put(unit.db, uuid, name, value, unit.hlc, unit.device)
+        unit.tell("attribute", "set", [uuid, name], value)
+    unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
+
+
+def _add_tag(unit: Unit, entry_uuid: bytes, tag: str) -> None:
+    found = tags.find(unit.db, tag)
+    if found is None:
+        tag_uuid = new_uuid()
+        found = (tags.put(unit.db, tag_uuid, tag), tag_uuid)
+        unit.tell("tag", "put", tag_uuid, tag)
+    tags.add_dot(unit.db, entry_uuid, found[0], unit.device, unit.seq, unit.hlc, unit.part)
+    unit.tell("tagging", "add", [entry_uuid, found[1]], [unit.device, unit.seq])
+
+
+def _remove_tag(unit: Unit, entry_uuid: bytes, tag: str) -> None:
+    for tag_uuid, device, seq in tags.remove_dots(unit.db, entry_uuid, tag):
+        unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [device, seq])
+
+
+def tags_text(db: apsw.Connection, uuid: bytes) -> list[str]:
+    """The live tags of a uuid, for listings."""
+    return tags.of_entry(db, uuid)

@@ -1,0 +1,148 @@
+"""Branches at run time: directories of this device behind the union, and how their system calls are made.
+
+A fast branch (a local file system) is called inline: a stat takes a microsecond, a hop through a thread a hundred. A
+slow one (network, FUSE) is called in a thread of its own limiter under a deadline, so that a dead server stops only
+itself: after a miss the branch is `stalled` and answers at once with Unreachable until one of its calls comes back.
+
+A branch is (file system, inode of its root). Whatever else stands at its path (an empty mount point, another stick)
+makes it `missing`: its rows stay, nothing of it is deleted.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
+
+import trio
+
+from index.model.errors import Deadline, Unreachable
+from index.scan.mounts import Mount, is_within, mount_of
+from index.store.places import BranchRow
+from vdfs.space.fsid import fs_identity_fd
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+LIVE = "live"
+MISSING = "missing"
+STALLED = "stalled"
+
+#: How long one call on a slow branch may take before the kernel gets an answer. Below the 10 s that the mount promises.
+CALL_DEADLINE_S = 5.0
+#: How long names (lookup, listing) may wait for a slow branch: they hold the kernel's lock on the directory.
+NAME_DEADLINE_S = 2.0
+#: Calls of one slow branch at a time; what is beyond waits under the same deadline.
+_SLOW_THREADS = 8
+
+#: Errors of a root that say the branch is away rather than that one file is odd.
+AWAY = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EIO, errno.EHOSTDOWN, errno.ETIMEDOUT})
+
+#: Children of a directory that are never looked at: name -> True, or the same for the directory below.
+Excluded = dict[bytes, Any]
+
+
+class Branch:
+    """One branch of this device."""
+
+    def __init__(self, row: BranchRow, location: bytes | None, table: list[Mount], excluded: list[bytes]) -> None:
+        self.id = row.id
+        self.uuid = row.uuid
+        self.label = row.label
+        self.location = location  # the first component of its paths in the union; None = the root itself
+        self.location_id = row.location_id
+        self.root_path = row.root_path
+        self.fs_id = row.fs_id
+        self.root_ino = row.root_ino
+        self.root_entry_id = row.root_entry_id or 0
+        mount = mount_of(row.root_path, table)
+        self.slow = mount is not None and mount.is_slow
+        self.state = LIVE
+        self.excluded = _trie(row.root_path, excluded)
+        self._limiter = trio.CapacityLimiter(_SLOW_THREADS)
+        self._stalled_calls = 0
+        self.checked_s = 0.0
+
+    @property
+    def is_store(self) -> bool:
+        return self.location_id is None
+
+    def open_root(self) -> int:
+        """A descriptor of the root, or Unreachable when something else (or nothing) stands at its path."""
+        try:
+            fd = os.open(self.root_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) or error.errno in AWAY:
+                self.state = MISSING
+                raise Unreachable(f"{os.fsdecode(self.root_path)} is not there (its volume may be away)") from error
+            raise
+        try:
+            if fs_identity_fd(fd) != (self.fs_id, self.root_ino):
+                self.state = MISSING
+                raise Unreachable(f"another directory stands at {os.fsdecode(self.root_path)}; its volume may be away")
+        except BaseException:
+            os.close(fd)
+            raise
+        if self.state == MISSING:
+            self.state = LIVE
+        return fd
+
+    async def call(self, deadline_s: float, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a function of plain system calls on this branch: inline when fast, else in a thread with a deadline.
+
+        Raises Deadline when a slow branch does not answer in time (the thread is left behind, and the branch counts as
+        stalled until it returns), Unreachable at once while it is stalled.
+        """
+        if not self.slow:
+            return function(*args)
+        if self._stalled_calls:
+            raise Unreachable(f"the file system of {os.fsdecode(self.root_path)} does not answer")
+        finished = False
+
+        def work() -> T:
+            nonlocal finished
+            try:
+                return function(*args)
+            finally:
+                finished = True
+                if late:
+                    self._stalled_calls -= 1
+                    if not self._stalled_calls:
+                        self.state = LIVE
+
+        late = False
+        with trio.move_on_after(deadline_s) as scope:
+            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+        if scope.cancelled_caught and not finished:
+            late = True
+            self._stalled_calls += 1
+            self.state = STALLED
+        raise Deadline(f"the file system of {os.fsdecode(self.root_path)} did not answer within {deadline_s:g} s")
+
+    def check(self) -> bool:
+        """Look at the root again (inline); returns whether the state changed."""
+        before = self.state
+        self.checked_s = time.monotonic()
+        try:
+            os.close(self.open_root())
+        except (OSError, Unreachable):
+            self.state = MISSING if self.state != STALLED else STALLED
+        return self.state != before
+
+
+def _trie(root: bytes, excluded: list[bytes]) -> Excluded:
+    """The excluded paths below a root, as nested dicts by name; True ends a path."""
+    trie: Excluded = {}
+    for path in excluded:
+        if path == root or not is_within(path, root):
+            continue
+        names = path[len(root.rstrip(b"/")) + 1 :].split(b"/")
+        level = trie
+        for name in names[:-1]:
+            below = level.setdefault(name, {})
+            if below is True:
+                break
+            level = below
+        else:
+            level[names[-1]] = True
+    return trie

@@ -1,0 +1,234 @@
+"""Open files: bytes of local replicas, one descriptor an open.
+
+Reads try the page cache first, inline (RWF_NOWAIT); what would wait for a disk goes to a thread, as do large writes and
+every fsync, so the loop never waits for a device. After each write the file's stat is taken, so that the echo of our
+own writes in the watcher is told from somebody else's.
+
+O_APPEND stays on the descriptor: a file that grew behind the mount is appended to, not overwritten. But the kernel
+writes back pages of a shared mapping through any writable handle of the file, also through one opened for appending,
+and those writes belong where they say. What begins at the end of the file as the kernel knows it is an append; what
+begins before it is a write-back, and goes through a second descriptor without O_APPEND.
+"""
+
+import errno
+import os
+import stat
+import time
+
+import trio
+
+from index.model.entry import KIND_DIR
+from index.model.errors import NotFound, Unreachable, Unsupported
+from vdfs.space import syscalls
+from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch
+from vdfs.space.dirs import DirRef
+from vdfs.space.namespace import Namespace
+from vdfs.space.nodes import Node
+from vdfs.space.tree import Tree
+
+#: Writes up to this size are made inline; the copy of more would hold up the loop.
+_INLINE_WRITE_BYTES = 128 << 10
+#: An inline write that took longer sends the handle's next writes to a thread.
+_SLOW_WRITE_S = 0.005
+_SLOW_WRITES = 64
+
+_KEEP_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC | getattr(os, "O_NOATIME", 0)
+
+_disk_threads = trio.CapacityLimiter(16)
+
+
+class Handle:
+    """One open of one file. Reads and writes at offsets; knows its node."""
+
+    __slots__ = ("_append_fd", "_slow_writes", "branch", "fd", "flags", "node", "wrote")
+
+    def __init__(self, node: Node, branch: Branch, fd: int, flags: int) -> None:
+        self.node = node
+        self.branch = branch
+        self.fd = fd
+        self.flags = flags
+        self.wrote = False
+        self._append_fd = -1
+        self._slow_writes = 0
+        if flags & os.O_APPEND and flags & os.O_ACCMODE != os.O_RDONLY:
+            self._append_fd = fd
+            mode = flags & os.O_ACCMODE
+            try:
+                self.fd = os.open(syscalls.proc_path(fd), mode | os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError:  # the mode forbids a second open: every write is an append then
+                self.fd = fd
+        node.handles.append(self)
+
+    def close(self) -> None:
+        if self in self.node.handles:
+            self.node.handles.remove(self)
+        if self._append_fd >= 0 and self._append_fd != self.fd:
+            os.close(self._append_fd)
+        os.close(self.fd)
+
+    async def fstat(self) -> os.stat_result | None:
+        """The file's stat by its descriptor; None when its branch does not answer."""
+        try:
+            return await self.branch.call(CALL_DEADLINE_S, os.fstat, self.fd)
+        except OSError:
+            return None
+        except Unreachable:
+            return None
+
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
+        """Up to `size` bytes at `offset`; fewer only at the end of the file."""
+        if self.branch.slow:
+            return await self.branch.call(CALL_DEADLINE_S, os.pread, self.fd, size, offset)
+        buffer = bytearray(size)
+        try:
+            got = os.preadv(self.fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            return await self._read_from_disk(offset, size)
+        if got == size:
+            return buffer  # type: ignore[return-value]
+        if offset + got >= os.fstat(self.fd).st_size:
+            return memoryview(buffer)[:got]
+        return bytes(buffer[:got]) + await self._read_from_disk(offset + got, size - got)
+
+    async def _read_from_disk(self, offset: int, size: int) -> bytes:
+        return await trio.to_thread.run_sync(os.pread, self.fd, size, offset, limiter=_disk_threads)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """Write all of `data`; returns its length. ENOSPC and the like come through as they are."""
+        if self.branch.slow:
+            done, st = await self.branch.call(CALL_DEADLINE_S, self._write, offset, data)
+        elif len(data) <= _INLINE_WRITE_BYTES and not self._slow_writes:
+            began_s = time.monotonic()
+            done, st = self._write(offset, data)
+            if time.monotonic() - began_s > _SLOW_WRITE_S:
+                self._slow_writes = _SLOW_WRITES
+        else:
+            self._slow_writes = max(0, self._slow_writes - 1)
+            done, st = await trio.to_thread.run_sync(self._write, offset, data, limiter=_disk_threads)
+        node = self.node
+        self.wrote = True
+        stamp = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        if node.stamp is None or stamp[2] >= node.stamp[2]:
+            node.stamp = stamp
+        node.kernel_size = max(node.kernel_size, offset + done)
+        node.face = None
+        return done
+
+    def _write(self, offset: int, data: bytes) -> tuple[int, os.stat_result]:
+        appends = self._append_fd >= 0 and (offset >= self.node.kernel_size or self._append_fd == self.fd)
+        done, view = 0, memoryview(data)
+        while done < len(data):
+            try:
+                if appends:
+                    done += os.write(self._append_fd, view[done:])
+                else:
+                    done += os.pwrite(self.fd, view[done:], offset + done)
+            except OSError:
+                if done:
+                    break
+                raise
+        return done, os.fstat(self.fd)
+
+    async def truncate(self, size_bytes: int) -> os.stat_result:
+        def cut() -> os.stat_result:
+            os.ftruncate(self.fd, size_bytes)
+            return os.fstat(self.fd)
+
+        st = await self.branch.call(CALL_DEADLINE_S, cut)
+        self.wrote = True
+        return st
+
+    async def sync(self, data_only: bool) -> None:
+        """fsync of the file, in a thread."""
+        function = os.fdatasync if data_only else os.fsync
+        if self.branch.slow:
+            await self.branch.call(CALL_DEADLINE_S, function, self.fd)
+        else:
+            await trio.to_thread.run_sync(function, self.fd, limiter=_disk_threads)
+
+
+class Opener:
+    """Opens nodes and takes what was written into the index."""
+
+    def __init__(self, tree: Tree, namespace: Namespace) -> None:
+        self.tree = tree
+        self.namespace = namespace
+
+    async def open(self, node: Node, flags: int) -> tuple[Handle, os.stat_result]:
+        """Open the shown replica; Unreachable at once when its branch is away."""
+        if node.kind == KIND_DIR:
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        wanted = (flags & _KEEP_FLAGS) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        away: Unreachable | None = None
+        for spot in self.tree.spots_of(node):
+            branch = spot.dir.branch
+            if branch.state == MISSING and not (branch.check() and branch.state != MISSING):
+                away = Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
+                continue
+            try:
+                fd, st = await branch.call(CALL_DEADLINE_S, self._open, spot.dir, spot.name, wanted)
+            except FileNotFoundError:
+                continue
+            except Unreachable as error:
+                away = error
+                continue
+            handle = Handle(node, branch, fd, flags)
+            handle.wrote = bool(flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY)
+            return handle, st
+        # by any descriptor that is still open: a file without a name
+        for held in reversed(node.handles):
+            fd = os.open(syscalls.proc_path(held.fd), (wanted & ~os.O_NOFOLLOW))
+            return Handle(node, held.branch, fd, flags), os.fstat(fd)
+        raise away or NotFound(f"{os.fsdecode(node.name)} is not there any more")
+
+    def _open(self, ref: DirRef, name: bytes, flags: int) -> tuple[int, os.stat_result]:
+        with self.tree.dirs.opened(ref) as dir_fd:
+            try:
+                fd = os.open(name, flags, dir_fd=dir_fd)
+            except PermissionError:
+                if not flags & os.O_NOATIME:
+                    raise
+                fd = os.open(name, flags & ~os.O_NOATIME, dir_fd=dir_fd)
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            os.close(fd)
+            raise Unsupported(f"{os.fsdecode(name)} is no regular file any more")
+        return fd, st
+
+    def adopt(self, node: Node, fd: int, flags: int) -> Handle:
+        """A handle for a file that was made and opened in one step."""
+        handle = Handle(node, node.spots[0].dir.branch, fd, flags)
+        handle.wrote = True
+        return handle
+
+    async def flush(self, handle: Handle) -> None:
+        """close(2) of a descriptor: what was written is in the index when this returns."""
+        if not handle.wrote:
+            return
+        handle.wrote = False
+        st = await handle.fstat()
+        if st is not None:
+            self.namespace.note_stat(handle.node, st, data=True)
+
+
+def statfs(tree: Tree) -> tuple[int, int, int, int, int, int]:
+    """(block size, blocks, free, available, files, free files) of the distinct file systems of all live branches."""
+    seen: set[str] = set()
+    unit = 4096
+    blocks = free = available = files = files_free = 0
+    for branch in tree.branches.values():
+        if branch.state == MISSING or branch.slow or branch.fs_id in seen:
+            continue
+        try:
+            vfs = os.statvfs(branch.root_path)
+        except OSError:
+            continue
+        seen.add(branch.fs_id)
+        blocks += vfs.f_blocks * vfs.f_frsize // unit
+        free += vfs.f_bfree * vfs.f_frsize // unit
+        available += vfs.f_bavail * vfs.f_frsize // unit
+        files += vfs.f_files
+        files_free += vfs.f_ffree
+    return unit, blocks, free, available, files, files_free

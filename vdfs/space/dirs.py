@@ -1,0 +1,158 @@
+"""Directories of branches by descriptor: how names are reached without paths.
+
+A `DirRef` is one directory on one branch. Its descriptor is opened component by component beneath the branch's root,
+never through a symlink, and checked by inode; a bounded LRU keeps the last few hundred open. So paths longer than
+PATH_MAX work, no rename above can lead a call astray, and idle descriptors are closed after a few seconds, so that
+none keeps a volume busy.
+
+Descriptors handed out by `fd()` are valid until the next await: the loop calls fast branches inline. Threads of slow
+branches use `opened()`, which owns its descriptors.
+"""
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+from index.model.errors import Stale
+from vdfs.space.branches import Branch, Excluded
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Directories kept open. Far below the usual limit of 1024 descriptors, which open files share.
+CAPACITY = 256
+IDLE_S = 3.0
+
+
+class DirRef:
+    """One directory of one branch: where it hangs, and what it was when last seen."""
+
+    __slots__ = ("__weakref__", "branch", "entry_id", "excluded", "name", "parent", "st_ino", "watch")
+
+    def __init__(
+        self, branch: Branch, entry_id: int, parent: "DirRef | None", name: bytes, st_ino: int, excluded: Excluded | None
+    ) -> None:
+        self.branch = branch
+        self.entry_id = entry_id
+        self.parent = parent
+        self.name = name
+        self.st_ino = st_ino
+        self.excluded = excluded
+        self.watch = -1  # the watcher's descriptor; < 0: changes behind the mount are not reported
+
+    def chain(self) -> "list[DirRef]":
+        """The directories from the root of the branch to this one."""
+        out: list[DirRef] = []
+        ref: DirRef | None = self
+        while ref is not None:
+            out.append(ref)
+            ref = ref.parent
+        out.reverse()
+        return out
+
+    def hides(self, name: bytes) -> bool:
+        """Whether a name in here is never to be looked at (a mount of ours, the data directory)."""
+        return self.excluded is not None and self.excluded.get(name) is True
+
+
+def _open_step(parent_fd: int, ref: DirRef) -> int:
+    try:
+        fd = os.open(ref.name, _OPEN, dir_fd=parent_fd)
+    except PermissionError:
+        fd = os.open(ref.name, _OPEN_PATH, dir_fd=parent_fd)
+    if os.fstat(fd).st_ino != ref.st_ino:
+        os.close(fd)
+        raise Stale(f"another directory stands at {os.fsdecode(ref.name)}")
+    return fd
+
+
+class DirTable:
+    """All DirRefs in use, one per (branch, entry), and the descriptors of the busiest."""
+
+    def __init__(self) -> None:
+        self._refs: WeakValueDictionary[int, DirRef] = WeakValueDictionary()
+        self._open: OrderedDict[DirRef, tuple[int, float]] = OrderedDict()
+
+    def root(self, branch: Branch) -> DirRef:
+        ref = self._refs.get(branch.root_entry_id)
+        if ref is None or ref.branch is not branch:
+            ref = DirRef(branch, branch.root_entry_id, None, b"", branch.root_ino, branch.excluded or None)
+            self._refs[branch.root_entry_id] = ref
+        return ref
+
+    def child(self, parent: DirRef, entry_id: int, name: bytes, st_ino: int) -> DirRef:
+        """The one DirRef of a row; brought up to date with where it hangs now."""
+        ref = self._refs.get(entry_id)
+        if ref is None:
+            below = parent.excluded.get(name) if parent.excluded else None
+            ref = DirRef(parent.branch, entry_id, parent, name, st_ino, below if isinstance(below, dict) else None)
+            self._refs[entry_id] = ref
+        else:
+            if ref.st_ino != st_ino:
+                ref.st_ino = st_ino
+                self.close(ref)
+            ref.parent, ref.name = parent, name
+        return ref
+
+    def known(self, entry_id: int) -> DirRef | None:
+        return self._refs.get(entry_id)
+
+    def of_branch(self, branch: Branch) -> list[DirRef]:
+        """The directories of a branch that somebody holds."""
+        return [ref for ref in list(self._refs.values()) if ref.branch is branch]
+
+    def fd(self, ref: DirRef) -> int:
+        """A descriptor of a directory of a fast branch, valid until the next await."""
+        held = self._open.get(ref)
+        if held is not None:
+            self._open.move_to_end(ref)
+            return held[0]
+        fd = ref.branch.open_root() if ref.parent is None else _open_step(self.fd(ref.parent), ref)
+        self._open[ref] = (fd, time.monotonic())
+        if len(self._open) > CAPACITY:
+            _, (old, _) = self._open.popitem(last=False)
+            os.close(old)
+        return fd
+
+    def close(self, ref: DirRef) -> None:
+        held = self._open.pop(ref, None)
+        if held is not None:
+            os.close(held[0])
+
+    def close_branch(self, branch: Branch) -> None:
+        for ref in [r for r in self._open if r.branch is branch]:
+            self.close(ref)
+
+    def change_branch(self, entry_id: int, branch: Branch) -> None:
+        """A directory went to another branch by a rename: it and all that is known below it belong there now."""
+        for ref in list(self._refs.values()):
+            if any(step.entry_id == entry_id for step in ref.chain()):
+                ref.branch = branch
+
+    def close_idle(self, now_s: float) -> None:
+        """Close what was opened more than IDLE_S ago: reopening is cheap, a busy volume is not."""
+        for ref in [r for r, (_, opened_s) in self._open.items() if now_s - opened_s > IDLE_S]:
+            self.close(ref)
+
+    def close_all(self) -> None:
+        for ref in list(self._open):
+            self.close(ref)
+
+    @contextmanager
+    def opened(self, ref: DirRef) -> Iterator[int]:
+        """A descriptor that the caller owns for the block; for threads, which must not touch the table."""
+        if not ref.branch.slow:
+            yield self.fd(ref)
+            return
+        fd = ref.branch.open_root()
+        try:
+            for step in ref.chain()[1:]:
+                below = _open_step(fd, step)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)

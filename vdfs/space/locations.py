@@ -1,0 +1,244 @@
+"""Locations: adding, removing and listing the directories that a library shows.
+
+Adding is instant (a location row, a branch row and the row of its root) and the scan runs behind. What cannot be a
+location is refused with the reason; what contains us (a home directory around the mount point or the data directory)
+is fine, and the inner paths are skipped by name before they are ever touched. Removing forgets rows and never touches
+a user's file.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+import attrs
+import trio
+
+from index.model import change
+from index.model.change import ORIGIN_CALL
+from index.model.errors import AccessDenied, Exists, Invalid, NotADirectory, NotFound, Unsupported
+from index.model.ids import new_uuid
+from index.scan.mounts import Mount, is_within, mount_of, mounts
+from index.store import entries, places
+from index.store.store import Store
+from vdfs.space.branches import Branch
+from vdfs.space.fsid import fs_identity
+from vdfs.space.roots import root_row
+from vdfs.space.tree import Tree
+
+_DELETE_ROWS = 2000
+_NAME_MAX_BYTES = 255
+
+
+@attrs.frozen
+class Added:
+    """A branch that was just added."""
+
+    name: bytes
+    uuid: bytes
+    branch: Branch
+
+
+class Locations:
+    """The locations of one library. Used on the loop only."""
+
+    def __init__(self, tree: Tree, data_dir: Path, mountpoint: bytes | None) -> None:
+        self.tree = tree
+        self.store: Store = tree.store
+        self.data_dir = os.path.realpath(os.fsencode(data_dir))
+        self.mountpoint = mountpoint
+
+    def load(self) -> None:
+        """Make the branches of all rows."""
+        table = mounts()
+        names = {row.id: row.name for row in places.locations(self.store.db)}
+        for row in places.branches(self.store.db):
+            if row.device_uuid != self.store.device_uuid:
+                continue
+            if row.location_id is not None and row.location_id not in names:
+                continue
+            location = None if row.location_id is None else names[row.location_id]
+            branch = Branch(row, location, table, self._excluded(row.root_path, table))
+            branch.check()
+            self.tree.add_branch(branch)
+
+    def _excluded(self, root: bytes, table: list[Mount]) -> list[bytes]:
+        """Paths below a root that are never looked at: mounts of ours, pseudo file systems, the data directory."""
+        out = [m.mount_point for m in table if m.is_own or m.is_pseudo]
+        if not is_within(root, self.data_dir):
+            out.append(self.data_dir)
+        if self.mountpoint is not None:
+            out.append(self.mountpoint)
+        return out
+
+    # adding -----------------------------------------------------------------------------------------------------------
+
+    def add(self, path: bytes, name: bytes | None) -> Added:
+        """Make a directory a branch of the location `name` (of its own name by default)."""
+        shown = os.fsdecode(path)
+        table = mounts()
+        real = self._acceptable(path, table)
+        given = name is not None
+        location = os.path.basename(real) if name is None else name
+        self._check_name(location, shown)
+        for branch in self.tree.branches.values():
+            self._refuse_overlap(real, shown, branch)
+        if not given and location in self.tree.locations:
+            raise Exists(
+                f"there is a location {os.fsdecode(location)} already; say --name NAME: another name for one of its "
+                "own, the same name to merge both"
+            )
+        fs_id, root_ino = fs_identity(real)
+        label = self._label(real, location)
+        held = next((row for row in places.locations(self.store.db) if row.name == location), None)
+        with self.store.write(ORIGIN_CALL) as unit:
+            if held is None:
+                uuid = new_uuid()
+                location_id = places.put_location(unit.db, uuid, location, unit.hlc, unit.device)
+                unit.tell("location", "put", uuid, os.fsdecode(location))
+            else:
+                uuid, location_id = held.uuid, held.id
+            branch_id = places.put_branch(
+                unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino
+            )
+            row = root_row(unit, branch_id, real)
+            twin = self._root_twin(location)
+            if twin is not None:
+                row = row._replace(node=twin[0], uuid=twin[1] or row.uuid)
+            entries.insert(unit.db, row)
+            places.set_branch_root(unit.db, branch_id, row.id)
+            home = self.tree.home
+            if home is not None:
+                unit.changed(change.ADDED, home.id, row.id, home.root_entry_id, location, row.node)
+        stored = next(b for b in places.branches(self.store.db) if b.id == branch_id)
+        branch = Branch(stored, location, table, self._excluded(real, table))
+        self.tree.add_branch(branch)
+        self._touch()
+        return Added(location, uuid, branch)
+
+    def _root_twin(self, location: bytes) -> tuple[int, bytes | None] | None:
+        """Number and uuid that the top directory of a name has already."""
+        for branch in self.tree.locations.get(location, []):
+            row = entries.get(self.store.db, branch.root_entry_id)
+            if row is not None:
+                return row.node, row.uuid
+        if self.tree.home is not None:
+            row = entries.child(self.store.db, self.tree.home.root_entry_id, location)
+            if row is not None:
+                return row.node, row.uuid
+        return None
+
+    def _acceptable(self, path: bytes, table: list[Mount]) -> bytes:
+        """The real path of a directory that can be a location, or the reason why it cannot."""
+        shown = os.fsdecode(path)
+        for mount in table:  # by name first: a stat of our own mount would wait for us
+            if mount.is_own and is_within(os.path.normpath(path), mount.mount_point):
+                raise Invalid(f"{shown} lies in a mount of sdmount; give the real directory behind it")
+        if self.mountpoint is not None and is_within(os.path.normpath(path), self.mountpoint):
+            raise Invalid(f"{shown} lies in this mount; give the real directory behind it")
+        real = os.path.realpath(path)
+        for mount in table:
+            if mount.is_own and is_within(real, mount.mount_point):
+                raise Invalid(f"{shown} lies in a mount of sdmount; give the real directory behind it")
+        try:
+            st = os.stat(real)
+        except FileNotFoundError:
+            raise NotFound(f"{shown} does not exist") from None
+        except PermissionError:
+            raise AccessDenied(f"{shown} cannot be reached: no permission") from None
+        except OSError as error:
+            raise Invalid(f"{shown} cannot be read: {error.strerror}") from error
+        if not stat.S_ISDIR(st.st_mode):
+            raise NotADirectory(f"{shown} is no directory; a location is a directory")
+        if not os.access(real, os.R_OK | os.X_OK):
+            raise AccessDenied(f"{shown} cannot be read: no permission to list it")
+        mount_here = mount_of(real, table)
+        if mount_here is not None and mount_here.is_pseudo:
+            raise Unsupported(f"{shown} lies on a pseudo file system ({mount_here.fs_type}), which holds no files to keep")
+        if is_within(real, self.data_dir):
+            raise Invalid(f"{shown} lies in sdmount's own data directory, which is never a location")
+        return real
+
+    def _check_name(self, name: bytes, shown: str) -> None:
+        if not name or b"/" in name or b"\0" in name or name in (b".", b"..", b".vdfs") or len(name) > _NAME_MAX_BYTES:
+            what = os.fsdecode(name) or shown
+            raise Invalid(f"{what!r} cannot be the name of a location; say another with --name NAME")
+
+    def _refuse_overlap(self, real: bytes, shown: str, branch: Branch) -> None:
+        other = branch.root_path
+        where = os.fsdecode(other)
+        name = "the library's store" if branch.location is None else f"the location {os.fsdecode(branch.location)}"
+        if real == other:
+            raise Exists(f"{shown} is {name} already")
+        if branch.location is None:
+            return
+        if is_within(real, other):
+            raise Exists(f"{shown} lies inside {name} ({where}), which shows it already")
+        if is_within(other, real):
+            raise Exists(f"{shown} contains {name} ({where}); remove that one first: sd location remove {os.fsdecode(branch.location)}")
+
+    def _label(self, real: bytes, location: bytes) -> str:
+        """A short name that tells the branches of one location apart: the last components of their paths."""
+        used = {b.label for b in self.tree.locations.get(location, [])}
+        parts = [os.fsdecode(p) for p in real.split(b"/") if p]
+        for count in range(1, len(parts) + 1):
+            label = "-".join(parts[-count:])
+            if label not in used:
+                return label
+        return f"{'-'.join(parts)}-{len(used) + 1}"
+
+    # removing ---------------------------------------------------------------------------------------------------------
+
+    async def remove(self, name: bytes) -> int:
+        """Forget a location and its branches here; returns how many. No file is touched."""
+        held = list(self.tree.locations.get(name, []))
+        row = next((r for r in places.locations(self.store.db) if r.name == name), None)
+        if row is None:
+            known = ", ".join(sorted(os.fsdecode(n) for n in self.tree.locations)) or "none"
+            raise NotFound(f"there is no location {os.fsdecode(name)} (there are: {known})")
+        for branch in held:
+            self.tree.drop_branch(branch)
+        home = self.tree.home
+        with self.store.write(ORIGIN_CALL) as unit:
+            places.remove_location(unit.db, row.id, unit.hlc)
+            unit.tell("location", "remove", row.uuid, None)
+            if home is not None:
+                unit.changed(change.REMOVED, home.id, 0, home.root_entry_id, name, 0)
+        self._touch()
+        for branch in held:
+            await self._forget_rows(branch)
+        return len(held)
+
+    async def finish_removals(self) -> None:
+        """Forget what a removal that was interrupted left behind."""
+        live = {row.id for row in places.locations(self.store.db)}
+        for row in places.branches(self.store.db):
+            if row.location_id is not None and row.location_id not in live and row.device_uuid == self.store.device_uuid:
+                await self._forget_rows(Branch(row, None, [], []))
+
+    async def _forget_rows(self, branch: Branch) -> None:
+        """Delete the rows of a branch from the leaves up, a page at a time."""
+        while True:
+            with self.store.write(ORIGIN_CALL) as unit:
+                ids = [
+                    r[0]
+                    for r in unit.db.execute(
+                        "SELECT id FROM entry e WHERE branch_id=? AND NOT EXISTS "
+                        "(SELECT 1 FROM entry c WHERE c.parent_id = e.id) LIMIT ?",
+                        (branch.id, _DELETE_ROWS),
+                    )
+                ]
+                for entry_id in ids:
+                    entries.delete(unit.db, entry_id)
+            await trio.lowlevel.checkpoint()
+            if not ids:
+                break
+        with self.store.write(ORIGIN_CALL) as unit:
+            places.delete_branch(unit.db, branch.id)
+
+    def _touch(self) -> None:
+        self.tree.root.generation += 1
+
+
+def location_state(branch: Branch, row: places.BranchRow) -> str:
+    """One word for a branch: its own state, or what its scan is at."""
+    return branch.state if branch.state != "live" else row.scan_state

@@ -1,0 +1,839 @@
+"""Namespace: what changes names and attributes, on disk first and in the index in the same step.
+
+Every function does its system calls on the branch, then one unit that writes the rows, with no await between the two on
+a fast branch: what a reply acknowledges is in both. A new name goes to the branch that holds the parent; deletion and
+attributes act on the logical entry, that is on every local replica: all are checked before any is changed. What lies
+on a branch that is away is refused before anything happens.
+
+Renaming over a file makes a new version of it: the row of the source stays (the kernel keeps its inode), the identity
+of the target (uuid, and with it tags and attributes) moves to it unless the source carries annotations of its own.
+"""
+
+import errno
+import os
+import stat
+import time
+from typing import NamedTuple
+
+import trio
+
+from index.model import change, versions
+from index.model.change import ORIGIN_MOUNT
+from index.model.entry import KIND_FILE, Entry, Stat
+from index.model.errors import (
+    Busy,
+    CrossBranch,
+    Exists,
+    Invalid,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotPermitted,
+    Unreachable,
+)
+from index.scan import apply
+from index.store import changes, entries, metadata, places
+from index.store.unit import Unit
+from vdfs.space import syscalls
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, Branch
+from vdfs.space.dirs import DirRef
+from vdfs.space.nodes import AnyStat, Node, Spot
+from vdfs.space.tree import Tree
+
+_NAME_MAX_BYTES = 255
+#: How long a process that renamed a file aside may take to write its new version (editors' backup pattern).
+_BACKUP_WINDOW_S = 10.0
+
+
+class Caller(NamedTuple):
+    """Who asked: a new file becomes theirs. `pid` only links the steps of one program."""
+
+    uid: int
+    gid: int
+    umask: int
+    pid: int = 0
+
+
+class Wanted(NamedTuple):
+    """The attributes a setattr asks for; None leaves one alone."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size_bytes: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    times_now: bool = False
+
+
+class _Backup(NamedTuple):
+    """A file renamed aside by a process that may be about to write it anew."""
+
+    parent: Node
+    name: bytes
+    pid: int
+    entry_id: int
+    uuid: bytes
+    at_s: float
+
+
+class Namespace:
+    """Changes to the tree. Used on the loop only."""
+
+    def __init__(self, tree: Tree, create_policy: str = "here") -> None:
+        self.tree = tree
+        self.store = tree.store
+        self.create_policy = create_policy
+        self._as_root = os.geteuid() == 0
+        self._backups: list[_Backup] = []
+
+    # where things go --------------------------------------------------------------------------------------------------
+
+    async def place_for_new(self, parent: Node) -> DirRef:
+        """The directory that takes a new name: of the branch that holds the parent, made in the store if none does."""
+        live = [p for p in parent.parts if p.branch.state == LIVE]
+        folders = [p for p in live if not p.branch.is_store] or live
+        if self.create_policy == "mfs" and len(folders) > 1:
+            return max(folders, key=_free_bytes)
+        if folders:
+            return folders[0]
+        if self.tree.home is None or self.tree.home.state != LIVE or not parent.parts:
+            raise Unreachable(f"no branch that holds {os.fsdecode(parent.name)} is there")
+        return await self.ensure_dir(parent, self.tree.home)
+
+    async def ensure_dir(self, node: Node, branch: Branch) -> DirRef:
+        """The directory of a node on a branch; it and its missing parents are made, with the mode of the others."""
+        for ref in node.parts:
+            if ref.branch is branch:
+                return ref
+        if node.parent is None:
+            raise CrossBranch("the root of the library lies in its store alone")
+        if node.parent is self.tree.root and branch.location == node.name:
+            return self.tree.dirs.root(branch)
+        if node.parent is self.tree.root and not branch.is_store:
+            raise CrossBranch(f"{os.fsdecode(node.name)} is another location")
+        above = await self.ensure_dir(node.parent, branch)
+        like = await self.tree.stat(node)
+        name = node.name
+
+        def make() -> os.stat_result:
+            with self.tree.dirs.opened(above) as fd:
+                try:
+                    os.mkdir(name, stat.S_IMODE(like.st_mode) | 0o700, dir_fd=fd)
+                    if self._as_root:
+                        os.chown(name, like.st_uid, like.st_gid, dir_fd=fd, follow_symlinks=False)
+                except FileExistsError:
+                    pass
+                return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+        st = await branch.call(CALL_DEADLINE_S, make)
+        if not stat.S_ISDIR(st.st_mode):
+            raise NotADirectory(f"{os.fsdecode(name)} is no directory on {branch.label}")
+        found = self.tree.mend(above, name, entries.child(self.store.db, above.entry_id, name), st)
+        assert found is not None
+        first = entries.get(self.store.db, node.parts[0].entry_id) if node.parts else None
+        if first is not None:
+            with self.store.write(ORIGIN_MOUNT) as unit:
+                entries.set_node(unit.db, found.row.id, node.ino, unit.seq)
+                if first.uuid is not None:
+                    entries.set_uuid(unit.db, found.row.id, first.uuid, unit.seq)
+        ref = self.tree.dirs.child(above, found.row.id, name, found.row.st_ino)
+        node.parts.append(ref)
+        node.generation += 1
+        return ref
+
+    async def _refuse_if_there(self, parent: Node, name: bytes) -> None:
+        if len(parent.parts) > 1 or parent is self.tree.root:
+            try:
+                await self.tree.lookup(parent, name)
+            except NotFound:
+                return
+            raise Exists(f"{os.fsdecode(name)} is there already")
+
+    def _check_name(self, name: bytes) -> None:
+        if len(name) > _NAME_MAX_BYTES:
+            raise _os_error(errno.ENAMETOOLONG)
+        if name in (b"", b".", b".."):
+            raise Exists("that name is always there")
+
+    # making -----------------------------------------------------------------------------------------------------------
+
+    async def create(self, parent: Node, name: bytes, flags: int, mode: int, who: Caller) -> tuple[Node, AnyStat, int]:
+        """Make and open a regular file; returns its node, attributes and the open descriptor, now the caller's."""
+        self._check_name(name)
+        await self._refuse_if_there(parent, name)
+        ref = await self.place_for_new(parent)
+
+        def make() -> tuple[int, os.stat_result]:
+            with self.tree.dirs.opened(ref) as dir_fd:
+                fd = os.open(
+                    name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY,
+                    mode & 0o7777, dir_fd=dir_fd,
+                )  # fmt: skip
+                try:
+                    self._own(fd, dir_fd, mode & 0o7777, who)
+                    return fd, os.fstat(fd)
+                except BaseException:
+                    os.close(fd)
+                    os.unlink(name, dir_fd=dir_fd)
+                    raise
+
+        self.tree.before_look(ref)
+        fd, st = await ref.branch.call(CALL_DEADLINE_S, make)
+        try:
+            node = self._added(parent, ref, name, st, who.pid)
+        except BaseException:
+            os.close(fd)
+            raise
+        return node, st, fd
+
+    async def mkdir(self, parent: Node, name: bytes, mode: int, who: Caller) -> tuple[Node, AnyStat]:
+        self._check_name(name)
+        await self._refuse_if_there(parent, name)
+        ref = await self.place_for_new(parent)
+
+        def make() -> os.stat_result:
+            with self.tree.dirs.opened(ref) as dir_fd:
+                os.mkdir(name, mode & 0o7777, dir_fd=dir_fd)
+                try:
+                    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd) \
+                        if self._as_root or mode & 0o400 else -1  # fmt: skip
+                    if fd < 0:
+                        syscalls.change_mode(dir_fd, name, mode & 0o7777)
+                        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+                    try:
+                        self._own(fd, dir_fd, mode & 0o7777, who, directory=True)
+                        return os.fstat(fd)
+                    finally:
+                        os.close(fd)
+                except BaseException:
+                    os.rmdir(name, dir_fd=dir_fd)
+                    raise
+
+        self.tree.before_look(ref)
+        st = await ref.branch.call(CALL_DEADLINE_S, make)
+        return self._added(parent, ref, name, st, who.pid), st
+
+    async def symlink(self, parent: Node, name: bytes, target: bytes, who: Caller) -> tuple[Node, AnyStat]:
+        self._check_name(name)
+        await self._refuse_if_there(parent, name)
+        ref = await self.place_for_new(parent)
+
+        def make() -> os.stat_result:
+            with self.tree.dirs.opened(ref) as dir_fd:
+                os.symlink(target, name, dir_fd=dir_fd)
+                self._own_name(dir_fd, name, who)
+                return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+        self.tree.before_look(ref)
+        st = await ref.branch.call(CALL_DEADLINE_S, make)
+        return self._added(parent, ref, name, st, who.pid), st
+
+    async def mknod(self, parent: Node, name: bytes, mode: int, who: Caller) -> tuple[Node, AnyStat]:
+        """A regular file, fifo or socket; devices are never made (the mount is nodev)."""
+        self._check_name(name)
+        if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK):
+            raise NotPermitted("device nodes are not kept in a library")
+        await self._refuse_if_there(parent, name)
+        ref = await self.place_for_new(parent)
+
+        def make() -> os.stat_result:
+            with self.tree.dirs.opened(ref) as dir_fd:
+                os.mknod(name, mode, dir_fd=dir_fd)
+                self._own_name(dir_fd, name, who)
+                syscalls.change_mode(dir_fd, name, self._mode_in(dir_fd, mode & 0o7777, who, directory=False))
+                return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+        self.tree.before_look(ref)
+        st = await ref.branch.call(CALL_DEADLINE_S, make)
+        return self._added(parent, ref, name, st, who.pid), st
+
+    async def link(self, node: Node, parent: Node, name: bytes) -> tuple[Node, AnyStat]:
+        """A second name of a file, on its own branch."""
+        self._check_name(name)
+        if node.is_dir:
+            raise NotPermitted("a directory cannot have a second name")
+        await self._refuse_if_there(parent, name)
+        spot = self._live_spot(node)
+        branch = spot.dir.branch
+        ref = next((p for p in parent.parts if p.branch is branch), None)
+        if ref is None:
+            if not _same_location(node, parent, self.tree.root):
+                raise CrossBranch("a hard link cannot leave its file system")
+            ref = await self.ensure_dir(parent, branch)
+        target = ref
+
+        def make() -> os.stat_result:
+            with self.tree.dirs.opened(spot.dir) as src_fd, self.tree.dirs.opened(target) as dst_fd:
+                # fd() of the second may have closed the first only if the table is one entry large
+                os.link(spot.name, name, src_dir_fd=src_fd, dst_dir_fd=dst_fd, follow_symlinks=False)
+                return os.stat(name, dir_fd=dst_fd, follow_symlinks=False)
+
+        self.tree.before_look(target)
+        st = await branch.call(CALL_DEADLINE_S, make)
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            old = entries.get(unit.db, spot.entry_id)
+            row = apply.add(
+                unit, branch.id, target.entry_id, name, Stat.of(st), lambda r: True,
+                node=node.ino, uuid=old.uuid if old else None,
+            )  # fmt: skip
+            for twin in entries.by_node(unit.db, row.node):
+                if twin.branch_id == branch.id:
+                    entries.set_stat(unit.db, twin.id, Stat.of(st), unit.seq)
+        parent.generation += 1
+        node.links = (node.links or set()) | set(node.spots) | {Spot(target, name, row.id)}
+        return node, st
+
+    def _added(self, parent: Node, ref: DirRef, name: bytes, st: os.stat_result, pid: int) -> Node:
+        """Write the row of what was just made and return its node."""
+        heir = self._heir(parent, name, pid)
+        old = entries.child(self.store.db, ref.entry_id, name)
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            if old is not None:  # it vanished behind the mount, and nobody had looked yet
+                apply.remove(unit, old, ref.branch.uuid, keep=False)
+            row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), _never, fresh=True)
+            if heir is not None and row.kind == KIND_FILE:
+                entries.set_uuid(unit.db, heir.entry_id, None, unit.seq)
+                entries.set_uuid(unit.db, row.id, heir.uuid, unit.seq)
+        parent.generation += 1
+        node, _ = self.tree.node_of(parent, name, ref, row, st)
+        return node
+
+    def _own(self, fd: int, dir_fd: int, mode: int, who: Caller, *, directory: bool = False) -> None:
+        """Owner, group and mode of a new file as the caller's ids, the umask and a setgid directory say."""
+        above = os.fstat(dir_fd)
+        if self._as_root:
+            gid = above.st_gid if above.st_mode & stat.S_ISGID else who.gid
+            if (who.uid, gid) != (0, 0) or above.st_mode & stat.S_ISGID:
+                os.fchown(fd, who.uid, gid)
+        os.fchmod(fd, self._mode_in(dir_fd, mode, who, directory=directory))
+
+    def _own_name(self, dir_fd: int, name: bytes, who: Caller) -> None:
+        if self._as_root:
+            above = os.fstat(dir_fd)
+            gid = above.st_gid if above.st_mode & stat.S_ISGID else who.gid
+            os.chown(name, who.uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+
+    def _mode_in(self, dir_fd: int, mode: int, who: Caller, *, directory: bool) -> int:
+        mode &= ~who.umask
+        above = os.fstat(dir_fd)
+        if above.st_mode & stat.S_ISGID:
+            if directory:
+                mode |= stat.S_ISGID
+            elif mode & stat.S_IXGRP and mode & stat.S_ISGID and who.uid != 0 and who.gid != above.st_gid:
+                mode &= ~stat.S_ISGID
+        return mode
+
+    # unmaking ---------------------------------------------------------------------------------------------------------
+
+    async def unlink(self, parent: Node, name: bytes) -> Node:
+        """Remove a name from every local replica; what is open stays readable by its handles."""
+        node, _ = await self.tree.lookup(parent, name)
+        if node.is_dir:
+            raise _os_error(errno.EISDIR)
+        doomed = [*node.spots, *node.stale_spots]  # of this name only: a lookup leaves hard-linked twins in `links`
+        self._refuse_if_away(doomed)
+        with self._journal("unlink", doomed):
+            for spot in doomed:
+                self.tree.before_look(spot.dir)
+
+                def remove(spot: Spot = spot) -> os.stat_result | None:
+                    with self.tree.dirs.opened(spot.dir) as fd:
+                        os.unlink(spot.name, dir_fd=fd)
+                    return None
+
+                await spot.dir.branch.call(CALL_DEADLINE_S, remove)
+                self._removed(spot)
+        parent.generation += 1
+        self._dropped(node, doomed)
+        return node
+
+    async def rmdir(self, parent: Node, name: bytes) -> None:
+        node, _ = await self.tree.lookup(parent, name)
+        if not node.is_dir:
+            raise NotADirectory(f"{os.fsdecode(name)} is no directory")
+        if parent is self.tree.root and name in self.tree.locations:
+            raise Busy(f"{os.fsdecode(name)} is a location; take it out with: sd location remove {os.fsdecode(name)}")
+        away = [p for p in node.parts if p.branch.state != LIVE]
+        if away:
+            raise Unreachable(f"{os.fsdecode(name)} lies partly on {away[0].branch.label}, which is away")
+        for ref in node.parts:
+            if await self.tree.list_part(ref):
+                raise NotEmpty(f"{os.fsdecode(name)} is not empty")
+        for ref in list(node.parts):
+            above = ref.parent
+            assert above is not None
+
+            def remove(ref: DirRef = ref, above: DirRef = above) -> None:
+                with self.tree.dirs.opened(above) as fd:
+                    os.rmdir(ref.name, dir_fd=fd)
+
+            await ref.branch.call(CALL_DEADLINE_S, remove)
+            self._removed(Spot(above, ref.name, ref.entry_id))
+            self.tree.dirs.close(ref)
+        parent.generation += 1
+
+    def _removed(self, spot: Spot) -> None:
+        row = entries.get(self.store.db, spot.entry_id)
+        if row is None:
+            return
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            apply.remove(unit, row, spot.dir.branch.uuid, keep=False)
+            if row.nlink > 1:
+                self._refresh_twins(unit, row)
+
+    def _refresh_twins(self, unit: Unit, row: Entry) -> None:
+        """The other names of a hard-linked file have one link less now."""
+        for twin in entries.by_node(unit.db, row.node):
+            if twin.branch_id == row.branch_id and twin.id != row.id:
+                unit.db.execute("UPDATE entry SET nlink=? WHERE id=?", (max(1, row.nlink - 1), twin.id))
+
+    def _dropped(self, node: Node, spots: list[Spot]) -> None:
+        if node.links is not None:
+            node.links.difference_update(spots)
+            left = [s for s in node.links if s not in spots]
+            node.spots = left[:1]
+        else:
+            node.spots = []
+        node.stale_spots = []
+
+    def _refuse_if_away(self, spots: list[Spot]) -> None:
+        """Check all replicas before one is changed."""
+        for spot in spots:
+            branch = spot.dir.branch
+            if branch.state != LIVE:
+                raise Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away; nothing was changed")
+
+    def _live_spot(self, node: Node) -> Spot:
+        for spot in self.tree.spots_of(node):
+            if spot.dir.branch.state == LIVE:
+                return spot
+        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+
+    # moving -----------------------------------------------------------------------------------------------------------
+
+    async def rename(
+        self, src_parent: Node, src_name: bytes, dst_parent: Node, dst_name: bytes, flags: int, pid: int = 0
+    ) -> None:
+        """rename(2) with its flags, over the union."""
+        self._check_name(dst_name)
+        root = self.tree.root
+        if src_parent is root and src_name in self.tree.locations:
+            await self._rename_location(src_name, dst_parent, dst_name, flags)
+            return
+        if dst_parent is root and dst_name in self.tree.locations:
+            if flags & syscalls.RENAME_NOREPLACE:
+                raise Exists(f"{os.fsdecode(dst_name)} is there already")
+            raise Busy(f"{os.fsdecode(dst_name)} is a location and cannot be replaced")
+        src, src_st = await self.tree.lookup(src_parent, src_name)
+        dst: Node | None
+        try:
+            dst, _ = await self.tree.lookup(dst_parent, dst_name)
+        except NotFound:
+            dst = None
+        if dst is None and flags & syscalls.RENAME_EXCHANGE:
+            raise NotFound(f"{os.fsdecode(dst_name)} is not there")
+        if dst is not None and flags & syscalls.RENAME_NOREPLACE:
+            raise Exists(f"{os.fsdecode(dst_name)} is there already")
+        if dst is not None and dst is src:
+            return
+        if src.is_dir and _is_below(dst_parent, src):
+            raise Invalid("a directory cannot be moved into itself")
+        if dst is not None and not flags & syscalls.RENAME_EXCHANGE:
+            if dst.is_dir and not src.is_dir:
+                raise _os_error(errno.EISDIR)
+            if src.is_dir and not dst.is_dir:
+                raise NotADirectory(f"{os.fsdecode(dst_name)} is no directory")
+        if src.is_dir:
+            moving = [Spot(p.parent, p.name, p.entry_id) for p in src.parts if p.parent is not None]
+        else:
+            moving = [*src.spots, *src.stale_spots]
+        self._refuse_if_away(moving)
+        if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
+            for part in dst.parts:
+                if await self.tree.list_part(part):
+                    raise NotEmpty(f"{os.fsdecode(dst_name)} is not empty")
+        targets = [(spot, await self._target_dir(spot, src_parent, dst_parent)) for spot in moving]
+        for spot, ref in targets:
+            await self._rename_one(spot, ref, dst_name, flags, src, dst)
+        if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
+            await self._clear_directory(dst, {ref.branch.id for _, ref in targets})
+        src_parent.generation += 1
+        dst_parent.generation += 1
+        if flags & syscalls.RENAME_EXCHANGE and dst is not None:
+            src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
+        else:
+            src.parent, src.name = dst_parent, dst_name
+            self._note_backup(src_parent, src_name, src, dst_name, pid)
+
+    async def _target_dir(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
+        """Where a replica goes: it stays on its branch, whose missing parents are made; elsewhere only by the kernel."""
+        branch = spot.dir.branch
+        for ref in dst_parent.parts:
+            if ref.branch is branch:
+                return ref
+        if _same_location(src_parent, dst_parent, self.tree.root) and dst_parent is not self.tree.root:
+            return await self.ensure_dir(dst_parent, branch)
+        return await self.place_for_new(dst_parent)
+
+    async def _rename_one(
+        self, spot: Spot, ref: DirRef, name: bytes, flags: int, src: Node, dst: Node | None
+    ) -> None:
+        branch, db = spot.dir.branch, self.store.db
+        self.tree.before_look(spot.dir)
+        self.tree.before_look(ref)
+
+        def move() -> os.stat_result:
+            with self.tree.dirs.opened(spot.dir) as src_fd, self.tree.dirs.opened(ref) as dst_fd:
+                syscalls.rename(src_fd, spot.name, dst_fd, name, flags)
+                return os.stat(name, dir_fd=dst_fd, follow_symlinks=False)
+
+        st = await branch.call(CALL_DEADLINE_S, move)
+        row = entries.get(db, spot.entry_id)
+        if row is None:
+            self.tree.mend(ref, name, entries.child(db, ref.entry_id, name), st)
+            return
+        over = entries.child(db, ref.entry_id, name)
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            if flags & syscalls.RENAME_EXCHANGE and over is not None and dst is not None:
+                self._swap_rows(unit, row, over, st)
+            else:
+                inherited = self._identity_to_inherit(row, dst)
+                if over is not None:
+                    apply.remove(unit, over, ref.branch.uuid, keep=False, told=False)
+                    if over.nlink > 1:
+                        self._refresh_twins(unit, over)
+                if ref.branch is branch:
+                    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+                    entries.move(unit.db, row.id, ref.entry_id, name, unit.seq)
+                    entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
+                    unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, name, row.node)
+                else:
+                    row = apply.change_branch(unit, row, ref.branch.id, ref.entry_id, name, Stat.of(st))
+                    self.tree.dirs.change_branch(row.id, ref.branch)
+                if inherited is not None and over is not None:
+                    if inherited.uuid is not None:
+                        entries.set_uuid(unit.db, row.id, inherited.uuid, unit.seq)
+                    vector = apply.vector_of(row, ref.branch.uuid)
+                    for old in self._rows_of(dst):
+                        vector = versions.join(vector, apply.vector_of(old, self._branch_uuid(old)))
+                    vector = versions.join(vector, apply.vector_of(inherited, ref.branch.uuid))
+                    entries.set_version(
+                        unit.db, row.id, versions.pack(versions.bump(vector, ref.branch.uuid)), unit.seq
+                    )
+                elif inherited is not None and inherited.uuid is not None:
+                    entries.set_uuid(unit.db, row.id, inherited.uuid, unit.seq)
+        self._replace_spot(src, spot, Spot(ref, name, row.id), st)
+        if dst is not None and not dst.is_dir:
+            if flags & syscalls.RENAME_EXCHANGE and over is not None:
+                self._replace_spot(dst, Spot(ref, name, over.id), Spot(spot.dir, spot.name, over.id), None)
+            else:
+                gone = [s for s in dst.spots if s.dir is ref and s.name == name]
+                self._dropped(dst, gone)
+        elif dst is not None and flags & syscalls.RENAME_EXCHANGE and over is not None:
+            self.tree.dirs.child(spot.dir, over.id, spot.name, over.st_ino)
+
+    def _identity_to_inherit(self, row: Entry, dst: Node | None) -> Entry | None:
+        """The row of the target whose uuid the source takes over, None when it keeps its own."""
+        if dst is None or dst.is_dir or row.kind != KIND_FILE or row.nlink > 1:
+            return None
+        targets = self._rows_of(dst)
+        if not targets:
+            return None
+        if row.uuid is not None and metadata.has_any(self.store.db, row.uuid):
+            return None
+        return targets[0]
+
+    def _rows_of(self, node: Node | None) -> list[Entry]:
+        spots = [] if node is None else node.spots
+        return [r for r in (entries.get(self.store.db, s.entry_id) for s in spots) if r is not None]
+
+    def _branch_uuid(self, row: Entry) -> bytes:
+        return self.tree.branches[row.branch_id].uuid
+
+    def _swap_rows(self, unit: Unit, a: Entry, b: Entry, st: os.stat_result) -> None:
+        assert a.parent_id is not None and b.parent_id is not None
+        for row in (a, b):
+            unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+        entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
+        entries.move(unit.db, b.id, a.parent_id, a.name, unit.seq)
+        entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
+        entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
+        unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
+        unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
+
+    def _replace_spot(self, node: Node, old: Spot, new: Spot, st: os.stat_result | None) -> None:
+        if node.is_dir:
+            if st is not None:
+                self.tree.dirs.child(new.dir, new.entry_id, new.name, st.st_ino)
+            return
+        node.spots = [new if s == old else s for s in node.spots]
+        node.stale_spots = [new if s == old else s for s in node.stale_spots]
+        if node.links is not None:
+            node.links.discard(old)
+            node.links.add(new)
+
+    async def _clear_directory(self, dst: Node, done: set[int]) -> None:
+        """A directory was renamed over an empty one: its parts on other branches go too."""
+        for ref in list(dst.parts):
+            if ref.branch.id in done or ref.parent is None:
+                continue
+            above = ref.parent
+
+            def remove(ref: DirRef = ref, above: DirRef = above) -> None:
+                with self.tree.dirs.opened(above) as fd:
+                    os.rmdir(ref.name, dir_fd=fd)
+
+            await ref.branch.call(CALL_DEADLINE_S, remove)
+            self._removed(Spot(above, ref.name, ref.entry_id))
+
+    async def _rename_location(self, old: bytes, dst_parent: Node, new: bytes, flags: int) -> None:
+        """mv of a location at the root: its name changes, no folder of a user moves."""
+        root = self.tree.root
+        if dst_parent is not root:
+            raise Busy(f"{os.fsdecode(old)} is a location; it can be renamed at the top only")
+        if flags & syscalls.RENAME_EXCHANGE:
+            raise Invalid("locations cannot be exchanged")
+        try:
+            await self.tree.lookup(root, new)
+        except NotFound:
+            pass
+        else:
+            raise Exists(f"{os.fsdecode(new)} is there already")
+        held = self.tree.locations[old]
+        home = root.parts[0] if root.parts else None
+        row = entries.child(self.store.db, home.entry_id, old) if home is not None else None
+        if home is not None and row is not None:
+
+            def move() -> None:
+                with self.tree.dirs.opened(home) as fd:
+                    syscalls.rename(fd, old, fd, new)
+
+            await home.branch.call(CALL_DEADLINE_S, move)
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            if row is not None and home is not None:
+                entries.move(unit.db, row.id, home.entry_id, new, unit.seq)
+            location_id = held[0].location_id
+            assert location_id is not None
+            places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
+            unit.tell("location", "name", self._location_uuid(location_id), os.fsdecode(new))
+        self.tree.rename_location(old, new)
+        root.generation += 1
+
+    def _location_uuid(self, location_id: int) -> bytes:
+        return next(row.uuid for row in places.locations(self.store.db) if row.id == location_id)
+
+    # editors' backups -------------------------------------------------------------------------------------------------
+
+    def _note_backup(self, parent: Node, name: bytes, node: Node, new_name: bytes, pid: int) -> None:
+        """f was renamed to something that looks like its backup: whoever makes f anew continues it."""
+        now_s = time.monotonic()
+        self._backups = [b for b in self._backups if now_s - b.at_s < _BACKUP_WINDOW_S]
+        if node.kind != KIND_FILE or pid == 0 or not _looks_like_backup(name, new_name):
+            return
+        rows = self._rows_of(node)
+        if not rows:
+            return
+        row = rows[0]
+        if row.uuid is None:
+            return
+        self._backups.append(_Backup(parent, name, pid, row.id, row.uuid, now_s))
+
+    def _heir(self, parent: Node, name: bytes, pid: int) -> _Backup | None:
+        now_s = time.monotonic()
+        for held in self._backups:
+            if held.parent is parent and held.name == name and held.pid == pid and now_s - held.at_s < _BACKUP_WINDOW_S:
+                self._backups.remove(held)
+                row = entries.get(self.store.db, held.entry_id)
+                return held if row is not None and row.uuid == held.uuid else None
+        return None
+
+    # attributes -------------------------------------------------------------------------------------------------------
+
+    async def readlink(self, node: Node) -> bytes:
+        for spot in self.tree.spots_of(node):
+            if spot.dir.branch.state == MISSING:
+                raise Unreachable(f"{os.fsdecode(spot.name)} lies on {spot.dir.branch.label}, which is away")
+
+            def read(spot: Spot = spot) -> bytes:
+                with self.tree.dirs.opened(spot.dir) as fd:
+                    return os.readlink(spot.name, dir_fd=fd)
+
+            return await spot.dir.branch.call(CALL_DEADLINE_S, read)
+        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+
+    async def sync_dir(self, node: Node) -> None:
+        """fsync of a directory on every live branch, and of the index, in threads."""
+
+        def sync(ref: DirRef) -> None:
+            fd = ref.branch.open_root()
+            try:
+                for step in ref.chain()[1:]:
+                    below = os.open(step.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                    os.close(fd)
+                    fd = below
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+        for ref in node.parts:
+            if ref.branch.state == LIVE:
+                await trio.to_thread.run_sync(sync, ref)
+        await self.store.make_durable()
+
+    async def set_attributes(self, node: Node, wanted: Wanted) -> AnyStat:
+        """chmod, chown, truncate, utimes: on every local replica, size on the shown one."""
+        if node.is_dir:
+            targets = [(p, b"") for p in node.parts]
+            if any(p.branch.state == MISSING for p in node.parts) and not any(
+                p.branch.state == LIVE for p in node.parts
+            ):
+                raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")
+            targets = [(p, n) for p, n in targets if p.branch.state == LIVE]
+        else:
+            self._refuse_if_away(node.spots)
+            targets = [(s.dir, s.name) for s in (node.spots or self.tree.spots_of(node)[:1])]
+        if wanted.size_bytes is not None and targets:
+            ref, name = targets[0]
+            await ref.branch.call(CALL_DEADLINE_S, self._truncate, ref, name, wanted.size_bytes)
+        for ref, name in targets:
+            await ref.branch.call(CALL_DEADLINE_S, self._apply_attributes, ref, name, wanted)
+        st = await self.tree.stat(node)
+        self.note_stat(node, st, data=wanted.size_bytes is not None)
+        return st
+
+    def note_stat(self, node: Node, st: AnyStat, *, data: bool) -> None:
+        """Write what a request of the kernel changed into the shown replica's row (all replicas' for attributes)."""
+        if not isinstance(st, os.stat_result):
+            return
+        for spot in node.spots[:1] if not node.is_dir else []:
+            row = entries.get(self.store.db, spot.entry_id)
+            if row is None or row.matches(st):
+                continue
+            with self.store.write(ORIGIN_MOUNT) as unit:
+                apply.change_row(unit, row, Stat.of(st), spot.dir.branch.uuid)
+                if row.nlink > 1 or st.st_nlink > 1:
+                    for twin in entries.by_node(unit.db, row.node):
+                        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
+                            apply.change_row(unit, twin, Stat.of(st), spot.dir.branch.uuid)
+        for spot in node.spots[1:] if not data else []:
+            self._remend(spot)
+        if node.is_dir:
+            for ref in node.parts:
+                row = entries.get(self.store.db, ref.entry_id)
+                if row is not None and len(node.parts) == 1 and row.mode != st.st_mode:
+                    with self.store.write(ORIGIN_MOUNT) as unit:
+                        apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
+
+    def _remend(self, spot: Spot) -> None:
+        branch = spot.dir.branch
+        if branch.slow or branch.state != LIVE:
+            return
+        try:
+            with self.tree.dirs.opened(spot.dir) as fd:
+                st = os.stat(spot.name, dir_fd=fd, follow_symlinks=False)
+        except OSError:
+            return
+        self.tree.mend(spot.dir, spot.name, entries.get(self.store.db, spot.entry_id), st)
+
+    def _truncate(self, ref: DirRef, name: bytes, size_bytes: int) -> None:
+        with self.tree.dirs.opened(ref) as dir_fd:
+            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+            try:
+                os.ftruncate(fd, size_bytes)
+            finally:
+                os.close(fd)
+
+    def _apply_attributes(self, ref: DirRef, name: bytes, wanted: Wanted) -> None:
+        with self.tree.dirs.opened(ref) as dir_fd:
+            if not name:
+                path = syscalls.proc_path(dir_fd)
+                if wanted.uid is not None or wanted.gid is not None:
+                    os.chown(path, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid)
+                if wanted.mode is not None:
+                    os.chmod(path, stat.S_IMODE(wanted.mode))
+                if wanted.atime_ns is not None or wanted.mtime_ns is not None:
+                    _set_times(dir_fd, b".", wanted)
+                return
+            if wanted.uid is not None or wanted.gid is not None:
+                os.chown(
+                    name, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid,
+                    dir_fd=dir_fd, follow_symlinks=False,
+                )  # fmt: skip
+            if wanted.mode is not None:
+                syscalls.change_mode(dir_fd, name, stat.S_IMODE(wanted.mode))
+            if wanted.atime_ns is not None or wanted.mtime_ns is not None:
+                _set_times(dir_fd, name, wanted)
+
+    def _journal(self, op: str, spots: list[Spot]) -> "_Journal":
+        return _Journal(self, op, [s.entry_id for s in spots])
+
+
+class _Journal:
+    """Notes a change of several replicas before it begins; a single one needs no note."""
+
+    def __init__(self, namespace: Namespace, op: str, entry_ids: list[int]) -> None:
+        self._store = namespace.store
+        self._op = op
+        self._entry_ids = entry_ids
+        self._id: int | None = None
+
+    def __enter__(self) -> None:
+        if len(self._entry_ids) > 1:
+            with self._store.write(ORIGIN_MOUNT) as unit:
+                self._id = changes.journal_begin(unit.db, self._op, self._entry_ids)
+
+    def __exit__(self, *_: object) -> None:
+        if self._id is not None:
+            with self._store.write(ORIGIN_MOUNT) as unit:
+                changes.journal_end(unit.db, self._id)
+
+
+def _set_times(dir_fd: int, name: bytes, wanted: Wanted) -> None:
+    try:
+        syscalls.set_times(dir_fd, name, wanted.atime_ns, wanted.mtime_ns)
+    except PermissionError:
+        if not wanted.times_now:
+            raise
+        syscalls.touch_now(dir_fd, name)
+
+
+def _os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _never(_: Entry) -> bool:
+    return False
+
+
+def _free_bytes(ref: DirRef) -> int:
+    try:
+        vfs = os.statvfs(ref.branch.root_path)
+    except OSError:
+        return -1
+    return vfs.f_bavail * vfs.f_frsize
+
+
+def _top(node: Node, root: Node) -> Node | None:
+    """The top-level directory a node lies under (itself included); None for the root."""
+    while node.parent is not None and node.parent is not root:
+        node = node.parent
+    return node if node.parent is root else None
+
+
+def _same_location(a: Node, b: Node, root: Node) -> bool:
+    return _top(a, root) is _top(b, root)
+
+
+def _is_below(node: Node, above: Node) -> bool:
+    walk: Node | None = node
+    while walk is not None:
+        if walk is above:
+            return True
+        walk = walk.parent
+    return False
+
+
+def _looks_like_backup(name: bytes, new_name: bytes) -> bool:
+    """f~, f.bak, f.orig, .f.swp-like: the old name with something around it."""
+    return new_name != name and (new_name.startswith((name, b"." + name)) or new_name in (name + b"~", b"#" + name + b"#"))

@@ -1,0 +1,116 @@
+"""Node: one name of the union as the mount knows it while somebody holds it.
+
+A node has the inode number that the database gave its union name. Files and links lie at one or more `Spot`s (a name
+in a directory of a branch); the first is the one that is shown, read and written. Directories have `parts`, one
+DirRef for each branch that holds them.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+from index.model.entry import KIND_DIR, Entry
+from vdfs.space.dirs import DirRef
+
+
+class Spot(NamedTuple):
+    """Where one replica lies: its directory, its name there, its row."""
+
+    dir: DirRef
+    name: bytes
+    entry_id: int
+
+
+class Node:
+    """One node. `face` belongs to whoever shows the node (the mount keeps its prepared answer there)."""
+
+    __slots__ = (
+        "__weakref__",
+        "entry_id",
+        "face",
+        "generation",
+        "handles",
+        "ino",
+        "kernel_size",
+        "kind",
+        "links",
+        "name",
+        "parent",
+        "parts",
+        "spots",
+        "stale_spots",
+        "stamp",
+    )
+
+    def __init__(self, ino: int, kind: int) -> None:
+        self.ino = ino
+        self.kind = kind
+        self.parent: Node | None = None
+        self.name = b""
+        self.spots: list[Spot] = []
+        self.stale_spots: list[Spot] = []  # replicas under the same name that are dominated and not shown
+        self.parts: list[DirRef] = []
+        self.links: set[Spot] | None = None  # other names of a hard-linked file, as far as they were seen
+        self.handles: list[Any] = []  # open handles, newest last
+        self.stamp: tuple[int, int, int] | None = None  # (size, mtime_ns, ctime_ns) the kernel's pages belong to
+        self.kernel_size = 0  # what the kernel believes the size to be
+        self.generation = 0  # directories: counts the changes of names seen here
+        self.face: Any = None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind == KIND_DIR
+
+    def st_is_ours(self, st: os.stat_result) -> bool:
+        """Whether a stat is the one that our own last write left, by a handle that is still open for writing."""
+        return self.stamp == (st.st_size, st.st_mtime_ns, st.st_ctime_ns) and any(h.wrote for h in self.handles)
+
+    def path(self) -> list[bytes]:
+        """The names from the root of the union, root excluded."""
+        out: list[bytes] = []
+        node: Node | None = self
+        while node is not None and node.parent is not None:
+            out.append(node.name)
+            node = node.parent
+        out.reverse()
+        return out
+
+
+class RowStat:
+    """What the index remembers of a replica whose branch is away, in the shape of a stat result."""
+
+    __slots__ = (
+        "st_atime_ns",
+        "st_blocks",
+        "st_ctime_ns",
+        "st_gid",
+        "st_mode",
+        "st_mtime_ns",
+        "st_nlink",
+        "st_rdev",
+        "st_size",
+        "st_uid",
+    )
+
+    def __init__(self, row: Entry) -> None:
+        self.st_mode = row.mode
+        self.st_nlink = row.nlink
+        self.st_uid = row.uid
+        self.st_gid = row.gid
+        self.st_rdev = 0
+        self.st_size = row.size_bytes
+        # Never 0 for a file with bytes: GNU tar -S would archive zeros.
+        self.st_blocks = 1 if row.size_bytes else 0
+        self.st_atime_ns = row.mtime_ns
+        self.st_mtime_ns = row.mtime_ns
+        self.st_ctime_ns = row.ctime_ns
+
+
+AnyStat = os.stat_result | RowStat
+
+
+class Listed(NamedTuple):
+    """One line of a listing."""
+
+    name: bytes
+    node: Node
+    st: AnyStat

@@ -1,0 +1,84 @@
+"""The real extended attributes of one local file or directory, by descriptor: plain system calls, no decisions.
+
+Names under `user.vdfs.` are ours and virtual; a real one (left by a copy made elsewhere) is neither shown nor taken in.
+"""
+
+import contextlib
+import os
+from typing import NamedTuple
+
+import xattr
+
+from vdfs.space import syscalls
+from vdfs.space.dirs import DirRef, DirTable
+
+_PREFIX = b"user."
+_OURS = b"user.vdfs."
+
+
+class Real(NamedTuple):
+    """What a replica carries, or what it was like after a write."""
+
+    st_ino: int
+    ctime_ns: int
+    values: dict[bytes, bytes]
+    written: bool = False
+
+
+def _open(dirs: DirTable, ref: DirRef, name: bytes) -> tuple[int, bool]:
+    """(descriptor to name by /proc, whether it is ours to close)."""
+    with dirs.opened(ref) as fd:
+        if name:
+            return syscalls.open_path(fd, name), True
+        return os.dup(fd), True
+
+
+def read_if_changed(
+    dirs: DirTable, ref: DirRef, name: bytes, known: tuple[int, int] | None
+) -> Real | None:
+    """The attributes unless inode and ctime are those of the last comparison."""
+    fd, _ = _open(dirs, ref, name)
+    try:
+        st = os.fstat(fd)
+        if known == (st.st_ino, st.st_ctime_ns):
+            return None
+        return Real(st.st_ino, st.st_ctime_ns, _read(fd))
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int) -> dict[bytes, bytes]:
+    path = syscalls.proc_path(fd)
+    values: dict[bytes, bytes] = {}
+    try:
+        names = xattr.listxattr(path)
+    except OSError:
+        return values
+    for text in names:
+        name = os.fsencode(text)
+        if name.startswith(_PREFIX) and not name.startswith(_OURS):
+            with contextlib.suppress(OSError):
+                values[name] = xattr.getxattr(path, text)
+    return values
+
+
+def write(dirs: DirTable, ref: DirRef, name: bytes, attribute: bytes, value: bytes | None) -> Real:
+    """Set or remove one attribute, best effort; says what the replica is like now."""
+    fd, _ = _open(dirs, ref, name)
+    try:
+        path, text = syscalls.proc_path(fd), os.fsdecode(attribute)
+        done = True
+        try:
+            if value is None:
+                xattr.removexattr(path, text)
+            else:
+                xattr.setxattr(path, text, value)
+        except OSError:
+            done = False
+            if value is not None:  # a copy that could not be renewed must not look like an edit
+                with contextlib.suppress(OSError):
+                    xattr.removexattr(path, text)
+        st = os.fstat(fd)
+        return Real(st.st_ino, st.st_ctime_ns, {}, done)
+    finally:
+        os.close(fd)

@@ -1,0 +1,305 @@
+"""Scanner: the tasks that bring the whole library up to date behind the mount.
+
+A queue of subtrees to walk (a branch at start or when it is added, a directory that the watcher found), one walk at a
+time, then the files that wait for their identity: all sampled ids first, then the full hashes. Walking and hashing run
+in worker processes; here are only small units, with a turn of the loop between them. Interrupted, it goes on from the
+rows at the next start: a directory that was listed costs one comparison, a file that was hashed nothing.
+"""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from index.model.change import ORIGIN_SCAN
+from index.model.entry import HASH_NONE, HASH_SAMPLED
+from index.model.errors import NotFound, VdfsError
+from index.scan import hasher, pipeline
+from index.scan.workers import WorkerPool
+from index.store import entries, limbo, places
+from vdfs.space.branches import LIVE, MISSING, Branch
+from vdfs.space.dirs import DirRef
+from vdfs.space.tree import Tree
+from vdfs.space.watch import Watch
+
+log = logging.getLogger("sdmount.scan")
+
+_IDENTIFY_PAGE = 256
+_QUIET_S = 1.0
+_UNIT_REPORTS = 64
+
+
+class Progress:
+    """What the scanner is doing, for status."""
+
+    def __init__(self) -> None:
+        self.current: str | None = None
+        self.dirs = 0
+        self.entries = 0
+        self.files_identified = 0
+        self.bytes_identified = 0
+        self.errors = 0
+
+
+class Scanner:
+    """Used on the loop only; `run()` is its life."""
+
+    def __init__(self, tree: Tree, pool: WorkerPool, imports: Callable[[list[int]], None]) -> None:
+        self.tree = tree
+        self.store = tree.store
+        self.pool = pool
+        self.watch: Watch | None = None
+        self.progress = Progress()
+        self._imports = imports  # reads the real attributes of files that were just identified
+        self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
+        self._again: dict[int, float] = {}  # the same, for directories that must first be quiet
+        self._wake = trio.Event()
+        self._busy = False
+        self._identifying = False
+        self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
+
+    # asking -----------------------------------------------------------------------------------------------------------
+
+    def request(self, entry_id: int, delay_s: float = 0.0) -> None:
+        """Walk a directory and all below it, soon."""
+        due = time.monotonic() + delay_s
+        self._todo[entry_id] = min(due, self._todo.get(entry_id, due))
+        self._wake.set()
+
+    def request_branch(self, branch: Branch) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            places.set_scan_state(unit.db, branch.id, "pending")
+        self.request(branch.root_entry_id)
+
+    def found_dir(self, ref: DirRef) -> None:
+        """A directory appeared behind the mount: walk it now, and again when it has been quiet for a second."""
+        self.request(ref.entry_id)
+        self.request_again(ref.entry_id)
+
+    def request_again(self, entry_id: int) -> None:
+        self._again[entry_id] = time.monotonic() + _QUIET_S
+
+    def stir(self) -> None:
+        """Something changed that may need identification."""
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to walk or to identify."""
+        return not self._todo and not self._again and not self._busy and not self._identifying and not self.pending_files()
+
+    def pending_files(self) -> int:
+        row = self.store.db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 LIMIT 1000000)"
+        ).fetchone()
+        return int(row[0])
+
+    def pending_dirs(self) -> int:
+        return len(self._todo) + len(self._again) + (1 if self._busy else 0)
+
+    # working ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            limbo.purge(unit.db, time.time_ns())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._walk_forever)
+            nursery.start_soon(self._identify_forever)
+
+    async def _walk_forever(self) -> None:
+        while True:
+            now_s = time.monotonic()
+            for entry_id, due in list(self._again.items()):
+                if due <= now_s:
+                    del self._again[entry_id]
+                    self._todo.setdefault(entry_id, now_s)
+            due_ids = [i for i, due in self._todo.items() if due <= now_s]
+            if not due_ids:
+                self._wake = trio.Event()
+                waits = [*self._todo.values(), *self._again.values()]
+                with trio.move_on_after(max(0.01, min(waits) - now_s) if waits else 3600):
+                    await self._wake.wait()
+                continue
+            entry_id = due_ids[0]
+            del self._todo[entry_id]
+            self._busy = True
+            try:
+                await self.walk(entry_id)
+            except VdfsError as error:
+                log.warning("a scan could not be finished: %s", error)
+                self.progress.errors += 1
+                self._todo.setdefault(entry_id, time.monotonic() + 5)
+            finally:
+                self._busy = False
+                self.progress.current = None
+
+    async def walk(self, entry_id: int) -> None:
+        """Walk one directory of a branch and all below it; returns when its differences are in the index."""
+        row = entries.get(self.store.db, entry_id)
+        branch = None if row is None else self.tree.branches.get(row.branch_id)
+        if row is None or branch is None:
+            return
+        whole = row.parent_id is None
+        if branch.state == MISSING and not branch.check():
+            self._end(branch, "failed", "its directory is not there") if whole else None
+            return
+        first = whole and next(iter(entries.children(self.store.db, entry_id)), None) is None
+        state = pipeline.WalkState(branch.id, branch.uuid, self.tree.still_there, first=first)
+        if whole:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                places.set_scan_state(unit.db, branch.id, "scanning")
+        path = entries.path_of(self.store.db, entry_id)
+        self.progress.current = os.fsdecode(b"/".join([branch.root_path, *path]))
+        args: dict[str, Any] = {
+            "database": str(self.store.path),
+            "root": branch.root_path,
+            "root_ino": branch.root_ino,
+            "start": entry_id,
+            "path": path,
+            "excluded": branch.excluded,
+        }
+        try:
+            async with self.pool.stream("scan", args) as stream:
+                async for dirs, seen, reports in stream:
+                    self.progress.dirs, self.progress.entries = dirs, seen
+                    await self._take(state, reports)
+        except VdfsError as error:
+            if whole:
+                self._end(branch, "failed", str(error))
+            raise
+        for directory in state.again:
+            self.request(directory, 0.2)
+        if state.failed:
+            self.progress.errors += len(state.failed)
+            for directory, code in state.failed[:20]:
+                names = entries.path_of(self.store.db, directory)
+                log.warning("%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code))
+        if whole:
+            self._end(branch, "done", None)
+
+    def _end(self, branch: Branch, state: str, error: str | None) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            places.set_scan_state(unit.db, branch.id, state, error, time.time_ns() if state == "done" else None)
+
+    async def _take(self, state: pipeline.WalkState, reports: list[Any]) -> None:
+        for start in range(0, len(reports), _UNIT_REPORTS):
+            with self.store.write(ORIGIN_SCAN) as unit:
+                for report in reports[start : start + _UNIT_REPORTS]:
+                    pipeline.take_report(unit, state, report)
+            listed, state.listed = state.listed, []
+            await trio.lowlevel.checkpoint()
+            if self.watch is not None:
+                for directory, mtime_ns in listed:
+                    self._cover(directory, mtime_ns)
+        self._wake.set()
+
+    def _cover(self, directory: int, mtime_ns: int) -> None:
+        """Watch a directory that was listed; if it changed before the watch stood, look again."""
+        assert self.watch is not None
+        ref = self.tree.ref_of(directory)
+        if ref is None or ref.branch.slow or ref.branch.state != LIVE:
+            return
+        fresh = self.watch.look(ref)
+        if not fresh:
+            return
+        try:
+            if os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns != mtime_ns:
+                self.request(directory, 0.2)
+        except (OSError, VdfsError):
+            self.request(directory, 0.2)
+
+    # identity ---------------------------------------------------------------------------------------------------------
+
+    async def _identify_forever(self) -> None:
+        while True:
+            self._identifying = True
+            try:
+                did = await self.identify_page(HASH_NONE) or await self.identify_page(HASH_SAMPLED)
+            except VdfsError as error:
+                log.warning("files could not be identified: %s", error)
+                self.progress.errors += 1
+                await trio.sleep(2)
+                continue
+            finally:
+                self._identifying = False
+            if not did:
+                with trio.move_on_after(0.5 if self._retry or self.pending_files() else 30):
+                    await self._wake.wait() if not self._wake.is_set() else await trio.sleep(0.2)
+
+    async def identify_page(self, state: int) -> bool:
+        """Identify the next files that wait in a state; returns whether there were any."""
+        now_s = time.monotonic()
+        page = []
+        after = 0
+        while len(page) < _IDENTIFY_PAGE:
+            rows = entries.unidentified(self.store.db, state, after, _IDENTIFY_PAGE)
+            if not rows:
+                break
+            after = rows[-1].id
+            for row in rows:
+                branch = self.tree.branches.get(row.branch_id)
+                held = self._retry.get(row.id)
+                if branch is not None and branch.state == LIVE and (held is None or held[1] <= now_s):
+                    page.append(row)
+        if not page:
+            return False
+        by_branch: dict[int, list[dict[str, Any]]] = {}
+        for row in page[:_IDENTIFY_PAGE]:
+            item = {"id": row.id, "path": entries.path_of(self.store.db, row.id)}
+            by_branch.setdefault(row.branch_id, []).append(item)
+        mode = hasher.Mode.FULL
+        for branch_id, items in by_branch.items():
+            branch = self.tree.branches.get(branch_id)
+            if branch is None:
+                continue
+            args = {"root": branch.root_path, "items": items, "mode": str(mode.value)}
+            async with self.pool.stream("identify", args) as stream:
+                async for batch in stream:
+                    results = list(hasher.unpack_results(batch))
+                    self._take_identities(results)
+                    await trio.lowlevel.checkpoint()
+        return True
+
+    def _take_identities(self, results: list[tuple[int, hasher.Identity | hasher.Unidentified]]) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            again = pipeline.take_identities(unit, results)
+        now_s = time.monotonic()
+        done = []
+        for entry_id, result in results:
+            if isinstance(result, hasher.Identity):
+                self.progress.files_identified += 1
+                self.progress.bytes_identified += result.size_bytes
+            if entry_id in again:
+                tries = self._retry.get(entry_id, (0, 0.0))[0] + 1
+                self._retry[entry_id] = (tries, now_s + min(30.0, 0.5 * 2**tries))
+                self._look_again(entry_id)
+            else:
+                self._retry.pop(entry_id, None)
+                done.append(entry_id)
+        self._imports(done)
+
+    def _look_again(self, entry_id: int) -> None:
+        """A file was not as the row said: mend the row now."""
+        row = entries.get(self.store.db, entry_id)
+        if row is None or row.parent_id is None:
+            self._retry.pop(entry_id, None)
+            return
+        ref = self.tree.ref_of(row.parent_id)
+        if ref is None or ref.branch.slow or ref.branch.state != LIVE:
+            return
+        try:
+            with self.tree.dirs.opened(ref) as fd:
+                st = os.stat(row.name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self.tree.mend(ref, row.name, row, None)
+            self._retry.pop(entry_id, None)
+        except (OSError, VdfsError, NotFound):
+            return
+        else:
+            node = self.tree.nodes.get(row.node)
+            if node is None or not node.st_is_ours(st):
+                self.tree.mend(ref, row.name, row, st)

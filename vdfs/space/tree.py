@@ -1,0 +1,540 @@
+"""Tree: names to nodes. The disk is asked, the index remembers, and what differs is mended on the way.
+
+A lookup costs one fstatat and one indexed query for each branch that holds the directory; a listing one scandir and one
+query. Local attributes are always those of the disk just now. A name that the index lacks is added, one that the disk
+lacks is removed, in the same step and through the same functions as a scan; so whoever looks into a directory that was
+never scanned gets the whole truth, and the index with him. Branches that are away answer from their rows.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from index.model import change
+from index.model.change import ORIGIN_SCAN
+from index.model.entry import KIND_DIR, Entry, Stat
+from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable
+from index.model.ids import ROOT_INODE
+from index.scan import apply, differ
+from index.store import entries, places
+from index.store.store import Store
+from vdfs.space import union
+from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
+from vdfs.space.dirs import DirRef, DirTable
+from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot
+
+_UNIT_ROWS = 500
+#: A directory whose mtime is younger than this at its listing may change again without its mtime moving.
+SETTLE_NS = 2_000_000_000
+_RECHECK_S = 1.0
+
+
+class Found(NamedTuple):
+    """One replica of a name: the directory it is in, its row, what the disk says (None: branch away)."""
+
+    dir: DirRef
+    row: Entry
+    st: os.stat_result | None
+
+
+class Tree:
+    """The union of this device's branches. Used on the loop only."""
+
+    def __init__(self, store: Store, slug: str) -> None:
+        self.store = store
+        self.slug = slug
+        self.dirs = DirTable()
+        self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
+        self.branches: dict[int, Branch] = {}
+        self.locations: dict[bytes, list[Branch]] = {}
+        self.root = Node(ROOT_INODE, KIND_DIR)
+        self.nodes[ROOT_INODE] = self.root
+        self.home: Branch | None = None
+        self.branch_events = 0
+        #: Asked before a directory is looked into, so that no change behind the mount falls between look and watch.
+        self.before_look: Callable[[DirRef], object] = lambda _: None
+
+    # branches ---------------------------------------------------------------------------------------------------------
+
+    def add_branch(self, branch: Branch) -> None:
+        self.branches[branch.id] = branch
+        if branch.location is None:
+            self.home = branch
+            self.root.parts = [self.dirs.root(branch)]
+        else:
+            self.locations.setdefault(branch.location, []).append(branch)
+
+    def drop_branch(self, branch: Branch) -> None:
+        self.dirs.close_branch(branch)
+        self.branches.pop(branch.id, None)
+        if branch.location is not None:
+            left = [b for b in self.locations.get(branch.location, []) if b is not branch]
+            if left:
+                self.locations[branch.location] = left
+            else:
+                self.locations.pop(branch.location, None)
+
+    def rename_location(self, old: bytes, new: bytes) -> None:
+        held = self.locations.pop(old, [])
+        for branch in held:
+            branch.location = new
+        self.locations[new] = held
+
+    def branch_changed(self, branch: Branch) -> None:
+        """A branch went away or came back: whoever shows its entries must look again."""
+        self.branch_events += 1
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for ref in self.dirs.of_branch(branch):
+                for row in entries.children(self.store.db, ref.entry_id):
+                    unit.changed(change.ATTRS, branch.id, row.id, ref.entry_id, row.name, row.node)
+                    unit.changed(change.REMOVED, branch.id, row.id, ref.entry_id, row.name, row.node)
+
+    # one name ---------------------------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: Node, name: bytes) -> tuple[Node, AnyStat]:
+        """The node of a name in a directory and its attributes, or NotFound."""
+        if not parent.is_dir:
+            raise NotADirectory(f"{os.fsdecode(parent.name)} is no directory")
+        if parent is self.root and name in self.locations:
+            return await self._location(name)
+        found = await self._found(parent, name)
+        if len(found) == 1:
+            return self._single(parent, name, found[0])
+        if found:
+            return self._merged(parent, name, found)[0]
+        if b" (from " in name:
+            for line in await self.listing(parent):
+                if line.name == name:
+                    return line.node, line.st
+        raise NotFound(f"{os.fsdecode(name)} is not there")
+
+    async def resolve(self, path: list[bytes]) -> tuple[Node, AnyStat]:
+        """The node of a path from the root of the union."""
+        node, st = self.root, await self.stat(self.root)
+        for name in path:
+            node, st = await self.lookup(node, name)
+        return node, st
+
+    async def _found(self, parent: Node, name: bytes) -> list[Found]:
+        found = []
+        for ref in parent.parts:
+            if not ref.hides(name):
+                one = await self._probe(ref, name)
+                if one is not None:
+                    found.append(one)
+        return found
+
+    async def _probe(self, ref: DirRef, name: bytes) -> Found | None:
+        """What one branch says of a name; mends the index."""
+        branch = ref.branch
+        if branch.state == MISSING and time.monotonic() - branch.checked_s > _RECHECK_S:
+            branch.check()
+        row = entries.child(self.store.db, ref.entry_id, name)
+        if branch.state == MISSING:
+            return Found(ref, row, None) if row else None
+        self.before_look(ref)
+        try:
+            st = await branch.call(NAME_DEADLINE_S, self._lstat, ref, name)
+        except (FileNotFoundError, NotADirectoryError):
+            st = None
+        except (Unreachable, Deadline):
+            return Found(ref, row, None) if row else None
+        except Stale:
+            return None
+        if branch.slow:  # time has passed
+            row = entries.child(self.store.db, ref.entry_id, name)
+        return self.mend(ref, name, row, st)
+
+    def mend(self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None) -> Found | None:
+        """Make the row say what the disk says; returns both."""
+        if st is None:
+            if row is not None:
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    apply.remove(unit, row, ref.branch.uuid)
+            return None
+        stat = Stat.of(st)
+        if row is not None:
+            verdict = differ.compare(row, stat)
+            if verdict == differ.SAME:
+                return Found(ref, row, st)
+        with self.store.write(ORIGIN_SCAN) as unit:
+            if row is not None and verdict == differ.OTHER_KIND:
+                apply.remove(unit, row, ref.branch.uuid)
+                row = None
+            if row is None:
+                row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.still_there)
+            else:
+                row = apply.change_row(unit, row, stat, ref.branch.uuid)
+        return Found(ref, row, st)
+
+    def still_there(self, row: Entry) -> bool:
+        """Whether a row's name still stands on disk with the row's inode (fast branches; a slow one is believed)."""
+        branch = self.branches.get(row.branch_id)
+        if branch is None or branch.state != LIVE or branch.slow or row.parent_id is None:
+            return True
+        ref = self.ref_of(row.parent_id)
+        if ref is None:
+            return False
+        try:
+            return self._lstat(ref, row.name).st_ino == row.st_ino
+        except (OSError, Stale, Unreachable):
+            return False
+
+    def ref_of(self, entry_id: int) -> DirRef | None:
+        """The DirRef of a directory's row, made from the rows above it when nobody holds it."""
+        known = self.dirs.known(entry_id)
+        if known is not None:
+            return known
+        row = entries.get(self.store.db, entry_id)
+        if row is None or row.branch_id not in self.branches:
+            return None
+        if row.parent_id is None:
+            return self.dirs.root(self.branches[row.branch_id])
+        parent = self.ref_of(row.parent_id)
+        return None if parent is None else self.dirs.child(parent, row.id, row.name, row.st_ino)
+
+    def _lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
+        with self.dirs.opened(ref) as fd:
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+    # nodes ------------------------------------------------------------------------------------------------------------
+
+    def _single(self, parent: Node, name: bytes, found: Found) -> tuple[Node, AnyStat]:
+        row = found.row
+        node = self.nodes.get(row.node)
+        if node is None or node.kind != row.kind:
+            node = Node(row.node, row.kind)
+            self.nodes[row.node] = node
+        node.parent, node.name = parent, name
+        if row.kind == KIND_DIR:
+            ref = self.dirs.child(found.dir, row.id, row.name, row.st_ino)
+            if len(node.parts) != 1 or node.parts[0] is not ref:
+                node.parts = [ref]
+                node.generation += 1
+        else:
+            self._set_spots(node, [Spot(found.dir, row.name, row.id)], row.nlink)
+            node.stale_spots = []
+        return node, found.st if found.st is not None else RowStat(row)
+
+    def node_of(self, parent: Node, name: bytes, ref: DirRef, row: Entry, st: os.stat_result) -> tuple[Node, AnyStat]:
+        """The node of a row that was just written."""
+        return self._single(parent, name, Found(ref, row, st))
+
+    def _set_spots(self, node: Node, spots: list[Spot], nlink: int) -> None:
+        if nlink > 1:
+            if node.links is None:
+                node.links = set(node.spots)
+            node.links.update(spots)
+        node.spots = spots
+
+    def _candidates(self, found: list[Found]) -> list[union.Candidate]:
+        out = []
+        for index, one in enumerate(found):
+            branch = one.dir.branch
+            vector = apply.vector_of(one.row, branch.uuid)
+            out.append(
+                union.Candidate(
+                    one.row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, index
+                )
+            )
+        return out
+
+    def _merged(self, parent: Node, name: bytes, found: list[Found]) -> list[tuple[Node, AnyStat]]:
+        """The nodes of one name on several branches: the plain one first, then the conflicts by their names."""
+        arranged = union.arrange(name, self._candidates(found))
+        shown = [found[c.index] for c in arranged.shown]
+        shown = self._unify(shown)
+        node, st = self._single(parent, name, shown[0])
+        if node.is_dir:
+            parts = [self.dirs.child(f.dir, f.row.id, f.row.name, f.row.st_ino) for f in shown]
+            if node.parts != parts:
+                node.parts = parts
+                node.generation += 1
+            st = _newest(st, [f.st for f in shown if f.st is not None])
+        else:
+            self._set_spots(node, [Spot(f.dir, f.row.name, f.row.id) for f in shown], shown[0].row.nlink)
+            node.stale_spots = [
+                Spot(found[c.index].dir, c.row.name, c.row.id) for c in arranged.stale
+            ]
+        out: list[tuple[Node, AnyStat]] = [(node, st)]
+        for conflict, candidate in arranged.conflicts:
+            out.append(self._single(parent, conflict, found[candidate.index]))
+        return out
+
+    def _unify(self, shown: list[Found]) -> list[Found]:
+        """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector."""
+        first = shown[0].row
+        out = [shown[0]]
+        for one in shown[1:]:
+            row = one.row
+            same = row.kind == KIND_DIR or union.known_same(first, row)
+            if same and (row.node != first.node or row.uuid != first.uuid):
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    uuid = first.uuid or row.uuid
+                    entries.set_node(unit.db, row.id, first.node, unit.seq)
+                    if uuid is not None:
+                        entries.set_uuid(unit.db, row.id, uuid, unit.seq)
+                        if first.uuid is None:
+                            entries.set_uuid(unit.db, first.id, uuid, unit.seq)
+                        elif row.uuid is not None and row.uuid != uuid:
+                            apply.alias(unit, row.uuid, uuid)
+                    if row.kind != KIND_DIR:
+                        apply.join_versions(unit, first, row, shown[0].dir.branch.uuid, one.dir.branch.uuid)
+                fresh = entries.get(self.store.db, row.id)
+                assert fresh is not None
+                row = fresh
+            out.append(Found(one.dir, row, one.st))
+        return out
+
+    async def _location(self, name: bytes) -> tuple[Node, AnyStat]:
+        """The top directory of a location: the roots of its branches and the store's directory of that name."""
+        found: list[Found] = []
+        for branch in self.locations[name]:
+            row = entries.get(self.store.db, branch.root_entry_id)
+            if row is None:
+                continue
+            ref = self.dirs.root(branch)
+            found.append(Found(ref, row, await self._root_stat(branch, ref)))
+        for ref in self.root.parts:
+            one = await self._probe(ref, name)
+            if one is not None and one.row.kind == KIND_DIR:
+                found.append(one)
+        if not found:
+            raise NotFound(f"{os.fsdecode(name)} is not there")
+        node = self.nodes.get(found[0].row.node) or Node(found[0].row.node, KIND_DIR)
+        self.nodes[node.ino] = node
+        node.parent, node.name = self.root, name
+        parts = [
+            f.dir if f.row.parent_id is None else self.dirs.child(f.dir, f.row.id, f.row.name, f.row.st_ino)
+            for f in found
+        ]
+        if node.parts != parts:
+            node.parts = parts
+            node.generation += 1
+        first: AnyStat = found[0].st if found[0].st is not None else RowStat(found[0].row)
+        return node, _newest(first, [f.st for f in found if f.st is not None])
+
+    async def _root_stat(self, branch: Branch, ref: DirRef) -> os.stat_result | None:
+        if branch.state == MISSING and time.monotonic() - branch.checked_s > _RECHECK_S:
+            branch.check()
+        if branch.state == MISSING:
+            return None
+        self.before_look(ref)
+        try:
+            return await branch.call(NAME_DEADLINE_S, self._fstat_dir, ref)
+        except (OSError, Unreachable, Deadline, Stale):
+            return None
+
+    def _fstat_dir(self, ref: DirRef) -> os.stat_result:
+        with self.dirs.opened(ref) as fd:
+            return os.fstat(fd)
+
+    # attributes -------------------------------------------------------------------------------------------------------
+
+    async def stat(self, node: Node) -> AnyStat:
+        """The attributes of a node just now; what is open is asked by its descriptor."""
+        if node.is_dir:
+            return await self._stat_dir(node)
+        for handle in reversed(node.handles):
+            st = await handle.fstat()
+            if st is not None:
+                return st  # type: ignore[no-any-return]
+        for spot in self.spots_of(node):
+            branch = spot.dir.branch
+            if branch.state == MISSING:
+                continue
+            try:
+                return await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
+            except (FileNotFoundError, NotADirectoryError, Stale):
+                continue
+            except (Unreachable, Deadline):
+                break
+        for spot in node.spots:
+            row = entries.get(self.store.db, spot.entry_id)
+            if row is not None and spot.dir.branch.state != LIVE:
+                return RowStat(row)
+        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+
+    def spots_of(self, node: Node) -> list[Spot]:
+        """Every place a file can be reached at: the shown replicas first, then its other hard-linked names."""
+        if not node.links:
+            return node.spots
+        return node.spots + [s for s in node.links if s not in node.spots]
+
+    async def _stat_dir(self, node: Node) -> AnyStat:
+        stats: list[os.stat_result] = []
+        for ref in node.parts:
+            if ref.branch.state == MISSING:
+                continue
+            try:
+                stats.append(await ref.branch.call(NAME_DEADLINE_S, self._fstat_dir, ref))
+            except (FileNotFoundError, NotADirectoryError, Stale, Unreachable, Deadline):
+                continue
+        if stats:
+            return _newest(stats[0], stats)
+        for ref in node.parts:
+            row = entries.get(self.store.db, ref.entry_id)
+            if row is not None and ref.branch.state != LIVE:
+                return RowStat(row)
+        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+
+    # listings ---------------------------------------------------------------------------------------------------------
+
+    async def listing(self, node: Node) -> list[Listed]:
+        """Every name of a directory with its node and attributes, whole and true."""
+        per_part: list[tuple[DirRef, list[tuple[bytes, Entry, os.stat_result | None]]]] = []
+        refused: OSError | None = None
+        for ref in node.parts:
+            try:
+                per_part.append((ref, await self.list_part(ref)))
+            except PermissionError as error:
+                refused = error
+            except (FileNotFoundError, NotADirectoryError, Stale):
+                continue
+        if refused is not None and not per_part:
+            raise refused
+        out: list[Listed] = []
+        if len(per_part) == 1 and node is not self.root:
+            ref, lines = per_part[0]
+            single = self._single
+            for name, row, st in lines:
+                child, attrs = single(node, name, Found(ref, row, st))
+                out.append(Listed(name, child, attrs))
+            return out
+        groups: dict[bytes, list[Found]] = {}
+        for ref, lines in per_part:
+            for name, row, st in lines:
+                groups.setdefault(name, []).append(Found(ref, row, st))
+        if node is self.root:
+            for name in self.locations:
+                groups.pop(name, None)
+                try:
+                    child, attrs = await self._location(name)
+                except NotFound:
+                    continue
+                out.append(Listed(name, child, attrs))
+        taken = set(groups)
+        for name, found in groups.items():
+            if len(found) == 1:
+                child, attrs = self._single(node, name, found[0])
+                out.append(Listed(name, child, attrs))
+                continue
+            for child, attrs in self._merged(node, name, found):
+                shown = child.name
+                number = 1
+                while shown in taken and shown != name:
+                    number += 1
+                    shown = _numbered(child.name, number)
+                taken.add(shown)
+                child.name = shown
+                out.append(Listed(shown, child, attrs))
+        return out
+
+    async def list_part(self, ref: DirRef) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        """One branch's directory from disk, the index mended; from its rows when the branch is away."""
+        branch = ref.branch
+        if branch.state == MISSING and time.monotonic() - branch.checked_s > _RECHECK_S:
+            branch.check()
+        if branch.state != MISSING:
+            self.before_look(ref)
+            try:
+                dir_st, listed = await branch.call(NAME_DEADLINE_S, self._scandir, ref)
+            except (Unreachable, Deadline):
+                pass
+            else:
+                return self._reconcile(ref, dir_st, listed)
+        return [(row.name, row, None) for row in entries.children(self.store.db, ref.entry_id)]
+
+    def _scandir(self, ref: DirRef) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
+        out = []
+        hides = ref.excluded
+        with self.dirs.opened(ref) as fd:
+            dir_st = os.fstat(fd)
+            try:
+                scan = os.scandir(fd)
+            except OSError as error:
+                if error.errno == errno.EBADF:  # opened with O_PATH: no permission to list it
+                    raise PermissionError(errno.EACCES, "no permission to list the directory") from error
+                raise
+            with scan:
+                for item in scan:
+                    name = item.name.encode("utf-8", "surrogateescape")
+                    if hides and hides.get(name) is True:
+                        continue
+                    try:
+                        out.append((name, item.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue
+        return dir_st, out
+
+    def _reconcile(
+        self, ref: DirRef, dir_st: os.stat_result, listed: list[tuple[bytes, os.stat_result]]
+    ) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        rows = {row.name: row for row in entries.children(self.store.db, ref.entry_id)}
+        out: list[tuple[bytes, Entry, os.stat_result | None]] = []
+        todo: list[tuple[int, bytes, Entry | None, os.stat_result]] = []
+        for name, st in listed:
+            row = rows.pop(name, None)
+            if row is not None and row.matches(st):
+                out.append((name, row, st))
+                continue
+            if row is not None and differ.compare(row, Stat.of(st)) == differ.SAME:
+                out.append((name, row, st))
+                continue
+            todo.append((len(out), name, row, st))
+            out.append((name, row, st))  # type: ignore[arg-type]
+        if todo:
+            todo.sort(key=lambda t: t[1])
+            for start in range(0, len(todo), _UNIT_ROWS):
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    for index, name, row, st in todo[start : start + _UNIT_ROWS]:
+                        stat = Stat.of(st)
+                        if row is not None and row.kind != stat.kind:
+                            apply.remove(unit, row, ref.branch.uuid)
+                            row = None
+                        if row is None:
+                            row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.still_there)
+                        else:
+                            row = apply.change_row(unit, row, stat, ref.branch.uuid)
+                        out[index] = (name, row, st)
+        if rows:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                for row in rows.values():
+                    # a row may have been moved away by an addition above
+                    fresh = entries.get(unit.db, row.id)
+                    if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
+                        apply.remove(unit, fresh, ref.branch.uuid)
+        me = entries.get(self.store.db, ref.entry_id)
+        if me is not None and me.scanned_mtime_ns != dir_st.st_mtime_ns:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)
+        return out
+
+    def branch_rows(self) -> list[places.BranchRow]:
+        return places.branches(self.store.db)
+
+
+def _newest(first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
+    """Mode and owner of the first, times of the newest: what a merged directory shows."""
+    if len(stats) < 2:
+        return first
+    newest = max(stats, key=lambda s: s.st_mtime_ns)
+    if newest is first:
+        return first
+    merged = RowStat.__new__(RowStat)
+    for field in RowStat.__slots__:
+        setattr(merged, field, getattr(first, field))
+    merged.st_mtime_ns = newest.st_mtime_ns
+    merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)
+    return merged
+
+
+def _numbered(name: bytes, number: int) -> bytes:
+    stem, dot, extension = name.rpartition(b".")
+    if not stem:
+        stem, dot, extension = name, b"", b""
+    tail = f" {number}".encode() + dot + extension
+    return union.cut(stem, 255 - len(tail)) + tail

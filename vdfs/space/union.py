@@ -1,0 +1,106 @@
+"""The rules by which several replicas of one name become what a person sees. Pure.
+
+Directories merge. A directory beats a file. Of files, those whose vector is dominated are stale and not listed; of the
+rest the greatest (mtime_ns, device, branch) has the plain name, together with every replica of the same bytes (or
+whose bytes are not known to differ: same size, a full hash still missing). The others are conflicts and get names of
+their own, made from columns that every device knows, so that they are the same everywhere.
+"""
+
+from typing import NamedTuple
+
+from index.model import versions
+from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, Entry
+
+_NAME_MAX_BYTES = 255
+
+
+class Candidate(NamedTuple):
+    """One replica of a name: its row, and what the names of conflicts need of its branch."""
+
+    row: Entry
+    vector: versions.Vector
+    device: bytes
+    branch_uuid: bytes
+    slug: str
+    label: str
+    index: int  # the caller's own number for it
+
+
+class Arranged(NamedTuple):
+    """What is shown under the plain name (best first), what under names of conflict, what not at all."""
+
+    shown: list[Candidate]
+    conflicts: list[tuple[bytes, Candidate]]
+    stale: list[Candidate]
+
+
+def known_same(a: Entry, b: Entry) -> bool:
+    """Whether two files are known to hold the same bytes."""
+    if a.size_bytes == 0 and b.size_bytes == 0:
+        return True
+    return a.hash_state == HASH_FULL and b.hash_state == HASH_FULL and a.content_id == b.content_id
+
+
+def known_different(a: Entry, b: Entry) -> bool:
+    """Whether two files are known to hold different bytes."""
+    if a.kind != b.kind:
+        return True
+    if a.kind != KIND_FILE:
+        return False
+    if a.size_bytes != b.size_bytes:
+        return True
+    return (
+        a.size_bytes > 0
+        and a.hash_state == HASH_FULL
+        and b.hash_state == HASH_FULL
+        and a.content_id != b.content_id
+    )
+
+
+def _rank(c: Candidate) -> tuple[int, bytes, bytes]:
+    return (c.row.mtime_ns, c.device, c.branch_uuid)
+
+
+def arrange(name: bytes, candidates: list[Candidate]) -> Arranged:
+    """Decide for one name; with one candidate that is what it is."""
+    if len(candidates) == 1:
+        return Arranged(candidates, [], [])
+    directories = [c for c in candidates if c.row.kind == KIND_DIR]
+    files = [c for c in candidates if c.row.kind != KIND_DIR]
+    stale = [
+        c for c in files if any(o is not c and versions.dominates(o.vector, c.vector) for o in files)
+    ]
+    fresh = sorted((c for c in files if c not in stale), key=_rank, reverse=True)
+    if directories:
+        return Arranged(directories, [(conflict_name(name, c), c) for c in fresh], stale)
+    winner = fresh[0]
+    shown = [winner]
+    conflicts = []
+    for other in fresh[1:]:
+        if known_different(winner.row, other.row):
+            conflicts.append((conflict_name(name, other), other))
+        else:
+            shown.append(other)
+    return Arranged(shown, conflicts, stale)
+
+
+def conflict_name(name: bytes, c: Candidate, number: int = 1) -> bytes:
+    """`stem (from slug, label)[ n].ext`, cut at a character of UTF-8 to 255 bytes."""
+    stem, dot, extension = name.rpartition(b".")
+    if not stem:
+        stem, dot, extension = name, b"", b""
+    count = f" {number}" if number > 1 else ""
+    mark = f" (from {c.slug}, {c.label}){count}".encode()
+    tail = mark + dot + extension
+    if len(tail) > _NAME_MAX_BYTES - 1:
+        tail = mark
+    return cut(stem, _NAME_MAX_BYTES - len(tail)) + tail
+
+
+def cut(text: bytes, limit: int) -> bytes:
+    """At most `limit` bytes, never in the middle of a character of UTF-8."""
+    if len(text) <= limit:
+        return text
+    while limit > 0 and text[limit] & 0xC0 == 0x80:
+        limit -= 1
+    return text[:limit]
