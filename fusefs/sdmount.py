@@ -11,6 +11,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ _IGNORED_OPTIONS = frozenset({"rw", "auto", "noauto", "user", "nofail", "_netdev
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `sdmount`."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     try:
         options = _options(args.o)
         config = load_config(args.data_dir)
@@ -251,6 +252,9 @@ def _serve(
     progress: bool,
 ) -> int:
     os.umask(0)
+    with contextlib.suppress(OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shown = frozenset(
         name for name in ROOT_LINKS if name.decode().lower() in options.get("show", "tags:search:devices").split(":")
     )

@@ -32,7 +32,8 @@ from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode_item, encode_name, encode_p
 
 CALL_TIMEOUT_S: Final = 60.0
 FIND_TIMEOUT_S: Final = 5.0  # for a process that is starting or ending: it holds the lock and does not answer
-POLL_S: Final = (0.05, 0.5)  # first and longest pause between two looks at the scan
+LOOK_S: Final = 2.0  # how long the process may wait for idle before it tells how far it is
+PAUSE_S: Final = 0.02  # between two looks, should it answer at once
 REQUEST_BYTES: Final = MAX_LINE_BYTES // 4  # of paths in one call; JSON escapes may make them longer
 LIMIT: Final = 100
 
@@ -178,29 +179,30 @@ def _status(door: Door, args: argparse.Namespace) -> int:
     if args.timeout is not None and not args.wait_idle:
         raise Invalid("--timeout goes with --wait-idle")
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
-    pause_s, longest_s = POLL_S
-    while True:
-        result = _status_now(door)
-        idle = bool(result["scan"]["idle"])
-        left_s = longest_s if deadline is None else deadline - time.monotonic()
-        if idle or not args.wait_idle or left_s <= 0:
+    result = _status_now(door)
+    while args.wait_idle and not result["scan"]["idle"]:
+        left_s = LOOK_S if deadline is None else deadline - time.monotonic()
+        if left_s <= 0:
             break
         if not door.running:
             raise NotRunning("nothing runs, so nothing will be indexed; `sdmount MOUNTPOINT` goes on with it")
         _progress(args, clirender.scan_line(result["scan"]))
-        time.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, longest_s)
+        time.sleep(min(PAUSE_S, left_s))
+        result = _status_now(door, min(LOOK_S, left_s))
     _progress(args, "")
     _print(args, result, lambda r: clirender.status(r, door.running))
-    if args.wait_idle and not idle:
+    if args.wait_idle and not result["scan"]["idle"]:
         _complain(f"not idle after {args.timeout:g} s: {clirender.scan_line(result['scan'])}")
         return 1
     return 0
 
 
-def _status_now(door: Door) -> Json:
-    """The status. A pid is the running process; when `sd` opened the library itself there is none."""
-    result = door.call("query:core.status")
+def _status_now(door: Door, wait_idle_s: float = 0) -> Json:
+    """The status, at the latest after `wait_idle_s`, earlier when nothing is left to index.
+
+    Its pid is that of the running process; when `sd` opened the library itself there is none.
+    """
+    result = door.call("query:core.status", {"wait_idle_s": wait_idle_s} if wait_idle_s else {})
     return result if door.running else {**result, "pid": None}
 
 
@@ -248,7 +250,8 @@ def _tag_change(door: Door, args: argparse.Namespace, method: str) -> int:
 
 def _tag_list(door: Door, args: argparse.Namespace) -> int:
     params = {"path": None} if args.path is None else encode_path(_library_or_absolute(args.path))
-    return _print(args, door.call("query:tag.list", params), clirender.tag_list)
+    render = clirender.tag_counts if args.path is None else clirender.tag_names
+    return _print(args, door.call("query:tag.list", params), render)
 
 
 def _search(door: Door, args: argparse.Namespace) -> int:

@@ -154,13 +154,10 @@ def scan_line(scan: Json) -> str:
     errors = f"; {count(scan['errors'], 'error')}, see the log" if scan.get("errors") else ""
     if scan["idle"]:
         return f"idle, nothing left to index{errors}"
-    dirs, files = (
-        count(scan["pending_dirs"], "directory", "directories"),
-        count(scan["pending_files"], "file"),
-    )
+    dirs = count(scan["pending_dirs"], "directory", "directories")
+    files = count(scan["pending_files"], "file")
     current = shown(name_of(scan, "current"))
-    at = f", at {current}" if current else ""
-    return f"{dirs} and {files} left ({human_bytes(scan['pending_bytes'])}){at}{errors}"
+    return f"{dirs} and {files} left{f', at {current}' if current else ''}{errors}"
 
 
 def library(result: Json) -> list[str]:
@@ -185,10 +182,11 @@ def location_list(result: Json) -> list[str]:
     for location in result["locations"]:
         name = shown(name_of(location, "name"))
         for branch in location["branches"] or [{}]:
-            state = ", ".join(str(branch[key]) for key in ("state", "scan_state") if branch.get(key))
             error = f"  ({message(str(branch['error']))})" if branch.get("error") else ""
             entries = count(branch.get("entries") or 0, "entry", "entries")
-            rows.append([name, entries, state or "no branch", shown(name_of(branch, "path")) + error])
+            rows.append(
+                [name, entries, str(branch.get("state", "no branch")), shown(name_of(branch, "path")) + error]
+            )
             name = ""
     return table(rows, right=(1,)) if rows else ["no locations; `sd location add DIR` adds one"]
 
@@ -211,11 +209,12 @@ def tag_changed(result: Json) -> list[str]:
     return [*table(rows), f"{count(result['changed'], 'file')} changed"]
 
 
-def tag_list(result: Json) -> list[str]:
-    tags = result["tags"]
-    if all(tag.get("count") is None for tag in tags):
-        return [shown(tag["name"]) for tag in tags]
-    return table(([f"{tag['count']}", shown(tag["name"])] for tag in tags), right=(0,))
+def tag_counts(result: Json) -> list[str]:
+    return table(([f"{tag['count']}", shown(tag["name"])] for tag in result["tags"]), right=(0,))
+
+
+def tag_names(result: Json) -> list[str]:
+    return [shown(tag["name"]) for tag in result["tags"]]
 
 
 def search_hits(result: Json) -> list[str]:

@@ -460,7 +460,7 @@ class WorkerPool:
     async def _bury(self, worker: _Worker) -> None:
         """Ends the process, and answers for it."""
         process = worker.process
-        worker.raw.close()
+        worker.socket.socket.close()
         if process.poll() is None:
             process.kill()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_GRACE_S):

@@ -1,7 +1,7 @@
 """The POSIX suite itself: native directories keep every promise, and broken ones are found out.
 
-A check that fails on ext4 or tmpfs is a wrong check; a check that passes on a file system with a known fault is no
-check. The suite runs as the program users run, in a process of its own.
+A check that fails on ext4 or tmpfs is a wrong check; a check that passes on a file system with a known
+fault is no check. The suite runs as the program users run, in a process of its own.
 """
 
 import json

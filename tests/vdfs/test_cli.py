@@ -20,20 +20,24 @@ from hypothesis import strategies as st
 from index.model.errors import Busy, Invalid, NotFound, NotRunning, StoreCorrupt
 from vdfs import cli, clirender
 from vdfs.library.lock import running_holder
+from vdfs.ops import load
 from vdfs.wire import server
 from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode
 
 ROOT = Path(__file__).resolve().parents[2]
 
-IDLE = {"idle": True, "pending_dirs": 0, "pending_files": 0, "pending_bytes": 0, "current": None, "errors": 0}
-BUSY = {
-    "idle": False,
-    "pending_dirs": 2,
-    "pending_files": 1,
-    "pending_bytes": 3 << 20,
-    "current": "Ph",
+IDLE = {
+    "idle": True,
+    "pending_dirs": 0,
+    "pending_files": 0,
+    "current": None,
+    "dirs": 1,
+    "entries": 12,
+    "files_identified": 7,
+    "bytes_identified": 1 << 20,
     "errors": 0,
 }
+BUSY = {**IDLE, "idle": False, "pending_dirs": 2, "pending_files": 1, "current": "Ph"}
 STATUS = {
     "pid": 4242,
     "version": "0.1.0",
@@ -53,6 +57,7 @@ STATUS = {
     "bytes": 5 << 30,
     "contents": 3,
     "tags": 4,
+    "watches": 1,
     "database_bytes": 4096,
 }
 INFO = {
@@ -82,22 +87,8 @@ RESULTS: dict[str, Any] = {
                 "name": "Photos",
                 "uuid": "u",
                 "branches": [
-                    {
-                        "path": "/pics",
-                        "label": "",
-                        "state": "local",
-                        "entries": 7,
-                        "scan_state": "done",
-                        "error": None,
-                    },
-                    {
-                        "path": "/more",
-                        "label": "",
-                        "state": "missing",
-                        "entries": 1,
-                        "scan_state": None,
-                        "error": "away",
-                    },
+                    {"path": "/pics", "label": "", "state": "done", "entries": 7, "error": None},
+                    {"path": "/more", "label": "", "state": "missing", "entries": 1, "error": "away"},
                 ],
             },
             {"name": "Empty", "uuid": "v", "branches": []},
@@ -294,6 +285,17 @@ def test_a_command_works_through_a_socket_that_lies_deep(holder: Running, capsys
     holder.start()
     assert cli.main(["location", "list"]) == 0
     assert "Photos" in capsys.readouterr().out
+
+
+def test_the_fakes_have_the_shapes_of_the_operations() -> None:
+    """Params that `sd` sends are taken, and the results above are what the real operations would give."""
+    operations = {operation.method: operation for operation in load()}
+    for _, method, params in COMMANDS:
+        operations[method].input.decode(params)
+    operations["query:core.status"].input.decode({"wait_idle_s": 1.5})
+    for method, result in RESULTS.items():
+        output = operations[method].output
+        assert output.encode(output.decode(result)) == result
 
 
 # -- Options and usage
@@ -536,7 +538,8 @@ def test_waiting_ends_when_nothing_is_left(running: Running, capsys: Capture) ->
     assert cli.main(["status", "--wait-idle", "--timeout", "60", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["scan"]["idle"], result["pid"]) == (True, 4242)
-    assert len(running.library.calls) == 3
+    waits = [params for _, params in running.library.calls]
+    assert waits == [{}, {"wait_idle_s": cli.LOOK_S}, {"wait_idle_s": cli.LOOK_S}]
 
 
 def test_waiting_ends_by_its_time_limit(running: Running, capsys: Capture) -> None:
@@ -544,7 +547,7 @@ def test_waiting_ends_by_its_time_limit(running: Running, capsys: Capture) -> No
     scans(running.library, BUSY)
     assert cli.main(["status", "--wait-idle", "--timeout", "0.2"]) == 1
     out, err = capsys.readouterr()
-    assert "2 directories and 1 file left (3.0 MiB), at Ph" in out
+    assert "2 directories and 1 file left, at Ph" in out
     assert err.startswith("sd: not idle after 0.2 s: 2 directories")
     assert len(running.library.calls) > 1
 
@@ -730,8 +733,8 @@ def test_lists_are_aligned(running: Running, capsys: Capture) -> None:
     """Locations with all their branches, tags by number, hits with size and time."""
     cli.main(["location", "list"])
     assert capsys.readouterr().out.splitlines() == [
-        "Photos  7 entries  local, done  /pics",
-        "          1 entry  missing      /more  (away)",
+        "Photos  7 entries  done       /pics",
+        "          1 entry  missing    /more  (away)",
         "Empty   0 entries  no branch",
     ]
     cli.main(["tag", "list"])
@@ -745,7 +748,9 @@ def test_lists_are_aligned(running: Running, capsys: Capture) -> None:
 
 def test_the_tags_of_one_file_are_names(running: Running, capsys: Capture) -> None:
     """One a line, for scripts without --json."""
-    running.library.answers["query:tag.list"] = {"tags": [{"name": "holiday"}, {"name": "a\nb"}]}
+    running.library.answers["query:tag.list"] = {
+        "tags": [{"name": "holiday", "count": 1}, {"name": "a\nb", "count": 1}]
+    }
     cli.main(["tag", "list", "/a"])
     assert capsys.readouterr().out.splitlines() == ["holiday", "$'a\\nb'"]
 

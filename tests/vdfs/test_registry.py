@@ -63,6 +63,13 @@ class Options:
     path: bytes | None = None
 
 
+@attrs.frozen
+class Tags:
+    """Text."""
+
+    tags: list[str]
+
+
 @query("test.echo")
 async def echo(core: Any, asked: Everything) -> Everything:
     """Give back what came."""
@@ -286,6 +293,19 @@ def test_params_by_position_are_refused(params: Any) -> None:
 def test_absent_params_are_an_empty_object() -> None:
     """Every default applies."""
     assert ask("action:test.options") == ask("action:test.options", {}) == {"limit": 10, "path": None}
+
+
+def test_text_that_quotes_an_undecodable_name_is_escaped() -> None:
+    """A message of the operation's must not make its whole result unspeakable."""
+
+    @query("test.message")
+    def message(core: Any, asked: Nothing) -> Tags:
+        """Speak of a name."""
+        return Tags([os.fsdecode(b"a\xff"), "b"])
+
+    result = trio.run(Registry([message]).dispatch, None, "query:test.message", {})
+    assert result == {"tags": ["a\\udcff", "b"]}
+    assert encode(result)
 
 
 # -- Operations

@@ -307,7 +307,9 @@ def test_calls_at_work_are_bounded(path: Path) -> None:
     run(main)
 
 
-def test_who_does_not_read_costs_little_and_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_read_costs_little_and_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Replies of 1 MiB each, never read: no more than the slots are made, others are served, then it ends."""
     monkeypatch.setattr(server, "WRITE_STALL_S", 0.5)
 
@@ -328,6 +330,9 @@ def test_who_does_not_read_costs_little_and_is_closed(path: Path, monkeypatch: p
                     await deaf.line()
 
     run(main)
+    assert {record.getMessage().split(";")[0] for record in caplog.records} == {
+        "a client did not read its replies for 0 s"
+    }
 
 
 def test_a_slow_reader_that_does_read_gets_everything(path: Path) -> None:
@@ -728,6 +733,19 @@ def test_a_strange_answer_is_an_error_of_the_tree(
     scripted(answer)
     with RpcClient(path, PATIENCE_S) as rpc, pytest.raises(VdfsError):
         rpc.call("echo")
+
+
+def test_who_is_refused_before_he_asked_still_hears_why(path: Path) -> None:
+    """The server answers and closes at once: the request meets a broken pipe, the answer is there to read."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with RpcClient(path, PATIENCE_S) as rpc:
+            sock, _ = listener.accept()
+            with sock:
+                sock.sendall(jsonrpc.encode(jsonrpc.error_reply(None, Busy("too many"))) + b"\n")
+            with pytest.raises(RpcError, match="too many"):
+                rpc.call("echo")
 
 
 def test_a_request_over_the_limit_is_not_sent(path: Path) -> None:

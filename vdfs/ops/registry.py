@@ -347,13 +347,21 @@ def _is_number(value: Any) -> bool:
         return False
 
 
+def _encode_string(value: Any) -> str:
+    """Text that quotes an undecodable name (a message) is escaped: it must not spoil the whole reply."""
+    if not isinstance(value, str):
+        raise Mismatch(f"expected str, got {_shown(value)}")
+    return value.encode(errors="backslashreplace").decode()
+
+
+_STRING = Codec("string", _scalar("string", lambda v: isinstance(v, str)).decode, _encode_string)
 _INTEGER = Codec("integer", _decode_integer, _scalar("integer", lambda v: type(v) is int).encode)
 _FILE_NAME = Codec("name", _decode_file_name, _encode_file_name)
 _SCALARS: dict[Any, Codec] = {
     bool: _scalar("boolean", lambda v: type(v) is bool),
     int: _INTEGER,
     float: _scalar("number", _is_number, float),
-    str: _scalar("string", lambda v: isinstance(v, str)),
+    str: _STRING,
     bytes: _FILE_NAME,
 }
 

@@ -77,6 +77,12 @@ class Annotations:
 
     async def get(self, node: Node, name: bytes) -> bytes:
         """The value of a stored attribute; NoAttribute when there is none."""
+        fd = self._nameless_fd(node)
+        if fd is not None:
+            value = realattrs.read_fd(fd).get(name)
+            if value is None:
+                raise NoAttribute(f"it has no {os.fsdecode(name)}")
+            return value
         await self.reconcile(node)
         uuid = self._uuid(node)
         value = None
@@ -88,6 +94,9 @@ class Annotations:
 
     async def names(self, node: Node) -> list[bytes]:
         """The names of all stored attributes."""
+        fd = self._nameless_fd(node)
+        if fd is not None:
+            return list(realattrs.read_fd(fd))
         await self.reconcile(node)
         uuid = self._uuid(node)
         if uuid is None:
@@ -100,6 +109,14 @@ class Annotations:
     def tags_of(self, node: Node) -> list[str]:
         uuid = self._uuid(node)
         return [] if uuid is None else tags.of_entry(self.store.db, uuid)
+
+    def _nameless_fd(self, node: Node) -> int | None:
+        """A descriptor of a file whose last name is gone: what it carries is all there is of it."""
+        if node.is_dir or node.spots or node.links:
+            return None
+        if node.handles:
+            return int(node.handles[-1].fd)
+        return node.ghost_fd if node.ghost_fd >= 0 else None
 
     def _tags_text(self, uuid: bytes) -> bytes | None:
         """The text as it was written while it names exactly the live set, else the set in order of addition."""
@@ -119,6 +136,10 @@ class Annotations:
 
     async def set(self, node: Node, name: bytes, value: bytes, origin: str) -> None:
         """Set an attribute; Invalid for a value its meaning does not allow."""
+        fd = self._nameless_fd(node)
+        if fd is not None:
+            realattrs.set_fd(fd, name, value)
+            return
         await self.reconcile(node)
         if name == TAGS:
             wanted = parse_tags(value)
@@ -144,6 +165,10 @@ class Annotations:
 
     async def remove(self, node: Node, name: bytes, origin: str, *, missing_ok: bool = False) -> None:
         """Take an attribute away; NoAttribute when there is none."""
+        fd = self._nameless_fd(node)
+        if fd is not None:
+            realattrs.set_fd(fd, name, None)
+            return
         await self.reconcile(node)
         row = self._row(node)
         uuid = row.uuid

@@ -18,7 +18,7 @@ import time
 import trio
 
 from index.model.entry import KIND_DIR
-from index.model.errors import NotFound, Unreachable, Unsupported
+from index.model.errors import Stale, Unreachable, Unsupported
 from vdfs.space import syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch
 from vdfs.space.dirs import DirRef
@@ -177,11 +177,14 @@ class Opener:
             handle = Handle(node, branch, fd, flags)
             handle.wrote = bool(flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY)
             return handle, st
-        # by any descriptor that is still open: a file without a name
-        for held in reversed(node.handles):
-            fd = os.open(syscalls.proc_path(held.fd), (wanted & ~os.O_NOFOLLOW))
-            return Handle(node, held.branch, fd, flags), os.fstat(fd)
-        raise away or NotFound(f"{os.fsdecode(node.name)} is not there any more")
+        # a file without a name: by any descriptor of it
+        held_fds = [(h.fd, h.branch) for h in reversed(node.handles)]
+        if node.ghost_fd >= 0 and self.tree.home is not None:
+            held_fds.append((node.ghost_fd, self.tree.home))
+        for held_fd, branch in held_fds:
+            fd = os.open(syscalls.proc_path(held_fd), wanted & ~os.O_NOFOLLOW)
+            return Handle(node, branch, fd, flags), os.fstat(fd)
+        raise away or Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     def _open(self, ref: DirRef, name: bytes, flags: int) -> tuple[int, os.stat_result]:
         with self.tree.dirs.opened(ref) as dir_fd:

@@ -29,6 +29,7 @@ from index.model.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
+    Stale,
     Unreachable,
 )
 from index.scan import apply
@@ -37,7 +38,7 @@ from index.store.unit import Unit
 from vdfs.space import syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
-from vdfs.space.nodes import AnyStat, Node, Spot
+from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
@@ -91,6 +92,8 @@ class Namespace:
 
     async def place_for_new(self, parent: Node) -> DirRef:
         """The directory that takes a new name: of the branch that holds the parent, made in the store if none does."""
+        if parent.removed is not None:
+            raise NotFound("the directory was removed")
         live = [p for p in parent.parts if p.branch.state == LIVE]
         folders = [p for p in live if not p.branch.is_store] or live
         if self.create_policy == "mfs" and len(folders) > 1:
@@ -333,6 +336,7 @@ class Namespace:
             raise _os_error(errno.EISDIR)
         doomed = [*node.spots, *node.stale_spots]  # of this name only: a lookup leaves hard-linked twins in `links`
         self._refuse_if_away(doomed)
+        self.tree.keep_ghost(node)
         with self._journal("unlink", doomed):
             for spot in doomed:
                 self.tree.before_look(spot.dir)
@@ -360,6 +364,7 @@ class Namespace:
         for ref in node.parts:
             if await self.tree.list_part(ref):
                 raise NotEmpty(f"{os.fsdecode(name)} is not empty")
+        last = removed_stat(await self.tree.stat(node))
         for ref in list(node.parts):
             above = ref.parent
             assert above is not None
@@ -371,6 +376,7 @@ class Namespace:
             await ref.branch.call(CALL_DEADLINE_S, remove)
             self._removed(Spot(above, ref.name, ref.entry_id))
             self.tree.dirs.close(ref)
+        node.removed, node.parts = last, []
         parent.generation += 1
 
     def _removed(self, spot: Spot) -> None:
@@ -453,11 +459,16 @@ class Namespace:
             for part in dst.parts:
                 if await self.tree.list_part(part):
                     raise NotEmpty(f"{os.fsdecode(dst_name)} is not empty")
+        if dst is not None and not flags & syscalls.RENAME_EXCHANGE:
+            self.tree.keep_ghost(dst)
+            if dst.is_dir:
+                dst.removed = removed_stat(await self.tree.stat(dst))
         targets = [(spot, await self._target_dir(spot, src_parent, dst_parent)) for spot in moving]
         for spot, ref in targets:
             await self._rename_one(spot, ref, dst_name, flags, src, dst)
         if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
             await self._clear_directory(dst, {ref.branch.id for _, ref in targets})
+            dst.parts = []
         src_parent.generation += 1
         dst_parent.generation += 1
         if flags & syscalls.RENAME_EXCHANGE and dst is not None:
@@ -660,7 +671,9 @@ class Namespace:
                     return os.readlink(spot.name, dir_fd=fd)
 
             return await spot.dir.branch.call(CALL_DEADLINE_S, read)
-        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+        if node.ghost_fd >= 0:
+            return os.readlink(b"", dir_fd=node.ghost_fd)
+        raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     async def sync_dir(self, node: Node) -> None:
         """fsync of a directory on every live branch, and of the index, in threads."""

@@ -28,6 +28,7 @@ class Node:
         "entry_id",
         "face",
         "generation",
+        "ghost_fd",
         "handles",
         "ino",
         "kernel_size",
@@ -36,6 +37,7 @@ class Node:
         "name",
         "parent",
         "parts",
+        "removed",
         "spots",
         "stale_spots",
         "stamp",
@@ -55,6 +57,12 @@ class Node:
         self.kernel_size = 0  # what the kernel believes the size to be
         self.generation = 0  # directories: counts the changes of names seen here
         self.face: Any = None
+        self.ghost_fd = -1  # files: the inode itself (O_PATH), once its last name was taken while the kernel held it
+        self.removed: RowStat | None = None  # directories: what a removed one was like, for who still stands in it
+
+    def __del__(self) -> None:
+        if self.ghost_fd >= 0:
+            os.close(self.ghost_fd)
 
     @property
     def is_dir(self) -> bool:
@@ -76,7 +84,7 @@ class Node:
 
 
 class RowStat:
-    """What the index remembers of a replica whose branch is away, in the shape of a stat result."""
+    """What the index remembers of a replica whose branch is away (or that is gone), in the shape of a stat result."""
 
     __slots__ = (
         "st_atime_ns",
@@ -103,6 +111,15 @@ class RowStat:
         self.st_atime_ns = row.mtime_ns
         self.st_mtime_ns = row.mtime_ns
         self.st_ctime_ns = row.ctime_ns
+
+
+def removed_stat(st: "AnyStat") -> RowStat:
+    """A stat with no link left."""
+    out = RowStat.__new__(RowStat)
+    for field in RowStat.__slots__:
+        setattr(out, field, getattr(st, field))
+    out.st_nlink = 0
+    return out
 
 
 AnyStat = os.stat_result | RowStat

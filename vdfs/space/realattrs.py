@@ -82,3 +82,17 @@ def write(dirs: DirTable, ref: DirRef, name: bytes, attribute: bytes, value: byt
         return Real(st.st_ino, st.st_ctime_ns, {}, done)
     finally:
         os.close(fd)
+
+
+def read_fd(fd: int) -> dict[bytes, bytes]:
+    """The attributes of what a descriptor names."""
+    return _read(fd)
+
+
+def set_fd(fd: int, attribute: bytes, value: bytes | None) -> None:
+    """Set or remove an attribute of what a descriptor names; errors as they are."""
+    path, text = syscalls.proc_path(fd), os.fsdecode(attribute)
+    if value is None:
+        xattr.removexattr(path, text)
+    else:
+        xattr.setxattr(path, text, value)

@@ -21,7 +21,7 @@ from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
 from index.store import entries, places
 from index.store.store import Store
-from vdfs.space import union
+from vdfs.space import syscalls, union
 from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot
@@ -352,19 +352,43 @@ class Tree:
                 continue
             except (Unreachable, Deadline):
                 break
+        if node.ghost_fd >= 0:
+            return os.fstat(node.ghost_fd)
         for spot in node.spots:
             row = entries.get(self.store.db, spot.entry_id)
             if row is not None and spot.dir.branch.state != LIVE:
                 return RowStat(row)
-        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+        raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     def spots_of(self, node: Node) -> list[Spot]:
         """Every place a file can be reached at: the shown replicas first, then its other hard-linked names."""
-        if not node.links:
+        if node.links:
+            return node.spots + [s for s in node.links if s not in node.spots]
+        if node.spots or node.ghost_fd >= 0:
             return node.spots
-        return node.spots + [s for s in node.links if s not in node.spots]
+        found = []
+        for row in entries.by_node(self.store.db, node.ino):
+            ref = None if row.parent_id is None else self.ref_of(row.parent_id)
+            if ref is not None:
+                found.append(Spot(ref, row.name, row.id))
+        return found
+
+    def keep_ghost(self, node: Node) -> None:
+        """Before the last name of a file goes: keep its inode within reach of who resolved the name a moment ago."""
+        if node.ghost_fd >= 0 or node.kind == KIND_DIR:
+            return
+        for spot in node.spots:
+            if spot.dir.branch.state != LIVE or spot.dir.branch.slow:
+                continue
+            try:
+                node.ghost_fd = syscalls.open_path(self.dirs.fd(spot.dir), spot.name)
+            except (OSError, Stale, Unreachable):
+                continue
+            return
 
     async def _stat_dir(self, node: Node) -> AnyStat:
+        if node.removed is not None:
+            return node.removed
         stats: list[os.stat_result] = []
         for ref in node.parts:
             if ref.branch.state == MISSING:
@@ -379,7 +403,7 @@ class Tree:
             row = entries.get(self.store.db, ref.entry_id)
             if row is not None and ref.branch.state != LIVE:
                 return RowStat(row)
-        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+        raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     # listings ---------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Find out, by trying, what this tree and this user cannot offer, so that checks skip with a true reason.
 
-In: the working directory of the run. Out: the ``Env`` that every check gets. Only what POSIX or Linux leaves to
+In: the working directory of the run. Out: the ``Env`` every check gets. Only what POSIX or Linux leaves to
 the file system, the mount options or the user's rights is probed; what every file system owes is required.
 """
 

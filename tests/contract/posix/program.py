@@ -1,7 +1,7 @@
 """The command line of the suite: parse, run all checks, print a line per broken promise and the counts.
 
-In: a directory of the tree to check. Out: exit code 0 when every promise is kept, 1 when not, 2 when it could
-not begin. A tree that dies on the way ends the run at once, as one failure.
+In: a directory of the tree to check. Out: exit code 0 when every promise is kept, 1 when not, 2 when it
+could not begin. A tree that dies on the way ends the run at once, as one failure.
 """
 
 import argparse

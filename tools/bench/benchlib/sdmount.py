@@ -88,7 +88,7 @@ class Sdmount:
         self.sd("status", "--wait-idle", "--timeout", f"{limit_s:.0f}", limit_s=limit_s + STOP_LIMIT_S)
 
     def follow(self, limit_s: float) -> Iterator[dict[str, Any]]:
-        """The status again and again until nothing is left to index.
+        """The state of the scan, again and again until nothing is left to index.
 
         Read from a file in the mount, which costs the process next to nothing and sees the end within 50 ms.
         The client looks the less often the longer it waits, and is only asked when the mount does not tell.
@@ -100,19 +100,18 @@ class Sdmount:
                 self.wait_idle(limit_s)
                 return
             yield status
-            if status["scan"]["idle"]:
+            if status["idle"]:
                 return
             time.sleep(LOOK_S)
         raise Failed(f"not idle within {limit_s:.0f} s")
 
     def _told(self) -> dict[str, Any] | None:
-        """`.vdfs/status.json`; None when there is none, or none that says whether something is left to do."""
+        """What `.vdfs/status.json` says of the scan; None when it does not say whether anything is left to do."""
         try:
             status = json.loads((self.mount_point / ".vdfs" / "status.json").read_bytes())
         except (OSError, ValueError):
             return None
-        told = isinstance(status, dict) and isinstance(status.get("scan"), dict) and "idle" in status["scan"]
-        return status if told else None
+        return status if isinstance(status, dict) and "idle" in status else None
 
     @property
     def pids(self) -> list[int]:
