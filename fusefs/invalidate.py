@@ -61,8 +61,11 @@ class Notifier:
                 if parent is not None:
                     self.entry(parent.ino, one.name)
                     self.inode(parent.ino, attr_only=True)
-            if one.what == change.REMOVED or self.ledger.find(one.node) is None:
+            node = self.ledger.find(one.node)
+            if one.what == change.REMOVED or node is None:
                 continue
+            if isinstance(node, Node):
+                node.face = None
             if one.what != change.ADDED:
                 self.inode(one.node, attr_only=one.what != change.DATA)
 

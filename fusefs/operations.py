@@ -1,7 +1,7 @@
 """pyfuse3.Operations: every handler a few lines that turn a request into a question to the floors below.
 
-No decisions about names, bytes or attributes are made here: they lie in vdfs/space. What this file owns is the talk with
-the kernel: lookup counts, handles, and how long each answer may be believed. Every handler is guarded.
+No decisions about names, bytes or attributes are made here: they lie in vdfs/space. What this file owns is the talk
+with the kernel: lookup counts, handles, and how long each answer may be believed. Every handler is guarded.
 Source: pyfuse3's documentation of its request handlers; Documentation/filesystems/fuse.rst of Linux.
 """
 
@@ -19,10 +19,11 @@ from fusefs.kernel import attrs
 from fusefs.kernel.guard import guarded
 from fusefs.kernel.handles import DirHandle, Handles, TextHandle
 from fusefs.kernel.inodes import Ledger
+from fusefs.kernel.listings import Listing, Listings
 from fusefs.views.base import ViewNode
 from fusefs.views.special import RootViews
 from fusefs.xattrs import Xattrs
-from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly
+from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly, Stale
 from vdfs.space.content import Handle, Opener, statfs
 from vdfs.space.namespace import Caller, Namespace, Wanted
 from vdfs.space.nodes import AnyStat, Node
@@ -32,7 +33,7 @@ from vdfs.space.watch import Watch
 _STATFS_KEEP_S = 1.0
 
 
-class Operations(pyfuse3.Operations):  # type: ignore[misc]
+class Operations(pyfuse3.Operations):
     """The mount's handlers."""
 
     supports_dot_lookup = False
@@ -60,23 +61,26 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]
         self.notifier = notifier
         self.ledger = ledger
         self.handles = Handles()
+        self.listings = Listings()
         self._statfs: tuple[float, tuple[int, int, int, int, int, int]] = (0.0, (4096, 0, 0, 0, 0, 0))
 
     # answers ----------------------------------------------------------------------------------------------------------
 
     def _face(self, parent: Any, node: Any, st: AnyStat | None) -> pyfuse3.EntryAttributes:
         """The kernel's answer for a node below a parent."""
-        face = pyfuse3.EntryAttributes()
         if isinstance(node, ViewNode):
-            return node.fill(face)
+            return node.fill(pyfuse3.EntryAttributes())
         assert st is not None
-        attrs.fill(face, node, st)
         if isinstance(parent, Node):
-            covered = self.watch.covers(parent)
-            face.entry_timeout = attrs.LONG_S if covered else attrs.SHORT_S
-        else:
-            covered = False
-            face.entry_timeout = 0
+            return self._face_of(node, st, self.watch.covers(parent))
+        face = self._face_of(node, st, False)
+        face.entry_timeout = 0
+        return face
+
+    def _face_of(self, node: Node, st: AnyStat, covered: bool) -> pyfuse3.EntryAttributes:
+        """The answer for a node of the union; `covered`: every change in its directory reaches us."""
+        face = attrs.fill(pyfuse3.EntryAttributes(), node, st)
+        face.entry_timeout = attrs.LONG_S if covered else attrs.SHORT_S
         face.attr_timeout = self._attr_timeout(node, st, covered)
         return face
 
@@ -304,7 +308,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]
         return pyfuse3.FileInfo(fh=self.handles.add(handle), keep_cache=True), face
 
     @guarded
-    async def read(self, fh: int, off: int, size: int) -> Any:
+    async def read(self, fh: int, off: int, size: int) -> bytes:
         handle = self.handles.file(fh)
         if isinstance(handle, TextHandle):
             return handle.content[off : off + size]
@@ -348,18 +352,31 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]
         if not node.is_dir:
             raise NotADirectory("this is no directory")
         handle = DirHandle(node)
-        if isinstance(node, Node):
-            await self._fill_listing(handle)
+        await self._fill_listing(handle)
         return self.handles.add(handle)
 
     async def _fill_listing(self, handle: DirHandle) -> None:
+        """Take a fresh listing into a handle: the last one while nothing has changed since."""
         node = handle.node
         if isinstance(node, ViewNode):
-            handle.take([(name, child, None) async for name, child in node.entries()])
+            handle.take([(name, child) async for name, child in node.entries()])
             return
-        lines: list[Any] = list(await self.tree.listing(node))
+        generation, stamps = node.generation, self.tree.dir_stamps(node)
+        held = node.listing
+        if held is not None and stamps is not None and held.stamps == stamps and self.watch.covers(node):
+            self.listings.used(node)
+            handle.take(held.lines)
+            handle.generation = generation
+            return
+        lines: list[tuple[bytes, Any]] = []
+        covered = self.watch.covers(node)
+        for name, child, st in await self.tree.listing(node):
+            child.face = self._face_of(child, st, covered)
+            lines.append((name, child))
         if node is self.tree.root:
-            lines += [(name, view, None) async for name, view in self.views.listed({line[0] for line in lines})]
+            lines += [(name, view) async for name, view in self.views.listed({line[0] for line in lines})]
+        elif stamps is not None and covered and node.generation == generation:
+            self.listings.keep(node, Listing(stamps, lines))
         handle.generation = node.generation
         handle.take(lines)
 
@@ -367,36 +384,56 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self.handles.directory(fh)
         node = handle.node
-        if isinstance(node, ViewNode):
-            if not handle.filled or start_id == 0:
-                await self._fill_listing(handle)
-        elif start_id == 0 and handle.generation != node.generation:
+        in_union = isinstance(node, Node)
+        if start_id == 0 and handle.read and (not in_union or handle.generation != node.generation):
             await self._fill_listing(handle)
-        if start_id < 0 or start_id > len(handle.names):
+        handle.read = True
+        names = handle.names
+        if start_id < 0 or start_id > len(names):
             return
-        reply, face, remember = pyfuse3.readdir_reply, self._face, self.ledger.remember
-        for index in range(start_id, len(handle.names)):
-            line = handle.names[index]
+        reply, remember = pyfuse3.readdir_reply, self.ledger.remember
+        for index in range(start_id, len(names)):
+            line = names[index]
             if line is None:
                 continue
-            name, child, st = line
-            if isinstance(node, Node) and handle.generation != node.generation:
-                fresh = await self._again(node, name, child)
-                if fresh is None:
-                    continue
-                child, st = fresh
-            if not reply(token, name, face(node, child, st), index + 1):
+            name, child = line
+            if in_union:
+                if handle.generation != node.generation:
+                    child = await self._again(node, name, child)
+                    if child is None:
+                        continue
+                face = child.face if isinstance(child, Node) else None
+                if face is None:
+                    face = await self._fresh_face(node, child)
+                    if face is None:
+                        continue
+            else:
+                face = self._face(node, child, await self.tree.stat(child) if isinstance(child, Node) else None)
+            if not reply(token, name, face, index + 1):
                 break
             remember(child)
 
-    async def _again(self, node: Node, name: bytes, child: Any) -> tuple[Any, AnyStat | None] | None:
-        """A line of a snapshot once the directory has changed since: as it is now, None when it is gone."""
+    async def _again(self, node: Node, name: bytes, child: Any) -> Any:
+        """What a name of an older snapshot means now, None when it is gone."""
         if isinstance(child, ViewNode):
-            return child, None
+            return child
         try:
-            return await self.tree.lookup(node, name)
+            found, st = await self.tree.lookup(node, name)
         except NotFound:
             return None
+        found.face = self._face_of(found, st, self.watch.covers(node))
+        return found
+
+    async def _fresh_face(self, parent: Node, child: Any) -> pyfuse3.EntryAttributes | None:
+        if isinstance(child, ViewNode):
+            return child.fill(pyfuse3.EntryAttributes())
+        try:
+            st = await self.tree.stat(child)
+        except (Stale, FileNotFoundError):
+            return None
+        face = self._face_of(child, st, self.watch.covers(parent))
+        child.face = face
+        return face
 
     @guarded
     async def releasedir(self, fh: int) -> None:

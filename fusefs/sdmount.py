@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import trio
 
@@ -34,7 +34,9 @@ from vdfs.ops.core import VERSION
 
 log = logging.getLogger("sdmount")
 
-_IGNORED_OPTIONS = frozenset({"rw", "auto", "noauto", "user", "nofail", "_netdev", "nosuid", "nodev", "exec", "default_permissions"})
+_IGNORED_OPTIONS = frozenset(
+    {"rw", "auto", "noauto", "user", "nofail", "_netdev", "nosuid", "nodev", "exec", "default_permissions"}
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,7 +109,9 @@ def _options(given: list[str]) -> dict[str, str]:
 
 def _check_fuse() -> None:
     if not os.path.exists("/dev/fuse"):
-        raise Unsupported("/dev/fuse is missing: load the kernel module (modprobe fuse), or give the container /dev/fuse")
+        raise Unsupported(
+            "/dev/fuse is missing: load the kernel module (modprobe fuse), or give the container /dev/fuse"
+        )
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise Unsupported("/dev/fuse cannot be opened by you; add yourself to its group, or ask its owner")
 
@@ -169,7 +173,9 @@ def _check_locations(locations: list[bytes]) -> None:
 # the server -----------------------------------------------------------------------------------------------------------
 
 
-def _start_server(config: Config, library: str, mountpoint: Path, locations: list[bytes], args: argparse.Namespace) -> int:
+def _start_server(
+    config: Config, library: str, mountpoint: Path, locations: list[bytes], args: argparse.Namespace
+) -> int:
     """Spawn the server and wait for its word."""
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     read_fd, write_fd = os.pipe()
@@ -203,7 +209,7 @@ def _package_root() -> str:
     return f"{root}:{rest}" if rest else root
 
 
-def _read_answer(fd: int, process: subprocess.Popen[bytes]) -> dict[str, object]:
+def _read_answer(fd: int, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     data = b""
     with os.fdopen(fd, "rb") as pipe:
         data = pipe.read()
@@ -226,7 +232,13 @@ def _serve_reporting(config: Config, args: argparse.Namespace, options: dict[str
 
     try:
         return _serve(
-            config, args.library, Path(args.mountpoint), [_absolute(d) for d in args.locations], options, report, progress=False
+            config,
+            args.library,
+            Path(args.mountpoint),
+            [_absolute(d) for d in args.locations],
+            options,
+            report,
+            progress=False,
         )
     except VdfsError as error:
         report(ok=False, error=str(error))
@@ -305,17 +317,14 @@ def _run(run: Callable[[], Awaitable[None]]) -> None:
 
 def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
     """Add the directories of the command line; those that are locations already stay as they are."""
-    told = []
     for path in locations:
         real = os.path.realpath(path)
         if any(b.root_path == real for b in core.tree.branches.values()):
             continue
         added = core.locations.add(path, None)
         log.info("location %s: %s", os.fsdecode(added.name), os.fsdecode(path))
-    for branch in core.tree.branches.values():
-        if branch.state != "live":
-            told.append(f"{os.fsdecode(branch.root_path)} is not there; its entries are shown as missing")
-    return told
+    away = [b for b in core.tree.branches.values() if b.state != "live"]
+    return [f"{os.fsdecode(b.root_path)} is not there; its entries are shown as missing" for b in away]
 
 
 async def _end_on_signal(mountpoint: Path) -> None:

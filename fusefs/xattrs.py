@@ -21,6 +21,7 @@ from index.model.errors import Invalid, NoAttribute, NotPermitted, Unsupported
 from index.model.ids import uuid_text
 from index.scan import apply
 from index.store import contents, entries
+from index.store.connection import one
 from vdfs.space.annotations import CHECKSUM, VIRTUAL_PREFIX, Annotations
 from vdfs.space.branches import LIVE
 from vdfs.space.nodes import Node
@@ -89,7 +90,7 @@ class Xattrs:
         row = self.row_of(node)
         if virtual is None or row is None:
             raise NoAttribute(f"there is no {os.fsdecode(name)}")
-        if virtual.on == "dir" and not node.is_dir or virtual.on == "file" and node.kind != KIND_FILE:
+        if (virtual.on == "dir" and not node.is_dir) or (virtual.on == "file" and node.kind != KIND_FILE):
             raise NoAttribute(f"{os.fsdecode(name)} has no meaning here")
         value = await virtual.get(self, node, row)
         if value is None:
@@ -165,9 +166,7 @@ async def _allpaths(x: Xattrs, node: Node, row: Entry) -> bytes | None:
             b"/".join([p.branch.root_path, *entries.path_of(x.tree.store.db, p.entry_id)]) for p in node.parts
         )
     spots = [*x.tree.spots_of(node), *node.stale_spots]
-    return b"\0".join(
-        b"/".join([s.dir.branch.root_path, *entries.path_of(x.tree.store.db, s.entry_id)]) for s in spots
-    )
+    return b"\0".join(b"/".join([s.dir.branch.root_path, *entries.path_of(x.tree.store.db, s.entry_id)]) for s in spots)
 
 
 async def _origin(x: Xattrs, node: Node, row: Entry) -> bytes | None:
@@ -196,7 +195,7 @@ async def _version(x: Xattrs, node: Node, row: Entry) -> bytes | None:
 
 async def _conflict(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     """The other names of a conflict: those made from this name, or the plain one of a loser."""
-    if node.parent is None or len(node.parent.parts) < 2:  # noqa: PLR2004  (one branch has no conflict)
+    if node.parent is None or len(node.parent.parts) < 2:
         return None
     names = [
         line.name
@@ -224,7 +223,7 @@ def _recursive(column: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes |
 
         def count() -> list[int]:
             with x.tree.store.reader() as db:
-                return [int(db.execute(sql, (i,)).fetchone()[0] or 0) for i in ids]
+                return [int(one(db, sql, i)[0] or 0) for i in ids]
 
         values = await trio.to_thread.run_sync(count)
         return str(max(values) if column.startswith("max") else sum(values)).encode()
@@ -246,7 +245,9 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and count, commas between"),
     b"user.vdfs.conflict": Virtual(_conflict, "file", "the other names of a conflict, NUL between them"),
     b"user.vdfs.error": Virtual(_error, "file", "why the last attempt to read it failed"),
-    b"user.vdfs.rbytes": Virtual(_recursive("sum(e.size_bytes) FILTER (WHERE e.kind=0)"), "dir", "bytes of all files below"),
+    b"user.vdfs.rbytes": Virtual(
+        _recursive("sum(e.size_bytes) FILTER (WHERE e.kind=0)"), "dir", "bytes of all files below"
+    ),
     b"user.vdfs.rfiles": Virtual(_recursive("count(*) FILTER (WHERE e.kind=0)"), "dir", "files below"),
     b"user.vdfs.rdirs": Virtual(_recursive("count(*) FILTER (WHERE e.kind=1)"), "dir", "directories below"),
     b"user.vdfs.rctime": Virtual(_recursive("max(e.ctime_ns)"), "dir", "latest change below, nanoseconds"),
@@ -261,4 +262,3 @@ ACTIONS: dict[bytes, str] = {
     b"user.vdfs.restore": "take it back out of the trash",
     b"user.vdfs.keep": "choose this side of a conflict",
 }
-

@@ -147,4 +147,3 @@ def _unwrapped(main: Callable[[], Any]) -> Any:
         if isinstance(error, VdfsError | OSError):
             raise error from None
         raise
-

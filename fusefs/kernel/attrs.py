@@ -42,6 +42,6 @@ def fill(face: pyfuse3.EntryAttributes, node: Node, st: AnyStat) -> pyfuse3.Entr
 def absent(seconds: float) -> pyfuse3.EntryAttributes:
     """The answer "no such name", which the kernel may keep for a while."""
     face = pyfuse3.EntryAttributes()
-    face.st_ino = pyfuse3.InodeT(0) if hasattr(pyfuse3, "InodeT") else 0
+    face.st_ino = 0
     face.entry_timeout = seconds
     return face

@@ -28,20 +28,18 @@ class DirHandle:
         self.node = node
         self.names: list[Any] = []
         self.position: dict[bytes, int] = {}
-        self.filled = False
+        self.read = False
         self.generation = -1
 
     def take(self, lines: list[Any]) -> None:
         """Bring the snapshot up to date with a fresh listing; lines have the name first."""
         if not self.names:
             self.names = lines
-            if len(lines) > 1:
-                self.position = {}
-            self.filled = True
             return
         if not self.position:
             self.position = {line[0]: i for i, line in enumerate(self.names) if line is not None}
         fresh = {line[0]: line for line in lines}
+        self.names = list(self.names)  # the listing may be shared
         for name, index in self.position.items():
             self.names[index] = fresh.pop(name, None)
         for name, line in fresh.items():

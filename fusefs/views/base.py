@@ -1,8 +1,8 @@
 """ViewNode: a node that is an answer. Directories list and look up, links point, files hold bytes made at open.
 
 Numbers come from the node's path under `.vdfs`, so they are the same after a remount; views lie in a range of their own
-(index/model/ids.py). Nothing here changes anything by being looked at, and the kernel keeps nothing of it: all time-outs
-are zero.
+(index/model/ids.py). Nothing here changes anything by being looked at, and the kernel keeps nothing of it: all
+time-outs are zero.
 """
 
 import stat

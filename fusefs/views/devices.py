@@ -102,13 +102,16 @@ class ConflictsDir(ViewDir):
                 if line.node.spots:
                     by_row.setdefault(line.node.spots[0].name, []).append(line.name)
             for group in by_row.values():
-                if len(group) < 2:  # noqa: PLR2004  (one version is no conflict)
+                if len(group) < 2:
                     continue
                 for name in sorted(group):
                     used[name] = used.get(name, 0) + 1
                     shown = name if used[name] == 1 else name + f" ({used[name]})".encode()
-                    yield shown, ViewLink(
-                        self.child(shown), self.uid, self.gid, link_into_union(len(self.path) + 1, [*names, name])
+                    yield (
+                        shown,
+                        ViewLink(
+                            self.child(shown), self.uid, self.gid, link_into_union(len(self.path) + 1, [*names, name])
+                        ),
                     )
 
     async def _merged_directories(self) -> list[list[bytes]]:

@@ -19,7 +19,9 @@ from vdfs.space.nodes import Node
 class LinksDir(ViewDir):
     """A directory of links to rows, in the order the query gives them."""
 
-    def __init__(self, context: ViewContext, path: tuple[bytes, ...], query: Callable[[apsw.Connection], list[Entry]]) -> None:
+    def __init__(
+        self, context: ViewContext, path: tuple[bytes, ...], query: Callable[[apsw.Connection], list[Entry]]
+    ) -> None:
         super().__init__(path, context.uid, context.gid)
         self.context = context
         self._query = query
@@ -29,9 +31,7 @@ class LinksDir(ViewDir):
         placed = [(path, row) for path, row in ((self.context.union_path(r), r) for r in rows) if path]
         depth = len(self.path) + 1
         for name, path in unique_names(placed):
-            yield name, ViewLink(
-                self.child(name), self.uid, self.gid, link_into_union(depth, path)
-            )
+            yield name, ViewLink(self.child(name), self.uid, self.gid, link_into_union(depth, path))
 
 
 class TagDir(LinksDir):
@@ -71,7 +71,7 @@ class TagsRoot(ViewDir):
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
         for tag, _ in tags.names(self.context.tree.store.db):
             name = shown_tag(tag)
-            if len(name) <= 255 and name not in (b".", b".."):  # noqa: PLR2004  (NAME_MAX)
+            if len(name) <= 255 and name not in (b".", b".."):
                 yield name, TagDir(self.context, self.child(name), [tag])
 
     async def lookup(self, name: bytes) -> ViewNode | Node:
@@ -89,8 +89,9 @@ class SearchRoot(ViewDir):
         self.context = context
 
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
-        for nothing in ():
-            yield nothing
+        nothing: list[tuple[bytes, ViewNode | Node]] = []  # every answer there is would be a list without end
+        for line in nothing:
+            yield line
 
     async def lookup(self, name: bytes) -> ViewNode | Node:
         query = os.fsdecode(name)
@@ -107,15 +108,18 @@ class DuplicatesRoot(ViewDir):
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
         for full in names.duplicate_hashes(self.context.tree.store.db, LISTING_MAX):
             name = full.hex().encode()
-            yield name, LinksDir(self.context, self.child(name), lambda db, full=full: names.with_hash(db, full))
+            yield name, self._set(name, full)
 
     async def lookup(self, name: bytes) -> ViewNode | Node:
         try:
             full = bytes.fromhex(os.fsdecode(name))
         except ValueError:
             raise NotFound("a set of duplicates is named by its hash") from None
-        if len(names.with_hash(self.context.tree.store.db, full)) < 2:  # noqa: PLR2004  (one is no duplicate)
+        if len(names.with_hash(self.context.tree.store.db, full)) < 2:
             raise NotFound("there are no duplicates of that hash")
+        return self._set(name, full)
+
+    def _set(self, name: bytes, full: bytes) -> LinksDir:
         return LinksDir(self.context, self.child(name), lambda db: names.with_hash(db, full))
 
 

@@ -17,7 +17,8 @@ Vector = Mapping[bytes, int]
 
 def pack(vector: Vector) -> bytes:
     """Bytes of a vector; equal vectors give equal bytes."""
-    return msgpack.packb([[k, vector[k]] for k in sorted(vector)])
+    packed: bytes = msgpack.packb([[k, vector[k]] for k in sorted(vector)])
+    return packed
 
 
 def unpack(raw: bytes | None) -> dict[bytes, int]:

@@ -55,13 +55,16 @@ def add(
             continue
         if old.parent_id is None:
             continue
-        if kind != KIND_DIR and st.nlink > 1 and still_there(old):
+        links = kind != KIND_DIR and st.nlink > 1
+        if links and still_there(old):
             return _insert(unit, branch_id, parent_id, name, st, old.node, old.uuid, old)
         if _same_file(old, st) and not still_there(old):
             return _move(unit, old, parent_id, name, st)
     kept = limbo.take(unit.db, branch_id, st.st_ino, kind, st.mtime_ns, st.size_bytes)
     if kept is not None:
-        return _insert(unit, branch_id, parent_id, name, st, kept.node if node is None else node, kept.uuid or uuid, None)
+        return _insert(
+            unit, branch_id, parent_id, name, st, kept.node, kept.uuid, None
+        )
     return _insert(unit, branch_id, parent_id, name, st, node, uuid, None)
 
 
@@ -136,8 +139,6 @@ def _same_file(old: Entry, st: Stat) -> bool:
     if old.kind == KIND_DIR:
         return True
     return old.size_bytes == st.size_bytes and old.mtime_ns == st.mtime_ns
-
-
 
 
 def _move(unit: Unit, old: Entry, parent_id: int, name: bytes, st: Stat) -> Entry:

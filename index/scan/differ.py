@@ -1,4 +1,4 @@
-"""What changed: a row held against what lstat says. Pure; the rules in one place for the scan, the watcher and the mount.
+"""What changed: a row held against what lstat says. Pure; one place for the scan, the watcher and the mount.
 
 A file's bytes count as changed when its size, its mtime or its inode differ. A directory's size, link count and times
 move with each entry in it and say nothing by themselves.
@@ -26,6 +26,12 @@ def compare(row: Entry, st: Stat) -> int:
         return REPLACED
     if row.size_bytes != st.size_bytes or row.mtime_ns != st.mtime_ns:
         return DATA
-    if row.ctime_ns != st.ctime_ns or row.mode != st.mode or row.nlink != st.nlink or row.uid != st.uid or row.gid != st.gid:
+    if (
+        row.ctime_ns != st.ctime_ns
+        or row.mode != st.mode
+        or row.nlink != st.nlink
+        or row.uid != st.uid
+        or row.gid != st.gid
+    ):
         return ATTRS
     return SAME

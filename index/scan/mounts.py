@@ -76,7 +76,7 @@ def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
     best: Mount | None = None
     for mount in table:
         point = mount.mount_point
-        if (path == point or point == b"/" or path.startswith(point + b"/")) and (
+        if is_within(path, point) and (
             best is None or len(point) >= len(best.mount_point)
         ):
             best = mount
@@ -85,4 +85,4 @@ def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
 
 def is_within(path: bytes, directory: bytes) -> bool:
     """Whether an absolute path is a directory or lies below it."""
-    return path == directory or directory == b"/" or path.startswith(directory + b"/")
+    return directory in (path, b"/") or path.startswith(directory + b"/")

@@ -47,7 +47,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         st = Stat(*raw)
         row = entries.child(unit.db, directory, name)
         if row is None:
-            if state.first and st.nlink <= 1 or state.first and st.kind == KIND_DIR:
+            if (state.first and st.nlink <= 1) or (state.first and st.kind == KIND_DIR):
                 row = apply.plain_row(unit, state.branch_id, directory, name, st)
                 fresh.append(row)
             else:

@@ -143,7 +143,9 @@ class Walk:
         gone = [[row.id, row.seq] for row in known.values()]
         settled = dir_st.st_mtime_ns
         if added or changed or gone or scanned_mtime_ns != settled:
-            self.report([directory.entry_id, settled, 0, added, changed, gone], 1 + len(added) + len(changed) + len(gone))
+            self.report(
+                [directory.entry_id, settled, 0, added, changed, gone], 1 + len(added) + len(changed) + len(gone)
+            )
         elif time.monotonic() - self.sent_s > BATCH_AGE_S:
             self.flush()
         return below
@@ -173,7 +175,7 @@ class Walk:
         if not names:
             return os.open(b".", _OPEN, dir_fd=self.root_fd)
         path = b"/".join(names)
-        if len(path) < 3000:  # noqa: PLR2004  (well below PATH_MAX: one call; the last step follows no symlink)
+        if len(path) < 3000:
             return os.open(path, _OPEN, dir_fd=self.root_fd)
         fd = os.dup(self.root_fd)
         for name in names:
@@ -190,7 +192,9 @@ class Walk:
             for start in range(0, len(added), BATCH_ROWS):
                 piece = added[start : start + BATCH_ROWS]
                 last = start + BATCH_ROWS >= len(added)
-                self.batch.append([line[0], line[1] if last else None, 0, piece, line[4] if last else [], line[5] if last else []])
+                self.batch.append(
+                    [line[0], line[1] if last else None, 0, piece, line[4] if last else [], line[5] if last else []]
+                )
                 self.flush()
             return
         self.batch.append(line)
@@ -229,4 +233,3 @@ def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
     finally:
         os.close(root_fd)
         db.close()
-

@@ -8,6 +8,8 @@ million files writes no million log rows.
 import apsw
 import msgpack
 
+from index.store.connection import one
+
 SCHEMA = """
 -- meta: single facts of this library. library_uuid, device_uuid (16 bytes), epoch (how often this device began anew
 -- after a restore), hlc (the last stamp, so that time never runs backwards over a restart), schema notes.
@@ -71,7 +73,7 @@ def set_meta(db: apsw.Connection, key: str, value: int | bytes | str) -> None:
 
 
 def get_counter(db: apsw.Connection, name: str) -> int:
-    return int(db.execute("SELECT value FROM counter WHERE name=?", (name,)).fetchone()[0])
+    return int(one(db, "SELECT value FROM counter WHERE name=?", name)[0])
 
 
 def set_counter(db: apsw.Connection, name: str, value: int) -> None:

@@ -7,6 +7,7 @@ than a thousand lookups. Source: https://sqlite.org/wal.html, https://sqlite.org
 """
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 import apsw.bestpractice
@@ -19,11 +20,7 @@ APPLICATION_ID = 0x73646D6C
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     """A connection with the house's pragmas. StoreCorrupt when the file is not a database."""
-    flags = (
-        apsw.SQLITE_OPEN_READONLY
-        if read_only
-        else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-    )
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     try:
         db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
         db.set_busy_timeout(5000)
@@ -37,12 +34,17 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
             db.pragma("journal_size_limit", 64 << 20)
             db.wal_autocheckpoint(4000)
     except apsw.NotADBError as error:
-        raise StoreCorrupt(
-            f"{path} is not a library database; restore it from a backup or move it away"
-        ) from error
+        raise StoreCorrupt(f"{path} is not a library database; restore it from a backup or move it away") from error
     except apsw.CantOpenError as error:
         raise StoreCorrupt(f"{path} cannot be opened: {error}") from error
     return db
+
+
+def one(db: apsw.Connection, sql: str, *args: apsw.SQLiteValue) -> tuple[Any, ...]:
+    """The first row of a query that always has one."""
+    row = db.execute(sql, args).fetchone()
+    assert row is not None
+    return tuple(row)
 
 
 def check_identity(db: apsw.Connection, path: Path) -> None:

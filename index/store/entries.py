@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import apsw
 
 from index.model.entry import Entry
+from index.store.connection import one
 
 SCHEMA = """
 -- entry: one replica, a name on one branch, owned by the branch's device.
@@ -98,13 +99,14 @@ def children(db: apsw.Connection, parent_id: int) -> list[Entry]:
 
 
 def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:
-    return [(int(i), bytes(n)) for i, n in db.execute("SELECT id, name FROM entry WHERE parent_id=? AND kind=1", (parent_id,))]
+    return [
+        (int(i), bytes(n))
+        for i, n in db.execute("SELECT id, name FROM entry WHERE parent_id=? AND kind=1", (parent_id,))
+    ]
 
 
 def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
-    return [
-        Entry._make(row) for row in db.execute(_SELECT + "WHERE branch_id=? AND st_ino=?", (branch_id, st_ino))
-    ]
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE branch_id=? AND st_ino=?", (branch_id, st_ino))]
 
 
 def by_node(db: apsw.Connection, node: int) -> list[Entry]:
@@ -117,8 +119,7 @@ def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
 
 def by_content(db: apsw.Connection, content_id: int, limit: int = 1000) -> list[Entry]:
     return [
-        Entry._make(row)
-        for row in db.execute(_SELECT + "WHERE content_id=? ORDER BY id LIMIT ?", (content_id, limit))
+        Entry._make(row) for row in db.execute(_SELECT + "WHERE content_id=? ORDER BY id LIMIT ?", (content_id, limit))
     ]
 
 
@@ -133,10 +134,13 @@ def unidentified(db: apsw.Connection, state: int, after_id: int, limit: int) -> 
     ]
 
 
+def count_unidentified(db: apsw.Connection) -> int:
+    """How many files wait for their full hash; a pass over the queue's index only."""
+    return int(one(db, "SELECT count(*) FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0")[0])
+
+
 def recent(db: apsw.Connection, limit: int) -> list[Entry]:
-    return [
-        Entry._make(row) for row in db.execute(_SELECT + "WHERE kind=0 ORDER BY mtime_ns DESC LIMIT ?", (limit,))
-    ]
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE kind=0 ORDER BY mtime_ns DESC LIMIT ?", (limit,))]
 
 
 def path_of(db: apsw.Connection, entry_id: int) -> list[bytes]:
@@ -171,12 +175,12 @@ def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) 
 
 def set_changed(db: apsw.Connection, entry_id: int, version: bytes, seq: int) -> None:
     """The bytes are new: their identity is unknown again and the version has moved on."""
-    db.execute(
-        "UPDATE entry SET content_id=NULL, hash_state=0, version=?, seq=? WHERE id=?", (version, seq, entry_id)
-    )
+    db.execute("UPDATE entry SET content_id=NULL, hash_state=0, version=?, seq=? WHERE id=?", (version, seq, entry_id))
 
 
-def set_identity(db: apsw.Connection, entry_id: int, content_id: int | None, state: int, uuid: bytes | None, seq: int) -> None:
+def set_identity(
+    db: apsw.Connection, entry_id: int, content_id: int | None, state: int, uuid: bytes | None, seq: int
+) -> None:
     db.execute(
         "UPDATE entry SET content_id=?, hash_state=?, uuid=coalesce(uuid, ?), seq=? WHERE id=?",
         (content_id, state, uuid, seq, entry_id),
@@ -227,8 +231,9 @@ def subtree(db: apsw.Connection, entry_id: int) -> Iterator[Entry]:
 
 def counts(db: apsw.Connection) -> tuple[int, int, int]:
     """(files, directories, bytes) of the library; a full pass, for statistics only."""
-    row = db.execute(
+    row = one(
+        db,
         "SELECT count(*) FILTER (WHERE kind=0), count(*) FILTER (WHERE kind=1), "
-        "coalesce(sum(size_bytes) FILTER (WHERE kind=0), 0) FROM entry"
-    ).fetchone()
+        "coalesce(sum(size_bytes) FILTER (WHERE kind=0), 0) FROM entry",
+    )
     return int(row[0]), int(row[1]), int(row[2])

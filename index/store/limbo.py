@@ -41,9 +41,7 @@ def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
     )
 
 
-def take(
-    db: apsw.Connection, branch_id: int, st_ino: int, kind: int, mtime_ns: int, size_bytes: int
-) -> Kept | None:
+def take(db: apsw.Connection, branch_id: int, st_ino: int, kind: int, mtime_ns: int, size_bytes: int) -> Kept | None:
     """The identity that waits for exactly this file, taken out."""
     row = db.execute(
         "SELECT kind, mtime_ns, size_bytes, node, uuid FROM limbo WHERE branch_id=? AND st_ino=?", (branch_id, st_ino)

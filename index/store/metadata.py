@@ -54,9 +54,7 @@ def all_of(db: apsw.Connection, entry_uuid: bytes) -> dict[bytes, bytes]:
 
 def has_any(db: apsw.Connection, entry_uuid: bytes) -> bool:
     """Whether a person or a script annotated the entry."""
-    if db.execute(
-        "SELECT 1 FROM attribute WHERE entry_uuid=? AND value IS NOT NULL LIMIT 1", (entry_uuid,)
-    ).fetchone():
+    if db.execute("SELECT 1 FROM attribute WHERE entry_uuid=? AND value IS NOT NULL LIMIT 1", (entry_uuid,)).fetchone():
         return True
     return db.execute("SELECT 1 FROM tagging WHERE entry_uuid=? LIMIT 1", (entry_uuid,)).fetchone() is not None
 
@@ -107,7 +105,8 @@ def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:
         (kept, other),
     )
     db.execute(
-        "INSERT OR IGNORE INTO tagging SELECT ?, tag_id, dot_device, dot_seq, hlc, part FROM tagging WHERE entry_uuid=?",
+        "INSERT OR IGNORE INTO tagging "
+        "SELECT ?, tag_id, dot_device, dot_seq, hlc, part FROM tagging WHERE entry_uuid=?",
         (kept, other),
     )
     db.execute("DELETE FROM attribute WHERE entry_uuid=?", (other,))

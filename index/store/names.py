@@ -44,7 +44,8 @@ def _rank(name: str, query: str, row: Entry) -> tuple[int, int, bytes]:
 def with_hash(db: apsw.Connection, full: bytes) -> list[Entry]:
     """Every entry of a full hash, one of each file (hard links count once)."""
     rows = db.execute(
-        f"SELECT {_E} FROM content c JOIN entry e ON e.content_id = c.id WHERE c.full=? AND e.hash_state=2 ORDER BY e.id",
+        f"SELECT {_E} FROM content c JOIN entry e ON e.content_id = c.id "
+        "WHERE c.full=? AND e.hash_state=2 ORDER BY e.id",
         (full,),
     )
     seen: set[int] = set()

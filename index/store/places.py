@@ -94,16 +94,12 @@ def locations(db: apsw.Connection) -> list[LocationRow]:
 
 
 def put_location(db: apsw.Connection, uuid: bytes, name: bytes, hlc: int, device: bytes) -> int:
-    db.execute(
-        "INSERT INTO location(uuid, name, name_hlc, name_device) VALUES(?,?,?,?)", (uuid, name, hlc, device)
-    )
+    db.execute("INSERT INTO location(uuid, name, name_hlc, name_device) VALUES(?,?,?,?)", (uuid, name, hlc, device))
     return db.last_insert_rowid()
 
 
 def rename_location(db: apsw.Connection, location_id: int, name: bytes, hlc: int, device: bytes) -> None:
-    db.execute(
-        "UPDATE location SET name=?, name_hlc=?, name_device=? WHERE id=?", (name, hlc, device, location_id)
-    )
+    db.execute("UPDATE location SET name=?, name_hlc=?, name_device=? WHERE id=?", (name, hlc, device, location_id))
 
 
 def remove_location(db: apsw.Connection, location_id: int, hlc: int) -> None:

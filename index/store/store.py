@@ -51,7 +51,9 @@ class Store:
             self.last_hlc: Hlc = ZERO if packed is None else Hlc.unpacked(_need(packed, int, path))
         except apsw.CorruptError as error:
             self.db.close()
-            raise StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew") from error
+            raise StoreCorrupt(
+                f"{path} is damaged ({error}); restore a backup, or move it away to start anew"
+            ) from error
         except BaseException:
             self.db.close()
             raise

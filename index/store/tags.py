@@ -45,19 +45,16 @@ def of_entry(db: apsw.Connection, entry_uuid: bytes) -> list[str]:
     """The live tags of an entry, in the order they were added."""
     seen: dict[str, None] = {}
     for (name,) in db.execute(
-        "SELECT t.name FROM tagging g JOIN tag t ON t.id = g.tag_id WHERE g.entry_uuid=? ORDER BY g.hlc, g.part, t.name",
+        "SELECT t.name FROM tagging g JOIN tag t ON t.id = g.tag_id "
+        "WHERE g.entry_uuid=? ORDER BY g.hlc, g.part, t.name",
         (entry_uuid,),
     ):
         seen.setdefault(str(name))
     return list(seen)
 
 
-def add_dot(
-    db: apsw.Connection, entry_uuid: bytes, tag_id: int, device: bytes, seq: int, hlc: int, part: int
-) -> None:
-    db.execute(
-        "INSERT OR IGNORE INTO tagging VALUES(?,?,?,?,?,?)", (entry_uuid, tag_id, device, seq, hlc, part)
-    )
+def add_dot(db: apsw.Connection, entry_uuid: bytes, tag_id: int, device: bytes, seq: int, hlc: int, part: int) -> None:
+    db.execute("INSERT OR IGNORE INTO tagging VALUES(?,?,?,?,?,?)", (entry_uuid, tag_id, device, seq, hlc, part))
 
 
 def remove_dots(db: apsw.Connection, entry_uuid: bytes, name: str) -> list[tuple[bytes, bytes, int]]:

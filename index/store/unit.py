@@ -40,9 +40,7 @@ class Unit:
         self._next_id += 1
         return self._next_id
 
-    def changed(
-        self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int
-    ) -> None:
+    def changed(self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int) -> None:
         self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))
 
     def tell(self, model: str, op: str, key: object, body: object) -> None:

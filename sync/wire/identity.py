@@ -2,7 +2,7 @@
 
 The device id is the public key's first 16 bytes of BLAKE3, shaped as a uuid: whoever holds the id and a signature can
 check them against each other. `device.json` is for people and programs and may be read by anyone; the seed lies alone
-in `device_key` (0600). Both are written to a temporary name, synced, and renamed, so a crash leaves none or a whole one.
+in `device_key` (0600). Both are written to a temporary name, synced, renamed: a crash leaves none or a whole one.
 
 Source: RFC 8032 (Ed25519), by PyNaCl.
 """
@@ -92,7 +92,9 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
         facts = json.loads(facts_path.read_text("utf-8"))
         identity = DeviceIdentity(uuid, str(facts["name"]), str(facts["slug"]), public, int(facts["created_ns"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreCorrupt(f"{facts_path} cannot be read ({error}); restore it, or remove it to write it anew") from error
+        raise StoreCorrupt(
+            f"{facts_path} cannot be read ({error}); restore it, or remove it to write it anew"
+        ) from error
     if facts.get("id") != uuid_text(uuid):
         raise StoreCorrupt(f"{facts_path} and {key_path} are of two different devices; restore the pair from a backup")
     return identity

@@ -80,9 +80,7 @@ def _put_self(library: Library) -> None:
     with store.write("start") as unit:
         places.put_device(unit.db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
         if not mine:
-            branch_id = places.put_branch(
-                unit.db, new_uuid(), None, device.uuid, "store", root, fs_id, root_ino
-            )
+            branch_id = places.put_branch(unit.db, new_uuid(), None, device.uuid, "store", root, fs_id, root_ino)
             row = root_row(unit, branch_id, root)
             entries.insert(unit.db, row)
             places.set_branch_root(unit.db, branch_id, row.id)

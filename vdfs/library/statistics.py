@@ -3,6 +3,7 @@
 import os
 
 from index.store import entries
+from index.store.connection import one
 from vdfs.library.library import Library
 
 
@@ -12,7 +13,7 @@ def statistics(library: Library) -> dict[str, int]:
     with store.reader() as db:
         files, dirs, total = entries.counts(db)
         all_rows, contents, tags = (
-            int(db.execute(sql).fetchone()[0])
+            int(one(db, sql)[0])
             for sql in (
                 "SELECT count(*) FROM entry",
                 "SELECT count(*) FROM content",

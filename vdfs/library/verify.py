@@ -70,15 +70,14 @@ def _compare(
             found.extend((full_path, kind, detail) for kind, detail in _differences(row, st, full_path, content))
             if stat.S_ISDIR(st.st_mode) and row[2] == 1:
                 todo.append((row[0], full_path, below))
-        for name in rows:
-            if not os.path.lexists(path + b"/" + name):
-                found.append((path + b"/" + name, "extra", "in the index, not on disk"))
+        gone = [path + b"/" + name for name in rows]
+        found.extend((p, "extra", "in the index, not on disk") for p in gone if not os.path.lexists(p))
     return checked, found
 
 
 def _differences(row: tuple[Any, ...], st: os.stat_result, path: bytes, content: bool) -> list[tuple[str, str]]:
     _, _, kind, size, mtime_ns, mode, st_ino, nlink, hash_state, full = row
-    out = []
+    out: list[tuple[str, str]] = []
     real = 1 if stat.S_ISDIR(st.st_mode) else 0 if stat.S_ISREG(st.st_mode) else 2 if stat.S_ISLNK(st.st_mode) else 3
     if real != kind:
         return [("kind", f"disk {real}, index {kind}")]
@@ -95,7 +94,7 @@ def _differences(row: tuple[Any, ...], st: os.stat_result, path: bytes, content:
         for what, on_disk, in_index in (("mode", st.st_mode, mode), ("inode", st.st_ino, st_ino))
         if on_disk != in_index
     )
-    if content and kind == 0 and hash_state == 2 and st.st_size and full is not None:  # noqa: PLR2004  (hash known)
+    if content and kind == 0 and hash_state == 2 and st.st_size and full is not None:
         digest = blake3()
         try:
             with open(path, "rb") as file:

@@ -14,7 +14,9 @@ from vdfs.ops.registry import doc, query
 
 @attrs.frozen
 class StatusAsked:
-    wait_idle_s: float = attrs.field(default=0.0, metadata=doc("answer when nothing is left to index, or after this long"))
+    wait_idle_s: float = attrs.field(
+        default=0.0, metadata=doc("answer when nothing is left to index, or after this long")
+    )
 
 
 @attrs.frozen
@@ -60,9 +62,9 @@ VERSION = "0.1.0"
 @query("core.status")
 async def status(core: Core, asked: StatusAsked) -> Status:
     """The process, the library's statistics, and the scan's progress."""
-    with trio.move_on_after(min(asked.wait_idle_s, 60.0)):
-        while asked.wait_idle_s > 0 and not core.scanner.idle:
-            await trio.sleep(0.05)
+    if asked.wait_idle_s > 0:
+        with trio.move_on_after(min(asked.wait_idle_s, 60.0)):
+            await core.scanner.wait_idle()
     numbers = await trio.to_thread.run_sync(statistics, core.library)
     return snapshot(core, numbers)
 

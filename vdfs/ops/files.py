@@ -67,7 +67,9 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
     names = await core.annotations.names(node)
     row = entries.get(db, row.id) or row
     content = contents.get(db, row.content_id) if row.content_id is not None else None
-    full = content.full.hex() if content is not None and content.full is not None and row.hash_state == HASH_FULL else None
+    full = (
+        content.full.hex() if content is not None and content.full is not None and row.hash_state == HASH_FULL else None
+    )
     vector = apply.vector_of(row, rows[0][0].branch.uuid)
     guess = "inode/directory" if row.kind == KIND_DIR else mimetypes.guess_type(os.fsdecode(row.name), strict=False)[0]
     comment = await _text(core, node, b"user.xdg.comment")

@@ -69,9 +69,7 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
     out = []
     for location in places.locations(core.library.store.db):
         branches = [
-            BranchFacts(
-                b.root_path, b.label, location_state(b, rows[b.id]), counts.get(b.id, 0), rows[b.id].scan_error
-            )
+            BranchFacts(b.root_path, b.label, location_state(b, rows[b.id]), counts.get(b.id, 0), rows[b.id].scan_error)
             for b in core.tree.locations.get(location.name, [])
         ]
         out.append(LocationFacts(location.name, uuid_text(location.uuid), branches))

@@ -148,7 +148,7 @@ class Annotations:
                 return
         elif name == RATING:
             text = value.rstrip(b"\0")
-            if not text.isdigit() or int(text) > 10:  # noqa: PLR2004  (0 to 10 by the convention of the name)
+            if not text.isdigit() or int(text) > 10:
                 raise Invalid("a rating is a number from 0 to 10")
             if int(text) == 0:
                 await self.remove(node, name, origin, missing_ok=True)
@@ -228,7 +228,11 @@ class Annotations:
 
     def targets(self, node: Node) -> list[Target]:
         """The live local replicas whose real attributes are copies of the library's."""
-        places = [(p, b"", p.entry_id) for p in node.parts] if node.is_dir else [(s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node)]
+        places = (
+            [(p, b"", p.entry_id) for p in node.parts]
+            if node.is_dir
+            else [(s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node)]
+        )
         out = []
         for ref, name, entry_id in places:
             if ref.branch.state == LIVE:
@@ -292,6 +296,7 @@ class Annotations:
                 )
             except (OSError, VdfsError):
                 continue
+            node.face = None
             with self.store.write("reconcile") as unit:
                 if value is None or not real.written:
                     metadata.mirror_drop(unit.db, target.row.id, name)

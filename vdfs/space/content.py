@@ -75,7 +75,7 @@ class Handle:
         except Unreachable:
             return None
 
-    async def read(self, offset: int, size: int) -> bytes | memoryview:
+    async def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`; fewer only at the end of the file."""
         if self.branch.slow:
             return await self.branch.call(CALL_DEADLINE_S, os.pread, self.fd, size, offset)
@@ -87,9 +87,9 @@ class Handle:
                 raise
             return await self._read_from_disk(offset, size)
         if got == size:
-            return buffer  # type: ignore[return-value]
+            return buffer  # type: ignore[return-value]  # pyfuse3 takes any buffer
         if offset + got >= os.fstat(self.fd).st_size:
-            return memoryview(buffer)[:got]
+            return memoryview(buffer)[:got]  # type: ignore[return-value]  # pyfuse3 takes any buffer
         return bytes(buffer[:got]) + await self._read_from_disk(offset + got, size - got)
 
     async def _read_from_disk(self, offset: int, size: int) -> bytes:
@@ -138,6 +138,7 @@ class Handle:
 
         st = await self.branch.call(CALL_DEADLINE_S, cut)
         self.wrote = True
+        self.node.face = None
         return st
 
     async def sync(self, data_only: bool) -> None:

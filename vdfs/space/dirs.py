@@ -33,7 +33,13 @@ class DirRef:
     __slots__ = ("__weakref__", "branch", "entry_id", "excluded", "name", "parent", "st_ino", "watch")
 
     def __init__(
-        self, branch: Branch, entry_id: int, parent: "DirRef | None", name: bytes, st_ino: int, excluded: Excluded | None
+        self,
+        branch: Branch,
+        entry_id: int,
+        parent: "DirRef | None",
+        name: bytes,
+        st_ino: int,
+        excluded: Excluded | None,
     ) -> None:
         self.branch = branch
         self.entry_id = entry_id

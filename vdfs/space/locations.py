@@ -97,9 +97,7 @@ class Locations:
                 unit.tell("location", "put", uuid, os.fsdecode(location))
             else:
                 uuid, location_id = held.uuid, held.id
-            branch_id = places.put_branch(
-                unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino
-            )
+            branch_id = places.put_branch(unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino)
             row = root_row(unit, branch_id, real)
             twin = self._root_twin(location)
             if twin is not None:
@@ -153,7 +151,9 @@ class Locations:
             raise AccessDenied(f"{shown} cannot be read: no permission to list it")
         mount_here = mount_of(real, table)
         if mount_here is not None and mount_here.is_pseudo:
-            raise Unsupported(f"{shown} lies on a pseudo file system ({mount_here.fs_type}), which holds no files to keep")
+            raise Unsupported(
+                f"{shown} lies on a pseudo file system ({mount_here.fs_type}), which holds no files to keep"
+            )
         if is_within(real, self.data_dir):
             raise Invalid(f"{shown} lies in sdmount's own data directory, which is never a location")
         return real
@@ -174,7 +174,9 @@ class Locations:
         if is_within(real, other):
             raise Exists(f"{shown} lies inside {name} ({where}), which shows it already")
         if is_within(other, real):
-            raise Exists(f"{shown} contains {name} ({where}); remove that one first: sd location remove {os.fsdecode(branch.location)}")
+            raise Exists(
+                f"{shown} contains {name} ({where}); remove that one first: sd location remove {os.fsdecode(branch.location)}"
+            )
 
     def _label(self, real: bytes, location: bytes) -> str:
         """A short name that tells the branches of one location apart: the last components of their paths."""
@@ -212,7 +214,11 @@ class Locations:
         """Forget what a removal that was interrupted left behind."""
         live = {row.id for row in places.locations(self.store.db)}
         for row in places.branches(self.store.db):
-            if row.location_id is not None and row.location_id not in live and row.device_uuid == self.store.device_uuid:
+            if (
+                row.location_id is not None
+                and row.location_id not in live
+                and row.device_uuid == self.store.device_uuid
+            ):
                 await self._forget_rows(Branch(row, None, [], []))
 
     async def _forget_rows(self, branch: Branch) -> None:
@@ -236,7 +242,7 @@ class Locations:
             places.delete_branch(unit.db, branch.id)
 
     def _touch(self) -> None:
-        self.tree.root.generation += 1
+        self.tree.root.names_changed()
 
 
 def location_state(branch: Branch, row: places.BranchRow) -> str:

@@ -142,7 +142,7 @@ class Namespace:
                     entries.set_uuid(unit.db, found.row.id, first.uuid, unit.seq)
         ref = self.tree.dirs.child(above, found.row.id, name, found.row.st_ino)
         node.parts.append(ref)
-        node.generation += 1
+        node.names_changed()
         return ref
 
     async def _refuse_if_there(self, parent: Node, name: bytes) -> None:
@@ -283,7 +283,8 @@ class Namespace:
             for twin in entries.by_node(unit.db, row.node):
                 if twin.branch_id == branch.id:
                     entries.set_stat(unit.db, twin.id, Stat.of(st), unit.seq)
-        parent.generation += 1
+        parent.names_changed()
+        node.face = None
         node.links = (node.links or set()) | set(node.spots) | {Spot(target, name, row.id)}
         return node, st
 
@@ -298,7 +299,7 @@ class Namespace:
             if heir is not None and row.kind == KIND_FILE:
                 entries.set_uuid(unit.db, heir.entry_id, None, unit.seq)
                 entries.set_uuid(unit.db, row.id, heir.uuid, unit.seq)
-        parent.generation += 1
+        parent.names_changed()
         node, _ = self.tree.node_of(parent, name, ref, row, st)
         return node
 
@@ -348,7 +349,7 @@ class Namespace:
 
                 await spot.dir.branch.call(CALL_DEADLINE_S, remove)
                 self._removed(spot)
-        parent.generation += 1
+        parent.names_changed()
         self._dropped(node, doomed)
         return node
 
@@ -377,7 +378,7 @@ class Namespace:
             self._removed(Spot(above, ref.name, ref.entry_id))
             self.tree.dirs.close(ref)
         node.removed, node.parts = last, []
-        parent.generation += 1
+        parent.names_changed()
 
     def _removed(self, spot: Spot) -> None:
         row = entries.get(self.store.db, spot.entry_id)
@@ -387,6 +388,7 @@ class Namespace:
             apply.remove(unit, row, spot.dir.branch.uuid, keep=False)
             if row.nlink > 1:
                 self._refresh_twins(unit, row)
+        self.tree.touched(row.node)
 
     def _refresh_twins(self, unit: Unit, row: Entry) -> None:
         """The other names of a hard-linked file have one link less now."""
@@ -408,7 +410,9 @@ class Namespace:
         for spot in spots:
             branch = spot.dir.branch
             if branch.state != LIVE:
-                raise Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away; nothing was changed")
+                raise Unreachable(
+                    f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away; nothing was changed"
+                )
 
     def _live_spot(self, node: Node) -> Spot:
         for spot in self.tree.spots_of(node):
@@ -431,7 +435,7 @@ class Namespace:
             if flags & syscalls.RENAME_NOREPLACE:
                 raise Exists(f"{os.fsdecode(dst_name)} is there already")
             raise Busy(f"{os.fsdecode(dst_name)} is a location and cannot be replaced")
-        src, src_st = await self.tree.lookup(src_parent, src_name)
+        src, _ = await self.tree.lookup(src_parent, src_name)
         dst: Node | None
         try:
             dst, _ = await self.tree.lookup(dst_parent, dst_name)
@@ -469,8 +473,8 @@ class Namespace:
         if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
             await self._clear_directory(dst, {ref.branch.id for _, ref in targets})
             dst.parts = []
-        src_parent.generation += 1
-        dst_parent.generation += 1
+        src_parent.names_changed()
+        dst_parent.names_changed()
         if flags & syscalls.RENAME_EXCHANGE and dst is not None:
             src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
         else:
@@ -478,7 +482,7 @@ class Namespace:
             self._note_backup(src_parent, src_name, src, dst_name, pid)
 
     async def _target_dir(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
-        """Where a replica goes: it stays on its branch, whose missing parents are made; elsewhere only by the kernel."""
+        """Where a replica goes: it stays on its branch, whose missing parents are made."""
         branch = spot.dir.branch
         for ref in dst_parent.parts:
             if ref.branch is branch:
@@ -487,9 +491,7 @@ class Namespace:
             return await self.ensure_dir(dst_parent, branch)
         return await self.place_for_new(dst_parent)
 
-    async def _rename_one(
-        self, spot: Spot, ref: DirRef, name: bytes, flags: int, src: Node, dst: Node | None
-    ) -> None:
+    async def _rename_one(self, spot: Spot, ref: DirRef, name: bytes, flags: int, src: Node, dst: Node | None) -> None:
         branch, db = spot.dir.branch, self.store.db
         self.tree.before_look(spot.dir)
         self.tree.before_look(ref)
@@ -534,6 +536,9 @@ class Namespace:
                     )
                 elif inherited is not None and inherited.uuid is not None:
                     entries.set_uuid(unit.db, row.id, inherited.uuid, unit.seq)
+        src.face = None
+        if dst is not None:
+            dst.face = None
         self._replace_spot(src, spot, Spot(ref, name, row.id), st)
         if dst is not None and not dst.is_dir:
             if flags & syscalls.RENAME_EXCHANGE and over is not None:
@@ -563,7 +568,8 @@ class Namespace:
         return self.tree.branches[row.branch_id].uuid
 
     def _swap_rows(self, unit: Unit, a: Entry, b: Entry, st: os.stat_result) -> None:
-        assert a.parent_id is not None and b.parent_id is not None
+        assert a.parent_id is not None
+        assert b.parent_id is not None
         for row in (a, b):
             unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
         entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
@@ -629,7 +635,7 @@ class Namespace:
             places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
             unit.tell("location", "name", self._location_uuid(location_id), os.fsdecode(new))
         self.tree.rename_location(old, new)
-        root.generation += 1
+        root.names_changed()
 
     def _location_uuid(self, location_id: int) -> bytes:
         return next(row.uuid for row in places.locations(self.store.db) if row.id == location_id)
@@ -717,6 +723,7 @@ class Namespace:
 
     def note_stat(self, node: Node, st: AnyStat, *, data: bool) -> None:
         """Write what a request of the kernel changed into the shown replica's row (all replicas' for attributes)."""
+        node.face = None
         if not isinstance(st, os.stat_result):
             return
         for spot in node.spots[:1] if not node.is_dir else []:
@@ -849,4 +856,6 @@ def _is_below(node: Node, above: Node) -> bool:
 
 def _looks_like_backup(name: bytes, new_name: bytes) -> bool:
     """f~, f.bak, f.orig, .f.swp-like: the old name with something around it."""
-    return new_name != name and (new_name.startswith((name, b"." + name)) or new_name in (name + b"~", b"#" + name + b"#"))
+    return new_name != name and (
+        new_name.startswith((name, b"." + name)) or new_name in (name + b"~", b"#" + name + b"#")
+    )

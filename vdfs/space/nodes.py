@@ -21,7 +21,7 @@ class Spot(NamedTuple):
 
 
 class Node:
-    """One node. `face` belongs to whoever shows the node (the mount keeps its prepared answer there)."""
+    """One node. `face` and `listing` belong to whoever shows the node: prepared answers, dropped on any change."""
 
     __slots__ = (
         "__weakref__",
@@ -34,6 +34,7 @@ class Node:
         "kernel_size",
         "kind",
         "links",
+        "listing",
         "name",
         "parent",
         "parts",
@@ -57,6 +58,7 @@ class Node:
         self.kernel_size = 0  # what the kernel believes the size to be
         self.generation = 0  # directories: counts the changes of names seen here
         self.face: Any = None
+        self.listing: Any = None
         self.ghost_fd = -1  # files: the inode itself (O_PATH), once its last name was taken while the kernel held it
         self.removed: RowStat | None = None  # directories: what a removed one was like, for who still stands in it
 
@@ -67,6 +69,12 @@ class Node:
     @property
     def is_dir(self) -> bool:
         return self.kind == KIND_DIR
+
+    def names_changed(self) -> None:
+        """A name in this directory came, went or means something else now."""
+        self.generation += 1
+        self.face = None
+        self.listing = None
 
     def st_is_ours(self, st: os.stat_result) -> bool:
         """Whether a stat is the one that our own last write left, by a handle that is still open for writing."""

@@ -33,9 +33,7 @@ def _open(dirs: DirTable, ref: DirRef, name: bytes) -> tuple[int, bool]:
         return os.dup(fd), True
 
 
-def read_if_changed(
-    dirs: DirTable, ref: DirRef, name: bytes, known: tuple[int, int] | None
-) -> Real | None:
+def read_if_changed(dirs: DirTable, ref: DirRef, name: bytes, known: tuple[int, int] | None) -> Real | None:
     """The attributes unless inode and ctime are those of the last comparison."""
     fd, _ = _open(dirs, ref, name)
     try:

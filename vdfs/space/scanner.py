@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import HASH_NONE, HASH_SAMPLED
+from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
 from index.model.errors import NotFound, VdfsError
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
@@ -31,6 +31,7 @@ log = logging.getLogger("sdmount.scan")
 _IDENTIFY_PAGE = 256
 _QUIET_S = 1.0
 _UNIT_REPORTS = 64
+_IDLE_POLL_S = 0.05
 
 
 class Progress:
@@ -90,13 +91,17 @@ class Scanner:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to walk or to identify."""
-        return not self._todo and not self._again and not self._busy and not self._identifying and not self.pending_files()
+        return (
+            not self._todo and not self._again and not self._busy and not self._identifying and not self.pending_files()
+        )
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is left to walk or to identify."""
+        while not self.idle:  # noqa: ASYNC110  (idleness is a fact of several tables, which nothing announces)
+            await trio.sleep(_IDLE_POLL_S)
 
     def pending_files(self) -> int:
-        row = self.store.db.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 LIMIT 1000000)"
-        ).fetchone()
-        return int(row[0])
+        return entries.count_unidentified(self.store.db)
 
     def pending_dirs(self) -> int:
         return len(self._todo) + len(self._again) + (1 if self._busy else 0)
@@ -177,7 +182,9 @@ class Scanner:
             self.progress.errors += len(state.failed)
             for directory, code in state.failed[:20]:
                 names = entries.path_of(self.store.db, directory)
-                log.warning("%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code))
+                log.warning(
+                    "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
+                )
         if whole:
             self._end(branch, "done", None)
 
@@ -233,7 +240,7 @@ class Scanner:
     async def identify_page(self, state: int) -> bool:
         """Identify the next files that wait in a state; returns whether there were any."""
         now_s = time.monotonic()
-        page = []
+        page: list[Entry] = []
         after = 0
         while len(page) < _IDENTIFY_PAGE:
             rows = entries.unidentified(self.store.db, state, after, _IDENTIFY_PAGE)

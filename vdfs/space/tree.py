@@ -160,6 +160,7 @@ class Tree:
             verdict = differ.compare(row, stat)
             if verdict == differ.SAME:
                 return Found(ref, row, st)
+            self.touched(row.node)
         with self.store.write(ORIGIN_SCAN) as unit:
             if row is not None and verdict == differ.OTHER_KIND:
                 apply.remove(unit, row, ref.branch.uuid)
@@ -169,6 +170,24 @@ class Tree:
             else:
                 row = apply.change_row(unit, row, stat, ref.branch.uuid)
         return Found(ref, row, st)
+
+    def touched(self, ino: int) -> None:
+        """The attributes of a node changed: prepared answers for it are void."""
+        node = self.nodes.get(ino)
+        if node is not None:
+            node.face = None
+
+    def dir_stamps(self, node: Node) -> tuple[int, ...] | None:
+        """The mtimes of a directory on its branches; None where asking would take time or cannot be trusted."""
+        stamps = []
+        for ref in node.parts:
+            if ref.branch.slow or ref.branch.state != LIVE:
+                return None
+            try:
+                stamps.append(os.fstat(self.dirs.fd(ref)).st_mtime_ns)
+            except (OSError, Stale, Unreachable):
+                return None
+        return tuple(stamps)
 
     def still_there(self, row: Entry) -> bool:
         """Whether a row's name still stands on disk with the row's inode (fast branches; a slow one is believed)."""
@@ -213,7 +232,7 @@ class Tree:
             ref = self.dirs.child(found.dir, row.id, row.name, row.st_ino)
             if len(node.parts) != 1 or node.parts[0] is not ref:
                 node.parts = [ref]
-                node.generation += 1
+                node.names_changed()
         else:
             self._set_spots(node, [Spot(found.dir, row.name, row.id)], row.nlink)
             node.stale_spots = []
@@ -236,32 +255,28 @@ class Tree:
             branch = one.dir.branch
             vector = apply.vector_of(one.row, branch.uuid)
             out.append(
-                union.Candidate(
-                    one.row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, index
-                )
+                union.Candidate(one.row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, index)
             )
         return out
 
     def _merged(self, parent: Node, name: bytes, found: list[Found]) -> list[tuple[Node, AnyStat]]:
         """The nodes of one name on several branches: the plain one first, then the conflicts by their names."""
         arranged = union.arrange(name, self._candidates(found))
-        shown = [found[c.index] for c in arranged.shown]
+        shown = [found[c.number] for c in arranged.shown]
         shown = self._unify(shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
             parts = [self.dirs.child(f.dir, f.row.id, f.row.name, f.row.st_ino) for f in shown]
             if node.parts != parts:
                 node.parts = parts
-                node.generation += 1
+                node.names_changed()
             st = _newest(st, [f.st for f in shown if f.st is not None])
         else:
             self._set_spots(node, [Spot(f.dir, f.row.name, f.row.id) for f in shown], shown[0].row.nlink)
-            node.stale_spots = [
-                Spot(found[c.index].dir, c.row.name, c.row.id) for c in arranged.stale
-            ]
+            node.stale_spots = [Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale]
         out: list[tuple[Node, AnyStat]] = [(node, st)]
         for conflict, candidate in arranged.conflicts:
-            out.append(self._single(parent, conflict, found[candidate.index]))
+            out.append(self._single(parent, conflict, found[candidate.number]))
         return out
 
     def _unify(self, shown: list[Found]) -> list[Found]:
@@ -313,7 +328,7 @@ class Tree:
         ]
         if node.parts != parts:
             node.parts = parts
-            node.generation += 1
+            node.names_changed()
         first: AnyStat = found[0].st if found[0].st is not None else RowStat(found[0].row)
         return node, _newest(first, [f.st for f in found if f.st is not None])
 

@@ -23,7 +23,7 @@ class Candidate(NamedTuple):
     branch_uuid: bytes
     slug: str
     label: str
-    index: int  # the caller's own number for it
+    number: int  # the caller's own number for it
 
 
 class Arranged(NamedTuple):
@@ -49,12 +49,7 @@ def known_different(a: Entry, b: Entry) -> bool:
         return False
     if a.size_bytes != b.size_bytes:
         return True
-    return (
-        a.size_bytes > 0
-        and a.hash_state == HASH_FULL
-        and b.hash_state == HASH_FULL
-        and a.content_id != b.content_id
-    )
+    return a.size_bytes > 0 and a.hash_state == HASH_FULL and b.hash_state == HASH_FULL and a.content_id != b.content_id
 
 
 def _rank(c: Candidate) -> tuple[int, bytes, bytes]:
@@ -67,9 +62,7 @@ def arrange(name: bytes, candidates: list[Candidate]) -> Arranged:
         return Arranged(candidates, [], [])
     directories = [c for c in candidates if c.row.kind == KIND_DIR]
     files = [c for c in candidates if c.row.kind != KIND_DIR]
-    stale = [
-        c for c in files if any(o is not c and versions.dominates(o.vector, c.vector) for o in files)
-    ]
+    stale = [c for c in files if any(o is not c and versions.dominates(o.vector, c.vector) for o in files)]
     fresh = sorted((c for c in files if c not in stale), key=_rank, reverse=True)
     if directories:
         return Arranged(directories, [(conflict_name(name, c), c) for c in fresh], stale)

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import trio
 
-from index.model.errors import Stale, Unreachable
 from index.model.entry import KIND_DIR
+from index.model.errors import Stale, Unreachable
 from index.scan import inotify
 from index.scan.inotify import Inotify, WatchLimitReached
 from index.store import entries
@@ -60,10 +60,7 @@ class Watch:
 
     def covers(self, node: Node) -> bool:
         """Whether every change of names in a directory, on every branch that holds it, reaches us."""
-        for ref in node.parts:
-            if ref.watch < 0 and ref.branch.state != MISSING:
-                return False
-        return True
+        return all(ref.watch >= 0 or ref.branch.state == MISSING for ref in node.parts)
 
     def look(self, ref: DirRef) -> bool:
         """Watch a directory if it is not watched yet; returns whether a watch was set."""
@@ -213,7 +210,7 @@ class Watch:
         row = entries.get(self.tree.store.db, ref.entry_id)
         node = None if row is None else self.tree.nodes.get(row.node)
         if node is not None:
-            node.generation += 1
+            node.names_changed()
 
     async def cover_all(self) -> None:
         """Watch every directory of every live branch, in the background, a few at a time."""

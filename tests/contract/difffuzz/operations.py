@@ -35,7 +35,7 @@ class Operation:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        words = [f"{self.number:6d} {self.side:6s} {self.kind}", *map(repr, self.paths)]
+        words = [f"{self.number:6d} {self.side:6s} {self.kind}", *map(short_path, self.paths)]
         if self.handle:
             words.append(f"handle={self.handle}")
         for name, value in self.arguments.items():
@@ -72,6 +72,12 @@ def perform(operation: Operation, tree: Tree) -> object:
         return errno.errorcode.get(error.errno or 0, str(error))
 
 
+def short_path(path: bytes) -> str:
+    """A relative path for people: very long names by their beginning and length."""
+    parts = [part if len(part) <= 40 else part[:8] + b"...%d" % len(part) for part in path.split(b"/")]
+    return repr(b"/".join(parts))
+
+
 def _brief(value: object) -> str:
     if isinstance(value, bytes) and len(value) > 16:
         return f"{value[:8]!r}…{len(value)}"
@@ -83,9 +89,7 @@ def _brief(value: object) -> str:
 
 def _write_at(tree: Tree, operation: Operation) -> object:
     """create, overwrite, write, append: they differ by their flags only."""
-    fd = os.open(
-        tree.path(operation.paths[0]), operation.arguments["flags"] | _SAFE, operation.arguments["mode"]
-    )
+    fd = os.open(tree.path(operation.paths[0]), operation.arguments["flags"] | _SAFE, operation.arguments["mode"])
     try:
         if operation.arguments["flags"] & os.O_APPEND:
             return os.write(fd, operation.arguments["data"])

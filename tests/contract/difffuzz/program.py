@@ -58,38 +58,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="difffuzz", description="Random operations on a mount against a reference."
-    )
-    parser.add_argument(
-        "--mount", type=Path, required=True, help="the directory of the mount that shows the branch"
-    )
-    parser.add_argument(
-        "--branch", type=Path, required=True, help="the same directory on disk, behind the mount"
-    )
-    parser.add_argument(
-        "--reference", type=Path, required=True, help="a plain directory, best on the same disk"
-    )
+    parser = argparse.ArgumentParser(prog="difffuzz", description="Random operations on a mount against a reference.")
+    parser.add_argument("--mount", type=Path, required=True, help="the directory of the mount that shows the branch")
+    parser.add_argument("--branch", type=Path, required=True, help="the same directory on disk, behind the mount")
+    parser.add_argument("--reference", type=Path, required=True, help="a plain directory, best on the same disk")
     parser.add_argument("--ops", type=int, default=20_000, help="how many operations (20000)")
     parser.add_argument("--seed", type=int, help="replay a run; chosen by chance when absent")
-    parser.add_argument(
-        "--settle-s", type=float, default=1.0, help="how late a change behind the mount may show (1.0)"
-    )
-    parser.add_argument(
-        "--behind", type=float, default=0.4, help="share of the operations behind the mount (0.4)"
-    )
+    parser.add_argument("--settle-s", type=float, default=1.0, help="how late a change behind the mount may show (1.0)")
+    parser.add_argument("--behind", type=float, default=0.4, help="share of the operations behind the mount (0.4)")
     parser.add_argument(
         "--xattrs",
         choices=("exact", "inherit", "off"),
         default="exact",
         help="inherit: a file renamed over another takes over its attributes when it has none",
     )
-    parser.add_argument(
-        "--without", action="append", default=[], choices=KINDS, help="leave a kind out (repeatable)"
-    )
-    parser.add_argument(
-        "--walk-every", type=int, default=1000, help="compare the whole trees so often (1000)"
-    )
+    parser.add_argument("--without", action="append", default=[], choices=KINDS, help="leave a kind out (repeatable)")
+    parser.add_argument("--walk-every", type=int, default=1000, help="compare the whole trees so often (1000)")
     parser.add_argument("--keep", action="store_true", help="keep the trees after success too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(arguments)
@@ -107,8 +91,7 @@ def _refuse(text: str) -> int:
 def _begin(options: argparse.Namespace, name: str) -> tuple[bytes, bytes, bytes]:
     """Make the working directories, the first through the mount, so that the branch must show it."""
     mount, branch, reference = (
-        os.fsencode(directory.absolute() / name)
-        for directory in (options.mount, options.branch, options.reference)
+        os.fsencode(directory.absolute() / name) for directory in (options.mount, options.branch, options.reference)
     )
     os.mkdir(mount)
     if not os.path.isdir(branch):
@@ -146,6 +129,7 @@ def _report(fuzzer: Fuzzer, seed: int, failure: str, seconds: float) -> dict[str
         "behind_mount": sum(count for kind, count in counts.operations.items() if kind.startswith("branch.")),
         "refused_alike": counts.refused,
         "comparisons": counts.comparisons,
+        "late_outcomes": counts.late_outcomes,
         "by_kind": dict(sorted(counts.operations.items())),
         "lag_p50_s": round(statistics.median(lags), 4) if lags else 0.0,
         "lag_p99_s": round(lags[int(len(lags) * 0.99)], 4) if lags else 0.0,
@@ -165,8 +149,9 @@ def _text(report: dict[str, Any]) -> str:
         ]
         lines += [f"  {line}" for line in report["history"]]
     shape = (
-        "seed {seed}: {operations} operations ({behind_mount} behind the mount, {refused_alike} refused alike),"
-        " {comparisons} comparisons in {seconds} s; lag p50 {lag_p50_s} s, p99 {lag_p99_s} s, max {lag_max_s} s"
+        "seed {seed}: {operations} operations, {behind_mount} of them behind the mount; {refused_alike} refused"
+        " alike, {late_outcomes} late; {comparisons} comparisons in {seconds} s;"
+        " lag p50 {lag_p50_s} s, p99 {lag_p99_s} s, max {lag_max_s} s"
     )
     lines.append(shape.format(**report))
     return "\n".join(lines)

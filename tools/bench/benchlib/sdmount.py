@@ -106,7 +106,7 @@ class Sdmount:
         raise Failed(f"not idle within {limit_s:.0f} s")
 
     def _told(self) -> dict[str, Any] | None:
-        """What `.vdfs/status.json` says of the scan; None when it does not say whether anything is left to do."""
+        """What `.vdfs/status.json` says; None when that is not whether anything is left to do."""
         try:
             status = json.loads((self.mount_point / ".vdfs" / "status.json").read_bytes())
         except (OSError, ValueError):
