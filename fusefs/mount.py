@@ -41,7 +41,7 @@ def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
             "idle": told.scan.idle,
             "pending_dirs": told.scan.pending_dirs,
             "pending_files": told.scan.pending_files,
-            "current": told.scan.current,
+            "current": None if told.scan.current is None else os.fsdecode(told.scan.current),
             "errors": told.scan.errors,
             "locations": told.locations,
             "watches": told.watches,

@@ -184,7 +184,7 @@ def test_each_package_manager_is_asked_in_its_own_words(machine, tmp_path, manag
 
 
 def test_without_a_network_there_is_one_line_and_nothing_half_made_counts(tmp_path):
-    """An earlier run was cut short, another is at work: ours takes its turn, clears up, and ends in one line."""
+    """An earlier run was cut short, another is at work: ours takes its turn, clears up, ends in one line."""
     venv = tmp_path / "venv"
     (venv / "lib").mkdir(parents=True)
     for name in (".made-by-sdmount", ".stamp-run", "busy", "lib/half"):

@@ -286,7 +286,10 @@ def _absolute(argument: str) -> bytes:
     try:
         if name in (b"", b".", b".."):  # a trailing slash asks for what the link leads to
             return os.path.realpath(path)
-        return os.path.join(os.path.realpath(directory or b"."), name)
+        parent = os.path.realpath(directory or b".")
+        if b"/.vdfs/" in parent + b"/":  # a leaf of a view is a link to what is meant
+            return os.path.realpath(os.path.join(parent, name))
+        return os.path.join(parent, name)
     except FileNotFoundError:
         raise NotFound("the current directory is not there any more; cd into one that is") from None
 

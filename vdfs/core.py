@@ -49,6 +49,7 @@ async def open_core(
     stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Core]:
     """The library, open and loaded; nothing runs yet (see `run_core`)."""
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     library = open_library(config, library_name)
     try:
         tree = Tree(library.store, library.device.slug)

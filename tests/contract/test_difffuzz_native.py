@@ -25,10 +25,13 @@ def place() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def trees(place: Path, mount: str) -> list[str]:
+    return [f"--mount={place / mount}", f"--branch={place / 'branch'}", f"--reference={place / 'reference'}"]
+
+
 def fuzz(place: Path, *arguments: str, mount: str = "branch", **environment: str) -> tuple[int, dict[str, Any]]:
-    trees = ["--mount", place / mount, "--branch", place / "branch", "--reference", place / "reference"]
     done = subprocess.run(
-        [sys.executable, PROGRAM, *trees, "--json", *arguments],
+        [sys.executable, PROGRAM, *trees(place, mount), "--json", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -75,8 +78,8 @@ def test_one_operation_missing_on_the_reference_is_found_at_once(place: Path, st
 
 
 def test_a_mount_that_shows_another_directory_is_refused(place: Path) -> None:
-    trees = ["--mount", place / "mount", "--branch", place / "branch", "--reference", place / "reference"]
-    done = subprocess.run([sys.executable, PROGRAM, *trees], capture_output=True, text=True, check=False)
+    arguments = [sys.executable, str(PROGRAM), *trees(place, "mount")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "does not show" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -87,7 +90,7 @@ def bindfs(place: Path) -> Iterator[list[str]]:
     """Its caches hold names and attributes for a second; the kinds it does wrong are left out."""
     if not shutil.which("bindfs") or not os.path.exists("/dev/fuse"):
         pytest.skip("needs bindfs and /dev/fuse")
-    command = ["bindfs", place / "branch", place / "mount"]
+    command = ["bindfs", str(place / "branch"), str(place / "mount")]
     mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"bindfs cannot mount here: {mounted.stderr.decode()}")

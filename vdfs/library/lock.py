@@ -52,7 +52,7 @@ def acquire(directory: Path) -> LibraryLock:
     path = directory / "lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(fd)
     except OSError as error:
         os.close(fd)
         holder = read_holder(directory)
@@ -62,6 +62,19 @@ def acquire(directory: Path) -> LibraryLock:
             f"the library {directory} is open in {who}{where}; use that one, or end it first (sdumount MOUNTPOINT)"
         ) from error
     return LibraryLock(fd)
+
+
+def _take(fd: int) -> None:
+    """The exclusive lock; a prober (running_holder) may hold a shared one for a moment."""
+    deadline_s = time.monotonic() + 0.2
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
 
 
 def read_holder(directory: Path) -> Holder | None:

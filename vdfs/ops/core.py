@@ -6,6 +6,7 @@ import time
 import attrs
 import trio
 
+import vdfs
 from index.model.ids import uuid_text
 from vdfs.library.statistics import statistics
 from vdfs.ops.context import Core
@@ -24,7 +25,7 @@ class ScanStatus:
     idle: bool
     pending_dirs: int
     pending_files: int
-    current: str | None
+    current: bytes | None
     dirs: int
     entries: int
     files_identified: int
@@ -56,9 +57,6 @@ class Status:
     database_bytes: int
 
 
-VERSION = "0.1.0"
-
-
 @query("core.status")
 async def status(core: Core, asked: StatusAsked) -> Status:
     """The process, the library's statistics, and the scan's progress."""
@@ -74,7 +72,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
     progress = core.scanner.progress
     return Status(
         pid=os.getpid(),
-        version=VERSION,
+        version=vdfs.__version__,
         library=core.library.name,
         library_id=uuid_text(core.library.store.library_uuid),
         device=core.library.device.name,
@@ -87,7 +85,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
             idle=core.scanner.idle,
             pending_dirs=core.scanner.pending_dirs(),
             pending_files=core.scanner.pending_files(),
-            current=progress.current,
+            current=None if progress.current is None else os.fsencode(progress.current),
             dirs=progress.dirs,
             entries=progress.entries,
             files_identified=progress.files_identified,

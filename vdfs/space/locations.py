@@ -174,9 +174,8 @@ class Locations:
         if is_within(real, other):
             raise Exists(f"{shown} lies inside {name} ({where}), which shows it already")
         if is_within(other, real):
-            raise Exists(
-                f"{shown} contains {name} ({where}); remove that one first: sd location remove {os.fsdecode(branch.location)}"
-            )
+            command = f"sd location remove {os.fsdecode(branch.location)}"
+            raise Exists(f"{shown} contains {name} ({where}); remove that one first: {command}")
 
     def _label(self, real: bytes, location: bytes) -> str:
         """A short name that tells the branches of one location apart: the last components of their paths."""

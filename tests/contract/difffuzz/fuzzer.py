@@ -112,7 +112,7 @@ class Fuzzer:
         return operation
 
     def _do_on_reference(self, operation: Operation, outcome: object) -> object:
-        if 0 <= self._skip_on_reference <= operation.number and outcome is None:
+        if 0 <= self._skip_on_reference <= operation.number and outcome is None and not operation.handle:
             self._skip_on_reference = -1
             return outcome
         inherited = self._to_inherit(operation)
