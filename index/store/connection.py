@@ -40,7 +40,7 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     return db
 
 
-def one(db: apsw.Connection, sql: str, *args: apsw.SQLiteValue) -> tuple[Any, ...]:
+def one(db: apsw.Connection, sql: str, *args: "apsw.SQLiteValue") -> tuple[Any, ...]:
     """The first row of a query that always has one."""
     row = db.execute(sql, args).fetchone()
     assert row is not None
