@@ -285,9 +285,10 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        programs = archive.read("sdmount-0.1.0.dist-info/entry_points.txt").decode()
+        (metadata,) = {name.split("/")[0] for name in names if name.startswith("sdmount-")}
+        programs = archive.read(f"{metadata}/entry_points.txt").decode()
     packages = ("fusefs", "index", "sync", "vdfs")
-    assert {name.split("/")[0] for name in names} - {"sdmount-0.1.0.dist-info"} <= set(packages)
+    assert {name.split("/")[0] for name in names} - {metadata} <= set(packages)
     source = {str(file.relative_to(ROOT)) for package in packages for file in (ROOT / package).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == source
     assert programs.split("\n\n")[0].splitlines()[1:] == [

@@ -62,7 +62,7 @@ async def open_core(
         tree.before_look = watch.look
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         locations.load()
-        namespace = Namespace(tree, create)
+        namespace = Namespace(tree, annotations, create)
         await journal.complete(namespace)
         core = Core(
             config, library, tree, namespace, Opener(tree, namespace), annotations, locations, scanner, watch,

@@ -68,27 +68,75 @@ def add(
     return _insert(unit, branch_id, parent_id, name, st, node, uuid, None)
 
 
-def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes) -> Entry:
-    """The row's name is there, but lstat says something else. Returns the row as it is now."""
+def change_row(
+    unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, still_there: StillThere | None = None
+) -> Entry:
+    """The row's name is there, but lstat says something else. Returns the row as it is now.
+
+    `still_there` is asked when another inode stands under the name: it may be one the index knows elsewhere.
+    """
     verdict = differ.compare(row, st)
     if verdict == differ.SAME:
         return row
-    entries.set_stat(unit.db, row.id, st, unit.seq)
-    node = row.node
     if verdict == differ.REPLACED:
-        node = unit.new_id()
-        entries.set_node(unit.db, row.id, node, unit.seq)
-        unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
-        unit.changed(change.ADDED, row.branch_id, row.id, row.parent_id, row.name, node)
-        if row.kind == KIND_DIR:
-            entries.set_scanned(unit.db, row.id, None, None)
-    if row.kind == KIND_FILE and verdict in (differ.DATA, differ.REPLACED):
-        vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
-        entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
-    if verdict != differ.REPLACED:
-        what = change.DATA if verdict == differ.DATA else change.ATTRS
-        unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, node)
-    fresh = entries.get(unit.db, row.id)
+        return _replace(unit, row, st, branch_uuid, still_there)
+    entries.set_stat(unit.db, row.id, st, unit.seq)
+    if verdict == differ.DATA and row.kind == KIND_FILE:
+        _new_bytes(unit, row, branch_uuid)
+    what = change.DATA if verdict == differ.DATA else change.ATTRS
+    unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    return _again(unit, row.id)
+
+
+def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, still_there: StillThere | None) -> Entry:
+    """Another inode stands under a row's name: a save by rename, a move over it, or a new hard link.
+
+    A new version of the entry keeps its uuid; the number is that of the inode that came, a fresh one if it is new.
+    """
+    node, uuid = 0, row.uuid
+    source = _known_elsewhere(unit, row, st)
+    if source is not None and still_there is not None:
+        if still_there(source):
+            if st.nlink > 1 and st.kind != KIND_DIR:
+                node, uuid = source.node, source.uuid
+        elif source.kind == KIND_DIR:
+            remove(unit, row, branch_uuid)
+            assert row.parent_id is not None
+            return _move(unit, source, row.parent_id, row.name, st)
+        elif _same_file(source, st):
+            node = source.node
+            if source.uuid is not None and metadata.has_any(unit.db, source.uuid):
+                uuid = source.uuid
+            unit.changed(change.REMOVED, source.branch_id, source.id, source.parent_id, source.name, source.node)
+            entries.delete(unit.db, source.id)
+    node = node or unit.new_id()
+    entries.set_stat(unit.db, row.id, st, unit.seq)
+    entries.set_node(unit.db, row.id, node, unit.seq)
+    if uuid != row.uuid:
+        entries.set_uuid(unit.db, row.id, uuid, unit.seq)
+    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    unit.changed(change.ADDED, row.branch_id, row.id, row.parent_id, row.name, node)
+    if row.kind == KIND_DIR:
+        entries.set_scanned(unit.db, row.id, None, None)
+    elif row.kind == KIND_FILE:
+        _new_bytes(unit, row, branch_uuid)
+    return _again(unit, row.id)
+
+
+def _known_elsewhere(unit: Unit, row: Entry, st: Stat) -> Entry | None:
+    for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino):
+        if other.id != row.id and other.kind == st.kind and other.parent_id is not None:
+            return other
+    return None
+
+
+def _new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
+    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
+    entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
+
+
+def _again(unit: Unit, entry_id: int) -> Entry:
+    fresh = entries.get(unit.db, entry_id)
     assert fresh is not None
     return fresh
 

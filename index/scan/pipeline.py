@@ -66,7 +66,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             apply.remove(unit, row, state.branch_uuid)
             apply.add(unit, state.branch_id, directory, row.name, st, state.still_there)
         else:
-            apply.change_row(unit, row, st, state.branch_uuid)
+            apply.change_row(unit, row, st, state.branch_uuid, state.still_there)
     for entry_id, seq in gone:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:

@@ -29,9 +29,7 @@ def trees(place: Path, mount: str) -> list[str]:
     return [f"--mount={place / mount}", f"--branch={place / 'branch'}", f"--reference={place / 'reference'}"]
 
 
-def fuzz(
-    place: Path, *arguments: str, mount: str = "branch", **environment: str
-) -> tuple[int, dict[str, Any]]:
+def fuzz(place: Path, *arguments: str, mount: str = "branch", **environment: str) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, PROGRAM, *trees(place, mount), "--json", *arguments],
         capture_output=True,

@@ -19,9 +19,7 @@ import pytest
 PROGRAM = Path(__file__).resolve().parents[2] / "tools/check/posix"
 PACKAGE = Path(__file__).parent / "posix"
 GROUPS = sorted(
-    path.stem
-    for path in PACKAGE.glob("*.py")
-    if "check_" in path.read_text() and "@cases" in path.read_text()
+    path.stem for path in PACKAGE.glob("*.py") if "check_" in path.read_text() and "@cases" in path.read_text()
 )
 
 
@@ -80,9 +78,7 @@ def test_an_unprivileged_user_finds_every_promise_kept(place: Path, group: str) 
 
 
 def test_the_suite_is_as_large_as_it_claims() -> None:
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), "--list"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, str(PROGRAM), "--list"], capture_output=True, text=True, check=True)
     names = done.stdout.splitlines()
     assert len(names) > 1000
     assert len(set(names)) == len(names), "two checks of one name"
@@ -174,9 +170,7 @@ def test_every_way_to_fail_is_reported(place: Path) -> None:
     "arguments", [["/nonexistent"], ["/etc/passwd"], ["/tmp", "--only", "no-such-check"], []], ids=str
 )
 def test_bad_arguments_are_refused_in_one_line(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("posix: ")

@@ -304,6 +304,18 @@ class Annotations:
                     metadata.mirror_put(unit.db, target.row.id, name, value)
                 metadata.set_mirror_state(unit.db, target.row.id, real.st_ino, real.ctime_ns)
 
+    async def copy_all(self, node: Node) -> None:
+        """Write what the library holds to a file that took over another's identity."""
+        uuid = self._uuid(node)
+        if uuid is None:
+            return
+        for name, value in metadata.all_of(self.store.db, uuid).items():
+            if name != TAGS:
+                await self._copy_out(node, name, value)
+        text = self._tags_text(uuid)
+        if text is not None:
+            await self._copy_out(node, TAGS, text)
+
     def _row(self, node: Node) -> Entry:
         ids = [p.entry_id for p in node.parts] if node.is_dir else [s.entry_id for s in self.tree.spots_of(node)]
         for entry_id in ids:

@@ -36,6 +36,7 @@ from index.scan import apply
 from index.store import changes, entries, metadata, places
 from index.store.unit import Unit
 from vdfs.space import syscalls
+from vdfs.space.annotations import Annotations
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
@@ -81,8 +82,9 @@ class _Backup(NamedTuple):
 class Namespace:
     """Changes to the tree. Used on the loop only."""
 
-    def __init__(self, tree: Tree, create_policy: str = "here") -> None:
+    def __init__(self, tree: Tree, annotations: Annotations, create_policy: str = "here") -> None:
         self.tree = tree
+        self.annotations = annotations
         self.store = tree.store
         self.create_policy = create_policy
         self._as_root = os.geteuid() == 0
@@ -465,20 +467,24 @@ class Namespace:
                     raise NotEmpty(f"{os.fsdecode(dst_name)} is not empty")
         if dst is not None and not flags & syscalls.RENAME_EXCHANGE:
             self.tree.keep_ghost(dst)
-            if dst.is_dir:
-                dst.removed = removed_stat(await self.tree.stat(dst))
+        last = removed_stat(await self.tree.stat(dst)) if dst is not None and dst.is_dir else None
+        if dst is not None and not src.is_dir:
+            await self.annotations.reconcile(src)  # what it brings along decides whose identity stays
+            await self.annotations.reconcile(dst)
         targets = [(spot, await self._target_dir(spot, src_parent, dst_parent)) for spot in moving]
         for spot, ref in targets:
             await self._rename_one(spot, ref, dst_name, flags, src, dst)
         if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
             await self._clear_directory(dst, {ref.branch.id for _, ref in targets})
-            dst.parts = []
+            dst.removed, dst.parts = last, []
         src_parent.names_changed()
         dst_parent.names_changed()
         if flags & syscalls.RENAME_EXCHANGE and dst is not None:
             src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
         else:
             src.parent, src.name = dst_parent, dst_name
+            if dst is not None and not src.is_dir:
+                await self.annotations.copy_all(src)
             self._note_backup(src_parent, src_name, src, dst_name, pid)
 
     async def _target_dir(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:

@@ -138,6 +138,9 @@ class Scanner:
                 log.warning("a scan could not be finished: %s", error)
                 self.progress.errors += 1
                 self._todo.setdefault(entry_id, time.monotonic() + 5)
+            except Exception:  # a bug in one walk must not end all of them
+                log.exception("the walk of directory %d failed", entry_id)
+                self.progress.errors += 1
             finally:
                 self._busy = False
                 self.progress.current = None
@@ -230,6 +233,11 @@ class Scanner:
                 log.warning("files could not be identified: %s", error)
                 self.progress.errors += 1
                 await trio.sleep(2)
+                continue
+            except Exception:
+                log.exception("identification failed")
+                self.progress.errors += 1
+                await trio.sleep(5)
                 continue
             finally:
                 self._identifying = False

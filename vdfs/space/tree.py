@@ -154,6 +154,8 @@ class Tree:
             if row is not None:
                 with self.store.write(ORIGIN_SCAN) as unit:
                     apply.remove(unit, row, ref.branch.uuid)
+                self.touched(row.node)
+                self.dir_changed(ref)
             return None
         stat = Stat.of(st)
         if row is not None:
@@ -161,6 +163,8 @@ class Tree:
             if verdict == differ.SAME:
                 return Found(ref, row, st)
             self.touched(row.node)
+        elif entries.get(self.store.db, ref.entry_id) is None:
+            return None  # the directory itself left the index a moment ago
         with self.store.write(ORIGIN_SCAN) as unit:
             if row is not None and verdict == differ.OTHER_KIND:
                 apply.remove(unit, row, ref.branch.uuid)
@@ -168,8 +172,18 @@ class Tree:
             if row is None:
                 row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.still_there)
             else:
-                row = apply.change_row(unit, row, stat, ref.branch.uuid)
+                row = apply.change_row(unit, row, stat, ref.branch.uuid, self.still_there)
+        self.dir_changed(ref)
         return Found(ref, row, st)
+
+    def dir_changed(self, ref: DirRef) -> None:
+        """Names of a directory changed on disk: whoever shows it must look again."""
+        row = entries.get(self.store.db, ref.entry_id)
+        node = None if row is None else self.nodes.get(row.node)
+        if node is not None:
+            node.names_changed()
+        if ref.parent is None:
+            self.root.names_changed()
 
     def touched(self, ino: int) -> None:
         """The attributes of a node changed: prepared answers for it are void."""
@@ -512,6 +526,9 @@ class Tree:
     def _reconcile(
         self, ref: DirRef, dir_st: os.stat_result, listed: list[tuple[bytes, os.stat_result]]
     ) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        me = entries.get(self.store.db, ref.entry_id)
+        if me is None:
+            raise Stale("the directory left the index a moment ago")
         rows = {row.name: row for row in entries.children(self.store.db, ref.entry_id)}
         out: list[tuple[bytes, Entry, os.stat_result | None]] = []
         todo: list[tuple[int, bytes, Entry | None, os.stat_result]] = []
@@ -537,7 +554,7 @@ class Tree:
                         if row is None:
                             row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.still_there)
                         else:
-                            row = apply.change_row(unit, row, stat, ref.branch.uuid)
+                            row = apply.change_row(unit, row, stat, ref.branch.uuid, self.still_there)
                         out[index] = (name, row, st)
         if rows:
             with self.store.write(ORIGIN_SCAN) as unit:
@@ -546,8 +563,12 @@ class Tree:
                     fresh = entries.get(unit.db, row.id)
                     if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
                         apply.remove(unit, fresh, ref.branch.uuid)
-        me = entries.get(self.store.db, ref.entry_id)
-        if me is not None and me.scanned_mtime_ns != dir_st.st_mtime_ns:
+        if todo or rows:
+            self.dir_changed(ref)
+            for _, _, row, _ in todo:
+                if row is not None:
+                    self.touched(row.node)
+        if me.scanned_mtime_ns != dir_st.st_mtime_ns:
             with self.store.write(ORIGIN_SCAN) as unit:
                 entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)
         return out

@@ -113,7 +113,10 @@ class Watch:
             self._gather()
             while self._dirty:
                 entry_id, names = self._dirty.popitem()
-                await self._refresh(entry_id, names)
+                try:
+                    await self._refresh(entry_id, names)
+                except Exception:  # one directory's trouble must not blind the watcher
+                    log.exception("a change in directory %d could not be taken in", entry_id)
 
     def _gather(self) -> None:
         for event in self._inotify.read():
@@ -194,7 +197,6 @@ class Watch:
                 if node is not None and node.st_is_ours(st):
                     continue  # a write through the mount; close() will write the row
             found = self.tree.mend(ref, name, row, st)
-            self._touch(ref)
             if found is not None and found.row.kind == KIND_DIR and (row is None or row.st_ino != st.st_ino):
                 child = self.tree.dirs.child(ref, found.row.id, name, found.row.st_ino)
                 self.look(child)
@@ -203,15 +205,7 @@ class Watch:
             row = entries.child(self.tree.store.db, ref.entry_id, name)
             if row is not None:
                 self.tree.mend(ref, name, row, None)
-                self._touch(ref)
-
-    def _touch(self, ref: DirRef) -> None:
-        """Names of a directory changed: snapshots of it must look again."""
-        row = entries.get(self.tree.store.db, ref.entry_id)
-        node = None if row is None else self.tree.nodes.get(row.node)
-        if node is not None:
-            node.names_changed()
-
+    
     async def cover_all(self) -> None:
         """Watch every directory of every live branch, in the background, a few at a time."""
         for branch in list(self.tree.branches.values()):

@@ -89,9 +89,7 @@ def _brief(value: object) -> str:
 
 def _write_at(tree: Tree, operation: Operation) -> object:
     """create, overwrite, write, append: they differ by their flags only."""
-    fd = os.open(
-        tree.path(operation.paths[0]), operation.arguments["flags"] | _SAFE, operation.arguments["mode"]
-    )
+    fd = os.open(tree.path(operation.paths[0]), operation.arguments["flags"] | _SAFE, operation.arguments["mode"])
     try:
         if operation.arguments["flags"] & os.O_APPEND:
             return os.write(fd, operation.arguments["data"])

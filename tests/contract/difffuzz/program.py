@@ -21,7 +21,7 @@ from .chooser import Chooser
 from .fuzzer import Fuzzer, Mismatch
 from .operations import KINDS
 
-# A test plants a fault with it: the first plain change from that operation on is left out on the reference.
+# Plants a fault for a test: the first plain change from that operation on is left out on the reference.
 PLANT = "DIFFFUZZ_SKIP_ON_REFERENCE"
 
 
@@ -58,38 +58,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="difffuzz", description="Random operations on a mount against a reference."
-    )
-    parser.add_argument(
-        "--mount", type=Path, required=True, help="the directory of the mount that shows the branch"
-    )
-    parser.add_argument(
-        "--branch", type=Path, required=True, help="the same directory on disk, behind the mount"
-    )
-    parser.add_argument(
-        "--reference", type=Path, required=True, help="a plain directory, best on the same disk"
-    )
+    parser = argparse.ArgumentParser(prog="difffuzz", description="Random operations on a mount against a reference.")
+    parser.add_argument("--mount", type=Path, required=True, help="the directory of the mount that shows the branch")
+    parser.add_argument("--branch", type=Path, required=True, help="the same directory on disk, behind the mount")
+    parser.add_argument("--reference", type=Path, required=True, help="a plain directory, best on the same disk")
     parser.add_argument("--ops", type=int, default=20_000, help="how many operations (20000)")
     parser.add_argument("--seed", type=int, help="replay a run; chosen by chance when absent")
-    parser.add_argument(
-        "--settle-s", type=float, default=1.0, help="how late a change behind the mount may show (1.0)"
-    )
-    parser.add_argument(
-        "--behind", type=float, default=0.4, help="share of the operations behind the mount (0.4)"
-    )
+    parser.add_argument("--settle-s", type=float, default=1.0, help="how late a change behind the mount may show (1.0)")
+    parser.add_argument("--behind", type=float, default=0.4, help="share of the operations behind the mount (0.4)")
     parser.add_argument(
         "--xattrs",
         choices=("exact", "inherit", "off"),
         default="exact",
         help="inherit: a file renamed over another takes over its attributes when it has none",
     )
-    parser.add_argument(
-        "--without", action="append", default=[], choices=KINDS, help="leave a kind out (repeatable)"
-    )
-    parser.add_argument(
-        "--walk-every", type=int, default=1000, help="compare the whole trees so often (1000)"
-    )
+    parser.add_argument("--without", action="append", default=[], choices=KINDS, help="leave a kind out (repeatable)")
+    parser.add_argument("--walk-every", type=int, default=1000, help="compare the whole trees so often (1000)")
     parser.add_argument("--keep", action="store_true", help="keep the trees after success too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(arguments)
@@ -107,8 +91,7 @@ def _refuse(text: str) -> int:
 def _begin(options: argparse.Namespace, name: str) -> tuple[bytes, bytes, bytes]:
     """Make the working directories, the first through the mount, so that the branch must show it."""
     mount, branch, reference = (
-        os.fsencode(directory.absolute() / name)
-        for directory in (options.mount, options.branch, options.reference)
+        os.fsencode(directory.absolute() / name) for directory in (options.mount, options.branch, options.reference)
     )
     os.mkdir(mount)
     if not os.path.isdir(branch):

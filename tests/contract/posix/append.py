@@ -23,12 +23,8 @@ def check_appends_of_many_processes_lose_nothing(root: Path, env: Env, length: i
 
     together(4, work)
     lines = Counter(read("log").splitlines())
-    expected = Counter(
-        b"%d %d " % (number, turn) + b"x" * length for number in range(4) for turn in range(turns)
-    )
-    assert lines == expected, (
-        f"{sum((expected - lines).values())} of {sum(expected.values())} lines lost or torn"
-    )
+    expected = Counter(b"%d %d " % (number, turn) + b"x" * length for number in range(4) for turn in range(turns))
+    assert lines == expected, f"{sum((expected - lines).values())} of {sum(expected.values())} lines lost or torn"
 
 
 def check_each_writer_finds_its_own_lines_in_order(root: Path, env: Env) -> None:
@@ -40,9 +36,7 @@ def check_each_writer_finds_its_own_lines_in_order(root: Path, env: Env) -> None
     together(3, work)
     lines = [tuple(map(int, line.split())) for line in read("log").splitlines()]
     for number in range(3):
-        equal(
-            [turn for owner, turn in lines if owner == number], list(range(100)), f"lines of writer {number}"
-        )
+        equal([turn for owner, turn in lines if owner == number], list(range(100)), f"lines of writer {number}")
 
 
 def check_two_descriptors_append_in_turn(root: Path, env: Env) -> None:

@@ -152,9 +152,7 @@ def check_descriptors_have_their_own_position(root: Path, env: Env) -> None:
 
 
 @cases(mode=(0, 0o444, 0o200))
-def check_the_mode_of_a_new_file_does_not_bind_the_descriptor_that_made_it(
-    root: Path, env: Env, mode: int
-) -> None:
+def check_the_mode_of_a_new_file_does_not_bind_the_descriptor_that_made_it(root: Path, env: Env, mode: int) -> None:
     with opened("f", os.O_CREAT | os.O_RDWR | os.O_EXCL, mode) as fd:
         write_all(fd, b"data")
         equal(os.pread(fd, 9, 0), b"data")

@@ -56,9 +56,7 @@ def check_opening_a_file_follows_the_class_of_the_asker(root: Path, env: Env, as
         return _opens("f", os.O_RDONLY), _opens("f", os.O_WRONLY), _opens("f", os.O_RDWR)
 
     expected = (bool(allowed & 4), bool(allowed & 2), allowed & 6 == 6)
-    equal(
-        env.as_user(attempt, uid=uid, gid=gid, groups=groups), expected, "opened for reading, writing, both"
-    )
+    equal(env.as_user(attempt, uid=uid, gid=gid, groups=groups), expected, "opened for reading, writing, both")
 
 
 def _opens(path: str, flags: int) -> bool:
@@ -74,9 +72,7 @@ def _opens(path: str, flags: int) -> bool:
     asker=tuple(ASKERS),
     bits=(0o000, 0o700, 0o500, 0o300, 0o070, 0o050, 0o030, 0o007, 0o005, 0o003, 0o001, 0o010, 0o100),
 )
-def check_using_a_directory_follows_the_class_of_the_asker(
-    root: Path, env: Env, asker: str, bits: int
-) -> None:
+def check_using_a_directory_follows_the_class_of_the_asker(root: Path, env: Env, asker: str, bits: int) -> None:
     env.need("other_uids")
     os.mkdir("d")
     write("d/f", b"data")

@@ -28,9 +28,7 @@ _DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED)
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run, print; 0 when every promise is kept, 1 when not, 2 when it could not begin."""
     options = _options(arguments)
-    checks = [
-        check for check in collect(options.only) if not any(fits(check.name, part) for part in options.skip)
-    ]
+    checks = [check for check in collect(options.only) if not any(fits(check.name, part) for part in options.skip)]
     if options.list:
         print("\n".join(check.name for check in checks))
         return 0
@@ -43,9 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         work = Path(tempfile.mkdtemp(prefix="posix-", dir=options.directory.absolute()))
     except OSError as error:
-        return _refuse(
-            f"{options.directory} cannot be written ({kit.errno_name(error)}); name a writable directory"
-        )
+        return _refuse(f"{options.directory} cannot be written ({kit.errno_name(error)}); name a writable directory")
     work.chmod(0o755)
     if options.as_uid is None:
         code = _run_all(checks, work, options)
@@ -76,12 +72,8 @@ def _run_as(uid: int, body: Callable[[], int]) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="posix", description=__doc__.split("\n", 1)[0] if __doc__ else "")
     parser.add_argument("directory", type=Path, nargs="?", help="a writable directory of the tree to check")
-    parser.add_argument(
-        "--only", default="", metavar="PATTERN", help="shell pattern or part of a check's name"
-    )
-    parser.add_argument(
-        "--skip", default=[], action="append", metavar="PATTERN", help="leave these out (repeatable)"
-    )
+    parser.add_argument("--only", default="", metavar="PATTERN", help="shell pattern or part of a check's name")
+    parser.add_argument("--skip", default=[], action="append", metavar="PATTERN", help="leave these out (repeatable)")
     parser.add_argument("--as-uid", type=int, metavar="N", help="become this user first (needs root)")
     parser.add_argument("--deadline-s", type=float, default=30.0, metavar="S", help="for one check (30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
@@ -132,9 +124,7 @@ def _death(work: Path) -> str:
     return ""
 
 
-def _report(
-    results: list[Result], counts: Counter[str], not_run: int, died: str, seconds: float
-) -> dict[str, Any]:
+def _report(results: list[Result], counts: Counter[str], not_run: int, died: str, seconds: float) -> dict[str, Any]:
     return {
         "passed": counts["pass"],
         "failed": counts["fail"],
@@ -148,9 +138,7 @@ def _report(
     }
 
 
-def _print_summary(
-    results: list[Result], counts: Counter[str], not_run: int, died: str, seconds: float
-) -> None:
+def _print_summary(results: list[Result], counts: Counter[str], not_run: int, died: str, seconds: float) -> None:
     for reason, count in Counter(result.reason for result in results if result.status == "skip").items():
         print(f"skipped {count}: {reason}")
     if died:

@@ -207,9 +207,7 @@ def check_every_saved_offset_continues_the_stream(root: Path, env: Env) -> None:
             os.lseek(fd, stream[place].offset, os.SEEK_SET)
             following = getdents(fd, SMALL)
             expected = [entry.name for entry in stream[place + 1 :]]
-            equal(
-                [entry.name for entry in following], expected[: len(following)], f"names after entry {place}"
-            )
+            equal([entry.name for entry in following], expected[: len(following)], f"names after entry {place}")
             assert following or not expected, "the stream ended early after a seek"
 
 
@@ -255,9 +253,7 @@ def check_hostile_offsets_harm_nothing(root: Path, env: Env, seed: int) -> None:
                 lseek64(fd, offset, os.SEEK_SET)
                 names = {entry.name for entry in getdents(fd, SMALL)} - {b".", b".."}
             except OSError as error:
-                equal(
-                    error.errno in (errno.EINVAL, errno.EOVERFLOW, errno.ENOENT), True, f"errno {error.errno}"
-                )
+                equal(error.errno in (errno.EINVAL, errno.EOVERFLOW, errno.ENOENT), True, f"errno {error.errno}")
                 continue
             equal(names - expected, set(), "foreign names")
         with fails(errno.EINVAL):

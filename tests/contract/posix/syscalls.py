@@ -48,9 +48,7 @@ def _checked(result: int, *paths: object) -> int:
     return result
 
 
-def renameat2(
-    source: str | bytes | os.PathLike[str], target: str | bytes | os.PathLike[str], flags: int
-) -> None:
+def renameat2(source: str | bytes | os.PathLike[str], target: str | bytes | os.PathLike[str], flags: int) -> None:
     """Rename with flags, relative paths from the working directory."""
     old, new = os.fsencode(source), os.fsencode(target)
     _checked(_libc.renameat2(AT_FDCWD, old, AT_FDCWD, new, ctypes.c_uint(flags)), source)

@@ -50,9 +50,7 @@ def check_nanoseconds_are_kept(root: Path, env: Env, ns: int) -> None:
     equal(_times("f"), (1_500_000_000 * NS + ns, 1_600_000_000 * NS + ns))
 
 
-@cases(
-    second=(0, 1, -1, YEAR_1960, -(2**31) + 1, 2**31 - 1, 2**31, YEAR_2100, 2**32 + 5), ns=(0, 123_456_789)
-)
+@cases(second=(0, 1, -1, YEAR_1960, -(2**31) + 1, 2**31 - 1, 2**31, YEAR_2100, 2**32 + 5), ns=(0, 123_456_789))
 def check_years_from_before_1970_to_after_2038_are_kept(root: Path, env: Env, second: int, ns: int) -> None:
     write("f", b"")
     utimensat("f", (second, ns), (second, ns))

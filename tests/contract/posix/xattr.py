@@ -51,9 +51,7 @@ def check_a_value_is_kept_exactly(root: Path, env: Env, kind: str, value: bytes)
 def check_well_known_names_keep_what_was_written(root: Path, env: Env, name: str) -> None:
     env.need("xattr")
     write("f", b"")
-    for value in (
-        (b"5", b"7") if name.endswith("rating") else (b"zebra,apple", b"apple,zebra,\xc3\xa9t\xc3\xa9")
-    ):
+    for value in (b"5", b"7") if name.endswith("rating") else (b"zebra,apple", b"apple,zebra,\xc3\xa9t\xc3\xa9"):
         os.setxattr("f", name, value)
         equal((os.getxattr("f", name), os.listxattr("f")), (value, [name]))
     os.removexattr("f", name)
@@ -178,9 +176,7 @@ def check_the_size_of_the_list_can_be_asked(root: Path, env: Env) -> None:
         (b"userx.a", (errno.EOPNOTSUPP,)),
     )
 )
-def check_wrong_names_are_refused(
-    root: Path, env: Env, name_and_errnos: tuple[bytes, tuple[int, ...]]
-) -> None:
+def check_wrong_names_are_refused(root: Path, env: Env, name_and_errnos: tuple[bytes, tuple[int, ...]]) -> None:
     env.need("xattr")
     write("f", b"")
     name, errnos = name_and_errnos
