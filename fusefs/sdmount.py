@@ -21,13 +21,13 @@ from typing import Any, NoReturn
 
 import trio
 
-import vdfs
 from fusefs.mount import mount_options, serve_mount
 from fusefs.stale import heal_stale_mount
 from fusefs.views.special import ROOT_LINKS
 from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound, Unsupported, VdfsError
 from index.scan.mounts import mounts
 from vdfs.base.config import Config, load_config
+from vdfs.base.version import __version__
 from vdfs.core import open_core, run_core
 from vdfs.library.lock import running_holder
 from vdfs.ops.context import Core
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", metavar="OPTION,…", action="append", default=[],
         help="allow_other, ro, show=tags:search:devices|none, create=here|mfs, xattr=copy|library",
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"sdmount {vdfs.__version__}")
+    parser.add_argument("--version", action="version", version=f"sdmount {__version__}")
     parser.add_argument("--serve", type=int, metavar="FD", help=argparse.SUPPRESS)
     return parser
 

@@ -6,5 +6,3 @@ nodes to bytes), `library`, `base`. The floor imports `sync` and `index`, never 
 
 Nothing is imported here: `sd` has to be on screen before a person notices that it is Python.
 """
-
-__version__ = "0.1.0"

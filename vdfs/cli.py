@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from index.model.errors import Busy, Deadline, Invalid, NotFound, NotRunning, VdfsError
-from vdfs import __version__, clirender
+from vdfs import clirender
 from vdfs.base.config import Config, load_config
+from vdfs.base.version import __version__
 from vdfs.library.lock import Holder, running_holder
 from vdfs.wire.client import RpcClient
 from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode_item, encode_name, encode_path

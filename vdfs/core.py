@@ -16,10 +16,10 @@ import trio
 
 from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
-from vdfs import ops
 from vdfs.base.config import Config, load_config
 from vdfs.library.library import open_library
 from vdfs.ops.context import Core
+from vdfs.ops.table import load
 from vdfs.space import journal
 from vdfs.space.annotations import Annotations
 from vdfs.space.content import Opener
@@ -79,7 +79,7 @@ async def open_core(
 
 async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Everything that runs while a library is open: socket, watcher, scans, housekeeping. Ends by cancellation."""
-    registry = ops.load()
+    registry = load()
 
     async def dispatch(method: str, params: Any) -> Any:
         return await registry.dispatch(core, method, params)
@@ -132,7 +132,7 @@ def run_offline(data_dir: Path, library: str, method: str, params: Any) -> Any:
     async def main() -> Any:
         config = load_config(str(data_dir))
         async with open_core(config, library) as core:
-            return await ops.load().dispatch(core, method, params)
+            return await load().dispatch(core, method, params)
 
     return _unwrapped(main)
 

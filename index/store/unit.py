@@ -7,22 +7,39 @@ transaction is in the log. An exception inside rolls everything back, also the n
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import apsw
 
 from index.model import hlc as hlc_model
 from index.model.change import Change, Commit
+from index.model.hlc import Hlc
 from index.store import changes as changes_table
+from index.store.feed import Feed
 
-if TYPE_CHECKING:
-    from index.store.store import Store
+
+class Host(Protocol):
+    """What a unit needs of the store it writes to: the connection, the last numbers given, begin and end."""
+
+    db: apsw.Connection
+    feed: Feed
+    device_uuid: bytes
+    epoch: int
+    last_seq: int
+    last_hlc: Hlc
+    last_entry_id: int
+
+    def begin(self) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
 
 
 class Unit:
     """One open transaction. `db`, `seq`, `hlc`, `device` and `epoch` are for the table functions."""
 
-    def __init__(self, store: "Store", origin: str) -> None:
+    def __init__(self, store: Host, origin: str) -> None:
         self._store = store
         self.origin = origin
         self.db: apsw.Connection = store.db

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from index.model.errors import Busy, Invalid, NotFound, NotRunning, StoreCorrupt
 from vdfs import cli, clirender
 from vdfs.library.lock import running_holder
-from vdfs.ops import load
+from vdfs.ops.table import load
 from vdfs.wire import server
 from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode
 

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.model.errors import NotFound
-from vdfs.ops import MODULES, load, registry
-from vdfs.ops.registry import Nothing, Registry, action, doc, query
+from vdfs.ops import registry
+from vdfs.ops.table import Nothing, Registry, action, doc, query
+from vdfs.ops.table import MODULES, load
 from vdfs.wire.jsonrpc import InvalidParams, MethodNotFound, encode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -523,7 +524,7 @@ def test_the_protocol_document_is_up_to_date() -> None:
     """Its generated part is what the registry prints now; the cure is in the assertion's text."""
     path = ROOT / "docs" / "protocol" / "rpc-v1.md"
     text = path.read_text("utf-8")
-    cure = "run: python -m vdfs.ops.registry --doc docs/protocol/rpc-v1.md"
+    cure = "run: python -m vdfs.ops.table --doc docs/protocol/rpc-v1.md"
     assert registry.replace_generated(text, registry.render_doc(load())) == text, cure
 
 
@@ -545,7 +546,7 @@ def test_the_command_prints_the_document_and_replaces_it_in_place(tmp_path: Path
     def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            [sys.executable, "-m", "vdfs.ops.registry", *arguments],
+            [sys.executable, "-m", "vdfs.ops.table", *arguments],
             capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment,
         )  # fmt: skip
 

@@ -6,8 +6,8 @@ import time
 import attrs
 import trio
 
-import vdfs
 from index.model.ids import uuid_text
+from vdfs.base.version import __version__
 from vdfs.library.statistics import statistics
 from vdfs.ops.context import Core
 from vdfs.ops.registry import doc, query
@@ -72,7 +72,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
     progress = core.scanner.progress
     return Status(
         pid=os.getpid(),
-        version=vdfs.__version__,
+        version=__version__,
         library=core.library.name,
         library_id=uuid_text(core.library.store.library_uuid),
         device=core.library.device.name,

@@ -205,7 +205,7 @@ class Watch:
             row = entries.child(self.tree.store.db, ref.entry_id, name)
             if row is not None:
                 self.tree.mend(ref, name, row, None)
-    
+
     async def cover_all(self) -> None:
         """Watch every directory of every live branch, in the background, a few at a time."""
         for branch in list(self.tree.branches.values()):
