@@ -82,6 +82,8 @@ class Operations(pyfuse3.Operations):
         face = attrs.fill(pyfuse3.EntryAttributes(), node, st)
         face.entry_timeout = attrs.LONG_S if covered else attrs.SHORT_S
         face.attr_timeout = self._attr_timeout(node, st, covered)
+        if node.face is not None:
+            node.face = face  # what the kernel was told last is what a listing may repeat
         return face
 
     def _attr_timeout(self, node: Node, st: AnyStat, covered: bool) -> float:
@@ -284,6 +286,7 @@ class Operations(pyfuse3.Operations):
         keep = told == stamp
         if not keep:
             node.stamp = stamp
+            node.face = None
             self.notifier.inode(inode, attr_only=True)
         return pyfuse3.FileInfo(fh=self.handles.add(opened), keep_cache=keep)
 

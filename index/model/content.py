@@ -68,9 +68,7 @@ def sampled_id(read_at: Callable[[int, int], bytes | memoryview], size_bytes: in
 def sampled_id_of(data: bytes) -> str | None:
     """The sampled id of bytes in memory: the one that a file of these bytes has."""
     if len(data) <= SAMPLE_WHOLE_MAX_BYTES:
-        return (
-            blake3(len(data).to_bytes(8, "little") + data).hexdigest(SAMPLED_ID_CHARS // 2) if data else None
-        )
+        return blake3(len(data).to_bytes(8, "little") + data).hexdigest(SAMPLED_ID_CHARS // 2) if data else None
     return sampled_id(lambda offset, length: data[offset : offset + length], len(data))
 
 

@@ -1,5 +1,4 @@
-"""A short binding of Linux inotify: directories in, events out, no thread, nothing of its own kept but a
-descriptor.
+"""A short binding of Linux inotify: directories in, events out; no thread, one descriptor.
 
 In: directory descriptors, named as /proc/self/fd/N, so that PATH_MAX and a rename in between do not matter.
 Out: lists of `Event` whenever `fd` is readable (`trio.lowlevel.wait_readable(inotify.fd)`, then `read()`).

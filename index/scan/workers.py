@@ -219,9 +219,7 @@ class WorkerPool:
 
     def __init__(self, count: int, *, log_path: Path | None, table: str = OPERATIONS) -> None:
         if count < 2:
-            raise ValueError(
-                "a worker pool needs two workers: one is reserved for calls, streams take the others"
-            )
+            raise ValueError("a worker pool needs two workers: one is reserved for calls, streams take the others")
         self._count = count
         self._log_path = log_path
         self._table = table
@@ -451,9 +449,7 @@ class WorkerPool:
             except FrameError as error:
                 _log.error("worker %d: %s", worker.process.pid, error)
         if job.scope.cancelled_caught:
-            _log.warning(
-                "worker %d did not stop %s within %g s: killed", worker.process.pid, job.op, STOP_GRACE_S
-            )
+            _log.warning("worker %d did not stop %s within %g s: killed", worker.process.pid, job.op, STOP_GRACE_S)
             worker.was_killed = True
         return False
 

@@ -105,9 +105,7 @@ def test_the_samples_lie_in_the_file_in_order_and_apart(size_bytes: int) -> None
 @given(st.integers(0, 1 << 40))
 def test_the_blocks_cover_the_content_without_gap(size_bytes: int) -> None:
     count = content.block_count(size_bytes)
-    assert (
-        count - 1
-    ) * content.BLOCK_BYTES < size_bytes <= count * content.BLOCK_BYTES or count == size_bytes == 0
+    assert (count - 1) * content.BLOCK_BYTES < size_bytes <= count * content.BLOCK_BYTES or count == size_bytes == 0
     assert content.page_count(size_bytes) == -(-count // content.LEAVES_PER_PAGE)
     if count:
         offset, length = content.block_extent(count - 1, size_bytes)
@@ -227,9 +225,7 @@ def test_a_page_of_leaves_is_checked_with_the_head_alone() -> None:
         head.check_page(1, leaves[:32])
 
 
-STORED = content.of_leaves(
-    5 * content.BLOCK_BYTES, b"".join(blake3(bytes([i])).digest() for i in range(5))
-).stored()
+STORED = content.of_leaves(5 * content.BLOCK_BYTES, b"".join(blake3(bytes([i])).digest() for i in range(5))).stored()
 
 
 @given(st.integers(0, len(STORED) - 1), st.integers(1, 255))

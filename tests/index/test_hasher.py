@@ -74,8 +74,7 @@ def test_a_file_gets_the_names_of_its_bytes(tmp_path: Path, size_bytes: int) -> 
     assert found.manifest is not None
     manifest = content.load(found.manifest, size_bytes, bytes.fromhex(found.full))
     assert manifest.leaves == b"".join(
-        blake3(data[at : at + content.BLOCK_BYTES]).digest()
-        for at in range(0, size_bytes, content.BLOCK_BYTES)
+        blake3(data[at : at + content.BLOCK_BYTES]).digest() for at in range(0, size_bytes, content.BLOCK_BYTES)
     )
 
 

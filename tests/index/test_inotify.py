@@ -100,9 +100,7 @@ def test_names_are_bytes_of_any_length(watching: Inotify, tmp_path: Path, name: 
     assert event.mask == inotify.IN_CREATE | inotify.IN_ISDIR
 
 
-def test_a_directory_deeper_than_path_max_is_watched_through_its_descriptor(
-    watching: Inotify, tmp_path: Path
-) -> None:
+def test_a_directory_deeper_than_path_max_is_watched_through_its_descriptor(watching: Inotify, tmp_path: Path) -> None:
     step = b"d" * 250
     fds = [os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)]
     try:

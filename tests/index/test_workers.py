@@ -707,9 +707,7 @@ def test_identify_streams_one_result_for_each_item_in_order(tmp_path: Path) -> N
 
     async def body(pool: WorkerPool) -> None:
         found = []
-        async for batch in pool.stream(
-            "identify", {"root": os.fsencode(root), "items": items, "mode": "full"}
-        ):
+        async for batch in pool.stream("identify", {"root": os.fsencode(root), "items": items, "mode": "full"}):
             found += list(hasher.unpack_results(batch))
         assert without_race(found) == without_race(expected)
 
@@ -758,9 +756,7 @@ def test_identify_is_stopped_in_the_middle_of_a_big_file(tmp_path: Path) -> None
     st.lists(st.lists(st.one_of(st.integers(0, 9), st.binary(max_size=40)), min_size=1), max_size=5),
     st.data(),
 )
-def test_frames_do_not_depend_on_how_the_bytes_are_cut(
-    messages: list[list[Any]], data: st.DataObject
-) -> None:
+def test_frames_do_not_depend_on_how_the_bytes_are_cut(messages: list[list[Any]], data: st.DataObject) -> None:
     wire = b"".join(pack(*message) for message in messages)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=6)))
     frames, found = Frames(), []

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from index.model.errors import NotFound
 from vdfs.ops import registry
-from vdfs.ops.table import Nothing, Registry, action, doc, query
+from vdfs.ops.registry import Nothing, Registry, action, doc, query
 from vdfs.ops.table import MODULES, load
 from vdfs.wire.jsonrpc import InvalidParams, MethodNotFound, encode
 

@@ -13,7 +13,9 @@ import secrets
 import shutil
 import statistics
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from .operations import KINDS
 
 # Plants a fault for a test: the first plain change from that operation on is left out on the reference.
 PLANT = "DIFFFUZZ_SKIP_ON_REFERENCE"
+STUCK_S = 60.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,13 +50,21 @@ def main(arguments: list[str] | None = None) -> int:
         skip_on_reference=int(os.environ.get(PLANT, "-1")),
     )
     started_s = time.monotonic()
+
+    def give_up() -> None:
+        failure = f"the last operation or look did not return within {STUCK_S:g} s"
+        _print(_report(fuzzer, seed, failure, time.monotonic() - started_s), options)
+        sys.stdout.flush()
+        os._exit(1)
+
+    threading.Thread(target=_watch, args=(fuzzer, give_up), daemon=True).start()
     failure = _run(fuzzer, options)
     report = _report(fuzzer, seed, failure, time.monotonic() - started_s)
     fuzzer.close()
     if not failure and not options.keep:
         shutil.rmtree(bases[0])
         shutil.rmtree(bases[2])
-    print(json.dumps(report, indent=1) if options.json else _text(report))
+    _print(report, options)
     return 1 if failure else 0
 
 
@@ -116,6 +127,21 @@ def _run(fuzzer: Fuzzer, options: argparse.Namespace) -> str:
     except OSError as error:  # the comparison itself broke: a dead mount, most likely
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _watch(fuzzer: Fuzzer, give_up: Callable[[], None]) -> None:
+    """End the run when nothing moves: a call into a hung mount never returns, so only another thread can tell."""
+    seen, since_s = -1, time.monotonic()
+    while True:
+        time.sleep(1)
+        if fuzzer.counts.comparisons != seen:
+            seen, since_s = fuzzer.counts.comparisons, time.monotonic()
+        elif time.monotonic() - since_s > STUCK_S:
+            give_up()
+
+
+def _print(report: dict[str, Any], options: argparse.Namespace) -> None:
+    print(json.dumps(report, indent=1) if options.json else _text(report))
 
 
 def _report(fuzzer: Fuzzer, seed: int, failure: str, seconds: float) -> dict[str, Any]:
