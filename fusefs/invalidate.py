@@ -62,11 +62,11 @@ class Notifier:
                     self.entry(parent.ino, one.name)
                     self.inode(parent.ino, attr_only=True)
             node = self.ledger.find(one.node)
-            if one.what == change.REMOVED or node is None:
+            if node is None:
                 continue
             if isinstance(node, Node):
                 node.face = None
-            if one.what != change.ADDED:
+            if one.what != change.ADDED:  # a removed name is one link less for who holds the file
                 self.inode(one.node, attr_only=one.what != change.DATA)
 
     def _dir_node(self, entry_id: int | None) -> Node | None:

@@ -6,7 +6,7 @@ uuid and number; a second name of one inode is a hard link and shares uuid and n
 (an editor's save behind the mount) keeps row and uuid and gets a new inode number, because the kernel may still hold
 pages of the old file.
 
-`Scene` says what the caller knows of the disk: whether the name of an old row is still there. Rows that disappear are
+`InodeAt` is what the caller knows of the disk: which inode stands under the name of an old row. Rows that disappear are
 remembered in table limbo for a while, so that a file seen leaving one directory before it is seen arriving in another
 is still the same file.
 """
@@ -21,8 +21,8 @@ from index.scan import differ
 from index.store import changes, entries, limbo, metadata
 from index.store.unit import Unit
 
-#: Says whether a row's name still stands on disk with the row's inode.
-StillThere = Callable[[Entry], bool]
+#: Says which inode stands on disk under a row's name now; None when nothing does.
+InodeAt = Callable[[Entry], int | None]
 
 
 def vector_of(row: Entry, branch_uuid: bytes) -> dict[bytes, int]:
@@ -36,7 +36,7 @@ def add(
     parent_id: int,
     name: bytes,
     st: Stat,
-    still_there: StillThere,
+    inode_at: InodeAt,
     *,
     node: int | None = None,
     uuid: bytes | None = None,
@@ -56,9 +56,9 @@ def add(
         if old.parent_id is None:
             continue
         links = kind != KIND_DIR and st.nlink > 1
-        if links and still_there(old):
+        if links and inode_at(old) == old.st_ino:
             return _insert(unit, branch_id, parent_id, name, st, old.node, old.uuid, old)
-        if _same_file(old, st) and not still_there(old):
+        if _same_file(old, st) and inode_at(old) != old.st_ino:
             return _move(unit, old, parent_id, name, st)
     kept = limbo.take(unit.db, branch_id, st.st_ino, kind, st.mtime_ns, st.size_bytes)
     if kept is not None:
@@ -69,17 +69,17 @@ def add(
 
 
 def change_row(
-    unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, still_there: StillThere | None = None
+    unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, inode_at: InodeAt | None = None
 ) -> Entry:
     """The row's name is there, but lstat says something else. Returns the row as it is now.
 
-    `still_there` is asked when another inode stands under the name: it may be one the index knows elsewhere.
+    `inode_at` is asked when another inode stands under the name: it may be one the index knows elsewhere.
     """
     verdict = differ.compare(row, st)
     if verdict == differ.SAME:
         return row
     if verdict == differ.REPLACED:
-        return _replace(unit, row, st, branch_uuid, still_there)
+        return _replace(unit, row, st, branch_uuid, inode_at)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         _new_bytes(unit, row, branch_uuid)
@@ -88,27 +88,31 @@ def change_row(
     return _again(unit, row.id)
 
 
-def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, still_there: StillThere | None) -> Entry:
+def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, inode_at: InodeAt | None) -> Entry:
     """Another inode stands under a row's name: a save by rename, a move over it, or a new hard link.
 
     A new version of the entry keeps its uuid; the number is that of the inode that came, a fresh one if it is new.
     """
-    node, uuid = 0, row.uuid
-    source = _known_elsewhere(unit, row, st)
-    if source is not None and still_there is not None:
-        if still_there(source):
-            if st.nlink > 1 and st.kind != KIND_DIR:
-                node, uuid = source.node, source.uuid
-        elif source.kind == KIND_DIR:
-            remove(unit, row, branch_uuid)
-            assert row.parent_id is not None
-            return _move(unit, source, row.parent_id, row.name, st)
-        elif _same_file(source, st):
-            node = source.node
-            if source.uuid is not None and metadata.has_any(unit.db, source.uuid):
-                uuid = source.uuid
-            unit.changed(change.REMOVED, source.branch_id, source.id, source.parent_id, source.name, source.node)
-            entries.delete(unit.db, source.id)
+    node, uuid = 0, heir_uuid(unit, row)
+    known = [] if inode_at is None else [(r, inode_at(r)) for r in _known_elsewhere(unit, row, st)]
+    swapped = next((r for r, there in known if there == row.st_ino), None)
+    twin = next((r for r, there in known if there == st.st_ino), None)
+    moved = next((r for r, there in known if there != st.st_ino), None)
+    if swapped is not None:
+        return _exchange(unit, row, swapped, st)
+    if twin is not None:
+        if st.nlink > 1 and st.kind != KIND_DIR:
+            node, uuid = twin.node, twin.uuid
+    elif moved is not None and moved.kind == KIND_DIR:
+        remove(unit, row, branch_uuid)
+        assert row.parent_id is not None
+        return _move(unit, moved, row.parent_id, row.name, st)
+    elif moved is not None and _same_file(moved, st):
+        node = moved.node
+        if moved.uuid is not None and metadata.has_any(unit.db, moved.uuid):
+            uuid = moved.uuid
+        unit.changed(change.REMOVED, moved.branch_id, moved.id, moved.parent_id, moved.name, moved.node)
+        entries.delete(unit.db, moved.id)
     node = node or unit.new_id()
     entries.set_stat(unit.db, row.id, st, unit.seq)
     entries.set_node(unit.db, row.id, node, unit.seq)
@@ -123,11 +127,32 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, still_there: 
     return _again(unit, row.id)
 
 
-def _known_elsewhere(unit: Unit, row: Entry, st: Stat) -> Entry | None:
-    for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino):
-        if other.id != row.id and other.kind == st.kind and other.parent_id is not None:
-            return other
-    return None
+def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat) -> Entry:
+    """Two names were exchanged on disk: so are their rows. Returns the row that now has the name of `a`."""
+    swap_names(unit, a, b)
+    entries.set_stat(unit.db, b.id, st, unit.seq)
+    return _again(unit, b.id)
+
+
+def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
+    """Give each of two rows the other's place."""
+    assert a.parent_id is not None
+    assert b.parent_id is not None
+    for row in (a, b):
+        unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
+    entries.move(unit.db, b.id, a.parent_id, a.name, unit.seq)
+    entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
+    unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
+    unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
+
+
+def _known_elsewhere(unit: Unit, row: Entry, st: Stat) -> list[Entry]:
+    return [
+        other
+        for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino)
+        if other.id != row.id and other.kind == st.kind and other.parent_id is not None
+    ]
 
 
 def _new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
@@ -253,6 +278,19 @@ def _insert(
     row = plain_row(unit, branch_id, parent_id, name, st, node, uuid, twin)
     entries.insert(unit.db, row)
     return row
+
+
+def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
+    """The uuid that a new version of a row's file takes over.
+
+    Its own, unless other hard-linked names go on living under it: then a fresh one that carries the same annotations.
+    """
+    if old.uuid is None or not any(t.id != old.id and t.uuid == old.uuid for t in entries.by_node(unit.db, old.node)):
+        return old.uuid
+    uuid = new_uuid()
+    metadata.copy_to(unit.db, old.uuid, uuid, unit.hlc, unit.device, unit.seq)
+    unit.tell("annotations", "copy", uuid, old.uuid)
+    return uuid
 
 
 def alias(unit: Unit, other: bytes, kept: bytes) -> None:

@@ -111,3 +111,16 @@ def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:
     )
     db.execute("DELETE FROM attribute WHERE entry_uuid=?", (other,))
     db.execute("DELETE FROM tagging WHERE entry_uuid=?", (other,))
+
+
+def copy_to(db: apsw.Connection, source: bytes, target: bytes, hlc: int, device: bytes, seq: int) -> None:
+    """Give one uuid copies of what another carries, stamped anew."""
+    db.execute(
+        "INSERT OR REPLACE INTO attribute SELECT ?, name, value, ?, ? FROM attribute "
+        "WHERE entry_uuid=? AND value IS NOT NULL",
+        (target, hlc, device, source),
+    )
+    db.execute(
+        "INSERT OR IGNORE INTO tagging SELECT DISTINCT ?, tag_id, ?, ?, hlc, part FROM tagging WHERE entry_uuid=?",
+        (target, device, seq, source),
+    )

@@ -186,7 +186,7 @@ def test_a_mount_killed_under_the_writers_ends_them_and_loses_nothing(place: Pat
 
 def mount_bindfs(place: Path) -> subprocess.Popen[bytes]:
     """In the foreground, so that its process is ours to kill."""
-    server = subprocess.Popen(["bindfs", "-f", str(place / "tree"), str(place / "mount")], stderr=subprocess.PIPE)
+    server = subprocess.Popen(["bindfs", "-f", str(place / "tree"), str(place / "mount")], stderr=subprocess.DEVNULL)
     deadline_s = time.monotonic() + 10
     while not os.path.ismount(place / "mount"):
         if server.poll() is not None or time.monotonic() > deadline_s:
@@ -202,19 +202,20 @@ def unmount(place: Path) -> None:
 def test_a_wrong_answer_of_a_living_tree_fails_the_writer(place: Path) -> None:
     """Somebody else removes the writers' files while they write."""
     writing = subprocess.Popen(
-        command(place, "--same-disk", "--seconds=20", "--seed=8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(place, "--same-disk", "--seconds=20", "--seed=8"), start_new_session=True, stderr=subprocess.DEVNULL
     )
-    wait_for_acks(place / "ack", 40)
-    for path in (place / "tree").rglob("8-0-*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
-    # The other writers would go on; one that failed is enough to see.
-    deadline_s = time.monotonic() + 20
-    while '"failed"' not in (place / "ack").read_text():
-        assert time.monotonic() < deadline_s, "the loss was not noticed"
-        time.sleep(0.01)
-    writing.kill()
-    writing.communicate()
+    try:
+        wait_for_acks(place / "ack", 40)
+        for path in (place / "tree").rglob("8-0-*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+        deadline_s = time.monotonic() + 20
+        while '"failed"' not in (place / "ack").read_text():
+            assert time.monotonic() < deadline_s, "the loss was not noticed"
+            time.sleep(0.01)
+    finally:
+        os.killpg(writing.pid, signal.SIGKILL)
+        writing.wait()
 
 
 @pytest.mark.parametrize("arguments", [["--verify"], ["--ack=/nonexistent/ack"], ["--mount=/nonexistent"], []])

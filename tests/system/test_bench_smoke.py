@@ -178,9 +178,7 @@ def nothing_left(directory: Path) -> list[str]:
     deadline = time.monotonic() + 10
     while processes_in(directory) and time.monotonic() < deadline:
         time.sleep(LOOK_S)
-    mounts = [
-        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {directory}/" in line
-    ]
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {directory}/" in line]
     return [*mounts, *processes_in(directory), *os.listdir(directory)]
 
 

@@ -231,7 +231,8 @@ def test_two_libraries_live_side_by_side(library):
 def test_foreground_stays_until_interrupted(library):
     """`-f` serves in the foreground, shows progress on the terminal, and ends cleanly with Ctrl-C."""
     source = library.folder("Files")
-    fill(source, 200)
+    (source / "big").touch()
+    os.truncate(source / "big", 6 << 30)  # holes only, but they have to be hashed
     command = [sys.executable, "-m", "fusefs.sdmount", "-f", "--data-dir", library.data, library.mnt, source]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/",
@@ -242,8 +243,6 @@ def test_foreground_stays_until_interrupted(library):
             library.servers.add(process.pid)
             assert library.pid == process.pid
             library.wait_idle()
-            eventually(lambda: "Files" in os.listdir(library.mnt), "it answers")
-            time.sleep(1.2)  # not to wait for something: the progress line is drawn twice a second
             process.send_signal(signal.SIGINT)
             _, printed = process.communicate(timeout=20)
         finally:
@@ -291,7 +290,7 @@ def test_every_way_to_end_is_clean(library, way):
         os.kill(pid, signal.Signals[way])
     elif way == "sdumount":
         library.unmount()
-        assert gone(pid), "sdumount returns when the server has let go"
+        assert library.holder() is None, "sdumount returns when the server has let go"
     else:
         command = ["fusermount3", "-u"] if way == "fusermount3" else ["umount"]
         subprocess.run([*command, str(library.mnt)], check=True, cwd="/")
@@ -692,7 +691,7 @@ def test_the_data_directory_by_environment_flag_and_xdg(library):
         assert json.loads(done.stdout)["data_dir"] == str(data)
         assert list(logs.glob("*.log")), f"no log in {logs}"
         library.run("fusefs.sdumount", *options, library.mnt, env=env, check=True)
-        assert gone(lock["pid"])
+        eventually(lambda pid=lock["pid"]: gone(pid), "the server ends")
         shutil.rmtree(data)
 
 
@@ -727,7 +726,6 @@ def test_sd_works_while_nothing_runs(library):
     assert library.sd_json("search", "beach")["hits"][0]["path"] == "sd:/Files/beach.jpg"
     assert library.sd_json("info", "sd:/Files/beach.jpg")["tags"] == ["holiday"]
     assert library.sd("index", "verify", check=True) is not None
-    library.sd_fails("status", "--wait-idle", "--timeout", "1", code=0) if False else None
     library.mount()
     assert names(library.mnt / "Tags" / "holiday") == ["beach.jpg"]
 

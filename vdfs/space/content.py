@@ -170,11 +170,14 @@ class Opener:
                 continue
             try:
                 fd, st = await branch.call(CALL_DEADLINE_S, self._open, spot.dir, spot.name, wanted)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
             except Unreachable as error:
                 away = error
                 continue
+            if st.st_ino != node.st_ino and spot in node.spots[:1]:
+                os.close(fd)  # replaced behind the mount: the kernel looks the name up again
+                raise Stale(f"{os.fsdecode(spot.name)} is another file now")
             handle = Handle(node, branch, fd, flags)
             handle.wrote = bool(flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY)
             return handle, st

@@ -69,6 +69,8 @@ def _open_step(parent_fd: int, ref: DirRef) -> int:
         fd = os.open(ref.name, _OPEN, dir_fd=parent_fd)
     except PermissionError:
         fd = os.open(ref.name, _OPEN_PATH, dir_fd=parent_fd)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Stale(f"{os.fsdecode(ref.name)} is not there any more") from error
     if os.fstat(fd).st_ino != ref.st_ino:
         os.close(fd)
         raise Stale(f"another directory stands at {os.fsdecode(ref.name)}")

@@ -26,7 +26,7 @@ async def complete(namespace: Namespace) -> None:
                 if row is None or branch is None or row.parent_id is None or branch.state != LIVE:
                     continue
                 ref = tree.ref_of(row.parent_id)
-                if ref is None or not tree.still_there(row):
+                if ref is None or tree.inode_at(row) != row.st_ino:
                     continue
                 with tree.dirs.opened(ref) as fd:
                     st = os.stat(row.name, dir_fd=fd, follow_symlinks=False)

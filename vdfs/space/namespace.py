@@ -279,7 +279,7 @@ class Namespace:
         with self.store.write(ORIGIN_MOUNT) as unit:
             old = entries.get(unit.db, spot.entry_id)
             row = apply.add(
-                unit, branch.id, target.entry_id, name, Stat.of(st), lambda r: True,
+                unit, branch.id, target.entry_id, name, Stat.of(st), lambda r: r.st_ino,
                 node=node.ino, uuid=old.uuid if old else None,
             )  # fmt: skip
             for twin in entries.by_node(unit.db, row.node):
@@ -515,9 +515,11 @@ class Namespace:
         over = entries.child(db, ref.entry_id, name)
         with self.store.write(ORIGIN_MOUNT) as unit:
             if flags & syscalls.RENAME_EXCHANGE and over is not None and dst is not None:
-                self._swap_rows(unit, row, over, st)
+                apply.swap_names(unit, row, over)
+                entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
             else:
                 inherited = self._identity_to_inherit(row, dst)
+                heir = None if inherited is None else apply.heir_uuid(unit, inherited)
                 if over is not None:
                     apply.remove(unit, over, ref.branch.uuid, keep=False, told=False)
                     if over.nlink > 1:
@@ -531,8 +533,8 @@ class Namespace:
                     row = apply.change_branch(unit, row, ref.branch.id, ref.entry_id, name, Stat.of(st))
                     self.tree.dirs.change_branch(row.id, ref.branch)
                 if inherited is not None and over is not None:
-                    if inherited.uuid is not None:
-                        entries.set_uuid(unit.db, row.id, inherited.uuid, unit.seq)
+                    if heir is not None:
+                        entries.set_uuid(unit.db, row.id, heir, unit.seq)
                     vector = apply.vector_of(row, ref.branch.uuid)
                     for old in self._rows_of(dst):
                         vector = versions.join(vector, apply.vector_of(old, self._branch_uuid(old)))
@@ -540,12 +542,14 @@ class Namespace:
                     entries.set_version(
                         unit.db, row.id, versions.pack(versions.bump(vector, ref.branch.uuid)), unit.seq
                     )
-                elif inherited is not None and inherited.uuid is not None:
-                    entries.set_uuid(unit.db, row.id, inherited.uuid, unit.seq)
+                elif heir is not None:
+                    entries.set_uuid(unit.db, row.id, heir, unit.seq)
         src.face = None
         if dst is not None:
             dst.face = None
         self._replace_spot(src, spot, Spot(ref, name, row.id), st)
+        if not src.is_dir and src.spots and src.spots[0] == Spot(ref, name, row.id):
+            src.st_ino = st.st_ino
         if dst is not None and not dst.is_dir:
             if flags & syscalls.RENAME_EXCHANGE and over is not None:
                 self._replace_spot(dst, Spot(ref, name, over.id), Spot(spot.dir, spot.name, over.id), None)
@@ -572,18 +576,6 @@ class Namespace:
 
     def _branch_uuid(self, row: Entry) -> bytes:
         return self.tree.branches[row.branch_id].uuid
-
-    def _swap_rows(self, unit: Unit, a: Entry, b: Entry, st: os.stat_result) -> None:
-        assert a.parent_id is not None
-        assert b.parent_id is not None
-        for row in (a, b):
-            unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
-        entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
-        entries.move(unit.db, b.id, a.parent_id, a.name, unit.seq)
-        entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
-        entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
-        unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
-        unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
 
     def _replace_spot(self, node: Node, old: Spot, new: Spot, st: os.stat_result | None) -> None:
         if node.is_dir:
@@ -828,8 +820,8 @@ def _os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def _never(_: Entry) -> bool:
-    return False
+def _never(_: Entry) -> int | None:
+    return None
 
 
 def _free_bytes(ref: DirRef) -> int:

@@ -40,6 +40,7 @@ class Node:
         "parts",
         "removed",
         "spots",
+        "st_ino",
         "stale_spots",
         "stamp",
     )
@@ -51,6 +52,7 @@ class Node:
         self.name = b""
         self.spots: list[Spot] = []
         self.stale_spots: list[Spot] = []  # replicas under the same name that are dominated and not shown
+        self.st_ino = 0  # the inode of the shown replica; another one under its name is not this node
         self.parts: list[DirRef] = []
         self.links: set[Spot] | None = None  # other names of a hard-linked file, as far as they were seen
         self.handles: list[Any] = []  # open handles, newest last

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import KIND_DIR, Entry, Stat
+from index.model.entry import KIND_DIR, Entry, Stat, kind_of
 from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable
 from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
@@ -170,9 +170,9 @@ class Tree:
                 apply.remove(unit, row, ref.branch.uuid)
                 row = None
             if row is None:
-                row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.still_there)
+                row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.inode_at)
             else:
-                row = apply.change_row(unit, row, stat, ref.branch.uuid, self.still_there)
+                row = apply.change_row(unit, row, stat, ref.branch.uuid, self.inode_at)
         self.dir_changed(ref)
         return Found(ref, row, st)
 
@@ -203,18 +203,18 @@ class Tree:
                 return None
         return tuple(stamps)
 
-    def still_there(self, row: Entry) -> bool:
-        """Whether a row's name still stands on disk with the row's inode (fast branches; a slow one is believed)."""
+    def inode_at(self, row: Entry) -> int | None:
+        """Which inode stands under a row's name now (a slow branch is not asked: the row is believed)."""
         branch = self.branches.get(row.branch_id)
         if branch is None or branch.state != LIVE or branch.slow or row.parent_id is None:
-            return True
+            return row.st_ino
         ref = self.ref_of(row.parent_id)
         if ref is None:
-            return False
+            return None
         try:
-            return self._lstat(ref, row.name).st_ino == row.st_ino
+            return self._lstat(ref, row.name).st_ino
         except (OSError, Stale, Unreachable):
-            return False
+            return None
 
     def ref_of(self, entry_id: int) -> DirRef | None:
         """The DirRef of a directory's row, made from the rows above it when nobody holds it."""
@@ -250,6 +250,7 @@ class Tree:
         else:
             self._set_spots(node, [Spot(found.dir, row.name, row.id)], row.nlink)
             node.stale_spots = []
+            node.st_ino = row.st_ino
         return node, found.st if found.st is not None else RowStat(row)
 
     def node_of(self, parent: Node, name: bytes, ref: DirRef, row: Entry, st: os.stat_result) -> tuple[Node, AnyStat]:
@@ -376,11 +377,13 @@ class Tree:
             if branch.state == MISSING:
                 continue
             try:
-                return await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
+                st = await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
             except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
             except (Unreachable, Deadline):
                 break
+            if kind_of(st.st_mode) == node.kind and (st.st_ino == node.st_ino or spot not in node.spots[:1]):
+                return st
         if node.ghost_fd >= 0:
             return os.fstat(node.ghost_fd)
         for spot in node.spots:
@@ -552,9 +555,9 @@ class Tree:
                             apply.remove(unit, row, ref.branch.uuid)
                             row = None
                         if row is None:
-                            row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.still_there)
+                            row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.inode_at)
                         else:
-                            row = apply.change_row(unit, row, stat, ref.branch.uuid, self.still_there)
+                            row = apply.change_row(unit, row, stat, ref.branch.uuid, self.inode_at)
                         out[index] = (name, row, st)
         if rows:
             with self.store.write(ORIGIN_SCAN) as unit:

@@ -1,15 +1,16 @@
 """The acknowledgement file: what each writer began, what was acknowledged, and how it ended.
 
-One JSON object a line, appended by one write each, so that writers share the file and a killed one leaves
-at most a torn last line. A writer is named ``<seed>-<number>``; its operations count from 1.
+One JSON object a line, appended by one write each, so that writers share the file and a killed one leaves at
+most a torn last line. A writer is named ``<seed>-<number>``; its operations count from 1.
 
-- ``begin``: the operation and its arguments, before its first system call. - ``ack``: after its last one
-returned: the state every path it touched must have from now on; ``null`` is absent. - ``stop``: the writer
-ended: ``reason`` is ``time`` or the errno of the tree that died under it.
+- ``begin``: the operation and its arguments, before its first system call.
+- ``ack``: after its last one returned: the state every path it touched must have from now on; null is absent.
+- ``stop``: the writer ended: ``reason`` is ``time``, ``failed`` (a living tree answered wrong), ``unmounted``, or
+  the errno of the tree that died under it.
 
-A state is ``{"kind": "dir"}`` or ``{"kind": "file", "chunks": [[operation, length], …], "blake2": …,
-"xattrs": {name: hex}, "inode": …, "mtime_ns": …}``. The bytes of a chunk follow from (writer, operation,
-length), so a verifier can tell a half-written chunk from a damaged one without a copy of the data.
+A state is ``{"kind": "dir"}``, or ``{"kind": "file"}`` with ``chunks`` (operation and length of each), ``blake2``,
+``xattrs`` (values in hex), ``inode`` and ``mtime_ns``. The bytes of a chunk follow from writer, operation and
+length, so a verifier can tell a half-written chunk from a damaged one without a copy of the data.
 """
 
 import hashlib

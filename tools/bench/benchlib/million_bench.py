@@ -203,7 +203,5 @@ class _Run:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     about = "A library of a million entries, started again."
     parser = options.parser("million", about, smoke=f"{ENTRIES_SMOKE} entries")
-    parser.add_argument(
-        "--entries", type=options.count, metavar="N", help=f"how many entries (default {ENTRIES})"
-    )
+    parser.add_argument("--entries", type=options.count, metavar="N", help=f"how many entries (default {ENTRIES})")
     return parser.parse_args(arguments)

@@ -51,9 +51,7 @@ class Scale:
 FULL = Scale(
     shape=Shape(files=50_000, directories=1_500, mean_bytes=3_000, symlinks=500, tagged=5_000),
     big_bytes=1024 * MIB,
-    sizes=Sizes(
-        stats=20_000, absent=10_000, cold_reads=2_000, warm_reads=50_000, write_bytes=256 * MIB, created=5_000
-    ),
+    sizes=Sizes(stats=20_000, absent=10_000, cold_reads=2_000, warm_reads=50_000, write_bytes=256 * MIB, created=5_000),
     rounds=3,
     deadline_s=120.0,
 )

@@ -45,9 +45,7 @@ class Finished:
 def timed(argv: Sequence[str], *, cwd: Path, deadline_s: float, accept: tuple[int, ...] = (0,)) -> float:
     """Seconds from the start of `argv` to its end, with its output read by a `cat` that was there before."""
     with tempfile.TemporaryFile() as complaints:
-        sink = subprocess.Popen(
-            ["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        sink = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
         assert sink.stdin is not None
         tool = None
         try:
@@ -84,9 +82,7 @@ def run(argv: Sequence[str], *, deadline_s: float, environment: Mapping[str, str
             end(tool)
         out.seek(0)
         error.seek(0)
-        return Finished(
-            code, out.read().decode(errors="replace"), error.read().decode(errors="replace"), seconds
-        )
+        return Finished(code, out.read().decode(errors="replace"), error.read().decode(errors="replace"), seconds)
 
 
 def wait(process: subprocess.Popen[bytes], deadline_s: float) -> int:

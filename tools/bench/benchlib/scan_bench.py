@@ -170,9 +170,7 @@ class _Run:
             facts.append(report.labelled("database", f"{each:.0f} bytes an entry, everything in it included"))
         if self.memory:
             peak = report.mebibytes(max(memory.peak_bytes for memory in self.memory))
-            facts.append(
-                report.labelled("memory", f"at most {peak} in the mount's process (not its workers)")
-            )
+            facts.append(report.labelled("memory", f"at most {peak} in the mount's process (not its workers)"))
         sections = [header, report.aligned(table), facts, self.samples.notes]
         print("\n\n".join("\n".join(lines) for lines in sections if lines))
         if self.chosen.json:
@@ -197,9 +195,7 @@ class _Run:
             *([report.SMOKE] if self.chosen.smoke else []),
             "How long until a tree is known: time / time of the yardstick in the same round",
             report.labelled("machine", machine.describe()),
-            report.labelled(
-                "versions", f"{machine.version('find')}; {machine.version('b3sum') or 'no b3sum'}"
-            ),
+            report.labelled("versions", f"{machine.version('find')}; {machine.version('b3sum') or 'no b3sum'}"),
             report.labelled(
                 "data",
                 f"{self.shape.files} files of 0 to {MAX_BYTES} B in {self.shape.directories} directories, on "
