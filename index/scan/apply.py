@@ -6,13 +6,13 @@ uuid and number; a second name of one inode is a hard link and shares uuid and n
 (an editor's save behind the mount) keeps row and uuid and gets a new inode number, because the kernel may still hold
 pages of the old file.
 
-`InodeAt` is what the caller knows of the disk: which inode stands under the name of an old row. Rows that disappear are
+`Disk` is what the caller knows of the disk just now. Rows that disappear are
 remembered in table limbo for a while, so that a file seen leaving one directory before it is seen arriving in another
 is still the same file.
 """
 
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from index.model import change, versions
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
@@ -21,8 +21,14 @@ from index.scan import differ
 from index.store import changes, entries, limbo, metadata
 from index.store.unit import Unit
 
-#: Says which inode stands on disk under a row's name now; None when nothing does.
-InodeAt = Callable[[Entry], int | None]
+class Disk(Protocol):
+    """What the caller knows of the disk just now."""
+
+    def inode_at(self, row: Entry) -> int | None:
+        """Which inode stands under a row's name; None when nothing does."""
+
+    def is_held(self, row: Entry) -> bool:
+        """Whether the row's own inode is open here: then its number cannot have been given to another file."""
 
 
 def vector_of(row: Entry, branch_uuid: bytes) -> dict[bytes, int]:
@@ -36,7 +42,7 @@ def add(
     parent_id: int,
     name: bytes,
     st: Stat,
-    inode_at: InodeAt,
+    disk: Disk,
     *,
     node: int | None = None,
     uuid: bytes | None = None,
@@ -56,9 +62,9 @@ def add(
         if old.parent_id is None:
             continue
         links = kind != KIND_DIR and st.nlink > 1
-        if links and inode_at(old) == old.st_ino:
+        if links and disk.inode_at(old) == old.st_ino:
             return _insert(unit, branch_id, parent_id, name, st, old.node, old.uuid, old)
-        if _same_file(old, st) and inode_at(old) != old.st_ino:
+        if _same_file(old, st, disk) and disk.inode_at(old) != old.st_ino:
             return _move(unit, old, parent_id, name, st)
     kept = limbo.take(unit.db, branch_id, st.st_ino, kind, st.mtime_ns, st.size_bytes)
     if kept is not None:
@@ -69,17 +75,17 @@ def add(
 
 
 def change_row(
-    unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, inode_at: InodeAt | None = None
+    unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None = None
 ) -> Entry:
     """The row's name is there, but lstat says something else. Returns the row as it is now.
 
-    `inode_at` is asked when another inode stands under the name: it may be one the index knows elsewhere.
+    `disk` is asked when another inode stands under the name: it may be one the index knows elsewhere.
     """
     verdict = differ.compare(row, st)
     if verdict == differ.SAME:
         return row
     if verdict == differ.REPLACED:
-        return _replace(unit, row, st, branch_uuid, inode_at)
+        return _replace(unit, row, st, branch_uuid, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         _new_bytes(unit, row, branch_uuid)
@@ -88,13 +94,13 @@ def change_row(
     return _again(unit, row.id)
 
 
-def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, inode_at: InodeAt | None) -> Entry:
+def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None) -> Entry:
     """Another inode stands under a row's name: a save by rename, a move over it, or a new hard link.
 
     A new version of the entry keeps its uuid; the number is that of the inode that came, a fresh one if it is new.
     """
     node, uuid = 0, heir_uuid(unit, row)
-    known = [] if inode_at is None else [(r, inode_at(r)) for r in _known_elsewhere(unit, row, st)]
+    known = [] if disk is None else [(r, disk.inode_at(r)) for r in _known_elsewhere(unit, row, st)]
     swapped = next((r for r, there in known if there == row.st_ino), None)
     twin = next((r for r, there in known if there == st.st_ino), None)
     moved = next((r for r, there in known if there != st.st_ino), None)
@@ -107,7 +113,7 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, inode_at: Ino
         remove(unit, row, branch_uuid)
         assert row.parent_id is not None
         return _move(unit, moved, row.parent_id, row.name, st)
-    elif moved is not None and _same_file(moved, st):
+    elif moved is not None and _same_file(moved, st, disk):
         node = moved.node
         if moved.uuid is not None and metadata.has_any(unit.db, moved.uuid):
             uuid = moved.uuid
@@ -207,9 +213,9 @@ def ensure_uuid(unit: Unit, row: Entry) -> bytes:
     return uuid
 
 
-def _same_file(old: Entry, st: Stat) -> bool:
+def _same_file(old: Entry, st: Stat, disk: Disk | None) -> bool:
     """Whether an inode number is still the file of the row: numbers are reused at once on many file systems."""
-    if old.kind == KIND_DIR:
+    if old.kind == KIND_DIR or (disk is not None and disk.is_held(old)):
         return True
     return old.size_bytes == st.size_bytes and old.mtime_ns == st.mtime_ns
 

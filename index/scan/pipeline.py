@@ -22,10 +22,10 @@ from index.store.unit import Unit
 class WalkState:
     """What one walk has in memory: the ids that its new directories got, and what must be looked at again."""
 
-    def __init__(self, branch_id: int, branch_uuid: bytes, inode_at: apply.InodeAt, *, first: bool) -> None:
+    def __init__(self, branch_id: int, branch_uuid: bytes, disk: apply.Disk, *, first: bool) -> None:
         self.branch_id = branch_id
         self.branch_uuid = branch_uuid
-        self.inode_at = inode_at
+        self.disk = disk
         self.first = first  # nothing of the branch was known: no moves to look for
         self.ids: dict[int, int] = {}
         self.again: set[int] = set()
@@ -51,7 +51,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
                 row = apply.plain_row(unit, state.branch_id, directory, name, st)
                 fresh.append(row)
             else:
-                row = apply.add(unit, state.branch_id, directory, name, st, state.inode_at)
+                row = apply.add(unit, state.branch_id, directory, name, st, state.disk)
         if new_number:
             state.ids[new_number] = row.id
     if fresh:
@@ -64,14 +64,14 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         st = Stat(*raw)
         if st.kind != row.kind:
             apply.remove(unit, row, state.branch_uuid)
-            apply.add(unit, state.branch_id, directory, row.name, st, state.inode_at)
+            apply.add(unit, state.branch_id, directory, row.name, st, state.disk)
         else:
-            apply.change_row(unit, row, st, state.branch_uuid, state.inode_at)
+            apply.change_row(unit, row, st, state.branch_uuid, state.disk)
     for entry_id, seq in gone:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:
             continue
-        if row.seq != seq or state.inode_at(row) is not None:
+        if row.seq != seq or state.disk.inode_at(row) is not None:
             state.again.add(directory)
             continue
         apply.remove(unit, row, state.branch_uuid)

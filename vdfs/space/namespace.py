@@ -279,7 +279,7 @@ class Namespace:
         with self.store.write(ORIGIN_MOUNT) as unit:
             old = entries.get(unit.db, spot.entry_id)
             row = apply.add(
-                unit, branch.id, target.entry_id, name, Stat.of(st), lambda r: r.st_ino,
+                unit, branch.id, target.entry_id, name, Stat.of(st), self.tree,
                 node=node.ino, uuid=old.uuid if old else None,
             )  # fmt: skip
             for twin in entries.by_node(unit.db, row.node):
@@ -297,7 +297,7 @@ class Namespace:
         with self.store.write(ORIGIN_MOUNT) as unit:
             if old is not None:  # it vanished behind the mount, and nobody had looked yet
                 apply.remove(unit, old, ref.branch.uuid, keep=False)
-            row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), _never, fresh=True)
+            row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), self.tree, fresh=True)
             if heir is not None and row.kind == KIND_FILE:
                 entries.set_uuid(unit.db, heir.entry_id, None, unit.seq)
                 entries.set_uuid(unit.db, row.id, heir.uuid, unit.seq)
@@ -818,10 +818,6 @@ def _set_times(dir_fd: int, name: bytes, wanted: Wanted) -> None:
 
 def _os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
-
-
-def _never(_: Entry) -> int | None:
-    return None
 
 
 def _free_bytes(ref: DirRef) -> int:

@@ -156,7 +156,7 @@ class Scanner:
             self._end(branch, "failed", "its directory is not there") if whole else None
             return
         first = whole and next(iter(entries.children(self.store.db, entry_id)), None) is None
-        state = pipeline.WalkState(branch.id, branch.uuid, self.tree.inode_at, first=first)
+        state = pipeline.WalkState(branch.id, branch.uuid, self.tree, first=first)
         if whole:
             with self.store.write(ORIGIN_SCAN) as unit:
                 places.set_scan_state(unit.db, branch.id, "scanning")

@@ -170,9 +170,9 @@ class Tree:
                 apply.remove(unit, row, ref.branch.uuid)
                 row = None
             if row is None:
-                row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.inode_at)
+                row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self)
             else:
-                row = apply.change_row(unit, row, stat, ref.branch.uuid, self.inode_at)
+                row = apply.change_row(unit, row, stat, ref.branch.uuid, self)
         self.dir_changed(ref)
         return Found(ref, row, st)
 
@@ -202,6 +202,11 @@ class Tree:
             except (OSError, Stale, Unreachable):
                 return None
         return tuple(stamps)
+
+    def is_held(self, row: Entry) -> bool:
+        """Whether the file of a row is open through the mount."""
+        node = self.nodes.get(row.node)
+        return node is not None and bool(node.handles) and node.st_ino == row.st_ino
 
     def inode_at(self, row: Entry) -> int | None:
         """Which inode stands under a row's name now (a slow branch is not asked: the row is believed)."""
@@ -369,15 +374,15 @@ class Tree:
         if node.is_dir:
             return await self._stat_dir(node)
         for handle in reversed(node.handles):
-            st = await handle.fstat()
-            if st is not None:
-                return st  # type: ignore[no-any-return]
+            held: os.stat_result | None = await handle.fstat()
+            if held is not None:
+                return held
         for spot in self.spots_of(node):
             branch = spot.dir.branch
             if branch.state == MISSING:
                 continue
             try:
-                st = await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
+                st: os.stat_result = await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
             except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
             except (Unreachable, Deadline):
@@ -555,9 +560,9 @@ class Tree:
                             apply.remove(unit, row, ref.branch.uuid)
                             row = None
                         if row is None:
-                            row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self.inode_at)
+                            row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self)
                         else:
-                            row = apply.change_row(unit, row, stat, ref.branch.uuid, self.inode_at)
+                            row = apply.change_row(unit, row, stat, ref.branch.uuid, self)
                         out[index] = (name, row, st)
         if rows:
             with self.store.write(ORIGIN_SCAN) as unit:

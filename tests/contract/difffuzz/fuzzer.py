@@ -253,7 +253,10 @@ class Fuzzer:
         inode = self._entries[name][0]
         others = [known for known, (number, _) in self._entries.items() if number == inode and known != name]
         for other in others[:1]:
-            number = os.lstat(self.sides[MOUNT].path(other)).st_ino
+            try:
+                number = os.lstat(self.sides[MOUNT].path(other)).st_ino
+            except FileNotFoundError:
+                return {f"other name {short_path(other)}": ("absent", "there")}
             if number != seen.inode:
                 return {f"inode number beside {short_path(other)}": (seen.inode, number)}
         return {}
