@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import trio
 
 from fusefs.mount import mount_options, serve_mount
-from fusefs.stale import heal_stale_mount
+from fusefs.stale import heal_stale_mount, real_mountpoint
 from fusefs.views.special import ROOT_LINKS
 from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound, Unsupported, VdfsError
 from index.scan.mounts import mounts
@@ -34,6 +34,8 @@ from vdfs.ops.context import Core
 
 log = logging.getLogger("sdmount")
 
+#: How long open files keep a mount alive after it was told to end.
+_GRACE_S = 2.0
 _IGNORED_OPTIONS = frozenset(
     {"rw", "auto", "noauto", "user", "nofail", "_netdev", "nosuid", "nodev", "exec", "default_permissions"}
 )
@@ -48,9 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.serve:
             return _serve_reporting(config, args, options)
         _check_fuse()
-        mountpoint = _check_mountpoint(Path(args.mountpoint))
+        mountpoint = real_mountpoint(Path(args.mountpoint))
         library = config.choose_library(args.library)
         _check_not_running(config, library, mountpoint)
+        _check_mountpoint(mountpoint)
         locations = [_absolute(d) for d in args.locations]
         _check_locations(locations)
         if args.foreground:
@@ -116,31 +119,26 @@ def _check_fuse() -> None:
         raise Unsupported("/dev/fuse cannot be opened by you; add yourself to its group, or ask its owner")
 
 
-def _check_mountpoint(path: Path) -> Path:
+def _check_mountpoint(path: Path) -> None:
     """An existing, empty directory that nothing is mounted on; a dead mount of ours is cleared away."""
-    path = Path(os.path.abspath(path))
     heal_stale_mount(path)
-    resolved = Path(os.path.join(os.path.realpath(path.parent), path.name))
     for mount in mounts():
-        if mount.mount_point == os.fsencode(resolved):
+        if mount.mount_point == os.fsencode(path):
             what = "a library is" if mount.is_own else f"something ({mount.fs_type}) is"
             raise Busy(f"{what} mounted on {path} already; end it with: sdumount {path}")
-    if resolved.is_symlink():
-        resolved = Path(os.path.realpath(resolved))
-    if not resolved.exists():
+    if not path.exists():
         try:
-            resolved.mkdir(parents=True)
+            path.mkdir(parents=True)
         except OSError as error:
             raise NotFound(f"{path} does not exist and cannot be made: {error.strerror}") from error
-    if not resolved.is_dir():
+    if not path.is_dir():
         raise NotADirectory(f"{path} is no directory; a mount point is an empty directory")
     try:
-        first = next(iter(os.scandir(resolved)), None)
+        first = next(iter(os.scandir(path)), None)
     except PermissionError as error:
         raise Invalid(f"{path} cannot be read: no permission") from error
     if first is not None:
         raise NotEmpty(f"{path} is not empty ({first.name!r} is in it); use an empty directory")
-    return resolved
 
 
 def _check_not_running(config: Config, library: str, mountpoint: Path) -> None:
@@ -285,7 +283,7 @@ def _serve(
                     mount = mount_options(
                         allow_other="allow_other" in options, read_only="ro" in options, library=core.library.name
                     )
-                    nursery.start_soon(_end_on_signal, mountpoint)
+                    nursery.start_soon(_end_on_signal, mountpoint, nursery.cancel_scope.cancel)
 
                     async def mounted(*, task_status: trio.TaskStatus[None]) -> None:
                         await serve_mount(core, mountpoint, mount, shown, task_status=task_status)
@@ -327,8 +325,12 @@ def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
     return [f"{os.fsdecode(b.root_path)} is not there; its entries are shown as missing" for b in away]
 
 
-async def _end_on_signal(mountpoint: Path) -> None:
-    """SIGTERM, SIGINT, SIGHUP: unmount, which ends the session and then everything else."""
+async def _end_on_signal(mountpoint: Path, end: Callable[[], None]) -> None:
+    """SIGTERM, SIGINT, SIGHUP: unmount, which ends the session and then everything else.
+
+    The mount is detached at once. Whoever still has a file open gets a moment; what was written is with the files
+    already, so nothing is lost when it is cut off then.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             log.info("signal %d: unmounting", number)
@@ -337,8 +339,8 @@ async def _end_on_signal(mountpoint: Path) -> None:
             )
             if result.returncode != 0:
                 log.warning("fusermount3: %s", result.stderr.decode(errors="replace").strip())
-                raise KeyboardInterrupt
-    # the session ends by itself now
+            await trio.sleep(_GRACE_S)  # the session ends by itself when nobody holds a file
+            end()
 
 
 async def _show_progress(core: Core) -> None:
@@ -363,7 +365,9 @@ def _log_to(config: Config, *, foreground: bool) -> None:
     handler: logging.Handler = (
         logging.StreamHandler()
         if foreground
-        else logging.handlers.RotatingFileHandler(config.log_path, maxBytes=10 << 20, backupCount=2)
+        else logging.handlers.RotatingFileHandler(
+            config.log_path, maxBytes=10 << 20, backupCount=2, encoding="utf-8", errors="backslashreplace"
+        )
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from fusefs.stale import heal_stale_mount, is_dead
+from fusefs.stale import heal_stale_mount, is_dead, real_mountpoint
 from index.scan.mounts import mounts
 from vdfs.base.config import load_config
 from vdfs.library.lock import running_holder
@@ -22,8 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-z", "--lazy", action="store_true", help="detach now, also while files are open")
     parser.add_argument("--data-dir", metavar="DIR", help="as given to sdmount")
     args = parser.parse_args(argv)
-    path = Path(os.path.abspath(args.mountpoint))
-    path = Path(os.path.join(os.path.realpath(path.parent), path.name))
+    path = real_mountpoint(Path(args.mountpoint))
     ours = [m for m in mounts() if m.mount_point == os.fsencode(path)]
     if not ours or not ours[-1].is_own:
         print(f"sdumount: no library is mounted at {args.mountpoint}", file=sys.stderr)

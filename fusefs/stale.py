@@ -14,9 +14,9 @@ from index.scan.mounts import mounts
 
 
 def is_dead(path: Path) -> bool:
-    """Whether a mount point answers that its server is gone."""
+    """Whether a mount point answers that its server is gone. statvfs, because its answer is never cached."""
     try:
-        os.stat(path)
+        os.statvfs(path)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
@@ -31,3 +31,15 @@ def heal_stale_mount(path: Path) -> None:
         done = subprocess.run(["fusermount3", "-u", "-z", str(path)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Busy(f"{path} is a dead mount and could not be cleared: {done.stderr.strip()}; try: umount -l {path}")
+
+
+def real_mountpoint(path: Path) -> Path:
+    """The directory that a mount point names, as the kernel lists it: symlinks resolved, but never by a dead mount.
+
+    The last component is looked at only when nothing is mounted there under that very name.
+    """
+    path = Path(os.path.abspath(path))
+    named = Path(os.path.join(os.path.realpath(path.parent), path.name))
+    if any(m.mount_point == os.fsencode(named) for m in mounts()):
+        return named
+    return Path(os.path.realpath(named)) if named.is_symlink() else named

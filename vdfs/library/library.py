@@ -95,11 +95,13 @@ def _check_facts(directory: Path) -> None:
     path = directory / "library.json"
     try:
         facts = json.loads(path.read_text("utf-8"))
+        version = int(facts["version"])
     except FileNotFoundError:
         return
-    except ValueError as error:
-        raise StoreCorrupt(f"{path} cannot be read ({error}); remove it to have it written anew") from error
-    if int(facts.get("version", 1)) > FACTS_VERSION:
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StoreCorrupt(f"{path} cannot be read ({reason}); remove it to have it written anew") from error
+    if version > FACTS_VERSION:
         raise VersionUnsupported(f"{path} is of a newer sdmount; use that one (nothing was changed)")
 
 
