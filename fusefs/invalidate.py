@@ -53,8 +53,6 @@ class Notifier:
         if commit is LAGGED:
             self._everything()
             return
-        if commit.origin == ORIGIN_MOUNT:
-            return
         for one in commit.changes:
             if one.what in (change.ADDED, change.REMOVED):
                 parent = self._dir_node(one.parent_id)
@@ -89,7 +87,7 @@ class Notifier:
 
     async def run_plan(self) -> None:
         """Follow the store's feed."""
-        with self.tree.store.feed.subscribe() as commits:
+        with self.tree.store.feed.subscribe(without=frozenset({ORIGIN_MOUNT})) as commits:
             async for commit in commits:
                 self.plan(commit)
 

@@ -91,19 +91,11 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
         await nursery.start(core.scanner.pool.run)
         nursery.start_soon(core.watch.run)
         nursery.start_soon(core.scanner.run)
-        nursery.start_soon(_stir, core)
         nursery.start_soon(_housekeeping, core)
         nursery.start_soon(core.locations.finish_removals)
         for branch in core.tree.branches.values():
             core.scanner.request(branch.root_entry_id)
         task_status.started()
-
-
-async def _stir(core: Core) -> None:
-    """What was written may have to be identified."""
-    with core.library.store.feed.subscribe() as commits:
-        async for _ in commits:
-            core.scanner.stir()
 
 
 async def _housekeeping(core: Core) -> None:

@@ -21,6 +21,7 @@ from index.scan import differ
 from index.store import changes, entries, limbo, metadata
 from index.store.unit import Unit
 
+
 class Disk(Protocol):
     """What the caller knows of the disk just now."""
 

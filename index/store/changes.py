@@ -12,20 +12,22 @@ from index.store.connection import one
 
 SCHEMA = """
 -- meta: single facts of this library. library_uuid, device_uuid (16 bytes), epoch (how often this device began anew
--- after a restore), hlc (the last stamp, so that time never runs backwards over a restart), schema notes.
+-- after a restore), created_ns.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- counter: the last number handed out, by name; never lowered, so that no inode number or id is given twice.
---   entry: ids of entry rows, and thereby the inode numbers of the mount. Numbers below 64 are the kernel's and ours.
+-- counter: bounds of the numbers handed out, by name; never lowered, so that no inode number or id is given twice. They
+-- are reserved ahead, so that not every unit writes them: after a crash a few numbers stay unused, none comes twice.
+--   entry: ids of entry rows, and thereby the inode numbers of the mount. Numbers up to 64 are the kernel's and ours.
 --   seq:   units committed by this device in this epoch; the cursor of those who follow us.
+--   hlc:   the packed stamp of the last unit, or a little later.
 CREATE TABLE counter(
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO counter VALUES ('entry', 64), ('seq', 0);
+INSERT INTO counter VALUES ('entry', 64), ('seq', 0), ('hlc', 0);
 
 -- outbox: changes of shared rows in the order we made them. (epoch, seq, part) is the transport cursor, hlc orders
 -- them against other devices' changes. key and body are msgpack: the row's global key, and its changed columns.

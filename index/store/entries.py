@@ -59,18 +59,14 @@ CREATE UNIQUE INDEX entry_name ON entry(parent_id, name);
 CREATE INDEX entry_dirs ON entry(parent_id) WHERE kind = 1;
 -- by_st_ino(): hard links and moves, found by the number the disk gave.
 CREATE INDEX entry_ino ON entry(branch_id, st_ino);
--- by_node(): replicas and names of one inode; only directories and hard links share a number often.
-CREATE INDEX entry_node ON entry(node);
+-- by_node(): replicas and names of one inode. Most rows are the only one of their number, which is then their id.
+CREATE INDEX entry_node ON entry(node) WHERE node <> id;
 -- by_uuid(): from tags and attributes to names.
 CREATE INDEX entry_uuid ON entry(uuid) WHERE uuid IS NOT NULL;
 -- by_content(): duplicates, content/<hash>, replicas.
 CREATE INDEX entry_content ON entry(content_id) WHERE content_id IS NOT NULL;
 -- unidentified(): the queue of the hasher.
 CREATE INDEX entry_todo ON entry(hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0;
--- recent(): newest files.
-CREATE INDEX entry_mtime ON entry(mtime_ns) WHERE kind = 0;
--- since(): what other devices have not seen.
-CREATE INDEX entry_seq ON entry(seq);
 """
 
 COLUMNS = (
@@ -110,7 +106,8 @@ def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
 
 
 def by_node(db: apsw.Connection, node: int) -> list[Entry]:
-    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE node=? ORDER BY id", (node,))]
+    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id"
+    return [Entry._make(row) for row in db.execute(sql, (node, node, node))]
 
 
 def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
@@ -140,6 +137,7 @@ def count_unidentified(db: apsw.Connection) -> int:
 
 
 def recent(db: apsw.Connection, limit: int) -> list[Entry]:
+    """The newest files: a pass over the table, for a thread."""
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE kind=0 ORDER BY mtime_ns DESC LIMIT ?", (limit,))]
 
 

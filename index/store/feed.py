@@ -22,18 +22,23 @@ class Feed:
     """Fan-out of commits to bounded channels. Used on the loop only."""
 
     def __init__(self) -> None:
-        self._senders: list[trio.MemorySendChannel[Commit]] = []
+        self._senders: list[tuple[trio.MemorySendChannel[Commit], frozenset[str]]] = []
         self._lagging: set[int] = set()
 
-    def subscribe(self, capacity: float = CAPACITY) -> trio.MemoryReceiveChannel[Commit]:
-        """A channel of the commits from now on; close it to unsubscribe."""
+    def subscribe(
+        self, capacity: float = CAPACITY, without: frozenset[str] = frozenset()
+    ) -> trio.MemoryReceiveChannel[Commit]:
+        """A channel of the commits from now on, but for those of some origins; close it to unsubscribe."""
         assert capacity < math.inf
         send, receive = trio.open_memory_channel[Commit](capacity)
-        self._senders.append(send)
+        self._senders.append((send, without))
         return receive
 
     def publish(self, commit: Commit) -> None:
-        for send in list(self._senders):
+        for subscriber in list(self._senders):
+            send, without = subscriber
+            if commit.origin in without:
+                continue
             try:
                 if id(send) in self._lagging:
                     send.send_nowait(LAGGED)
@@ -42,5 +47,5 @@ class Feed:
             except trio.WouldBlock:
                 self._lagging.add(id(send))
             except trio.BrokenResourceError:
-                self._senders.remove(send)
+                self._senders.remove(subscriber)
                 self._lagging.discard(id(send))

@@ -17,13 +17,13 @@ import apsw
 import trio
 
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VdfsError
-from index.model.hlc import ZERO, Hlc
+from index.model.hlc import Hlc
 from index.model.ids import new_uuid
 from index.store import changes
 from index.store.connection import connect
 from index.store.feed import Feed
 from index.store.migrations import migrate
-from index.store.unit import Unit
+from index.store.unit import Reserve, Unit
 
 _T = TypeVar("_T")
 
@@ -47,8 +47,9 @@ class Store:
             self.epoch = _need(changes.get_meta(self.db, "epoch"), int, path)
             self.last_seq = changes.get_counter(self.db, "seq")
             self.last_entry_id = changes.get_counter(self.db, "entry")
-            packed = changes.get_meta(self.db, "hlc")
-            self.last_hlc: Hlc = ZERO if packed is None else Hlc.unpacked(_need(packed, int, path))
+            packed = changes.get_counter(self.db, "hlc")
+            self.last_hlc = Hlc.unpacked(packed)
+            self.reserved = Reserve(self.last_entry_id, self.last_seq, packed)
         except apsw.CorruptError as error:
             self.db.close()
             raise StoreCorrupt(

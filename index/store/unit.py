@@ -7,7 +7,7 @@ transaction is in the log. An exception inside rolls everything back, also the n
 
 import time
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import apsw
 
@@ -16,6 +16,30 @@ from index.model.change import Change, Commit
 from index.model.hlc import Hlc
 from index.store import changes as changes_table
 from index.store.feed import Feed
+
+#: How far numbers are reserved ahead: ids, units, and milliseconds of stamps.
+_IDS_AHEAD = 4096
+_SEQS_AHEAD = 1024
+_STAMP_AHEAD_MS = 1000
+
+
+class Reserve(NamedTuple):
+    """The bounds on disk: every number handed out so far is at most these."""
+
+    entry_id: int
+    seq: int
+    hlc: int
+
+    def beyond(self, entry_id: int, seq: int, stamp: Hlc) -> "tuple[int, int, int] | None":
+        """New bounds when a unit's numbers pass these, None while they hold."""
+        if entry_id <= self.entry_id and seq <= self.seq and stamp.packed() <= self.hlc:
+            return None
+        ahead = Hlc(stamp.time_ms + _STAMP_AHEAD_MS, 0).packed()
+        return (
+            self.entry_id if entry_id <= self.entry_id else entry_id + _IDS_AHEAD,
+            self.seq if seq <= self.seq else seq + _SEQS_AHEAD,
+            max(self.hlc, ahead),
+        )
 
 
 class Host(Protocol):
@@ -28,6 +52,7 @@ class Host(Protocol):
     last_seq: int
     last_hlc: Hlc
     last_entry_id: int
+    reserved: Reserve
 
     def begin(self) -> None: ...
 
@@ -82,11 +107,13 @@ class Unit:
             store.rollback()
             return
         try:
-            changes_table.set_counter(self.db, "seq", self.seq)
-            if self._next_id != store.last_entry_id:
-                changes_table.set_counter(self.db, "entry", self._next_id)
-            changes_table.set_meta(self.db, "hlc", self.hlc)
+            bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)
+            if bounds is not None:
+                for name, value in zip(("entry", "seq", "hlc"), bounds, strict=True):
+                    changes_table.set_counter(self.db, name, value)
             store.commit()
+            if bounds is not None:
+                store.reserved = Reserve(*bounds)
         except BaseException:
             store.rollback()
             raise

@@ -43,6 +43,7 @@ from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
+_CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 #: How long a process that renamed a file aside may take to write its new version (editors' backup pattern).
 _BACKUP_WINDOW_S = 10.0
 
@@ -171,13 +172,11 @@ class Namespace:
 
         def make() -> tuple[int, os.stat_result]:
             with self.tree.dirs.opened(ref) as dir_fd:
-                fd = os.open(
-                    name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY,
-                    mode & 0o7777, dir_fd=dir_fd,
-                )  # fmt: skip
+                above = os.fstat(dir_fd)
+                wanted = _mode_in(above, mode & 0o7777, who, directory=False)
+                fd = os.open(name, flags | _CREATE_FLAGS, wanted, dir_fd=dir_fd)
                 try:
-                    self._own(fd, dir_fd, mode & 0o7777, who)
-                    return fd, os.fstat(fd)
+                    return fd, self._own(fd, above, wanted, who)
                 except BaseException:
                     os.close(fd)
                     os.unlink(name, dir_fd=dir_fd)
@@ -199,21 +198,18 @@ class Namespace:
 
         def make() -> os.stat_result:
             with self.tree.dirs.opened(ref) as dir_fd:
-                os.mkdir(name, mode & 0o7777, dir_fd=dir_fd)
+                wanted = _mode_in(os.fstat(dir_fd), mode & 0o7777, who, directory=True)
+                os.mkdir(name, wanted, dir_fd=dir_fd)
                 try:
-                    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd) \
-                        if self._as_root or mode & 0o400 else -1  # fmt: skip
-                    if fd < 0:
-                        syscalls.change_mode(dir_fd, name, mode & 0o7777)
-                        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-                    try:
-                        self._own(fd, dir_fd, mode & 0o7777, who, directory=True)
-                        return os.fstat(fd)
-                    finally:
-                        os.close(fd)
+                    self._own_name(dir_fd, name, who)
+                    st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+                    if stat.S_IMODE(st.st_mode) != wanted:
+                        syscalls.change_mode(dir_fd, name, wanted)
+                        st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
                 except BaseException:
                     os.rmdir(name, dir_fd=dir_fd)
                     raise
+                return st
 
         self.tree.before_look(ref)
         st = await ref.branch.call(CALL_DEADLINE_S, make)
@@ -246,7 +242,9 @@ class Namespace:
             with self.tree.dirs.opened(ref) as dir_fd:
                 os.mknod(name, mode, dir_fd=dir_fd)
                 self._own_name(dir_fd, name, who)
-                syscalls.change_mode(dir_fd, name, self._mode_in(dir_fd, mode & 0o7777, who, directory=False))
+                syscalls.change_mode(
+                    dir_fd, name, _mode_in(os.fstat(dir_fd), mode & 0o7777, who, directory=False)
+                )
                 return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
         self.tree.before_look(ref)
@@ -305,30 +303,24 @@ class Namespace:
         node, _ = self.tree.node_of(parent, name, ref, row, st)
         return node
 
-    def _own(self, fd: int, dir_fd: int, mode: int, who: Caller, *, directory: bool = False) -> None:
+    def _own(self, fd: int, above: os.stat_result, wanted: int, who: Caller) -> os.stat_result:
         """Owner, group and mode of a new file as the caller's ids, the umask and a setgid directory say."""
-        above = os.fstat(dir_fd)
+        st = os.fstat(fd)
         if self._as_root:
             gid = above.st_gid if above.st_mode & stat.S_ISGID else who.gid
-            if (who.uid, gid) != (0, 0) or above.st_mode & stat.S_ISGID:
+            if (st.st_uid, st.st_gid) != (who.uid, gid):
                 os.fchown(fd, who.uid, gid)
-        os.fchmod(fd, self._mode_in(dir_fd, mode, who, directory=directory))
+                st = os.fstat(fd)
+        if stat.S_IMODE(st.st_mode) != wanted:
+            os.fchmod(fd, wanted)
+            st = os.fstat(fd)
+        return st
 
     def _own_name(self, dir_fd: int, name: bytes, who: Caller) -> None:
         if self._as_root:
             above = os.fstat(dir_fd)
             gid = above.st_gid if above.st_mode & stat.S_ISGID else who.gid
             os.chown(name, who.uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-
-    def _mode_in(self, dir_fd: int, mode: int, who: Caller, *, directory: bool) -> int:
-        mode &= ~who.umask
-        above = os.fstat(dir_fd)
-        if above.st_mode & stat.S_ISGID:
-            if directory:
-                mode |= stat.S_ISGID
-            elif mode & stat.S_IXGRP and mode & stat.S_ISGID and who.uid != 0 and who.gid != above.st_gid:
-                mode &= ~stat.S_ISGID
-        return mode
 
     # unmaking ---------------------------------------------------------------------------------------------------------
 
@@ -805,6 +797,17 @@ class _Journal:
         if self._id is not None:
             with self._store.write(ORIGIN_MOUNT) as unit:
                 changes.journal_end(unit.db, self._id)
+
+
+def _mode_in(above: os.stat_result, mode: int, who: Caller, *, directory: bool) -> int:
+    """The mode of a new name in a directory: the umask applied, setgid as the kernel would give or take it."""
+    mode &= ~who.umask
+    if above.st_mode & stat.S_ISGID:
+        if directory:
+            mode |= stat.S_ISGID
+        elif mode & stat.S_IXGRP and mode & stat.S_ISGID and who.uid != 0 and who.gid != above.st_gid:
+            mode &= ~stat.S_ISGID
+    return mode
 
 
 def _set_times(dir_fd: int, name: bytes, wanted: Wanted) -> None:

@@ -32,6 +32,10 @@ _IDENTIFY_PAGE = 256
 _QUIET_S = 1.0
 _UNIT_REPORTS = 64
 _IDLE_POLL_S = 0.05
+#: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
+#: being written, or is gone in a moment (a temporary name), is not worth reading.
+_IDENTIFY_POLL_S = 0.25
+_SETTLED_NS = 1_000_000_000
 
 
 class Progress:
@@ -83,10 +87,6 @@ class Scanner:
 
     def request_again(self, entry_id: int) -> None:
         self._again[entry_id] = time.monotonic() + _QUIET_S
-
-    def stir(self) -> None:
-        """Something changed that may need identification."""
-        self._wake.set()
 
     @property
     def idle(self) -> bool:
@@ -205,7 +205,6 @@ class Scanner:
             if self.watch is not None:
                 for directory, mtime_ns in listed:
                     self._cover(directory, mtime_ns)
-        self._wake.set()
 
     def _cover(self, directory: int, mtime_ns: int) -> None:
         """Watch a directory that was listed; if it changed before the watch stood, look again."""
@@ -242,14 +241,14 @@ class Scanner:
             finally:
                 self._identifying = False
             if not did:
-                with trio.move_on_after(0.5 if self._retry or self.pending_files() else 30):
-                    await self._wake.wait() if not self._wake.is_set() else await trio.sleep(0.2)
+                await trio.sleep(_IDENTIFY_POLL_S)
 
     async def identify_page(self, state: int) -> bool:
         """Identify the next files that wait in a state; returns whether there were any."""
         now_s = time.monotonic()
         page: list[Entry] = []
         after = 0
+        settled_ns = time.time_ns() - _SETTLED_NS
         while len(page) < _IDENTIFY_PAGE:
             rows = entries.unidentified(self.store.db, state, after, _IDENTIFY_PAGE)
             if not rows:
@@ -258,7 +257,9 @@ class Scanner:
             for row in rows:
                 branch = self.tree.branches.get(row.branch_id)
                 held = self._retry.get(row.id)
-                if branch is not None and branch.state == LIVE and (held is None or held[1] <= now_s):
+                if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
+                    continue
+                if row.ctime_ns < settled_ns or row.ctime_ns > settled_ns + 10 * _SETTLED_NS:
                     page.append(row)
         if not page:
             return False
