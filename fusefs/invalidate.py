@@ -60,7 +60,7 @@ class Notifier:
                     self.entry(parent.ino, one.name)
                     self.inode(parent.ino, attr_only=True)
             node = self.ledger.find(one.node)
-            if node is None:
+            if node is None or one.what == change.META:
                 continue
             if isinstance(node, Node):
                 node.face = None

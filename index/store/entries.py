@@ -120,13 +120,17 @@ def by_content(db: apsw.Connection, content_id: int, limit: int = 1000) -> list[
     ]
 
 
-def unidentified(db: apsw.Connection, state: int, after_id: int, limit: int) -> list[Entry]:
-    """Files that wait for the hasher in a state, in id order: pages of the queue."""
+def unidentified(db: apsw.Connection, state: int, after_id: int, before_ns: int, limit: int) -> list[Entry]:
+    """Files that wait for the hasher in a state and have been left alone since a time, in id order: pages.
+
+    A time in the future (a clock that was set back) says nothing and does not hold a file up.
+    """
     return [
         Entry._make(row)
         for row in db.execute(
-            _SELECT + "WHERE kind=0 AND hash_state=? AND size_bytes>0 AND id>? ORDER BY id LIMIT ?",
-            (state, after_id, limit),
+            _SELECT + "WHERE kind=0 AND hash_state=? AND size_bytes>0 AND id>? AND ctime_ns NOT BETWEEN ? AND ? "
+            "ORDER BY id LIMIT ?",
+            (state, after_id, before_ns, before_ns + 10_000_000_000, limit),
         )
     ]
 

@@ -94,7 +94,7 @@ class Locations:
             if held is None:
                 uuid = new_uuid()
                 location_id = places.put_location(unit.db, uuid, location, unit.hlc, unit.device)
-                unit.tell("location", "put", uuid, os.fsdecode(location))
+                unit.tell("location", "put", uuid, location)
             else:
                 uuid, location_id = held.uuid, held.id
             branch_id = places.put_branch(unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino)

@@ -623,7 +623,7 @@ class Namespace:
             location_id = held[0].location_id
             assert location_id is not None
             places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
-            unit.tell("location", "name", self._location_uuid(location_id), os.fsdecode(new))
+            unit.tell("location", "name", self._location_uuid(location_id), new)
         self.tree.rename_location(old, new)
         root.names_changed()
 

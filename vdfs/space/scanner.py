@@ -248,9 +248,9 @@ class Scanner:
         now_s = time.monotonic()
         page: list[Entry] = []
         after = 0
-        settled_ns = time.time_ns() - _SETTLED_NS
+        before_ns = time.time_ns() - _SETTLED_NS
         while len(page) < _IDENTIFY_PAGE:
-            rows = entries.unidentified(self.store.db, state, after, _IDENTIFY_PAGE)
+            rows = entries.unidentified(self.store.db, state, after, before_ns, _IDENTIFY_PAGE)
             if not rows:
                 break
             after = rows[-1].id
@@ -259,8 +259,7 @@ class Scanner:
                 held = self._retry.get(row.id)
                 if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
                     continue
-                if row.ctime_ns < settled_ns or row.ctime_ns > settled_ns + 10 * _SETTLED_NS:
-                    page.append(row)
+                page.append(row)
         if not page:
             return False
         by_branch: dict[int, list[dict[str, Any]]] = {}

@@ -57,6 +57,8 @@ def _refuse(text: str) -> int:
 
 def _write(options: argparse.Namespace) -> int:
     seed = options.seed if options.seed is not None else secrets.randbelow(1 << 32)
+    if os.path.lexists(options.mount / f"{seed}-0"):
+        return _refuse(f"{options.mount} holds the files of seed {seed} already: name another seed")
     try:
         os.makedirs(options.mount / SHARED, exist_ok=True)
     except OSError as error:
