@@ -59,6 +59,11 @@ class Notifier:
                 if parent is not None:
                     self.entry(parent.ino, one.name)
                     self.inode(parent.ino, attr_only=True)
+            elif one.what == change.DATA:
+                parent = self._dir_node(one.parent_id)
+                if parent is not None and len(parent.parts) > 1:  # another replica may be the shown one now
+                    parent.names_changed()
+                    self.entry(parent.ino, one.name)
             node = self.ledger.find(one.node)
             if node is None or one.what == change.META:
                 continue

@@ -52,6 +52,7 @@ def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
     return Operations(
         core.tree,
         core.namespace,
+        core.renames,
         core.opener,
         core.watch,
         Xattrs(core.tree, core.annotations, core.library.device.name),

@@ -27,6 +27,7 @@ from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly, 
 from vdfs.space.content import Handle, Opener, statfs
 from vdfs.space.namespace import Caller, Namespace, Wanted
 from vdfs.space.nodes import AnyStat, Node
+from vdfs.space.rename import Renames
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -44,6 +45,7 @@ class Operations(pyfuse3.Operations):
         self,
         tree: Tree,
         namespace: Namespace,
+        renames: Renames,
         opener: Opener,
         watch: Watch,
         xattrs: Xattrs,
@@ -54,6 +56,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.tree = tree
         self.namespace = namespace
+        self.renames = renames
         self.opener = opener
         self.watch = watch
         self.xattrs = xattrs
@@ -81,6 +84,8 @@ class Operations(pyfuse3.Operations):
         """The answer for a node of the union; `covered`: every change in its directory reaches us."""
         face = attrs.fill(pyfuse3.EntryAttributes(), node, st)
         face.entry_timeout = attrs.LONG_S if covered else attrs.SHORT_S
+        if node.spots and node.spots[0].name != node.name:
+            face.entry_timeout = 0  # a conflict's name ends with the conflict, which nothing announces under that name
         face.attr_timeout = self._attr_timeout(node, st, covered)
         if node.face is not None:
             node.face = face  # what the kernel was told last is what a listing may repeat
@@ -129,6 +134,8 @@ class Operations(pyfuse3.Operations):
         except NotFound:
             if len(name) > 255:
                 raise OSError(errno.ENAMETOOLONG, "name too long") from None
+            if b" (from " in name:
+                return attrs.absent(0)  # the name of a conflict that may begin at any time
             return attrs.absent(attrs.LONG_S if self.watch.covers(parent) else attrs.SHORT_S)
         return self._told(parent, node, st)
 
@@ -268,7 +275,7 @@ class Operations(pyfuse3.Operations):
         self._refuse_reserved(dst, name_new)
         if src is self.tree.root and await self.views.lookup(name_old) is not None:
             raise NotPermitted(f"{os.fsdecode(name_old)} belongs to the mount")
-        await self.namespace.rename(src, name_old, dst, name_new, flags, ctx.pid)
+        await self.renames.rename(src, name_old, dst, name_new, flags, ctx.pid)
 
     # files ------------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from vdfs.space.content import Opener
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
+from vdfs.space.rename import Renames
 from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
@@ -62,10 +63,10 @@ async def open_core(
         tree.before_look = watch.look
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         locations.load()
-        namespace = Namespace(tree, annotations, create)
+        namespace = Namespace(tree, annotations, locations, create)
         await journal.complete(namespace)
         core = Core(
-            config, library, tree, namespace, Opener(tree, namespace), annotations, locations, scanner, watch,
+            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, locations, scanner, watch,
             mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:

@@ -292,9 +292,11 @@ def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
 
     Its own, unless other hard-linked names go on living under it: then a fresh one that carries the same annotations.
     """
-    if old.uuid is None or not any(t.id != old.id and t.uuid == old.uuid for t in entries.by_node(unit.db, old.node)):
+    twins = [] if old.uuid is None else entries.by_node(unit.db, old.node)
+    if not any(t.id != old.id and t.branch_id == old.branch_id and t.uuid == old.uuid for t in twins):
         return old.uuid
     uuid = new_uuid()
+    assert old.uuid is not None
     metadata.copy_to(unit.db, old.uuid, uuid, unit.hlc, unit.device, unit.seq)
     unit.tell("annotations", "copy", uuid, old.uuid)
     return uuid

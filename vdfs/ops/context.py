@@ -11,6 +11,7 @@ from vdfs.space.annotations import Annotations
 from vdfs.space.content import Opener
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
+from vdfs.space.rename import Renames
 from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
@@ -24,6 +25,7 @@ class Core:
     library: Library
     tree: Tree
     namespace: Namespace
+    renames: Renames
     opener: Opener
     annotations: Annotations
     locations: Locations

@@ -4,27 +4,21 @@ Every function does its system calls on the branch, then one unit that writes th
 a fast branch: what a reply acknowledges is in both. A new name goes to the branch that holds the parent; deletion and
 attributes act on the logical entry, that is on every local replica: all are checked before any is changed. What lies
 on a branch that is away is refused before anything happens.
-
-Renaming over a file makes a new version of it: the row of the source stays (the kernel keeps its inode), the identity
-of the target (uuid, and with it tags and attributes) moves to it unless the source carries annotations of its own.
+Renaming is next door (rename.py).
 """
 
 import errno
 import os
 import stat
-import time
 from typing import NamedTuple
 
 import trio
 
-from index.model import change, versions
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import KIND_FILE, Entry, Stat
 from index.model.errors import (
-    Busy,
     CrossBranch,
     Exists,
-    Invalid,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -33,19 +27,19 @@ from index.model.errors import (
     Unreachable,
 )
 from index.scan import apply
-from index.store import changes, entries, metadata, places
+from index.store import changes, entries
 from index.store.unit import Unit
 from vdfs.space import syscalls
 from vdfs.space.annotations import Annotations
+from vdfs.space.backups import Backups
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
+from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
-#: How long a process that renamed a file aside may take to write its new version (editors' backup pattern).
-_BACKUP_WINDOW_S = 10.0
 
 
 class Caller(NamedTuple):
@@ -69,27 +63,17 @@ class Wanted(NamedTuple):
     times_now: bool = False
 
 
-class _Backup(NamedTuple):
-    """A file renamed aside by a process that may be about to write it anew."""
-
-    parent: Node
-    name: bytes
-    pid: int
-    entry_id: int
-    uuid: bytes
-    at_s: float
-
-
 class Namespace:
     """Changes to the tree. Used on the loop only."""
 
-    def __init__(self, tree: Tree, annotations: Annotations, create_policy: str = "here") -> None:
+    def __init__(self, tree: Tree, annotations: Annotations, locations: Locations, create_policy: str = "here") -> None:
         self.tree = tree
         self.annotations = annotations
+        self.locations = locations
         self.store = tree.store
         self.create_policy = create_policy
         self._as_root = os.geteuid() == 0
-        self._backups: list[_Backup] = []
+        self.backups = Backups(tree)
 
     # where things go --------------------------------------------------------------------------------------------------
 
@@ -156,17 +140,11 @@ class Namespace:
                 return
             raise Exists(f"{os.fsdecode(name)} is there already")
 
-    def _check_name(self, name: bytes) -> None:
-        if len(name) > _NAME_MAX_BYTES:
-            raise _os_error(errno.ENAMETOOLONG)
-        if name in (b"", b".", b".."):
-            raise Exists("that name is always there")
-
     # making -----------------------------------------------------------------------------------------------------------
 
     async def create(self, parent: Node, name: bytes, flags: int, mode: int, who: Caller) -> tuple[Node, AnyStat, int]:
         """Make and open a regular file; returns its node, attributes and the open descriptor, now the caller's."""
-        self._check_name(name)
+        check_name(name)
         await self._refuse_if_there(parent, name)
         ref = await self.place_for_new(parent)
 
@@ -192,7 +170,7 @@ class Namespace:
         return node, st, fd
 
     async def mkdir(self, parent: Node, name: bytes, mode: int, who: Caller) -> tuple[Node, AnyStat]:
-        self._check_name(name)
+        check_name(name)
         await self._refuse_if_there(parent, name)
         ref = await self.place_for_new(parent)
 
@@ -216,7 +194,7 @@ class Namespace:
         return self._added(parent, ref, name, st, who.pid), st
 
     async def symlink(self, parent: Node, name: bytes, target: bytes, who: Caller) -> tuple[Node, AnyStat]:
-        self._check_name(name)
+        check_name(name)
         await self._refuse_if_there(parent, name)
         ref = await self.place_for_new(parent)
 
@@ -232,7 +210,7 @@ class Namespace:
 
     async def mknod(self, parent: Node, name: bytes, mode: int, who: Caller) -> tuple[Node, AnyStat]:
         """A regular file, fifo or socket; devices are never made (the mount is nodev)."""
-        self._check_name(name)
+        check_name(name)
         if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK):
             raise NotPermitted("device nodes are not kept in a library")
         await self._refuse_if_there(parent, name)
@@ -242,9 +220,7 @@ class Namespace:
             with self.tree.dirs.opened(ref) as dir_fd:
                 os.mknod(name, mode, dir_fd=dir_fd)
                 self._own_name(dir_fd, name, who)
-                syscalls.change_mode(
-                    dir_fd, name, _mode_in(os.fstat(dir_fd), mode & 0o7777, who, directory=False)
-                )
+                syscalls.change_mode(dir_fd, name, _mode_in(os.fstat(dir_fd), mode & 0o7777, who, directory=False))
                 return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
         self.tree.before_look(ref)
@@ -253,7 +229,7 @@ class Namespace:
 
     async def link(self, node: Node, parent: Node, name: bytes) -> tuple[Node, AnyStat]:
         """A second name of a file, on its own branch."""
-        self._check_name(name)
+        check_name(name)
         if node.is_dir:
             raise NotPermitted("a directory cannot have a second name")
         await self._refuse_if_there(parent, name)
@@ -261,7 +237,7 @@ class Namespace:
         branch = spot.dir.branch
         ref = next((p for p in parent.parts if p.branch is branch), None)
         if ref is None:
-            if not _same_location(node, parent, self.tree.root):
+            if not same_location(node, parent, self.tree.root):
                 raise CrossBranch("a hard link cannot leave its file system")
             ref = await self.ensure_dir(parent, branch)
         target = ref
@@ -290,15 +266,15 @@ class Namespace:
 
     def _added(self, parent: Node, ref: DirRef, name: bytes, st: os.stat_result, pid: int) -> Node:
         """Write the row of what was just made and return its node."""
-        heir = self._heir(parent, name, pid)
+        heir = self.backups.heir(parent, name, pid)
         old = entries.child(self.store.db, ref.entry_id, name)
         with self.store.write(ORIGIN_MOUNT) as unit:
             if old is not None:  # it vanished behind the mount, and nobody had looked yet
                 apply.remove(unit, old, ref.branch.uuid, keep=False)
             row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), self.tree, fresh=True)
             if heir is not None and row.kind == KIND_FILE:
-                entries.set_uuid(unit.db, heir.entry_id, None, unit.seq)
-                entries.set_uuid(unit.db, row.id, heir.uuid, unit.seq)
+                entries.set_uuid(unit.db, heir[0], None, unit.seq)
+                entries.set_uuid(unit.db, row.id, heir[1], unit.seq)
         parent.names_changed()
         node, _ = self.tree.node_of(parent, name, ref, row, st)
         return node
@@ -328,9 +304,10 @@ class Namespace:
         """Remove a name from every local replica; what is open stays readable by its handles."""
         node, _ = await self.tree.lookup(parent, name)
         if node.is_dir:
-            raise _os_error(errno.EISDIR)
+            raise os_error(errno.EISDIR)
         doomed = [*node.spots, *node.stale_spots]  # of this name only: a lookup leaves hard-linked twins in `links`
-        self._refuse_if_away(doomed)
+        self.refuse_if_away(doomed)
+        check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
         with self._journal("unlink", doomed):
             for spot in doomed:
@@ -344,15 +321,14 @@ class Namespace:
                 await spot.dir.branch.call(CALL_DEADLINE_S, remove)
                 self._removed(spot)
         parent.names_changed()
-        self._dropped(node, doomed)
+        self.dropped(node, doomed)
         return node
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove an empty directory from every branch; a location at the root is forgotten, its folder stays."""
         node, _ = await self.tree.lookup(parent, name)
         if not node.is_dir:
             raise NotADirectory(f"{os.fsdecode(name)} is no directory")
-        if parent is self.tree.root and name in self.tree.locations:
-            raise Busy(f"{os.fsdecode(name)} is a location; take it out with: sd location remove {os.fsdecode(name)}")
         away = [p for p in node.parts if p.branch.state != LIVE]
         if away:
             raise Unreachable(f"{os.fsdecode(name)} lies partly on {away[0].branch.label}, which is away")
@@ -360,19 +336,25 @@ class Namespace:
             if await self.tree.list_part(ref):
                 raise NotEmpty(f"{os.fsdecode(name)} is not empty")
         last = removed_stat(await self.tree.stat(node))
-        for ref in list(node.parts):
-            above = ref.parent
-            assert above is not None
-
-            def remove(ref: DirRef = ref, above: DirRef = above) -> None:
-                with self.tree.dirs.opened(above) as fd:
-                    os.rmdir(ref.name, dir_fd=fd)
-
-            await ref.branch.call(CALL_DEADLINE_S, remove)
-            self._removed(Spot(above, ref.name, ref.entry_id))
-            self.tree.dirs.close(ref)
+        hanging = [(ref, ref.parent) for ref in node.parts if ref.parent is not None]
+        check_writable(self.tree, [above for _, above in hanging])
+        for ref, above in hanging:
+            await self.remove_directory(ref, above)
         node.removed, node.parts = last, []
         parent.names_changed()
+        if parent is self.tree.root and name in self.tree.locations:
+            await self.locations.remove(name)
+
+    async def remove_directory(self, ref: DirRef, above: DirRef) -> None:
+        """Remove one branch's empty directory and its row."""
+
+        def remove() -> None:
+            with self.tree.dirs.opened(above) as fd:
+                os.rmdir(ref.name, dir_fd=fd)
+
+        await ref.branch.call(CALL_DEADLINE_S, remove)
+        self._removed(Spot(above, ref.name, ref.entry_id))
+        self.tree.dirs.close(ref)
 
     def _removed(self, spot: Spot) -> None:
         row = entries.get(self.store.db, spot.entry_id)
@@ -381,16 +363,16 @@ class Namespace:
         with self.store.write(ORIGIN_MOUNT) as unit:
             apply.remove(unit, row, spot.dir.branch.uuid, keep=False)
             if row.nlink > 1:
-                self._refresh_twins(unit, row)
+                self.refresh_twins(unit, row)
         self.tree.touched(row.node)
 
-    def _refresh_twins(self, unit: Unit, row: Entry) -> None:
+    def refresh_twins(self, unit: Unit, row: Entry) -> None:
         """The other names of a hard-linked file have one link less now."""
         for twin in entries.by_node(unit.db, row.node):
             if twin.branch_id == row.branch_id and twin.id != row.id:
                 unit.db.execute("UPDATE entry SET nlink=? WHERE id=?", (max(1, row.nlink - 1), twin.id))
 
-    def _dropped(self, node: Node, spots: list[Spot]) -> None:
+    def dropped(self, node: Node, spots: list[Spot]) -> None:
         if node.links is not None:
             node.links.difference_update(spots)
             left = [s for s in node.links if s not in spots]
@@ -399,7 +381,7 @@ class Namespace:
             node.spots = []
         node.stale_spots = []
 
-    def _refuse_if_away(self, spots: list[Spot]) -> None:
+    def refuse_if_away(self, spots: list[Spot]) -> None:
         """Check all replicas before one is changed."""
         for spot in spots:
             branch = spot.dir.branch
@@ -413,247 +395,6 @@ class Namespace:
             if spot.dir.branch.state == LIVE:
                 return spot
         raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
-
-    # moving -----------------------------------------------------------------------------------------------------------
-
-    async def rename(
-        self, src_parent: Node, src_name: bytes, dst_parent: Node, dst_name: bytes, flags: int, pid: int = 0
-    ) -> None:
-        """rename(2) with its flags, over the union."""
-        self._check_name(dst_name)
-        root = self.tree.root
-        if src_parent is root and src_name in self.tree.locations:
-            await self._rename_location(src_name, dst_parent, dst_name, flags)
-            return
-        if dst_parent is root and dst_name in self.tree.locations:
-            if flags & syscalls.RENAME_NOREPLACE:
-                raise Exists(f"{os.fsdecode(dst_name)} is there already")
-            raise Busy(f"{os.fsdecode(dst_name)} is a location and cannot be replaced")
-        src, _ = await self.tree.lookup(src_parent, src_name)
-        dst: Node | None
-        try:
-            dst, _ = await self.tree.lookup(dst_parent, dst_name)
-        except NotFound:
-            dst = None
-        if dst is None and flags & syscalls.RENAME_EXCHANGE:
-            raise NotFound(f"{os.fsdecode(dst_name)} is not there")
-        if dst is not None and flags & syscalls.RENAME_NOREPLACE:
-            raise Exists(f"{os.fsdecode(dst_name)} is there already")
-        if dst is not None and dst is src:
-            return
-        if src.is_dir and _is_below(dst_parent, src):
-            raise Invalid("a directory cannot be moved into itself")
-        if dst is not None and not flags & syscalls.RENAME_EXCHANGE:
-            if dst.is_dir and not src.is_dir:
-                raise _os_error(errno.EISDIR)
-            if src.is_dir and not dst.is_dir:
-                raise NotADirectory(f"{os.fsdecode(dst_name)} is no directory")
-        if src.is_dir:
-            moving = [Spot(p.parent, p.name, p.entry_id) for p in src.parts if p.parent is not None]
-        else:
-            moving = [*src.spots, *src.stale_spots]
-        self._refuse_if_away(moving)
-        if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
-            for part in dst.parts:
-                if await self.tree.list_part(part):
-                    raise NotEmpty(f"{os.fsdecode(dst_name)} is not empty")
-        if dst is not None and not flags & syscalls.RENAME_EXCHANGE:
-            self.tree.keep_ghost(dst)
-        last = removed_stat(await self.tree.stat(dst)) if dst is not None and dst.is_dir else None
-        if dst is not None and not src.is_dir:
-            await self.annotations.reconcile(src)  # what it brings along decides whose identity stays
-            await self.annotations.reconcile(dst)
-        targets = [(spot, await self._target_dir(spot, src_parent, dst_parent)) for spot in moving]
-        for spot, ref in targets:
-            await self._rename_one(spot, ref, dst_name, flags, src, dst)
-        if dst is not None and dst.is_dir and not flags & syscalls.RENAME_EXCHANGE:
-            await self._clear_directory(dst, {ref.branch.id for _, ref in targets})
-            dst.removed, dst.parts = last, []
-        src_parent.names_changed()
-        dst_parent.names_changed()
-        if flags & syscalls.RENAME_EXCHANGE and dst is not None:
-            src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
-        else:
-            src.parent, src.name = dst_parent, dst_name
-            if dst is not None and not src.is_dir:
-                await self.annotations.copy_all(src)
-            self._note_backup(src_parent, src_name, src, dst_name, pid)
-
-    async def _target_dir(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
-        """Where a replica goes: it stays on its branch, whose missing parents are made."""
-        branch = spot.dir.branch
-        for ref in dst_parent.parts:
-            if ref.branch is branch:
-                return ref
-        if _same_location(src_parent, dst_parent, self.tree.root) and dst_parent is not self.tree.root:
-            return await self.ensure_dir(dst_parent, branch)
-        return await self.place_for_new(dst_parent)
-
-    async def _rename_one(self, spot: Spot, ref: DirRef, name: bytes, flags: int, src: Node, dst: Node | None) -> None:
-        branch, db = spot.dir.branch, self.store.db
-        self.tree.before_look(spot.dir)
-        self.tree.before_look(ref)
-
-        def move() -> os.stat_result:
-            with self.tree.dirs.opened(spot.dir) as src_fd, self.tree.dirs.opened(ref) as dst_fd:
-                syscalls.rename(src_fd, spot.name, dst_fd, name, flags)
-                return os.stat(name, dir_fd=dst_fd, follow_symlinks=False)
-
-        st = await branch.call(CALL_DEADLINE_S, move)
-        row = entries.get(db, spot.entry_id)
-        if row is None:
-            self.tree.mend(ref, name, entries.child(db, ref.entry_id, name), st)
-            return
-        over = entries.child(db, ref.entry_id, name)
-        with self.store.write(ORIGIN_MOUNT) as unit:
-            if flags & syscalls.RENAME_EXCHANGE and over is not None and dst is not None:
-                apply.swap_names(unit, row, over)
-                entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
-            else:
-                inherited = self._identity_to_inherit(row, dst)
-                heir = None if inherited is None else apply.heir_uuid(unit, inherited)
-                if over is not None:
-                    apply.remove(unit, over, ref.branch.uuid, keep=False, told=False)
-                    if over.nlink > 1:
-                        self._refresh_twins(unit, over)
-                if ref.branch is branch:
-                    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
-                    entries.move(unit.db, row.id, ref.entry_id, name, unit.seq)
-                    entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
-                    unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, name, row.node)
-                else:
-                    row = apply.change_branch(unit, row, ref.branch.id, ref.entry_id, name, Stat.of(st))
-                    self.tree.dirs.change_branch(row.id, ref.branch)
-                if inherited is not None and over is not None:
-                    if heir is not None:
-                        entries.set_uuid(unit.db, row.id, heir, unit.seq)
-                    vector = apply.vector_of(row, ref.branch.uuid)
-                    for old in self._rows_of(dst):
-                        vector = versions.join(vector, apply.vector_of(old, self._branch_uuid(old)))
-                    vector = versions.join(vector, apply.vector_of(inherited, ref.branch.uuid))
-                    entries.set_version(
-                        unit.db, row.id, versions.pack(versions.bump(vector, ref.branch.uuid)), unit.seq
-                    )
-                elif heir is not None:
-                    entries.set_uuid(unit.db, row.id, heir, unit.seq)
-        src.face = None
-        if dst is not None:
-            dst.face = None
-        self._replace_spot(src, spot, Spot(ref, name, row.id), st)
-        if not src.is_dir and src.spots and src.spots[0] == Spot(ref, name, row.id):
-            src.st_ino = st.st_ino
-        if dst is not None and not dst.is_dir:
-            if flags & syscalls.RENAME_EXCHANGE and over is not None:
-                self._replace_spot(dst, Spot(ref, name, over.id), Spot(spot.dir, spot.name, over.id), None)
-            else:
-                gone = [s for s in dst.spots if s.dir is ref and s.name == name]
-                self._dropped(dst, gone)
-        elif dst is not None and flags & syscalls.RENAME_EXCHANGE and over is not None:
-            self.tree.dirs.child(spot.dir, over.id, spot.name, over.st_ino)
-
-    def _identity_to_inherit(self, row: Entry, dst: Node | None) -> Entry | None:
-        """The row of the target whose uuid the source takes over, None when it keeps its own."""
-        if dst is None or dst.is_dir or row.kind != KIND_FILE or row.nlink > 1:
-            return None
-        targets = self._rows_of(dst)
-        if not targets:
-            return None
-        if row.uuid is not None and metadata.has_any(self.store.db, row.uuid):
-            return None
-        return targets[0]
-
-    def _rows_of(self, node: Node | None) -> list[Entry]:
-        spots = [] if node is None else node.spots
-        return [r for r in (entries.get(self.store.db, s.entry_id) for s in spots) if r is not None]
-
-    def _branch_uuid(self, row: Entry) -> bytes:
-        return self.tree.branches[row.branch_id].uuid
-
-    def _replace_spot(self, node: Node, old: Spot, new: Spot, st: os.stat_result | None) -> None:
-        if node.is_dir:
-            if st is not None:
-                self.tree.dirs.child(new.dir, new.entry_id, new.name, st.st_ino)
-            return
-        node.spots = [new if s == old else s for s in node.spots]
-        node.stale_spots = [new if s == old else s for s in node.stale_spots]
-        if node.links is not None:
-            node.links.discard(old)
-            node.links.add(new)
-
-    async def _clear_directory(self, dst: Node, done: set[int]) -> None:
-        """A directory was renamed over an empty one: its parts on other branches go too."""
-        for ref in list(dst.parts):
-            if ref.branch.id in done or ref.parent is None:
-                continue
-            above = ref.parent
-
-            def remove(ref: DirRef = ref, above: DirRef = above) -> None:
-                with self.tree.dirs.opened(above) as fd:
-                    os.rmdir(ref.name, dir_fd=fd)
-
-            await ref.branch.call(CALL_DEADLINE_S, remove)
-            self._removed(Spot(above, ref.name, ref.entry_id))
-
-    async def _rename_location(self, old: bytes, dst_parent: Node, new: bytes, flags: int) -> None:
-        """mv of a location at the root: its name changes, no folder of a user moves."""
-        root = self.tree.root
-        if dst_parent is not root:
-            raise Busy(f"{os.fsdecode(old)} is a location; it can be renamed at the top only")
-        if flags & syscalls.RENAME_EXCHANGE:
-            raise Invalid("locations cannot be exchanged")
-        try:
-            await self.tree.lookup(root, new)
-        except NotFound:
-            pass
-        else:
-            raise Exists(f"{os.fsdecode(new)} is there already")
-        held = self.tree.locations[old]
-        home = root.parts[0] if root.parts else None
-        row = entries.child(self.store.db, home.entry_id, old) if home is not None else None
-        if home is not None and row is not None:
-
-            def move() -> None:
-                with self.tree.dirs.opened(home) as fd:
-                    syscalls.rename(fd, old, fd, new)
-
-            await home.branch.call(CALL_DEADLINE_S, move)
-        with self.store.write(ORIGIN_MOUNT) as unit:
-            if row is not None and home is not None:
-                entries.move(unit.db, row.id, home.entry_id, new, unit.seq)
-            location_id = held[0].location_id
-            assert location_id is not None
-            places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
-            unit.tell("location", "name", self._location_uuid(location_id), new)
-        self.tree.rename_location(old, new)
-        root.names_changed()
-
-    def _location_uuid(self, location_id: int) -> bytes:
-        return next(row.uuid for row in places.locations(self.store.db) if row.id == location_id)
-
-    # editors' backups -------------------------------------------------------------------------------------------------
-
-    def _note_backup(self, parent: Node, name: bytes, node: Node, new_name: bytes, pid: int) -> None:
-        """f was renamed to something that looks like its backup: whoever makes f anew continues it."""
-        now_s = time.monotonic()
-        self._backups = [b for b in self._backups if now_s - b.at_s < _BACKUP_WINDOW_S]
-        if node.kind != KIND_FILE or pid == 0 or not _looks_like_backup(name, new_name):
-            return
-        rows = self._rows_of(node)
-        if not rows:
-            return
-        row = rows[0]
-        if row.uuid is None:
-            return
-        self._backups.append(_Backup(parent, name, pid, row.id, row.uuid, now_s))
-
-    def _heir(self, parent: Node, name: bytes, pid: int) -> _Backup | None:
-        now_s = time.monotonic()
-        for held in self._backups:
-            if held.parent is parent and held.name == name and held.pid == pid and now_s - held.at_s < _BACKUP_WINDOW_S:
-                self._backups.remove(held)
-                row = entries.get(self.store.db, held.entry_id)
-                return held if row is not None and row.uuid == held.uuid else None
-        return None
 
     # attributes -------------------------------------------------------------------------------------------------------
 
@@ -700,7 +441,7 @@ class Namespace:
                 raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")
             targets = [(p, n) for p, n in targets if p.branch.state == LIVE]
         else:
-            self._refuse_if_away(node.spots)
+            self.refuse_if_away(node.spots)
             targets = [(s.dir, s.name) for s in (node.spots or self.tree.spots_of(node)[:1])]
         if wanted.size_bytes is not None and targets:
             ref, name = targets[0]
@@ -799,6 +540,29 @@ class _Journal:
                 changes.journal_end(unit.db, self._id)
 
 
+def check_name(name: bytes) -> None:
+    """Refuse a name that no file system takes."""
+    if len(name) > _NAME_MAX_BYTES:
+        raise os_error(errno.ENAMETOOLONG)
+    if name in (b"", b".", b".."):
+        raise Exists("that name is always there")
+
+
+def check_writable(tree: Tree, refs: list[DirRef]) -> None:
+    """Before several replicas are changed: refuse when one of their directories would."""
+    distinct = {ref.entry_id: ref for ref in refs}
+    if len({ref.branch.id for ref in distinct.values()}) < 2:  # the call itself says it
+        return
+    for ref in distinct.values():
+        if ref.branch.slow:
+            continue
+        fd = tree.dirs.fd(ref)
+        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+            raise os_error(errno.EROFS)
+        if not os.access(syscalls.proc_path(fd), os.W_OK | os.X_OK):
+            raise os_error(errno.EACCES)
+
+
 def _mode_in(above: os.stat_result, mode: int, who: Caller, *, directory: bool) -> int:
     """The mode of a new name in a directory: the umask applied, setgid as the kernel would give or take it."""
     mode &= ~who.umask
@@ -819,7 +583,7 @@ def _set_times(dir_fd: int, name: bytes, wanted: Wanted) -> None:
         syscalls.touch_now(dir_fd, name)
 
 
-def _os_error(code: int) -> OSError:
+def os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
@@ -838,21 +602,14 @@ def _top(node: Node, root: Node) -> Node | None:
     return node if node.parent is root else None
 
 
-def _same_location(a: Node, b: Node, root: Node) -> bool:
+def same_location(a: Node, b: Node, root: Node) -> bool:
     return _top(a, root) is _top(b, root)
 
 
-def _is_below(node: Node, above: Node) -> bool:
+def is_below(node: Node, above: Node) -> bool:
     walk: Node | None = node
     while walk is not None:
         if walk is above:
             return True
         walk = walk.parent
     return False
-
-
-def _looks_like_backup(name: bytes, new_name: bytes) -> bool:
-    """f~, f.bak, f.orig, .f.swp-like: the old name with something around it."""
-    return new_name != name and (
-        new_name.startswith((name, b"." + name)) or new_name in (name + b"~", b"#" + name + b"#")
-    )

@@ -1,0 +1,326 @@
+"""rename(2) over the union: names move with all their replicas, each on its own branch.
+
+First everything is looked up and checked, then the disk is changed branch by branch, then one unit writes all rows.
+Inside a location nothing is ever EXDEV: a replica's missing parent directories are made on its branch. Between
+locations the kernel decides, as between any two file systems.
+
+Renaming over a file makes a new version of it: its vector has seen every replica of source and target, so a replica of
+the target that stays behind on another branch is stale and not shown. The source's rows stay (the kernel keeps its
+inode); the target's uuid, and with it tags and attributes, moves to them unless the source carries annotations of its
+own. At the root, a location's name is changed and no folder of a user moves.
+"""
+
+import contextlib
+import errno
+import os
+from typing import NamedTuple
+
+from index.model import change, versions
+from index.model.change import ORIGIN_MOUNT
+from index.model.entry import KIND_FILE, Entry, Stat
+from index.model.errors import Busy, Exists, Invalid, NotADirectory, NotEmpty, NotFound, VdfsError
+from index.scan import apply
+from index.store import entries, metadata, places
+from index.store.unit import Unit
+from vdfs.space import syscalls
+from vdfs.space.branches import CALL_DEADLINE_S
+from vdfs.space.dirs import DirRef
+from vdfs.space.namespace import Namespace, check_name, check_writable, is_below, os_error, same_location
+from vdfs.space.nodes import Node, Spot, removed_stat
+
+
+class _Step(NamedTuple):
+    """One replica's move: from where, to which directory and name, by which flags."""
+
+    spot: Spot
+    ref: DirRef
+    name: bytes
+    flags: int = 0
+
+
+class Renames:
+    """Renaming. Used on the loop only."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.tree = namespace.tree
+        self.store = namespace.store
+        self.annotations = namespace.annotations
+
+    async def rename(
+        self, src_parent: Node, src_name: bytes, dst_parent: Node, dst_name: bytes, flags: int, pid: int = 0
+    ) -> None:
+        """rename(2) with RENAME_NOREPLACE and RENAME_EXCHANGE."""
+        check_name(dst_name)
+        root = self.tree.root
+        if src_parent is root and src_name in self.tree.locations:
+            await self._rename_location(src_name, dst_parent, dst_name, flags)
+            return
+        if dst_parent is root and dst_name in self.tree.locations:
+            if flags & syscalls.RENAME_NOREPLACE:
+                raise Exists(f"{os.fsdecode(dst_name)} is there already")
+            raise Busy(f"{os.fsdecode(dst_name)} is a location and cannot be replaced")
+        src, _ = await self.tree.lookup(src_parent, src_name)
+        dst = await self._find(dst_parent, dst_name)
+        if dst is src:
+            return
+        if src.is_dir and is_below(dst_parent, src):
+            raise Invalid("a directory cannot be moved into itself")
+        if flags & syscalls.RENAME_EXCHANGE:
+            if dst is None:
+                raise NotFound(f"{os.fsdecode(dst_name)} is not there")
+            await self._exchange(src_parent, src, dst_parent, dst)
+            return
+        if dst is not None and flags & syscalls.RENAME_NOREPLACE:
+            raise Exists(f"{os.fsdecode(dst_name)} is there already")
+        await self._move(src_parent, src_name, src, dst_parent, dst_name, dst, flags)
+        rows = self._rows(src.spots)
+        self.namespace.backups.note(src_parent, src_name, rows[0] if rows else None, dst_name, pid)
+
+    async def _find(self, parent: Node, name: bytes) -> Node | None:
+        try:
+            return (await self.tree.lookup(parent, name))[0]
+        except NotFound:
+            return None
+
+    # moving -----------------------------------------------------------------------------------------------------------
+
+    async def _move(
+        self,
+        src_parent: Node,
+        src_name: bytes,
+        src: Node,
+        dst_parent: Node,
+        dst_name: bytes,
+        dst: Node | None,
+        flags: int,
+    ) -> None:
+        if dst is not None:
+            await self._check_replaceable(src, dst)
+        moving = _spots(src)
+        self.namespace.refuse_if_away(moving)
+        steps = [_Step(spot, await self._target(spot, src_parent, dst_parent), dst_name, flags) for spot in moving]
+        check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
+        last = None
+        if dst is not None:
+            self.tree.keep_ghost(dst)
+            if dst.is_dir:
+                last = removed_stat(await self.tree.stat(dst))
+            else:  # what either brings along decides whose identity stays
+                await self.annotations.reconcile(src)
+                await self.annotations.reconcile(dst)
+        stats = await self._on_disk(steps)
+        self._write_rows(src, dst, list(zip(steps, stats, strict=True)))
+        if dst is not None and dst.is_dir:
+            await self._clear_directory(dst, {s.ref.branch.id for s in steps})
+            dst.removed, dst.parts = last, []
+        src_parent.names_changed()
+        dst_parent.names_changed()
+        src.parent, src.name = dst_parent, dst_name
+        if dst is not None and not src.is_dir:
+            await self.annotations.copy_all(src)
+
+    async def _check_replaceable(self, src: Node, dst: Node) -> None:
+        name = os.fsdecode(dst.name)
+        if dst.is_dir and not src.is_dir:
+            raise os_error(errno.EISDIR)
+        if src.is_dir and not dst.is_dir:
+            raise NotADirectory(f"{name} is no directory")
+        if dst.is_dir:
+            for part in dst.parts:
+                if await self.tree.list_part(part):
+                    raise NotEmpty(f"{name} is not empty")
+        self.namespace.refuse_if_away(_spots(dst))
+
+    async def _target(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
+        """Where a replica goes: it stays on its branch, whose missing parents are made."""
+        branch = spot.dir.branch
+        for ref in dst_parent.parts:
+            if ref.branch is branch:
+                return ref
+        if same_location(src_parent, dst_parent, self.tree.root) and dst_parent is not self.tree.root:
+            return await self.namespace.ensure_dir(dst_parent, branch)
+        return await self.namespace.place_for_new(dst_parent)
+
+    async def _on_disk(self, steps: list[_Step]) -> list[os.stat_result]:
+        """Do every step; when one fails, those before it that replaced nothing are taken back."""
+        stats: list[os.stat_result] = []
+        try:
+            for step in steps:
+                self.tree.before_look(step.spot.dir)
+                self.tree.before_look(step.ref)
+                stats.append(await step.spot.dir.branch.call(CALL_DEADLINE_S, self._rename_one, step))
+        except (OSError, VdfsError):
+            for step in reversed(steps[: len(stats)]):
+                if entries.child(self.store.db, step.ref.entry_id, step.name) is None:
+                    back = _Step(Spot(step.ref, step.name, step.spot.entry_id), step.spot.dir, step.spot.name)
+                    with contextlib.suppress(OSError, VdfsError):
+                        await step.spot.dir.branch.call(CALL_DEADLINE_S, self._rename_one, back)
+            raise
+        return stats
+
+    def _rename_one(self, step: _Step) -> os.stat_result:
+        with self.tree.dirs.opened(step.spot.dir) as src_fd, self.tree.dirs.opened(step.ref) as dst_fd:
+            syscalls.rename(src_fd, step.spot.name, dst_fd, step.name, step.flags)
+            return os.stat(step.name, dir_fd=dst_fd, follow_symlinks=False)
+
+    def _write_rows(self, src: Node, dst: Node | None, done: list[tuple[_Step, os.stat_result]]) -> None:
+        over_file = dst if dst is not None and not dst.is_dir else None
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            heir, vector = self._new_version(unit, src, over_file, done[0][0].ref.branch.uuid)
+            for step, st in done:
+                self._write_row(unit, step, st)
+                if heir is not None:
+                    entries.set_uuid(unit.db, step.spot.entry_id, heir, unit.seq)
+                if vector is not None and step.spot in src.spots:
+                    entries.set_version(unit.db, step.spot.entry_id, vector, unit.seq)
+        src.face = None
+        for step, st in done:
+            if step.ref.branch is not step.spot.dir.branch:
+                self.tree.dirs.change_branch(step.spot.entry_id, step.ref.branch)
+            self._moved(src, step, st)
+        if over_file is not None:
+            over_file.face = None
+            refs = {step.ref for step, _ in done}
+            self.namespace.dropped(over_file, [s for s in over_file.spots if s.dir in refs])
+
+    def _write_row(self, unit: Unit, step: _Step, st: os.stat_result) -> None:
+        row = entries.get(unit.db, step.spot.entry_id)
+        over = entries.child(unit.db, step.ref.entry_id, step.name)
+        if over is not None and over.id != step.spot.entry_id:
+            apply.remove(unit, over, step.ref.branch.uuid, keep=False, told=False)
+            if over.nlink > 1:
+                self.namespace.refresh_twins(unit, over)
+        if row is None:
+            apply.add(unit, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st), self.tree, fresh=True)
+        elif step.ref.branch is step.spot.dir.branch:
+            unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+            entries.move(unit.db, row.id, step.ref.entry_id, step.name, unit.seq)
+            entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
+            unit.changed(change.ADDED, row.branch_id, row.id, step.ref.entry_id, step.name, row.node)
+        else:
+            apply.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
+
+    def _new_version(
+        self, unit: Unit, src: Node, dst: Node | None, branch_uuid: bytes
+    ) -> tuple[bytes | None, bytes | None]:
+        """(uuid that the source takes over, packed vector that has seen all) of a file renamed over another."""
+        if dst is None or src.kind != KIND_FILE:
+            return None, None
+        sources, targets = self._rows(src.spots), self._rows([*dst.spots, *dst.stale_spots])
+        if not sources or not targets:
+            return None, None
+        vector: versions.Vector = {}
+        for row in (*sources, *targets):
+            vector = versions.join(vector, apply.vector_of(row, self.tree.branches[row.branch_id].uuid))
+        uuid = sources[0].uuid
+        annotated = uuid is not None and metadata.has_any(unit.db, uuid)
+        heir = None if annotated or sources[0].nlink > 1 else apply.heir_uuid(unit, targets[0])
+        return heir, versions.pack(versions.bump(vector, branch_uuid))
+
+    def _rows(self, spots: list[Spot]) -> list[Entry]:
+        return [r for r in (entries.get(self.store.db, s.entry_id) for s in spots) if r is not None]
+
+    def _moved(self, node: Node, step: _Step, st: os.stat_result) -> None:
+        """Bring the node of a moved name up to date."""
+        new = Spot(step.ref, step.name, step.spot.entry_id)
+        if node.is_dir:
+            self.tree.dirs.child(new.dir, new.entry_id, new.name, st.st_ino)
+            return
+        if node.spots and node.spots[0] == step.spot:
+            node.st_ino = st.st_ino
+        node.spots = [new if s == step.spot else s for s in node.spots]
+        node.stale_spots = [new if s == step.spot else s for s in node.stale_spots]
+        if node.links is not None:
+            node.links.discard(step.spot)
+            node.links.add(new)
+
+    async def _clear_directory(self, dst: Node, done: set[int]) -> None:
+        """A directory was renamed over an empty one: its parts on other branches go too."""
+        for ref in list(dst.parts):
+            if ref.branch.id not in done and ref.parent is not None:
+                await self.namespace.remove_directory(ref, ref.parent)
+
+    # exchanging -------------------------------------------------------------------------------------------------------
+
+    async def _exchange(self, src_parent: Node, src: Node, dst_parent: Node, dst: Node) -> None:
+        """Each branch swaps what it has of the two: both names, or the one it holds."""
+        if dst.is_dir and is_below(src_parent, dst):
+            raise Invalid("a directory cannot be exchanged with what lies in it")
+        ours, theirs = _spots(src), _spots(dst)
+        self.namespace.refuse_if_away([*ours, *theirs])
+        src_name, dst_name = src.name, dst.name
+        swaps: list[tuple[_Step, Spot]] = []
+        moves: list[tuple[Node, _Step]] = []
+        for spot in ours:
+            other = next((t for t in theirs if t.dir.branch is spot.dir.branch), None)
+            if other is not None:
+                swaps.append((_Step(spot, other.dir, other.name, syscalls.RENAME_EXCHANGE), other))
+            else:
+                moves.append((src, _Step(spot, await self._target(spot, src_parent, dst_parent), dst_name)))
+        lone = [t for t in theirs if not any(s.dir.branch is t.dir.branch for s in ours)]
+        moves += [(dst, _Step(t, await self._target(t, dst_parent, src_parent), src_name)) for t in lone]
+        steps = [s for s, _ in swaps] + [s for _, s in moves]
+        check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
+        stats = await self._on_disk(steps)
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            for (step, other), st in zip(swaps, stats, strict=False):
+                a, b = entries.get(unit.db, step.spot.entry_id), entries.get(unit.db, other.entry_id)
+                if a is not None and b is not None:
+                    apply.swap_names(unit, a, b)
+                    entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
+            for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
+                self._write_row(unit, step, st)
+        for (step, other), st in zip(swaps, stats, strict=False):
+            self._moved(src, step, st)
+            row = entries.get(self.store.db, other.entry_id)
+            if row is not None:
+                back = _Step(other, step.spot.dir, step.spot.name)
+                self._moved(dst, back, _with_inode(st, row.st_ino))
+        for (node, step), st in zip(moves, stats[len(swaps) :], strict=True):
+            self._moved(node, step, st)
+        for node in (src, dst):
+            node.face = None
+        src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
+        src_parent.names_changed()
+        dst_parent.names_changed()
+
+    # locations --------------------------------------------------------------------------------------------------------
+
+    async def _rename_location(self, old: bytes, dst_parent: Node, new: bytes, flags: int) -> None:
+        """mv of a location at the root: its name changes, no folder of a user moves."""
+        root = self.tree.root
+        if dst_parent is not root:
+            raise Busy(f"{os.fsdecode(old)} is a location; it can be renamed at the top only")
+        if flags & syscalls.RENAME_EXCHANGE:
+            raise Invalid("locations cannot be exchanged")
+        if await self._find(root, new) is not None:
+            raise Exists(f"{os.fsdecode(new)} is there already")
+        held = self.tree.locations[old]
+        home = root.parts[0] if root.parts else None
+        row = entries.child(self.store.db, home.entry_id, old) if home is not None else None
+        if home is not None and row is not None:
+            await self._on_disk([_Step(Spot(home, old, row.id), home, new)])
+        location_id = held[0].location_id
+        assert location_id is not None
+        uuid = next(r.uuid for r in places.locations(self.store.db) if r.id == location_id)
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            if row is not None and home is not None:
+                entries.move(unit.db, row.id, home.entry_id, new, unit.seq)
+            places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
+            unit.tell("location", "name", uuid, new)
+        self.tree.rename_location(old, new)
+        root.names_changed()
+
+
+def _spots(node: Node) -> list[Spot]:
+    """Every replica of a node: the places a directory hangs, or the shown and the stale ones of a file."""
+    if node.is_dir:
+        return [Spot(p.parent, p.name, p.entry_id) for p in node.parts if p.parent is not None]
+    return [*node.spots, *node.stale_spots]
+
+
+def _with_inode(st: os.stat_result, st_ino: int) -> os.stat_result:
+    fields = list(st)
+    fields[1] = st_ino
+    return os.stat_result(fields)
