@@ -395,7 +395,7 @@ class Operations(pyfuse3.Operations):
         handle = self.handles.directory(fh)
         node = handle.node
         in_union = isinstance(node, Node)
-        if start_id == 0 and handle.read and (not in_union or handle.generation != node.generation):
+        if start_id == 0 and (handle.generation != node.generation if in_union else handle.read):
             await self._fill_listing(handle)
         handle.read = True
         names = handle.names

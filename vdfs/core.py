@@ -66,8 +66,8 @@ async def open_core(
         namespace = Namespace(tree, annotations, locations, create)
         await journal.complete(namespace)
         core = Core(
-            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, locations, scanner, watch,
-            mountpoint, time.time_ns(), stop,
+            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, locations,
+            scanner, watch, mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core

@@ -180,7 +180,7 @@ class Locations:
     def _label(self, real: bytes, location: bytes) -> str:
         """A short name that tells the branches of one location apart: the last components of their paths."""
         used = {b.label for b in self.tree.locations.get(location, [])}
-        parts = [os.fsdecode(p) for p in real.split(b"/") if p]
+        parts = [p.decode("utf-8", "replace") for p in real.split(b"/") if p]
         for count in range(1, len(parts) + 1):
             label = "-".join(parts[-count:])
             if label not in used:

@@ -1,0 +1,132 @@
+"""What is mounted where: the text of mountinfo read, paths placed on mounts, file systems told apart."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.scan import mounts
+from index.scan.mounts import Mount, is_within, mount_of, parse
+
+# As the kernel writes them, with zero, one and two optional fields before the dash.
+MOUNTINFO = rb"""22 1 254:0 / / rw,relatime - ext4 /dev/root rw
+23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw
+24 22 0:40 / /home/u/Space\040drive rw shared:7 master:2 - fuse.sdmount sdmount:Library rw,user_id=0
+25 22 0:41 /a\134b /mnt/odd\012name\011\134 rw - fuse.sshfs host:/srv/a\040b rw
+"""
+
+COMPONENT = st.binary(min_size=1, max_size=8).filter(lambda b: b"/" not in b and b"\0" not in b)
+PATH = st.lists(COMPONENT, max_size=4).map(lambda parts: b"/" + b"/".join(parts))
+
+
+def at(point: bytes, fs_type: str = "ext4") -> Mount:
+    return Mount(point, fs_type, "source", "254:0")
+
+
+def escaped(path: bytes) -> bytes:
+    """As the kernel does it: space, tab, newline and backslash in octal."""
+    for char in b"\\ \t\n":
+        path = path.replace(bytes([char]), b"\\%03o" % char)
+    return path
+
+
+def test_each_line_is_a_mount_whatever_optional_fields_it_has():
+    """Their number varies from none up; the dash ends them."""
+    assert parse(MOUNTINFO) == [
+        Mount(b"/", "ext4", "/dev/root", "254:0"),
+        Mount(b"/proc", "proc", "proc", "0:21"),
+        Mount(b"/home/u/Space drive", "fuse.sdmount", "sdmount:Library", "0:40"),
+        Mount(b"/mnt/odd\nname\t\\", "fuse.sshfs", "host:/srv/a b", "0:41"),
+    ]
+
+
+@given(PATH)
+def test_a_mount_point_of_any_bytes_is_read_back(path):
+    """Escaped by the kernel, unescaped here; bytes that are not UTF-8 stay themselves."""
+    line = b"30 22 0:50 / " + escaped(path) + b" rw - tmpfs tmpfs rw\n"
+    assert [m.mount_point for m in parse(line + MOUNTINFO)][0] == path
+
+
+@pytest.mark.parametrize("path", [b"/mnt/a\rb", b"/mnt/a\r", b"/mnt/\x0b\x0c", b"/mnt/\x1c\x1d\x1e", b"/mnt/\x85"])
+def test_only_a_newline_ends_a_line(path):
+    """A carriage return in a name is part of the name: the kernel escapes four characters and no others."""
+    text = b"30 22 0:50 / " + path + b" rw - fuse.sdmount sdmount:x rw\n" + MOUNTINFO
+    assert [m.mount_point for m in parse(text)][0] == path
+    assert len(parse(text)) == 5
+
+
+@pytest.mark.parametrize("line", [b"", b"garbage", b"1 2 3:4 / /x rw shared:1", b"1 2 3:4 / /x rw - ", b"-" * 9])
+def test_a_line_that_makes_no_sense_is_passed_over(line):
+    """The others are still read: nothing in the text may end a scan."""
+    assert parse(MOUNTINFO + line + b"\n") == parse(MOUNTINFO)
+
+
+def test_the_table_of_this_machine_is_read():
+    """There is a root, and /proc is a pseudo file system."""
+    table = mounts.mounts()
+    assert mount_of(b"/", table) is not None
+    under_proc = mount_of(b"/proc/self", table)
+    assert under_proc is not None
+    assert under_proc.is_pseudo
+    text = Path("/proc/self/mountinfo").read_bytes()
+    assert len(parse(text)) == text.count(b"\n")  # not one line was passed over
+
+
+def test_the_innermost_mount_holds_a_path():
+    """By whole components: /home2 does not lie on /home."""
+    table = [at(b"/"), at(b"/home"), at(b"/home/u/disk")]
+    wanted = {
+        b"/": b"/", b"/home2/x": b"/", b"/home": b"/home", b"/home/u/disks": b"/home",
+        b"/home/u/disk": b"/home/u/disk", b"/home/u/disk/a/b": b"/home/u/disk",
+    }  # fmt: skip
+    found = {path: mount.mount_point for path in wanted if (mount := mount_of(path, table))}
+    assert wanted == found
+
+
+def test_of_two_mounts_at_one_point_the_later_one_is_seen():
+    """It covers the earlier; a new root (pivoted, chrooted) as well."""
+    table = [at(b"/", "rootfs"), at(b"/m", "ext4"), at(b"/m", "nfs4"), at(b"/", "overlay")]
+    assert [m.fs_type for m in (mount_of(b"/m/x", table), mount_of(b"/x", table)) if m] == ["nfs4", "overlay"]
+
+
+def test_without_a_table_a_path_lies_on_nothing():
+    """No guess: the caller decides."""
+    assert mount_of(b"/x", []) is None
+
+
+@given(PATH, st.lists(COMPONENT, max_size=3))
+def test_what_is_joined_below_a_directory_lies_within_it(directory, below):
+    """And a directory lies within itself."""
+    assert is_within(b"/".join([directory.rstrip(b"/"), *below]) or b"/", directory)
+
+
+@given(PATH, PATH)
+def test_two_paths_within_each_other_are_one(a, b):
+    """Lying within is an order."""
+    assert (is_within(a, b) and is_within(b, a)) == (a == b)
+
+
+@pytest.mark.parametrize(
+    ("fs_type", "own", "pseudo", "slow"),
+    [
+        ("ext4", False, False, False),
+        ("btrfs", False, False, False),
+        ("tmpfs", False, False, False),
+        ("overlay", False, False, False),
+        ("proc", False, True, False),
+        ("cgroup2", False, True, False),
+        ("fusectl", False, True, False),  # the control files of FUSE, not a file system of a person
+        ("nfs4", False, False, True),
+        ("cifs", False, False, True),
+        ("fuse", False, False, True),
+        ("fuse.sshfs", False, False, True),
+        ("fuse.sdmount", True, False, True),
+        ("fuse.sdmount2", False, False, True),
+        ("fuseblk", False, False, True),  # ntfs-3g: a process of its own answers, however near the disk is
+    ],
+)
+def test_what_kind_of_file_system_it_is(fs_type, own, pseudo, slow):
+    """Ours, none at all, or one whose calls may wait for another process or machine."""
+    mount = at(b"/m", fs_type)
+    assert (own, pseudo, slow) == (mount.is_own, mount.is_pseudo, mount.is_slow)
