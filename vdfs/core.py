@@ -66,7 +66,7 @@ async def open_core(
         namespace = Namespace(tree, annotations, locations, create)
         await journal.complete(namespace)
         core = Core(
-            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, locations,
+            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, importer, locations,
             scanner, watch, mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
@@ -92,6 +92,7 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
         await nursery.start(core.scanner.pool.run)
         nursery.start_soon(core.watch.run)
         nursery.start_soon(core.scanner.run)
+        nursery.start_soon(core.importer.follow)
         nursery.start_soon(_housekeeping, core)
         nursery.start_soon(core.locations.finish_removals)
         for branch in core.tree.branches.values():

@@ -39,7 +39,7 @@ class Mount(NamedTuple):
     @property
     def is_slow(self) -> bool:
         """Whether a call may wait for another machine or another process."""
-        return self.fs_type in SLOW or self.fs_type == "fuse" or self.fs_type.startswith("fuse.")
+        return self.fs_type in SLOW or self.fs_type.split(".")[0] in ("fuse", "fuseblk")
 
 
 def _unescape(raw: bytes) -> bytes:
@@ -49,7 +49,7 @@ def _unescape(raw: bytes) -> bytes:
 def parse(text: bytes) -> list[Mount]:
     """The mounts of a mountinfo text, in mount order (a later one hides an earlier one at the same point)."""
     found = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):
         fields = line.split(b" ")
         try:
             dash = fields.index(b"-", 6)

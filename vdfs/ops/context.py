@@ -9,6 +9,7 @@ from vdfs.base.config import Config
 from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
 from vdfs.space.content import Opener
+from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
@@ -28,6 +29,7 @@ class Core:
     renames: Renames
     opener: Opener
     annotations: Annotations
+    importer: Importer
     locations: Locations
     scanner: Scanner
     watch: Watch

@@ -254,10 +254,11 @@ class Annotations:
             except (OSError, VdfsError):
                 continue
             if seen is not None:
-                self._take_in(target.row, seen)
+                self.take_in(target.row, seen)
             break  # replicas of one file carry the same copies; the shown one speaks for them
 
-    def _take_in(self, row: Entry, real: realattrs.Real) -> None:
+    def take_in(self, row: Entry, real: realattrs.Real) -> None:
+        """Hold what a replica carries against what was last seen on it; the differences are edits made outside."""
         state = metadata.mirror_state(self.store.db, row.id)
         before = metadata.mirror_seen(self.store.db, row.id)
         if not real.values and not before:

@@ -1,19 +1,19 @@
-"""Importing what files already carry: `user.xdg.*` and the rating, read when a file is identified, never written."""
+"""Importing what files already carry: their `user.*`, read when a file is identified or its ctime moved, never written."""
 
 from collections.abc import Iterable
 
+from index.model import change
+from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT
 from index.model.errors import VdfsError
 from index.store import entries, metadata
 from vdfs.space import realattrs
-from vdfs.space.annotations import RATING, Annotations, take_in_edits
+from vdfs.space.annotations import Annotations
 from vdfs.space.branches import LIVE
 from vdfs.space.tree import Tree
 
-_IMPORTED_PREFIX = b"user.xdg."
-
 
 class Importer:
-    """Takes in the attributes of files that were just identified."""
+    """Takes in the real attributes of entries."""
 
     def __init__(self, tree: Tree, annotations: Annotations) -> None:
         self.tree = tree
@@ -22,6 +22,13 @@ class Importer:
     def take(self, entry_ids: Iterable[int]) -> None:
         for entry_id in entry_ids:
             self._one(entry_id)
+
+    async def follow(self) -> None:
+        """Take in what changed behind the mount: every entry whose inode changed without its bytes."""
+        quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})
+        with self.tree.store.feed.subscribe(without=quiet) as commits:
+            async for commit in commits:
+                self.take(c.entry_id for c in commit.changes if c.what in (change.ATTRS, change.DATA))
 
     def _one(self, entry_id: int) -> None:
         row = entries.get(self.tree.store.db, entry_id)
@@ -38,12 +45,4 @@ class Importer:
             return
         if real is None:
             return
-        wanted = {n: v for n, v in real.values.items() if n.startswith(_IMPORTED_PREFIX) or n == RATING}
-        before = metadata.mirror_seen(self.tree.store.db, row.id)
-        edits: dict[bytes, bytes | None] = {n: v for n, v in wanted.items() if before.get(n) != v}
-        if not edits:
-            return
-        with self.tree.store.write("reconcile") as unit:
-            take_in_edits(unit, row, edits)
-            for name, value in wanted.items():
-                metadata.mirror_put(unit.db, row.id, name, value)
+        self.annotations.take_in(row, real)
