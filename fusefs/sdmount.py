@@ -277,7 +277,7 @@ def _serve(
                 config, library, mountpoint=mountpoint, create=options.get("create", "here"),
                 attributes=options.get("xattr", "copy"), stop=scope.cancel,
             ) as core:  # fmt: skip
-                warnings = _add_locations(core, locations)
+                warnings = await _add_locations(core, locations)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(run_core, core)
                     mount = mount_options(
@@ -313,13 +313,13 @@ def _run(run: Callable[[], Awaitable[None]]) -> None:
         raise error from None
 
 
-def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
+async def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
     """Add the directories of the command line; those that are locations already stay as they are."""
     for path in locations:
         real = os.path.realpath(path)
         if any(b.root_path == real for b in core.tree.branches.values()):
             continue
-        added = core.locations.add(path, None)
+        added = await core.locations.add(path, None)
         log.info("location %s: %s", os.fsdecode(added.name), os.fsdecode(path))
     away = [b for b in core.tree.branches.values() if b.state != "live"]
     return [f"{os.fsdecode(b.root_path)} is not there; its entries are shown as missing" for b in away]

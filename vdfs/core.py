@@ -66,8 +66,8 @@ async def open_core(
         namespace = Namespace(tree, annotations, locations, create)
         await journal.complete(namespace)
         core = Core(
-            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, importer, locations,
-            scanner, watch, mountpoint, time.time_ns(), stop,
+            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, importer,
+            locations, scanner, watch, mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
@@ -106,10 +106,8 @@ async def _housekeeping(core: Core) -> None:
         await trio.sleep(_HOUSEKEEPING_S)
         core.tree.dirs.close_idle(time.monotonic())
         for branch in list(core.tree.branches.values()):
-            if branch.slow:
-                continue
             before = branch.state
-            if branch.check():
+            if await branch.check_slow() if branch.slow else branch.check():
                 log.warning("%s is %s now (was %s)", os.fsdecode(branch.root_path), branch.state, before)
                 core.tree.dirs.close_branch(branch)
                 core.watch.forget_branch(branch)

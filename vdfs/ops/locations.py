@@ -79,7 +79,7 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
 @action("location.add")
 async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
     """Show a directory; its scan runs behind."""
-    added = core.locations.add(asked.path, asked.name)
+    added = await core.locations.add(asked.path, asked.name)
     core.scanner.request_branch(added.branch)
     return LocationAdded(added.name, uuid_text(added.uuid), uuid_text(added.branch.uuid), added.branch.root_path)
 

@@ -120,14 +120,28 @@ class Branch:
         raise Deadline(f"the file system of {os.fsdecode(self.root_path)} did not answer within {deadline_s:g} s")
 
     def check(self) -> bool:
-        """Look at the root again (inline); returns whether the state changed."""
+        """Look at the root again, inline; returns whether the state changed. A slow branch is left to check_slow()."""
         before = self.state
         self.checked_s = time.monotonic()
+        if not self.slow:
+            self._look()
+        return self.state != before
+
+    async def check_slow(self) -> bool:
+        """The same for a slow branch, in a thread, under a deadline."""
+        before = self.state
+        try:
+            await self.call(NAME_DEADLINE_S, self._look)
+        except (Unreachable, Deadline):
+            pass
+        return self.state != before
+
+    def _look(self) -> None:
         try:
             os.close(self.open_root())
         except (OSError, Unreachable):
-            self.state = MISSING if self.state != STALLED else STALLED
-        return self.state != before
+            if self.state != STALLED:
+                self.state = MISSING
 
 
 def _trie(root: bytes, excluded: list[bytes]) -> Excluded:

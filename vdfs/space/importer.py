@@ -1,4 +1,7 @@
-"""Importing what files already carry: their `user.*`, read when a file is identified or its ctime moved, never written."""
+"""Importing what files already carry: their `user.*`, read when a file is identified or its ctime moved.
+
+Nothing is ever written into a user's file from here.
+"""
 
 from collections.abc import Iterable
 

@@ -15,7 +15,8 @@ import trio
 
 from index.model import change
 from index.model.change import ORIGIN_CALL
-from index.model.errors import AccessDenied, Exists, Invalid, NotADirectory, NotFound, Unsupported
+from index.model.entry import Stat
+from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADirectory, NotFound, Unsupported
 from index.model.ids import new_uuid
 from index.scan.mounts import Mount, is_within, mount_of, mounts
 from index.store import entries, places
@@ -26,6 +27,7 @@ from vdfs.space.roots import root_row
 from vdfs.space.tree import Tree
 
 _DELETE_ROWS = 2000
+_LOOK_DEADLINE_S = 10.0
 _NAME_MAX_BYTES = 255
 
 
@@ -72,11 +74,33 @@ class Locations:
 
     # adding -----------------------------------------------------------------------------------------------------------
 
-    def add(self, path: bytes, name: bytes | None) -> Added:
+    async def add(self, path: bytes, name: bytes | None) -> Added:
         """Make a directory a branch of the location `name` (of its own name by default)."""
         shown = os.fsdecode(path)
         table = mounts()
+        with trio.move_on_after(_LOOK_DEADLINE_S):  # it may lie on a dead server
+            real, fs_id, root_ino, root_st = await trio.to_thread.run_sync(
+                self._look, path, table, abandon_on_cancel=True
+            )
+            return self._add(real, shown, name, table, fs_id, root_ino, root_st)
+        raise Deadline(f"{shown} did not answer within {_LOOK_DEADLINE_S:g} s; its file system may be dead")
+
+    def _look(self, path: bytes, table: list[Mount]) -> tuple[bytes, str, int, Stat]:
+        """Everything that must be asked of the directory itself: a thread's work."""
         real = self._acceptable(path, table)
+        fs_id, root_ino = fs_identity(real)
+        return real, fs_id, root_ino, Stat.of(os.lstat(real))
+
+    def _add(
+        self,
+        real: bytes,
+        shown: str,
+        name: bytes | None,
+        table: list[Mount],
+        fs_id: str,
+        root_ino: int,
+        root_st: Stat,
+    ) -> Added:
         given = name is not None
         location = os.path.basename(real) if name is None else name
         self._check_name(location, shown)
@@ -87,7 +111,6 @@ class Locations:
                 f"there is a location {os.fsdecode(location)} already; say --name NAME: another name for one of its "
                 "own, the same name to merge both"
             )
-        fs_id, root_ino = fs_identity(real)
         label = self._label(real, location)
         held = next((row for row in places.locations(self.store.db) if row.name == location), None)
         with self.store.write(ORIGIN_CALL) as unit:
@@ -98,7 +121,7 @@ class Locations:
             else:
                 uuid, location_id = held.uuid, held.id
             branch_id = places.put_branch(unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino)
-            row = root_row(unit, branch_id, real)
+            row = root_row(unit, branch_id, root_st)
             twin = self._root_twin(location)
             if twin is not None:
                 row = row._replace(node=twin[0], uuid=twin[1] or row.uuid)

@@ -1,15 +1,12 @@
 """The row of a branch's root directory: the one entry with no parent and no name."""
 
-import os
-
 from index.model.entry import KIND_DIR, Entry, Stat
 from index.model.ids import new_uuid
 from index.store.unit import Unit
 
 
-def root_row(unit: Unit, branch_id: int, path: bytes) -> Entry:
+def root_row(unit: Unit, branch_id: int, st: Stat) -> Entry:
     """The row for a root that stands on disk now; not inserted yet."""
-    st = Stat.of(os.lstat(path))
     entry_id = unit.new_id()
     return Entry(
         entry_id, branch_id, None, b"", entry_id, new_uuid(), KIND_DIR, st.mode, st.size_bytes, st.mtime_ns,

@@ -1,0 +1,530 @@
+"""Changes behind the mount: made by any program in any branch, seen in the mount within a second, caches and all.
+
+Before each change the kernel is made to cache what it can of the old state, as a busy desktop does.
+"""
+
+import io
+import mmap
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import errno_of, eventually, names, shows_soon, tree, walk
+
+TAGS = "user.xdg.tags"
+ENOENT = 2
+
+
+def warm(directory: Path) -> None:
+    """Let the kernel cache names, attributes, listings and bytes."""
+    for path in walk(directory):
+        os.lstat(path)
+        if os.path.isfile(path) and not os.path.islink(path):
+            Path(path).read_bytes()
+        errno_of(os.stat, path + "-absent")
+    os.listdir(directory)
+
+
+# -- names
+
+
+def test_a_new_file_shows(place):
+    """In a listing, by stat, and where the kernel had learned that there is no such name."""
+    warm(place.mnt)
+
+    def make(number: int) -> None:
+        assert errno_of(os.stat, place.mnt / f"new{number}") == ENOENT
+        assert f"new{number}" not in os.listdir(place.mnt)
+        (place.disk / f"new{number}").write_bytes(b"%d" % number)
+
+    shows_soon(make, lambda n: f"new{n}" in os.listdir(place.mnt), "a new file in a listing")
+    shows_soon(
+        lambda n: make(n + 10), lambda n: (place.mnt / f"new{n + 10}").exists(), "a new file where the name was absent"
+    )
+    assert (place.mnt / "new0").read_bytes() == b"0"
+
+
+def test_a_deleted_file_is_gone(place):
+    """From listings, from stat, and it cannot be opened."""
+    for number in range(3):
+        (place.disk / f"f{number}").write_bytes(b"x")
+    warm(place.mnt)
+    shows_soon(
+        lambda n: (place.disk / f"f{n}").unlink(),
+        lambda n: errno_of(os.stat, place.mnt / f"f{n}") == ENOENT and f"f{n}" not in os.listdir(place.mnt),
+        "a deletion",
+    )
+
+
+def test_a_renamed_file_is_the_same_file(shared, place):
+    """The old name is gone, the new one there: with inode number, id and tags."""
+    for number in range(3):
+        path = place.mnt / f"f{number}"
+        path.write_bytes(b"%d" % number)
+        os.setxattr(path, TAGS, b"t%d" % number)
+    shared.wait_idle()
+    warm(place.mnt)
+    known = {n: (os.stat(place.mnt / f"f{n}").st_ino, uuid(place.mnt / f"f{n}")) for n in range(3)}
+    shows_soon(
+        lambda n: os.rename(place.disk / f"f{n}", place.disk / f"g{n}"),
+        lambda n: (place.mnt / f"g{n}").exists() and not (place.mnt / f"f{n}").exists(),
+        "a rename",
+    )
+    for number in range(3):
+        path = place.mnt / f"g{number}"
+        if path.exists():
+            assert (os.stat(path).st_ino, uuid(path)) == known[number]
+            assert os.getxattr(path, TAGS) == b"t%d" % number
+
+
+def uuid(path: Path) -> bytes:
+    return os.getxattr(path, "user.vdfs.id")
+
+
+def test_a_renamed_tree_is_the_same_tree(shared, place):
+    """A directory with 300 files, moved into another: all numbers, ids and tags come along."""
+    top = place.mnt / "top"
+    for number in range(300):
+        below = top / f"d{number % 7}" / f"e{number % 3}"
+        below.mkdir(parents=True, exist_ok=True)
+        (below / f"f{number}").write_bytes(b"%d" % number)
+    (place.mnt / "into").mkdir()
+    os.setxattr(top / "d3" / "e0" / "f3", TAGS, b"t")
+    os.setxattr(top / "d3", TAGS, b"of the directory")
+    shared.wait_idle()
+    warm(place.mnt)
+    before = {name: (os.lstat(top / name).st_ino, uuid(top / name)) for name in tree(top)}
+    contents = tree(top)
+    os.rename(place.disk / "top", place.disk / "into" / "moved")
+    moved = place.mnt / "into" / "moved"
+    eventually(lambda: moved.exists() and not top.exists(), "the move shows", 3)
+    assert tree(moved) == contents
+    assert {name: (os.lstat(moved / name).st_ino, uuid(moved / name)) for name in contents} == before
+    assert os.getxattr(moved / "d3" / "e0" / "f3", TAGS) == b"t"
+    assert os.getxattr(moved / "d3", TAGS) == b"of the directory"
+    shared.wait_idle()
+    assert {name: os.lstat(moved / name).st_ino for name in contents} == {n: i for n, (i, _) in before.items()}
+
+
+def test_out_and_in_again(shared, place):
+    """mv out of the location and back: the same file, with its tags; a tree as well."""
+    outside = shared.disk / f"outside-{place.disk.name}"
+    outside.mkdir()
+    (place.mnt / "f").write_bytes(b"x")
+    (place.mnt / "d" / "e").mkdir(parents=True)
+    (place.mnt / "d" / "e" / "g").write_bytes(b"y")
+    os.setxattr(place.mnt / "f", TAGS, b"t")
+    os.setxattr(place.mnt / "d" / "e" / "g", TAGS, b"u")
+    shared.wait_idle()
+    known = {name: uuid(place.mnt / name) for name in ("f", "d", "d/e/g")}
+    warm(place.mnt)
+    for name in ("f", "d"):
+        os.rename(place.disk / name, outside / name)
+    eventually(lambda: names(place.mnt) == [], "they are gone", 3)
+    assert not (shared.mnt / "Tags" / "t" / "f").exists()
+    for name in ("f", "d"):
+        os.rename(outside / name, place.disk / name)
+    eventually(lambda: names(place.mnt) == ["d", "f"], "they are back", 3)
+    assert (place.mnt / "d" / "e" / "g").read_bytes() == b"y"
+    assert os.getxattr(place.mnt / "f", TAGS) == b"t"
+    assert os.getxattr(place.mnt / "d" / "e" / "g", TAGS) == b"u"
+    assert {name: uuid(place.mnt / name) for name in known} == known
+
+
+def test_a_file_replaced_by_a_directory(place):
+    """And back: the kind is the disk's, nothing of the old kind is remembered."""
+    (place.disk / "x").write_bytes(b"file")
+    warm(place.mnt)
+
+    def swap(number: int) -> None:
+        if number % 2 == 0:
+            (place.disk / "x").unlink()
+            (place.disk / "x").mkdir()
+            (place.disk / "x" / "inside").write_bytes(b"i")
+        else:
+            shutil.rmtree(place.disk / "x")
+            (place.disk / "x").write_bytes(b"file again")
+
+    def shown(number: int) -> bool:
+        if number % 2 == 0:
+            return names(place.mnt / "x") == ["inside"]
+        return (place.mnt / "x").is_file() and (place.mnt / "x").read_bytes() == b"file again"
+
+    for number in range(4):
+        swap(number)
+        eventually(lambda number=number: shown(number), "the new kind", 3)
+        warm(place.mnt)
+
+
+def test_symlinks_change_their_target(place):
+    """A link made anew behind the mount points to the new place, although the kernel may cache targets."""
+    (place.disk / "link").symlink_to("one")
+    assert os.readlink(place.mnt / "link") == "one"
+
+    def change(number: int) -> None:
+        (place.disk / "link.new").symlink_to(f"target{number}")
+        os.rename(place.disk / "link.new", place.disk / "link")
+
+    shows_soon(change, lambda n: os.readlink(place.mnt / "link") == f"target{n}", "a new target")
+
+
+def test_exchanged_names(place):
+    """mv --exchange and the three-step swap: each name has the other's bytes."""
+    for round_ in range(3):
+        (place.disk / "x").write_bytes(b"x%d" % round_)
+        (place.disk / "y").write_bytes(b"y%d" % round_)
+        warm(place.mnt)
+        os.rename(place.disk / "x", place.disk / "t")
+        os.rename(place.disk / "y", place.disk / "x")
+        os.rename(place.disk / "t", place.disk / "y")
+        eventually(
+            lambda r=round_: (place.mnt / "x").read_bytes() == b"y%d" % r and (place.mnt / "y").read_bytes() == b"x%d" % r,
+            "the swap", 3,
+        )  # fmt: skip
+        assert names(place.mnt) == ["x", "y"]
+
+
+# -- attributes and bytes
+
+
+def test_attributes_show(place):
+    """Mode, size, mtime, owner, link count: what fstat on the disk says, through all caches."""
+    real, path = place.disk / "f", place.mnt / "f"
+    real.write_bytes(b"x")
+    warm(place.mnt)
+    shows_soon(lambda n: os.chmod(real, 0o600 + n), lambda n: os.stat(path).st_mode & 0o777 == 0o600 + n, "a mode")
+    shows_soon(
+        lambda n: os.utime(real, ns=(1, 1_000_000_007 + n)),
+        lambda n: os.stat(path).st_mtime_ns == 1_000_000_007 + n, "an mtime",
+    )  # fmt: skip
+    shows_soon(lambda n: os.truncate(real, 1000 + n), lambda n: os.stat(path).st_size == 1000 + n, "a size")
+    shows_soon(
+        lambda n: os.link(real, place.disk / f"link{n}"), lambda n: os.stat(path).st_nlink == 2 + n, "a link count"
+    )
+    if os.geteuid() == 0:
+        shows_soon(lambda n: os.chown(real, 100 + n, 200), lambda n: os.stat(path).st_uid == 100 + n, "an owner")
+    (place.disk / "d").mkdir()
+    eventually((place.mnt / "d").exists, "the directory")
+    shows_soon(
+        lambda n: os.chmod(place.disk / "d", 0o700 + n), lambda n: os.stat(place.mnt / "d").st_mode & 0o777 == 0o700 + n,
+        "a directory's mode",
+    )  # fmt: skip
+
+
+def test_bytes_show_for_who_opens_anew(place):
+    """Same size, other bytes; longer; shorter: `cat` never gives an old or a mixed content for long."""
+    real, path = place.disk / "f", place.mnt / "f"
+    real.write_bytes(b"start" * 10_000)
+    warm(place.mnt)
+
+    def content(number: int) -> bytes:
+        return (b"%05d" % number) * (10_000 + (number % 3 - 1) * 500)
+
+    shows_soon(lambda n: real.write_bytes(content(n)), lambda n: path.read_bytes() == content(n), "new bytes", tries=5)
+    for number in range(10, 14):
+        real.write_bytes(content(number))
+        eventually(lambda number=number: path.read_bytes() == content(number), "new bytes", 3)
+        warm(place.mnt)
+
+
+def test_bytes_show_through_an_open_descriptor(place):
+    """Without a new open: in place (same inode), appended, cut."""
+    real, path = place.disk / "f", place.mnt / "f"
+    real.write_bytes(b"0" * 8192)
+    with open(path, "rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 10, 0) == b"0" * 10
+
+        def in_place(number: int) -> None:
+            with open(real, "r+b") as other:
+                other.write(b"%010d" % (number + 1))
+
+        shows_soon(
+            in_place, lambda n: os.pread(file.fileno(), 10, 0) == b"%010d" % (n + 1), "bytes changed in place", tries=5
+        )
+
+        def appended(number: int) -> None:
+            with open(real, "ab") as other:
+                other.write(b"tail%d" % number)
+
+        before = os.stat(real).st_size
+        appended(7)
+        eventually(lambda: os.pread(file.fileno(), 100, before) == b"tail7", "appended bytes", 3)
+        os.truncate(real, 100)
+        eventually(lambda: os.fstat(file.fileno()).st_size == 100, "the size", 3)
+        assert os.pread(file.fileno(), 100, 100) == b""
+
+
+def test_bytes_show_through_a_mapping(place):
+    """mmap of a file whose bytes change in place behind the mount."""
+    real, path = place.disk / "f", place.mnt / "f"
+    real.write_bytes(b"0" * 16384)
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+        assert view[:10] == b"0" * 10
+        assert view[8192:8202] == b"0" * 10
+
+        def in_place(number: int) -> None:
+            with open(real, "r+b") as other:
+                other.seek(8192)
+                other.write(b"%010d" % (number + 1))
+
+        shows_soon(in_place, lambda n: view[8192:8202] == b"%010d" % (n + 1), "bytes in a mapping", tries=5)
+
+
+def test_appending_to_what_grew_behind_the_mount(place):
+    """O_APPEND never overwrites: the kernel's idea of the size does not count."""
+    real, path = place.disk / "log", place.mnt / "log"
+    real.write_bytes(b"")
+    with open(path, "ab", buffering=0) as through, open(real, "ab", buffering=0) as behind:
+        expected = []
+        for number in range(200):
+            file, who = (through, b"mount") if number % 3 else (behind, b"disk")
+            line = b"%s %d\n" % (who, number)
+            file.write(line)
+            expected.append(line)
+        assert real.read_bytes() == b"".join(expected)
+    eventually(lambda: path.read_bytes() == b"".join(expected), "all lines, in order", 3)
+
+
+def test_a_deleted_file_stays_readable_by_who_has_it_open(place):
+    """As on any file system."""
+    (place.disk / "f").write_bytes(b"still here")
+    with open(place.mnt / "f", "r+b", buffering=0) as file:
+        (place.disk / "f").unlink()
+        eventually(lambda: not (place.mnt / "f").exists(), "the name is gone", 3)
+        assert file.read() == b"still here"
+        assert os.fstat(file.fileno()).st_size == 10
+        file.write(b", and written")
+        assert os.pread(file.fileno(), 100, 0) == b"still here, and written"
+        (place.disk / "f").write_bytes(b"another file")
+        eventually(lambda: (place.mnt / "f").read_bytes() == b"another file", "the new file", 3)
+        assert os.pread(file.fileno(), 100, 0) == b"still here, and written"
+
+
+def test_a_file_replaced_while_open(place):
+    """Who has the old one open reads the old bytes; who opens the name reads the new."""
+    (place.disk / "f").write_bytes(b"old bytes")
+    with open(place.mnt / "f", "rb", buffering=0) as file:
+        assert file.read(3) == b"old"
+        (place.disk / "t").write_bytes(b"new and longer bytes")
+        os.rename(place.disk / "t", place.disk / "f")
+        eventually(lambda: (place.mnt / "f").read_bytes() == b"new and longer bytes", "the new file", 3)
+        assert os.pread(file.fileno(), 100, 0) == b"old bytes"
+    assert names(place.mnt) == ["f"]
+
+
+# -- bursts
+
+
+def make_tar(path: Path, directories: int, files: int) -> None:
+    with tarfile.open(path, "w") as archive:
+        for number in range(directories):
+            for file in range(files):
+                info = tarfile.TarInfo(f"pack/d{number % 10}/e{number}/f{file}")
+                data = b"%d/%d" % (number, file)
+                info.size = len(data)
+                info.mtime = 1_000_000_000
+                archive.addfile(info, io.BytesIO(data))
+
+
+def test_a_burst_of_new_directories(shared, place):
+    """tar x behind the mount: the mount shows it all, listings and names, while and after it runs."""
+    archive = shared.disk / "pack.tar"
+    make_tar(archive, 150, 20)
+    subprocess.run(["tar", "xf", str(archive), "-C", str(place.disk)], check=True)
+    expected = tree(place.disk)
+    assert len(expected) > 3000
+    eventually(lambda: names(place.mnt) == ["pack"], "the top shows", 3)
+    assert tree(place.mnt) == expected, "whoever looks gets the whole truth at once"
+    shared.wait_idle()
+    assert tree(place.mnt) == expected
+    assert len(shared.sd_json("search", "f19", "--limit", "1000")["hits"]) >= 150
+    shutil.rmtree(place.disk / "pack")
+    eventually(lambda: names(place.mnt) == [], "the removal shows", 3)
+    shared.wait_idle()
+    eventually(lambda: shared.sd_json("search", "f19", "--limit", "1000")["hits"] == [], "nothing is left", 5)
+
+
+def test_a_burst_while_somebody_watches(shared, place):
+    """A thousand files come while the directory is listed all the time: every listing is a state that there was."""
+    warm(place.mnt)
+    count = 1000
+    writer = subprocess.Popen(
+        ["sh", "-c", f'i=0; while [ $i -lt {count} ]; do : > "$0/f$i"; i=$((i+1)); done', str(place.disk)]
+    )
+    seen: set[str] = set()
+    try:
+        while writer.poll() is None:
+            found = os.listdir(place.mnt)
+            assert len(found) == len(set(found))
+            assert seen <= set(found), "a name that was there is missing"
+            seen = set(found)
+    finally:
+        writer.wait(60)
+    eventually(lambda: len(os.listdir(place.mnt)) == count, "all are there", 3)
+    shared.wait_idle()
+
+
+def test_random_changes_end_equal(shared, place):
+    """A few hundred random changes of names behind the mount, then both sides are the same, and the index, too."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    directories = [place.disk]
+    for step in range(400):
+        directories = [d for d in directories if d.is_dir()] or [place.disk]
+        where, other = dice.choice(directories), dice.choice(directories)
+        name, target = where / f"n{dice.randrange(12)}", other / f"n{dice.randrange(12)}"
+        choice = dice.randrange(7)
+        try:
+            if choice == 0:
+                name.mkdir()
+                directories.append(name)
+            elif choice in (1, 2):
+                name.write_bytes(b"%d" % step)
+            elif choice == 3:
+                os.rename(name, target)
+                directories.append(target)
+            elif choice == 4:
+                name.unlink()
+            elif choice == 5 and name != place.disk:
+                shutil.rmtree(name)
+            else:
+                os.link(name, target)
+        except OSError:
+            continue
+        if dice.random() < 0.1:
+            errno_of(os.listdir, place.mnt / name.relative_to(place.disk))
+            errno_of(os.stat, place.mnt / target.relative_to(place.disk))
+    eventually(lambda: tree(place.mnt) == tree(place.disk), "both sides are the same", 3)
+    shared.wait_idle()
+    assert tree(place.mnt) == tree(place.disk)
+    for path in walk(place.disk):
+        shown = place.mnt / os.path.relpath(path, place.disk)
+        ours, real = os.lstat(shown), os.lstat(path)
+        assert (ours.st_mode, ours.st_size, ours.st_mtime_ns, ours.st_nlink if not os.path.isdir(path) else 0) == (
+            real.st_mode, real.st_size if not os.path.isdir(path) else ours.st_size, real.st_mtime_ns,
+            real.st_nlink if not os.path.isdir(path) else 0,
+        ), shown  # fmt: skip
+
+
+# -- what was never scanned
+
+
+def test_who_looks_into_a_big_new_tree_sees_all_of_it(library):
+    """Right after the mount, with the scan just begun: any directory is complete, also the last one."""
+    source = library.folder("Big")
+    for number in range(100):
+        below = source / f"d{number:03}" / "x"
+        below.mkdir(parents=True)
+        for file in range(40):
+            (below / f"f{file:02}").write_bytes(b"%d" % file)
+    library.mount(source)
+    top = library.mnt / "Big"
+    assert not library.sd_json("status")["scan"]["idle"], "the tree is too small for this test"
+    assert names(top / "d099" / "x") == [f"f{file:02}" for file in range(40)]
+    (source / "d098" / "x" / "added").write_bytes(b"a")
+    (source / "d098" / "x" / "f00").unlink()
+    assert names(top / "d098" / "x") == sorted(["added", *(f"f{file:02}" for file in range(1, 40))])
+    assert (top / "d097" / "x" / "f39").read_bytes() == b"39"
+    assert errno_of(os.stat, top / "d097" / "x" / "f40") == ENOENT
+    assert len(names(top)) == 100
+    library.wait_idle()
+    library.verify()
+
+
+def test_changes_while_nothing_ran_are_there_at_once(library):
+    """After a start nobody sees the past: names, sizes, bytes, before any rescan is done."""
+    source = library.folder("Files")
+    for number in range(50):
+        (source / f"d{number}").mkdir()
+        for file in range(20):
+            (source / f"d{number}" / f"f{file}").write_bytes(b"%d" % file)
+    library.mount(source)
+    library.wait_idle()
+    library.unmount()
+    for number in range(50):
+        (source / f"d{number}" / "f0").unlink()
+        (source / f"d{number}" / "new").write_bytes(b"new")
+        (source / f"d{number}" / "f1").write_bytes(b"longer than before")
+    os.rename(source / "d7", source / "renamed")
+    library.mount()
+    top = library.mnt / "Files"
+    assert names(top / "d49") == sorted(["new", *(f"f{file}" for file in range(1, 20))])
+    assert (top / "d48" / "f1").read_bytes() == b"longer than before"
+    assert os.stat(top / "d47" / "f1").st_size == 18
+    assert errno_of(os.stat, top / "d46" / "f0") == ENOENT
+    assert "renamed" in names(top)
+    assert "d7" not in names(top)
+    assert tree(top) == tree(source)
+    library.wait_idle()
+    library.verify("--content")
+
+
+def test_a_move_while_nothing_ran_keeps_tags(library):
+    """By device, inode, size and mtime: the tag is on the file, wherever it went."""
+    source = library.folder("Files")
+    (source / "a").mkdir()
+    (source / "b").mkdir()
+    (source / "a" / "f").write_bytes(b"x")
+    (source / "tree" / "deep").mkdir(parents=True)
+    (source / "tree" / "deep" / "g").write_bytes(b"y")
+    library.mount(source, options=("-o", "xattr=library"))
+    top = library.mnt / "Files"
+    os.setxattr(top / "a" / "f", TAGS, b"t")
+    os.setxattr(top / "tree" / "deep" / "g", TAGS, b"u")
+    known = (os.stat(top / "a" / "f").st_ino, uuid(top / "a" / "f"))
+    library.wait_idle()
+    library.unmount()
+    os.rename(source / "a" / "f", source / "b" / "moved")
+    os.rename(source / "tree", source / "b" / "grove")
+    library.mount(options=("-o", "xattr=library"))
+    library.wait_idle()
+    assert os.getxattr(top / "b" / "moved", TAGS) == b"t"
+    assert os.getxattr(top / "b" / "grove" / "deep" / "g", TAGS) == b"u"
+    assert (os.stat(top / "b" / "moved").st_ino, uuid(top / "b" / "moved")) == known
+    assert names(library.mnt / "Tags" / "t") == ["moved"]
+    library.verify()
+
+
+def test_a_watch_needs_no_looking(shared, place):
+    """What nobody ever looked at in the mount is in the index soon: found by search."""
+    (place.disk / "quiet" / "deep").mkdir(parents=True)
+    shared.wait_idle()
+    word = f"unlooked{time.monotonic_ns()}"
+    shows_soon(
+        lambda n: (place.disk / "quiet" / "deep" / f"{word}-{n}").write_bytes(b"x"),
+        lambda n: len(shared.sd_json("search", f"{word}-{n}")["hits"]) == 1,
+        "a file that is only searched for",
+    )
+
+
+@pytest.mark.parametrize("how", ["touch", "truncate", "rewrite"])
+def test_the_index_follows_without_looking(shared, place, how):
+    """A change of a known file: `sd info` has it within a second, and its hash a little later."""
+    real = place.disk / "f"
+    real.write_bytes(b"0123456789")
+    shared.wait_idle()
+
+    def change(number: int) -> None:
+        if how == "touch":
+            os.utime(real, ns=(0, 1_000_000_000 + number))
+        elif how == "truncate":
+            os.truncate(real, number)
+        else:
+            real.write_bytes(b"x" * (100 + number))
+
+    def shown(number: int) -> bool:
+        with_path = shared.sd_json("search", "f", "--limit", "1000")["hits"]
+        (hit,) = [h for h in with_path if h["path"] == str(place.mnt / "f")]
+        if how == "touch":
+            return bool(hit["mtime_ns"] == 1_000_000_000 + number)
+        return bool(hit["size_bytes"] == (number if how == "truncate" else 100 + number))
+
+    shows_soon(change, shown, f"a {how}")
+    shared.wait_idle()
