@@ -285,6 +285,10 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, ViewNode):
             if flags & os.O_ACCMODE != os.O_RDONLY:
                 raise ReadOnly("views cannot be written")
+            real = await node.real()
+            if real is not None:
+                opened, _ = await self.opener.open(real, os.O_RDONLY)
+                return pyfuse3.FileInfo(fh=self.handles.add(opened), keep_cache=False)
             handle = TextHandle(node, await node.content())
             return pyfuse3.FileInfo(fh=self.handles.add(handle), direct_io=True, keep_cache=False)
         told = node.stamp

@@ -58,9 +58,10 @@ async def open_core(
         annotations = Annotations(tree, attributes)
         importer = Importer(tree, annotations)
         scanner = Scanner(tree, pool, importer.take)
-        watch = Watch(tree, scanner.found_dir)
+        watch = Watch(tree)
         scanner.watch = watch
         tree.before_look = watch.look
+        tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         locations.load()
         namespace = Namespace(tree, annotations, locations, create)

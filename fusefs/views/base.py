@@ -71,6 +71,10 @@ class ViewNode:
     def target(self) -> bytes:
         raise NotADirectory("this is no symbolic link")
 
+    async def real(self) -> Node | None:
+        """The node of the union whose bytes are read through this one; None when `content` makes them."""
+        return None
+
     async def content(self) -> bytes:
         """The bytes of a file, made now; one open reads one answer."""
         raise NotPermitted("this cannot be read")
@@ -119,6 +123,10 @@ class ViewText(ViewNode):
 
     def size_bytes(self) -> int:
         return len(self._text)
+
+    async def real(self) -> Node | None:
+        """The node of the union whose bytes are read through this one; None when `content` makes them."""
+        return None
 
     async def content(self) -> bytes:
         return self._text

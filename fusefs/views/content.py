@@ -4,8 +4,6 @@ import os
 import stat
 from collections.abc import AsyncIterator
 
-import pyfuse3
-
 from fusefs.views.base import ViewDir, ViewNode
 from fusefs.views.context import ViewContext
 from index.model.entry import Entry
@@ -33,10 +31,7 @@ class ContentFile(ViewNode):
     def times_ns(self) -> int:
         return self.row.mtime_ns
 
-    def fill(self, face: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
-        return super().fill(face)
-
-    async def node(self) -> Node:
+    async def real(self) -> Node | None:
         """A node of the union that holds these bytes now."""
         for row in names.with_hash(self.context.tree.store.db, self.full):
             path = self.context.union_path(row)

@@ -64,7 +64,9 @@ def add(
             continue
         links = kind != KIND_DIR and st.nlink > 1
         if links and disk.inode_at(old) == old.st_ino:
-            return _insert(unit, branch_id, parent_id, name, st, old.node, old.uuid, old)
+            row = _insert(unit, branch_id, parent_id, name, st, old.node, old.uuid, old)
+            restat_twins(unit, row, st)
+            return row
         if _same_file(old, st, disk) and disk.inode_at(old) != old.st_ino:
             return _move(unit, old, parent_id, name, st)
     kept = limbo.take(unit.db, branch_id, st.st_ino, kind, st.mtime_ns, st.size_bytes)
@@ -186,6 +188,8 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
             changes.put_tombstone(unit.db, gone.uuid, branch_uuid, unit.seq, unit.hlc, "delete")
         if keep:
             limbo.put(unit.db, gone, now_ns)
+            if gone.nlink > 1:
+                restat_twins(unit, gone, gone.stat._replace(nlink=gone.nlink - 1))
         entries.delete(unit.db, gone.id)
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
@@ -285,6 +289,14 @@ def _insert(
     row = plain_row(unit, branch_id, parent_id, name, st, node, uuid, twin)
     entries.insert(unit.db, row)
     return row
+
+
+def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
+    """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen."""
+    for twin in entries.by_node(unit.db, row.node):
+        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino and twin.stat != st:
+            entries.set_stat(unit.db, twin.id, st, unit.seq)
+            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 
 def heir_uuid(unit: Unit, old: Entry) -> bytes | None:

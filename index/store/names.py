@@ -1,7 +1,5 @@
 """Questions over the whole library: names that contain a text, files of one hash. Full or near-full passes."""
 
-import os
-
 import apsw
 
 from index.model.entry import Entry
@@ -22,27 +20,17 @@ def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
     # LIKE folds ASCII case; its wildcards are escaped. Names are blobs: undecodable ones are compared byte by byte.
     clauses = " AND ".join("CAST(e.name AS TEXT) LIKE ? ESCAPE '\\'" for _ in words)
     patterns = ["%" + w.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" for w in words]
+    whole = " ".join(words).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    # Graded and cut by SQLite, so that the best are found however many there are.
+    sql = (
+        f"SELECT {_E} FROM entry e WHERE e.parent_id IS NOT NULL AND {clauses} ORDER BY CASE "
+        "WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 0 WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 1 "
+        "ELSE 2 END, e.mtime_ns DESC, e.name LIMIT ?"
+    )
     try:
-        rows = [
-            Entry._make(r)
-            for r in db.execute(
-                f"SELECT {_E} FROM entry e WHERE e.parent_id IS NOT NULL AND {clauses} LIMIT ?", (*patterns, limit)
-            )
-        ]
-    except UnicodeEncodeError:
-        rows = []
-    folded = query.casefold()
-    return sorted(rows, key=lambda r: _rank(os.fsdecode(r.name).casefold(), folded, r))
-
-
-def _rank(name: str, query: str, row: Entry) -> tuple[int, int, bytes]:
-    if name == query:
-        grade = 0
-    elif name.startswith(query):
-        grade = 1
-    else:
-        grade = 2
-    return (grade, -row.mtime_ns, row.name)
+        return [Entry._make(r) for r in db.execute(sql, (*patterns, whole, whole + "%", limit))]
+    except UnicodeEncodeError:  # half a character can be in no text that SQLite compares
+        return []
 
 
 def with_hash(db: apsw.Connection, full: bytes) -> list[Entry]:

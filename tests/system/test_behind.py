@@ -325,7 +325,7 @@ def make_tar(path: Path, directories: int, files: int) -> None:
     with tarfile.open(path, "w") as archive:
         for number in range(directories):
             for file in range(files):
-                info = tarfile.TarInfo(f"pack/d{number % 10}/e{number}/f{file}")
+                info = tarfile.TarInfo(f"pack/d{number % 10}/e{number}/needle{file}")
                 data = b"%d/%d" % (number, file)
                 info.size = len(data)
                 info.mtime = 1_000_000_000
@@ -343,11 +343,11 @@ def test_a_burst_of_new_directories(shared, place):
     assert tree(place.mnt) == expected, "whoever looks gets the whole truth at once"
     shared.wait_idle()
     assert tree(place.mnt) == expected
-    assert len(shared.sd_json("search", "f19", "--limit", "1000")["hits"]) >= 150
+    assert len(shared.sd_json("search", "needle19", "--limit", "1000")["hits"]) >= 150
     shutil.rmtree(place.disk / "pack")
     eventually(lambda: names(place.mnt) == [], "the removal shows", 3)
     shared.wait_idle()
-    eventually(lambda: shared.sd_json("search", "f19", "--limit", "1000")["hits"] == [], "nothing is left", 5)
+    eventually(lambda: shared.sd_json("search", "needle19", "--limit", "1000")["hits"] == [], "nothing is left", 5)
 
 
 def test_a_burst_while_somebody_watches(shared, place):

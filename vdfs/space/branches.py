@@ -10,6 +10,7 @@ makes it `missing`: its rows stay, nothing of it is deleted.
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
@@ -42,6 +43,38 @@ AWAY = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno
 Excluded = dict[bytes, Any]
 
 
+class _Ticket:
+    """Where one call of a slow branch is at, agreed between its thread and the loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state = "waiting"
+
+    def begin(self) -> bool:
+        """The thread starts; False when nobody waits any more."""
+        with self._lock:
+            if self._state == "given up":
+                return False
+            self._state = "running"
+            return True
+
+    def end(self) -> bool:
+        """The thread is done; True when the loop had given it up meanwhile."""
+        with self._lock:
+            late, self._state = self._state == "given up", "done"
+            return late
+
+    def give_up(self, note: Callable[[], None]) -> bool:
+        """The loop waits no longer; notes and says whether a thread is stuck in the call."""
+        with self._lock:
+            if self._state == "done":
+                return False
+            stuck, self._state = self._state == "running", "given up"
+            if stuck:
+                note()
+            return stuck
+
+
 class Branch:
     """One branch of this device."""
 
@@ -61,6 +94,7 @@ class Branch:
         self.excluded = _trie(row.root_path, excluded)
         self._limiter = trio.CapacityLimiter(_SLOW_THREADS)
         self._stalled_calls = 0
+        self._count_lock = threading.Lock()
         self.checked_s = 0.0
 
     @property
@@ -97,27 +131,33 @@ class Branch:
             return function(*args)
         if self._stalled_calls:
             raise Unreachable(f"the file system of {os.fsdecode(self.root_path)} does not answer")
-        finished = False
+        ticket = _Ticket()
 
         def work() -> T:
-            nonlocal finished
+            if not ticket.begin():
+                raise Deadline("given up before it began")
             try:
                 return function(*args)
             finally:
-                finished = True
-                if late:
-                    self._stalled_calls -= 1
-                    if not self._stalled_calls:
-                        self.state = LIVE
+                if ticket.end():
+                    self._answered()
 
-        late = False
-        with trio.move_on_after(deadline_s) as scope:
+        with trio.move_on_after(deadline_s):
             return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
-        if scope.cancelled_caught and not finished:
-            late = True
-            self._stalled_calls += 1
+        if ticket.give_up(self._missed):
             self.state = STALLED
         raise Deadline(f"the file system of {os.fsdecode(self.root_path)} did not answer within {deadline_s:g} s")
+
+    def _missed(self) -> None:
+        with self._count_lock:
+            self._stalled_calls += 1
+
+    def _answered(self) -> None:
+        """A call that had been given up came back after all (from its thread)."""
+        with self._count_lock:
+            self._stalled_calls -= 1
+            if not self._stalled_calls and self.state == STALLED:
+                self.state = LIVE
 
     def check(self) -> bool:
         """Look at the root again, inline; returns whether the state changed. A slow branch is left to check_slow()."""

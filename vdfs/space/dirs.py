@@ -11,7 +11,7 @@ branches use `opened()`, which owns its descriptors.
 
 import os
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
@@ -24,6 +24,8 @@ _OPEN_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Directories kept open. Far below the usual limit of 1024 descriptors, which open files share.
 CAPACITY = 256
+#: Of the directories on the way to a deep one, how many are kept open with it.
+_KEPT_ABOVE = 8
 IDLE_S = 3.0
 
 
@@ -83,6 +85,7 @@ class DirTable:
     def __init__(self) -> None:
         self._refs: WeakValueDictionary[int, DirRef] = WeakValueDictionary()
         self._open: OrderedDict[DirRef, tuple[int, float]] = OrderedDict()
+        self._pinned: Counter[DirRef] = Counter()
 
     def root(self, branch: Branch) -> DirRef:
         ref = self._refs.get(branch.root_entry_id)
@@ -113,17 +116,40 @@ class DirTable:
         return [ref for ref in list(self._refs.values()) if ref.branch is branch]
 
     def fd(self, ref: DirRef) -> int:
-        """A descriptor of a directory of a fast branch, valid until the next await."""
+        """A descriptor of a directory of a fast branch, valid until the next await (see `opened` for two at once)."""
         held = self._open.get(ref)
         if held is not None:
             self._open.move_to_end(ref)
             return held[0]
-        fd = ref.branch.open_root() if ref.parent is None else _open_step(self.fd(ref.parent), ref)
+        missing: list[DirRef] = []
+        walk: DirRef | None = ref
+        while walk is not None and walk not in self._open:
+            missing.append(walk)
+            walk = walk.parent
+        fd = -1 if walk is None else self._open[walk][0]
+        temporary = -1
+        for depth in range(len(missing) - 1, -1, -1):
+            step = missing[depth]
+            try:
+                below = step.branch.open_root() if step.parent is None else _open_step(fd, step)
+            finally:
+                if temporary >= 0:
+                    os.close(temporary)
+                    temporary = -1
+            fd = below
+            if depth < _KEPT_ABOVE:  # the last few of the way are likely to be wanted again
+                self._keep(step, fd)
+            else:
+                temporary = fd
+        return fd
+
+    def _keep(self, ref: DirRef, fd: int) -> None:
         self._open[ref] = (fd, time.monotonic())
         if len(self._open) > CAPACITY:
-            _, (old, _) = self._open.popitem(last=False)
-            os.close(old)
-        return fd
+            for old in self._open:
+                if old not in self._pinned and old is not ref:
+                    os.close(self._open.pop(old)[0])
+                    break
 
     def close(self, ref: DirRef) -> None:
         held = self._open.pop(ref, None)
@@ -153,7 +179,14 @@ class DirTable:
     def opened(self, ref: DirRef) -> Iterator[int]:
         """A descriptor that the caller owns for the block; for threads, which must not touch the table."""
         if not ref.branch.slow:
-            yield self.fd(ref)
+            fd = self.fd(ref)
+            self._pinned[ref] += 1
+            try:
+                yield fd
+            finally:
+                self._pinned[ref] -= 1
+                if not self._pinned[ref]:
+                    del self._pinned[ref]
             return
         fd = ref.branch.open_root()
         try:

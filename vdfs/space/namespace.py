@@ -8,6 +8,7 @@ Renaming is next door (rename.py).
 """
 
 import errno
+import math
 import os
 import stat
 from typing import NamedTuple
@@ -39,6 +40,7 @@ from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
+SYNC_DEADLINE_S = 10.0
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -277,6 +279,8 @@ class Namespace:
                 entries.set_uuid(unit.db, row.id, heir[1], unit.seq)
         parent.names_changed()
         node, _ = self.tree.node_of(parent, name, ref, row, st)
+        if node.is_dir:  # somebody may put files into it behind the mount before anyone looks
+            self.tree.before_look(node.parts[0])
         return node
 
     def _own(self, fd: int, above: os.stat_result, wanted: int, who: Caller) -> os.stat_result:
@@ -428,7 +432,8 @@ class Namespace:
 
         for ref in node.parts:
             if ref.branch.state == LIVE:
-                await trio.to_thread.run_sync(sync, ref)
+                with trio.move_on_after(SYNC_DEADLINE_S if ref.branch.slow else math.inf):
+                    await trio.to_thread.run_sync(sync, ref, abandon_on_cancel=ref.branch.slow)
         await self.store.make_durable()
 
     async def set_attributes(self, node: Node, wanted: Wanted) -> AnyStat:
@@ -588,6 +593,8 @@ def os_error(code: int) -> OSError:
 
 
 def _free_bytes(ref: DirRef) -> int:
+    if ref.branch.slow:
+        return -1
     try:
         vfs = os.statvfs(ref.branch.root_path)
     except OSError:

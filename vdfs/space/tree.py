@@ -56,6 +56,8 @@ class Tree:
         self.branch_events = 0
         #: Asked before a directory is looked into, so that no change behind the mount falls between look and watch.
         self.before_look: Callable[[DirRef], object] = lambda _: None
+        #: Told of each directory that the index did not know: what lies in it is to be taken in too.
+        self.found_dir: Callable[[DirRef], object] = lambda _: None
 
     # branches ---------------------------------------------------------------------------------------------------------
 
@@ -174,7 +176,14 @@ class Tree:
             else:
                 row = apply.change_row(unit, row, stat, ref.branch.uuid, self)
         self.dir_changed(ref)
+        if row.kind == KIND_DIR and row.scanned_ns is None:
+            self._new_dir(ref, row)
         return Found(ref, row, st)
+
+    def _new_dir(self, above: DirRef, row: Entry) -> None:
+        child = self.dirs.child(above, row.id, row.name, row.st_ino)
+        self.before_look(child)
+        self.found_dir(child)
 
     def dir_changed(self, ref: DirRef) -> None:
         """Names of a directory changed on disk: whoever shows it must look again."""
@@ -573,9 +582,12 @@ class Tree:
                         apply.remove(unit, fresh, ref.branch.uuid)
         if todo or rows:
             self.dir_changed(ref)
-            for _, _, row, _ in todo:
-                if row is not None:
-                    self.touched(row.node)
+            for index, _, old, _ in todo:
+                if old is not None:
+                    self.touched(old.node)
+                fresh_row = out[index][1]
+                if fresh_row.kind == KIND_DIR and fresh_row.scanned_ns is None:
+                    self._new_dir(ref, fresh_row)
         if me.scanned_mtime_ns != dir_st.st_mtime_ns:
             with self.store.write(ORIGIN_SCAN) as unit:
                 entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)

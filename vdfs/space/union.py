@@ -12,6 +12,7 @@ from index.model import versions
 from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, Entry
 
 _NAME_MAX_BYTES = 255
+_WHENCE_MAX_BYTES = 64  # of a device or a branch in the name of a conflict
 
 
 class Candidate(NamedTuple):
@@ -83,7 +84,8 @@ def conflict_name(name: bytes, c: Candidate, number: int = 1) -> bytes:
     if not stem:
         stem, dot, extension = name, b"", b""
     count = f" {number}" if number > 1 else ""
-    mark = f" (from {c.slug}, {c.label}){count}".encode()
+    whence = cut(c.slug.encode(), _WHENCE_MAX_BYTES) + b", " + cut(c.label.encode(), _WHENCE_MAX_BYTES)
+    mark = b" (from " + whence + b")" + count.encode()
     tail = mark + dot + extension
     if len(tail) > _NAME_MAX_BYTES - 1:
         tail = mark

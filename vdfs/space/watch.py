@@ -14,11 +14,9 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable
 
 import trio
 
-from index.model.entry import KIND_DIR
 from index.model.errors import Stale, Unreachable
 from index.scan import inotify
 from index.scan.inotify import Inotify, WatchLimitReached
@@ -42,9 +40,8 @@ _NAMES_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
 class Watch:
     """The watches of one library. Used on the loop only."""
 
-    def __init__(self, tree: Tree, found_dir: Callable[[DirRef], None]) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self._found_dir = found_dir
         self._inotify = Inotify()
         self._entry_of: dict[int, int] = {}  # watch descriptor -> entry id of the directory
         self._wd_of: dict[int, int] = {}
@@ -164,7 +161,7 @@ class Watch:
         try:
             if names is None:
                 await self.tree.list_part(ref)
-                self._found_dir(ref)
+                self.tree.found_dir(ref)
                 return
             await self._refresh_names(ref, names)
         except FileNotFoundError:
@@ -196,11 +193,7 @@ class Watch:
                 node = self.tree.nodes.get(row.node)
                 if node is not None and node.st_is_ours(st):
                     continue  # a write through the mount; close() will write the row
-            found = self.tree.mend(ref, name, row, st)
-            if found is not None and found.row.kind == KIND_DIR and (row is None or row.st_ino != st.st_ino):
-                child = self.tree.dirs.child(ref, found.row.id, name, found.row.st_ino)
-                self.look(child)
-                self._found_dir(child)
+            self.tree.mend(ref, name, row, st)
         for name in gone:
             row = entries.child(self.tree.store.db, ref.entry_id, name)
             if row is not None:

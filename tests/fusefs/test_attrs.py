@@ -1,0 +1,103 @@
+"""A node's attributes as the kernel gets them: the file's own, a directory's made plain, and how long they hold."""
+
+import os
+import stat
+
+import pyfuse3
+import pytest
+
+from fusefs.kernel import attrs
+from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
+from vdfs.space.nodes import Node, RowStat, removed_stat
+
+FIELDS = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks", "st_atime_ns", "st_mtime_ns", "st_ctime_ns")
+
+
+def answer(node: Node, st) -> pyfuse3.EntryAttributes:
+    return attrs.fill(pyfuse3.EntryAttributes(), node, st)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10_000)
+    path.chmod(0o640)
+    os.utime(path, ns=(1_600_000_000_123_456_789, -1_500_000_000_987_654_321))
+    return path
+
+
+def test_a_file_s_attributes_are_the_real_ones_under_the_node_s_number(file):
+    """To the nanosecond, also before 1970; only the inode number is ours."""
+    st = os.stat(file)
+    face = answer(Node(4711, KIND_FILE), st)
+    assert {name: getattr(st, name) for name in FIELDS} == {name: getattr(face, name) for name in FIELDS}
+    assert face.st_ino == 4711
+
+
+def test_what_is_told_of_a_file_is_remembered(file):
+    """It decides whether the kernel's pages are still good, and what is an append."""
+    node, st = Node(70, KIND_FILE), os.stat(file)
+    answer(node, st)
+    assert node.stamp == (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+    assert node.kernel_size == st.st_size
+
+
+def test_a_file_with_more_names_says_so(file):
+    """Programs that copy trees keep hard links by it."""
+    os.link(file, file.with_name("twin"))
+    assert answer(Node(70, KIND_FILE), os.stat(file)).st_nlink == 2
+
+
+def test_a_directory_is_4096_bytes_with_one_link_everywhere(tmp_path):
+    """A merged one has no size or link count of its own; one link tells `find` not to count subdirectories by it."""
+    (tmp_path / "below").mkdir()
+    st, node = os.stat(tmp_path), Node(70, KIND_DIR)
+    face = answer(node, st)
+    assert (face.st_nlink, face.st_size, face.st_blocks) == (1, 4096, 8)
+    assert (face.st_mode, face.st_uid, face.st_mtime_ns) == (st.st_mode, st.st_uid, st.st_mtime_ns)
+    assert node.stamp is None
+
+
+def test_a_symlink_has_the_length_of_its_target(tmp_path):
+    """As everywhere; `readlink` allocates by it."""
+    (tmp_path / "link").symlink_to("target")
+    st = os.lstat(tmp_path / "link")
+    face = answer(Node(70, KIND_SYMLINK), st)
+    assert stat.S_ISLNK(face.st_mode)
+    assert face.st_size == len("target")
+
+
+def row(size_bytes: int) -> Entry:
+    st = Stat(stat.S_IFREG | 0o604, size_bytes, 1_000, 2_000, 9, 3, 12, 34)
+    return Entry(5, 1, 2, b"n", 5, None, KIND_FILE, *st, None, 0, None, 1, None, None)
+
+
+def test_a_file_whose_branch_is_away_is_told_from_its_row():
+    """Size, times, owner and mode as they were; never without blocks, or archivers would take it for a hole."""
+    face = answer(Node(70, KIND_FILE), RowStat(row(10)))
+    assert (face.st_size, face.st_nlink, face.st_uid, face.st_gid) == (10, 3, 12, 34)
+    assert (face.st_mtime_ns, face.st_ctime_ns) == (1_000, 2_000)
+    assert face.st_blocks > 0
+    assert answer(Node(70, KIND_FILE), RowStat(row(0))).st_blocks == 0
+
+
+def test_a_removed_file_has_no_link_left(file):
+    """And everything else as it was."""
+    st = os.stat(file)
+    gone = removed_stat(st)
+    assert gone.st_nlink == 0
+    assert {name: getattr(st, name) for name in FIELDS if name != "st_nlink"} == {
+        name: getattr(gone, name) for name in FIELDS if name != "st_nlink"
+    }
+
+
+@pytest.mark.parametrize("seconds", [0.0, attrs.SHORT_S, attrs.LONG_S])
+def test_an_absent_name_may_be_remembered(seconds):
+    """Inode 0 is how the kernel is told that a name is not there, and for how long."""
+    face = attrs.absent(seconds)
+    assert (face.st_ino, face.entry_timeout) == (0, seconds)
+
+
+def test_an_answer_is_believed_for_a_day_or_a_second():
+    """Nothing between: either every change reaches us, or hardly anything is promised."""
+    assert (attrs.LONG_S, attrs.SHORT_S) == (86_400.0, 1.0)
