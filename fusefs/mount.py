@@ -23,6 +23,9 @@ from vdfs.ops.core import snapshot
 
 log = logging.getLogger("sdmount.mount")
 
+#: What open files may take to reach the index when the session ends under them.
+_FLUSH_DEADLINE_S = 5.0
+
 
 def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
     """The handlers over a core."""
@@ -95,7 +98,6 @@ async def serve_mount(
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
         raise VdfsError(f"{mountpoint} could not be mounted: {error} (see the lines above from fusermount3)") from error
-    unmount = True
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(operations.notifier.run_plan)
@@ -104,5 +106,10 @@ async def serve_mount(
             await pyfuse3.main(min_tasks=1, max_tasks=64)
             nursery.cancel_scope.cancel()
     finally:
-        pyfuse3.close(unmount=unmount)
-        operations.handles.close_all()
+        pyfuse3.close(unmount=True)
+        with trio.move_on_after(_FLUSH_DEADLINE_S, shield=True):
+            for handle in operations.handles.take_files():
+                try:
+                    await core.opener.flush(handle)
+                finally:
+                    handle.close()

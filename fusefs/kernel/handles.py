@@ -74,11 +74,11 @@ class Handles:
     def pop(self, number: int) -> Handle | TextHandle | DirHandle | None:
         return self._open.pop(number, None)
 
-    def close_all(self) -> None:
-        for thing in self._open.values():
-            if isinstance(thing, Handle):
-                thing.close()
+    def take_files(self) -> list[Handle]:
+        """Every open file, taken out: the end of the session."""
+        files = [thing for thing in self._open.values() if isinstance(thing, Handle)]
         self._open.clear()
+        return files
 
     def __len__(self) -> int:
         return len(self._open)

@@ -9,8 +9,9 @@ import trio
 from index.model.entry import Entry
 from index.store import entries
 from vdfs.space.tree import Tree
+from vdfs.space.union import cut
 
-#: The most a directory of a view lists; what is beyond is said in user.vdfs.truncated.
+#: The most a directory of a view lists.
 LISTING_MAX = 10_000
 
 
@@ -44,19 +45,26 @@ class ViewContext:
 
 def unique_names(rows: list[tuple[list[bytes], Entry]]) -> list[tuple[bytes, list[bytes]]]:
     """Link names for paths: the file's own, and for the second of a name `name (2)`, in a stable order."""
-    used: dict[bytes, int] = {}
+    used: set[bytes] = set()
     out = []
     for path, _ in rows:
-        name = path[-1]
-        used[name] = used.get(name, 0) + 1
-        if used[name] > 1:
-            stem, dot, extension = name.rpartition(b".")
-            if not stem:
-                stem, dot, extension = name, b"", b""
-            tail = f" ({used[name]})".encode() + dot + extension
-            name = stem[: 255 - len(tail)] + tail
+        name = unused(path[-1], used)
+        used.add(name)
         out.append((name, path))
     return out
+
+
+def unused(name: bytes, used: set[bytes]) -> bytes:
+    """The name, or the first `stem (n).ext` that nobody has yet."""
+    stem, dot, extension = name.rpartition(b".")
+    if not stem:
+        stem, dot, extension = name, b"", b""
+    shown, number = name, 1
+    while shown in used:
+        number += 1
+        tail = f" ({number})".encode() + dot + extension
+        shown = cut(stem, 255 - len(tail)) + tail
+    return shown
 
 
 def shown_tag(tag: str) -> bytes:

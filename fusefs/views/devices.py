@@ -7,7 +7,7 @@ directories, so that one can walk them.
 from collections.abc import AsyncIterator
 
 from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
-from fusefs.views.context import ViewContext
+from fusefs.views.context import ViewContext, unused
 from index.model.entry import KIND_DIR, Entry
 from index.model.errors import NotFound
 from index.store import entries
@@ -64,7 +64,7 @@ class DeviceDir(ViewDir):
         for branch in self.context.tree.branches.values():
             name = b"store" if branch.location is None else branch.location
             if name in used:
-                name = name + b" (" + branch.label.encode() + b")"
+                name = unused(name + b" (" + branch.label.encode() + b")", used)
             used.add(name)
             yield name, BranchDir(self.context, self.child(name), branch, branch.root_entry_id)
 
@@ -90,7 +90,7 @@ class ConflictsDir(ViewDir):
 
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
         tree = self.context.tree
-        used: dict[bytes, int] = {}
+        used: set[bytes] = set()
         for names in await self._merged_directories():
             try:
                 node, _ = await tree.resolve(names)
@@ -105,8 +105,8 @@ class ConflictsDir(ViewDir):
                 if len(group) < 2:
                     continue
                 for name in sorted(group):
-                    used[name] = used.get(name, 0) + 1
-                    shown = name if used[name] == 1 else name + f" ({used[name]})".encode()
+                    shown = unused(name, used)
+                    used.add(shown)
                     yield (
                         shown,
                         ViewLink(

@@ -1,7 +1,7 @@
 """Identifiers as types of their own, so that mixing two of them is a type error.
 
 Local integers (`EntryId`, `BranchId`, …) never leave this device; on the wire and in shared rows there are 16-byte
-uuids only. `Inode` is the number the kernel sees; it is given once and never again (see index/store/counters.py).
+uuids only. `Inode` is the number the kernel sees; it is given once and never again (see index/store/changes.py).
 """
 
 import os

@@ -65,7 +65,7 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
     if not key_path.exists():
         if facts_path.exists():
             raise StoreCorrupt(f"{key_path} is missing although {facts_path} exists; restore the key from a backup")
-        write_atomically(key_path, bytes(SigningKey.generate()).hex().encode() + b"\n", 0o600)
+        _publish_key(key_path)
     try:
         seed = bytes.fromhex(key_path.read_text("ascii").strip())
         if len(seed) != _SEED_BYTES:
@@ -98,6 +98,22 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
     if facts.get("id") != uuid_text(uuid):
         raise StoreCorrupt(f"{facts_path} and {key_path} are of two different devices; restore the pair from a backup")
     return identity
+
+
+def _publish_key(path: Path) -> None:
+    """Put a new key in place unless another first start, at the same moment, was quicker."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    write_atomically(temporary, bytes(SigningKey.generate()).hex().encode() + b"\n", 0o600)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            os.replace(temporary, path)
+            return
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _uuid_of(public_key: bytes) -> bytes:

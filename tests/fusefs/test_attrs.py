@@ -10,7 +10,9 @@ from fusefs.kernel import attrs
 from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from vdfs.space.nodes import Node, RowStat, removed_stat
 
-FIELDS = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_blocks", "st_atime_ns", "st_mtime_ns", "st_ctime_ns")
+FIELDS = tuple(
+    f"st_{name}" for name in "mode nlink uid gid size blocks atime_ns mtime_ns ctime_ns".split()
+)
 
 
 def answer(node: Node, st) -> pyfuse3.EntryAttributes:

@@ -67,7 +67,7 @@ def test_a_new_mode_is_a_change_of_attributes(kind):
     """The bytes are not read again for a chmod."""
     before = as_kind(BASE, kind)
     after = before._replace(mode=FORMATS[kind] | 0o600)
-    assert differ.ATTRS == differ.compare(row_of(before), after)
+    assert differ.compare(row_of(before), after) == differ.ATTRS
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_what_the_disk_says_is_read_as_it_is(tmp_path):
         kinds[name] = kind_of(st_.st_mode)
         assert row_of(Stat.of(st_)).matches(st_)
         assert differ.compare(row_of(Stat.of(st_)), Stat.of(st_)) == differ.SAME
-    assert {"file": KIND_FILE, "dir": KIND_DIR, "link": KIND_SYMLINK, "fifo": KIND_OTHER} == kinds
+    assert kinds == {"file": KIND_FILE, "dir": KIND_DIR, "link": KIND_SYMLINK, "fifo": KIND_OTHER}
     before = row_of(Stat.of(os.lstat(tmp_path / "file")))
     (tmp_path / "file").write_bytes(b"123456")
     after = os.lstat(tmp_path / "file")
     assert not before.matches(after)
-    assert differ.DATA == differ.compare(before, Stat.of(after))
+    assert differ.compare(before, Stat.of(after)) == differ.DATA

@@ -45,14 +45,14 @@ def test_each_line_is_a_mount_whatever_optional_fields_it_has():
 def test_a_mount_point_of_any_bytes_is_read_back(path):
     """Escaped by the kernel, unescaped here; bytes that are not UTF-8 stay themselves."""
     line = b"30 22 0:50 / " + escaped(path) + b" rw - tmpfs tmpfs rw\n"
-    assert [m.mount_point for m in parse(line + MOUNTINFO)][0] == path
+    assert next(m.mount_point for m in parse(line + MOUNTINFO)) == path
 
 
 @pytest.mark.parametrize("path", [b"/mnt/a\rb", b"/mnt/a\r", b"/mnt/\x0b\x0c", b"/mnt/\x1c\x1d\x1e", b"/mnt/\x85"])
 def test_only_a_newline_ends_a_line(path):
     """A carriage return in a name is part of the name: the kernel escapes four characters and no others."""
     text = b"30 22 0:50 / " + path + b" rw - fuse.sdmount sdmount:x rw\n" + MOUNTINFO
-    assert [m.mount_point for m in parse(text)][0] == path
+    assert next(m.mount_point for m in parse(text)) == path
     assert len(parse(text)) == 5
 
 

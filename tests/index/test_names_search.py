@@ -151,7 +151,8 @@ def test_search_is_the_plain_definition(tmp_path_factory, given_names, query):
         def folded(text: str) -> str:
             return "".join(c.lower() if c.isascii() else c for c in text)
 
-        wanted = {n.encode() for n in given_names if query.split() and all(folded(w) in folded(n) for w in query.split())}
+        words = [folded(word) for word in query.split()]
+        wanted = {n.encode() for n in given_names if words and all(word in folded(n) for word in words)}
         assert wanted == set(rows.search(query))
     finally:
         store.close()
@@ -183,8 +184,8 @@ def test_hard_links_are_one_file(rows):
 
 def test_duplicates_come_by_what_they_waste(rows):
     """Size times the copies beyond the first; single files are none; no more than the limit."""
-    for full, copies, size_bytes in ((b"1" * 32, 2, 100), (b"2" * 32, 4, 50), (b"3" * 32, 1, 9_999), (b"4" * 32, 3, 10)):
+    for sign, copies, size_bytes in ((b"1", 2, 100), (b"2", 4, 50), (b"3", 1, 9_999), (b"4", 3, 10)):
         for number in range(copies):
-            rows.identify(rows.add(full[:1] + b"-%d" % number), full, size_bytes=size_bytes)
-    assert [b"2" * 32, b"1" * 32, b"4" * 32] == names.duplicate_hashes(rows.store.db, 10)
-    assert [b"2" * 32] == names.duplicate_hashes(rows.store.db, 1)
+            rows.identify(rows.add(sign + b"-%d" % number), sign * 32, size_bytes=size_bytes)
+    assert names.duplicate_hashes(rows.store.db, 10) == [b"2" * 32, b"1" * 32, b"4" * 32]
+    assert names.duplicate_hashes(rows.store.db, 1) == [b"2" * 32]

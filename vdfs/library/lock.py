@@ -37,8 +37,8 @@ class LibraryLock:
         text = json.dumps(
             {"pid": os.getpid(), "mountpoint": mountpoint, "socket": socket, "started_ns": time.time_ns()}
         ).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text + b"\n", 0)
+        held_bytes = os.fstat(self._fd).st_size
+        os.pwrite(self._fd, text.ljust(held_bytes) + b"\n", 0)  # blanks over what is left of a longer one
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -86,6 +86,18 @@ def read_holder(directory: Path) -> Holder | None:
         return None
 
 
+def _noted_holder(directory: Path) -> Holder:
+    """The note of whoever holds the lock; a holder that has not written it yet gets a moment."""
+    deadline_s = time.monotonic() + 1.0
+    while True:
+        holder = read_holder(directory)
+        if holder is not None:
+            return holder
+        if time.monotonic() > deadline_s:
+            return Holder(0, None, None, 0)
+        time.sleep(0.01)
+
+
 def running_holder(directory: Path) -> Holder | None:
     """The holder if the library is held right now, else None."""
     try:
@@ -95,7 +107,7 @@ def running_holder(directory: Path) -> Holder | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return read_holder(directory)
+        return _noted_holder(directory)
     else:
         return None
     finally:

@@ -5,7 +5,7 @@ import os
 import attrs
 import trio
 
-from index.model.errors import NotFound
+from index.model.errors import NotFound, Unreachable
 from vdfs.library.verify import verify_branch
 from vdfs.ops.context import Core
 from vdfs.ops.registry import doc, query
@@ -40,14 +40,17 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
         if not branches:
             raise NotFound(f"there is no location {os.fsdecode(asked.name)}")
     checked = 0
+    away: list[str] = []
     differences: list[Difference] = []
     for branch in branches:
         if not branch.check() and branch.state != LIVE:
-            differences.append(Difference(branch.root_path, "away", "the branch is not there; nothing was compared"))
+            away.append(os.fsdecode(branch.root_path))
             continue
         count, found = await trio.to_thread.run_sync(
             verify_branch, core.library.store.path, branch.id, branch.root_path, branch.excluded, asked.content
         )
         checked += count
         differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
+    if away and not differences:
+        raise Unreachable(f"{', '.join(away)} could not be compared: not there ({checked} other entries are right)")
     return Verified(checked, differences)

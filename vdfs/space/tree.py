@@ -232,16 +232,25 @@ class Tree:
 
     def ref_of(self, entry_id: int) -> DirRef | None:
         """The DirRef of a directory's row, made from the rows above it when nobody holds it."""
-        known = self.dirs.known(entry_id)
-        if known is not None:
-            return known
-        row = entries.get(self.store.db, entry_id)
-        if row is None or row.branch_id not in self.branches:
-            return None
-        if row.parent_id is None:
-            return self.dirs.root(self.branches[row.branch_id])
-        parent = self.ref_of(row.parent_id)
-        return None if parent is None else self.dirs.child(parent, row.id, row.name, row.st_ino)
+        way: list[Entry] = []
+        wanted: int | None = entry_id
+        ref: DirRef | None = None
+        while ref is None and wanted is not None:
+            ref = self.dirs.known(wanted)
+            if ref is not None:
+                break
+            row = entries.get(self.store.db, wanted)
+            if row is None or row.branch_id not in self.branches:
+                return None
+            if row.parent_id is None:
+                ref = self.dirs.root(self.branches[row.branch_id])
+            else:
+                way.append(row)
+            wanted = row.parent_id
+        for row in reversed(way):
+            assert ref is not None
+            ref = self.dirs.child(ref, row.id, row.name, row.st_ino)
+        return ref
 
     def _lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
         with self.dirs.opened(ref) as fd:
