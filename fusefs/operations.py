@@ -375,6 +375,8 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, ViewNode):
             handle.take([(name, child) async for name, child in node.entries()])
             return
+        for ref in node.parts:
+            self.tree.before_look(ref)  # a watch that stands now lets the kernel keep what it is told next
         generation, stamps = node.generation, self.tree.dir_stamps(node)
         held = node.listing
         if held is not None and stamps is not None and held.stamps == stamps and self.watch.covers(node):
