@@ -51,7 +51,9 @@ def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
             "inodes": len(ledger),
         }
 
-    context = ViewContext(core.tree, os.getuid(), os.getgid(), core.library.device.slug, status)
+    context = ViewContext(
+        core.tree, os.getuid(), os.getgid(), core.library.device.slug, status, core.namespace.readlink
+    )
     return Operations(
         core.tree,
         core.namespace,

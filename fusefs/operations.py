@@ -205,7 +205,7 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         node = self.ledger.get(inode)
         if isinstance(node, ViewNode):
-            return node.target()
+            return await node.read_link()
         return await self.namespace.readlink(node)
 
     @guarded

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pyfuse3
 from blake3 import blake3
 
-from index.model.errors import NotADirectory, NotFound, NotPermitted
+from index.model.errors import Invalid, NotADirectory, NotFound, NotPermitted
 from index.model.ids import VIEW_INODE_BASE
 from vdfs.space.nodes import Node
 
@@ -68,8 +68,9 @@ class ViewNode:
         """Every (name, node) of a directory."""
         raise NotADirectory("this is no directory")
 
-    def target(self) -> bytes:
-        raise NotADirectory("this is no symbolic link")
+    async def read_link(self) -> bytes:
+        """Where a symbolic link points."""
+        raise Invalid("this is no symbolic link")
 
     async def real(self) -> Node | None:
         """The node of the union whose bytes are read through this one; None when `content` makes them."""
@@ -110,7 +111,7 @@ class ViewLink(ViewNode):
     def size_bytes(self) -> int:
         return len(self._to)
 
-    def target(self) -> bytes:
+    async def read_link(self) -> bytes:
         return self._to
 
 

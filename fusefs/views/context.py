@@ -1,13 +1,14 @@
 """What every view may ask: the tree, the store, who owns the mount, and how to point into the union."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
 
 from index.model.entry import Entry
 from index.store import entries
+from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 from vdfs.space.union import cut
 
@@ -24,6 +25,7 @@ class ViewContext:
     gid: int
     device_slug: str
     status: Callable[[], dict[str, object]]
+    readlink: Callable[[Node], Awaitable[bytes]]
 
     def union_path(self, row: Entry) -> list[bytes] | None:
         """The path of a row in the union; None when its branch is not ours any more."""

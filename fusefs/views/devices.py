@@ -1,7 +1,6 @@
 """`devices/<slug>/<location>`: what lies where, branch by branch, and `conflicts`: what differs under one name.
 
-The trees here are listings of the index with links to the real places in the union as leaves; directories are
-directories, so that one can walk them.
+The trees here are listings of the index, each file with the bytes of that very branch.
 """
 
 from collections.abc import AsyncIterator
@@ -12,7 +11,40 @@ from index.model.entry import KIND_DIR, Entry
 from index.model.errors import NotFound
 from index.store import entries
 from vdfs.space.branches import Branch
-from vdfs.space.nodes import Node
+from vdfs.space.nodes import Node, Spot
+
+
+class ReplicaFile(ViewNode):
+    """One replica as it lies on its branch, also a stale one, which the union does not show; read only."""
+
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], parent_id: int, row: Entry) -> None:
+        super().__init__(path, context.uid, context.gid)
+        self.context = context
+        self.parent_id = parent_id
+        self.row = row
+        self.mode = row.mode & ~0o222
+        self.uid, self.gid = row.uid, row.gid
+
+    def size_bytes(self) -> int:
+        return self.row.size_bytes
+
+    def times_ns(self) -> int:
+        return self.row.mtime_ns
+
+    def _node(self) -> Node:
+        ref = self.context.tree.ref_of(self.parent_id)
+        if ref is None:
+            raise NotFound("it is not on this device any more")
+        node = Node(self.ino, self.row.kind)
+        node.spots = [Spot(ref, self.row.name, self.row.id)]
+        node.st_ino = self.row.st_ino
+        return node
+
+    async def real(self) -> Node | None:
+        return self._node()
+
+    async def read_link(self) -> bytes:
+        return await self.context.readlink(self._node())
 
 
 class BranchDir(ViewDir):
@@ -34,8 +66,7 @@ class BranchDir(ViewDir):
         path = self.child(row.name)
         if row.kind == KIND_DIR:
             return BranchDir(self.context, path, self.branch, row.id)
-        names = self.context.union_path(row) or [row.name]
-        return ViewLink(path, self.uid, self.gid, link_into_union(len(path), names))
+        return ReplicaFile(self.context, path, self.entry_id, row)
 
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
         await self._current()

@@ -1,40 +1,79 @@
 """Writing what was seen: additions, changes and removals of one branch, inside a unit.
 
 The one place where rows of entries come and go, whoever saw the difference (a scan, the watcher, a request of the
-kernel). It keeps identity: a name that appears with the inode of a row whose own name is gone is a move and keeps id,
-uuid and number; a second name of one inode is a hard link and shares uuid and number; a name whose inode was replaced
-(an editor's save behind the mount) keeps row and uuid and gets a new inode number, because the kernel may still hold
-pages of the old file.
+kernel). It keeps identity, by the inode the disk shows:
 
-`Disk` is what the caller knows of the disk just now. Rows that disappear are
+- a name that appears with the inode of a row whose own name is gone is a move: id, uuid and number stay;
+- a second name of one inode is a hard link: uuid and number are shared;
+- two names whose inodes changed places were exchanged: their rows change places;
+- a name whose inode was replaced is a new version of its file (an editor's save, a rename over it): uuid, and with it
+  tags and attributes, stay with the name unless the file that came has attributes of its own or other names. Its number
+  is that of the inode that came, a new one if the inode is new: the kernel may still hold pages of the old file.
+
+Numbers of inodes are used again at once on many file systems. So an inode is the file of a row only while size and
+mtime are the row's, or while it is open here. `Disk` is what the caller knows of the disk just now. What disappears is
 remembered in table limbo for a while, so that a file seen leaving one directory before it is seen arriving in another
 is still the same file.
 """
 
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from index.model import change, versions
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_uuid
 from index.scan import differ
 from index.store import changes, entries, limbo, metadata
+from index.store.limbo import Kept
 from index.store.unit import Unit
 
 
 class Disk(Protocol):
-    """What the caller knows of the disk just now."""
+    """What the caller knows of the disk just now, and what it must know of the rows."""
 
     def inode_at(self, row: Entry) -> int | None:
         """Which inode stands under a row's name; None when nothing does."""
 
-    def is_held(self, row: Entry) -> bool:
-        """Whether the row's own inode is open here: then its number cannot have been given to another file."""
+    def is_open(self, branch_id: int, node: int, st_ino: int) -> bool:
+        """Whether that inode is open here under that number: then the disk cannot give it to another file."""
+
+    def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
+        """Whether the file under a name carries attributes that a person or a script gave it."""
+
+    def dir_mtime(self, entry_id: int) -> int | None:
+        """The mtime of a directory of the index just now; None when it cannot be had at once."""
+
+    def moved(self, row: Entry) -> None:
+        """The row hangs elsewhere from now on."""
 
 
-def vector_of(row: Entry, branch_uuid: bytes) -> dict[bytes, int]:
+class Place(NamedTuple):
+    """A name in a directory of a branch."""
+
+    branch_id: int
+    parent_id: int
+    name: bytes
+
+
+def vector_of(row: Entry | Kept, branch_uuid: bytes) -> dict[bytes, int]:
     """The version vector of a row; NULL stands for {its branch: 1}."""
     return versions.unpack(row.version) if row.version is not None else {branch_uuid: 1}
+
+
+# what a look at the disk found ----------------------------------------------------------------------------------------
+
+
+def take_in(unit: Unit, place: Place, row: Entry | None, st: Stat, branch_uuid: bytes, disk: Disk) -> Entry:
+    """A name is there: make its row say what lstat says, and return it. `row` is what the index has under the name."""
+    if row is None:
+        return add(unit, *place, st, disk)
+    if row.kind == st.kind:
+        return change_row(unit, row, st, branch_uuid, disk)
+    swapped = _swapped(unit, row, _elsewhere(unit, row, st, disk))
+    if swapped is not None:
+        return _exchange(unit, row, swapped, st, disk)
+    remove(unit, row, branch_uuid)
+    return add(unit, *place, st, disk)
 
 
 def add(
@@ -54,125 +93,38 @@ def add(
     `node` and `uuid` say that it is another name of a known file; `fresh`, that it was made a moment ago, so that no
     older row can be it.
     """
-    kind = st.kind
+    place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
-        return _insert(unit, branch_id, parent_id, name, st, node, uuid, None)
-    for old in entries.by_st_ino(unit.db, branch_id, st.st_ino):
-        if old.kind != kind:
-            continue
-        if old.parent_id is None:
-            continue
-        links = kind != KIND_DIR and st.nlink > 1
-        if links and disk.inode_at(old) == old.st_ino:
-            row = _insert(unit, branch_id, parent_id, name, st, old.node, old.uuid, old)
-            restat_twins(unit, row, st)
-            return row
-        if _same_file(old, st, disk) and disk.inode_at(old) != old.st_ino:
-            return _move(unit, old, parent_id, name, st)
-    kept = limbo.take(unit.db, branch_id, st.st_ino, kind, st.mtime_ns, st.size_bytes)
-    if kept is not None:
-        return _insert(
-            unit, branch_id, parent_id, name, st, kept.node, kept.uuid, None
-        )
-    return _insert(unit, branch_id, parent_id, name, st, node, uuid, None)
+        return _insert(unit, plain_row(unit, *place, st, node=node, uuid=uuid))
+    known = entries.by_st_ino(unit.db, branch_id, st.st_ino)
+    known = [old for old in known if old.kind == st.kind and old.parent_id is not None]
+    if st.nlink > 1 and st.kind != KIND_DIR:
+        for old in known:
+            if disk.inode_at(old) == st.st_ino:
+                return _link(unit, place, st, old)
+    for old in known:
+        if _same_file(old, st, disk) and disk.inode_at(old) != st.st_ino and not _is_below(unit, parent_id, old):
+            return _move(unit, old, place, st, disk)
+    kept = _kept(unit, place, st, disk)
+    return _insert(unit, plain_row(unit, *place, st)) if kept is None else _return(unit, kept, place, st, disk)
 
 
-def change_row(
-    unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None = None
-) -> Entry:
+def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None = None) -> Entry:
     """The row's name is there, but lstat says something else. Returns the row as it is now.
 
-    `disk` is asked when another inode stands under the name: it may be one the index knows elsewhere.
+    Without `disk` the caller speaks of the row's own inode; if the row has another one by now, nothing is written.
     """
     verdict = differ.compare(row, st)
     if verdict == differ.SAME:
         return row
     if verdict == differ.REPLACED:
-        return _replace(unit, row, st, branch_uuid, disk)
+        return row if disk is None else _replace(unit, row, st, branch_uuid, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         _new_bytes(unit, row, branch_uuid)
     what = change.DATA if verdict == differ.DATA else change.ATTRS
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     return _again(unit, row.id)
-
-
-def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None) -> Entry:
-    """Another inode stands under a row's name: a save by rename, a move over it, or a new hard link.
-
-    A new version of the entry keeps its uuid; the number is that of the inode that came, a fresh one if it is new.
-    """
-    node, uuid = 0, heir_uuid(unit, row)
-    known = [] if disk is None else [(r, disk.inode_at(r)) for r in _known_elsewhere(unit, row, st)]
-    swapped = next((r for r, there in known if there == row.st_ino), None)
-    twin = next((r for r, there in known if there == st.st_ino), None)
-    moved = next((r for r, there in known if there != st.st_ino), None)
-    if swapped is not None:
-        return _exchange(unit, row, swapped, st)
-    if twin is not None:
-        if st.nlink > 1 and st.kind != KIND_DIR:
-            node, uuid = twin.node, twin.uuid
-    elif moved is not None and moved.kind == KIND_DIR:
-        remove(unit, row, branch_uuid)
-        assert row.parent_id is not None
-        return _move(unit, moved, row.parent_id, row.name, st)
-    elif moved is not None and _same_file(moved, st, disk):
-        node = moved.node
-        if moved.uuid is not None and metadata.has_any(unit.db, moved.uuid):
-            uuid = moved.uuid
-        unit.changed(change.REMOVED, moved.branch_id, moved.id, moved.parent_id, moved.name, moved.node)
-        entries.delete(unit.db, moved.id)
-    node = node or unit.new_id()
-    entries.set_stat(unit.db, row.id, st, unit.seq)
-    entries.set_node(unit.db, row.id, node, unit.seq)
-    if uuid != row.uuid:
-        entries.set_uuid(unit.db, row.id, uuid, unit.seq)
-    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
-    unit.changed(change.ADDED, row.branch_id, row.id, row.parent_id, row.name, node)
-    if row.kind == KIND_DIR:
-        entries.set_scanned(unit.db, row.id, None, None)
-    elif row.kind == KIND_FILE:
-        _new_bytes(unit, row, branch_uuid)
-    return _again(unit, row.id)
-
-
-def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat) -> Entry:
-    """Two names were exchanged on disk: so are their rows. Returns the row that now has the name of `a`."""
-    swap_names(unit, a, b)
-    entries.set_stat(unit.db, b.id, st, unit.seq)
-    return _again(unit, b.id)
-
-
-def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
-    """Give each of two rows the other's place."""
-    assert a.parent_id is not None
-    assert b.parent_id is not None
-    for row in (a, b):
-        unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
-    entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
-    entries.move(unit.db, b.id, a.parent_id, a.name, unit.seq)
-    entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
-    unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
-    unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
-
-
-def _known_elsewhere(unit: Unit, row: Entry, st: Stat) -> list[Entry]:
-    return [
-        other
-        for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino)
-        if other.id != row.id and other.kind == st.kind and other.parent_id is not None
-    ]
-
-
-def _new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
-    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
-    entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
-
-
-def _again(unit: Unit, entry_id: int) -> Entry:
-    fresh = entries.get(unit.db, entry_id)
-    assert fresh is not None
-    return fresh
 
 
 def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, told: bool = True) -> None:
@@ -188,106 +140,185 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
             changes.put_tombstone(unit.db, gone.uuid, branch_uuid, unit.seq, unit.hlc, "delete")
         if keep:
             limbo.put(unit.db, gone, now_ns)
-            if gone.nlink > 1:
-                restat_twins(unit, gone, gone.stat._replace(nlink=gone.nlink - 1))
+            _one_link_less(unit, gone)
         entries.delete(unit.db, gone.id)
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
 
-def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: bytes, st: Stat) -> Entry:
-    """A real rename took a file or a tree to another branch of the same volume: its rows go along."""
-    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
-    for below in list(entries.subtree(unit.db, row.id)):
-        unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
-    entries.move(unit.db, row.id, parent_id, name, unit.seq)
+# another inode under a known name -------------------------------------------------------------------------------------
+
+
+def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -> Entry:
+    """Another inode of the same kind stands under a row's name: exchanged, linked, moved here, come back, or new."""
+    known = _elsewhere(unit, row, st, disk)
+    swapped = _swapped(unit, row, known)
+    if swapped is not None:
+        return _exchange(unit, row, swapped, st, disk)
+    twin = next((other for other, there in known if there == st.st_ino), None)
+    if twin is not None and st.nlink > 1 and st.kind != KIND_DIR:
+        renewed = _renew(unit, row, st, branch_uuid, twin.node, twin.uuid)
+        restat_twins(unit, renewed, st)
+        return renewed
+    place = Place(row.branch_id, row.parent_id or 0, row.name)
+    moved = next((o for o, there in known if there != st.st_ino and _same_file(o, st, disk)), None)
+    if moved is not None and _is_below(unit, place.parent_id, moved):
+        moved = None
+    kept = _kept(unit, place, st, disk) if moved is None else None
+    source = moved or kept
+    if source is None:
+        inherits = row.kind != KIND_FILE or not disk.has_own_attributes(place.parent_id, place.name)
+        return _renew(unit, row, st, branch_uuid, None, heir_uuid(unit, row) if inherits else None)
+    heir, version = _new_version(unit, row, source, st, branch_uuid, disk)
+    remove(unit, row, branch_uuid, told=heir is None)
+    if heir is not None:
+        limbo.put_number(unit.db, row, time.time_ns())
+    if moved is not None:
+        new = _move(unit, moved, place, st, disk)
+    else:
+        assert kept is not None
+        new = _return(unit, kept, place, st, disk)
+    if heir is not None:
+        entries.set_uuid(unit.db, new.id, heir, unit.seq)
+    if version is not None:
+        entries.set_version(unit.db, new.id, version, unit.seq)
+    return _again(unit, new.id)
+
+
+def _renew(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, node: int | None, uuid: bytes | None) -> Entry:
+    """The row lives on with an inode that came, under its number (None: a new one) and uuid."""
+    limbo.put_number(unit.db, row, time.time_ns())
+    _one_link_less(unit, row)
+    if node is None:
+        node = unit.new_id()
     entries.set_stat(unit.db, row.id, st, unit.seq)
-    unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
-    moved = entries.get(unit.db, row.id)
-    assert moved is not None
-    return moved
+    entries.set_node(unit.db, row.id, node, unit.seq)
+    if uuid != row.uuid:
+        entries.set_uuid(unit.db, row.id, uuid, unit.seq)
+    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    unit.changed(change.ADDED, row.branch_id, row.id, row.parent_id, row.name, node)
+    if row.kind == KIND_DIR:
+        entries.set_scanned(unit.db, row.id, None, None)
+    elif row.kind == KIND_FILE:
+        _new_bytes(unit, row, branch_uuid)
+    return _again(unit, row.id)
 
 
-def ensure_uuid(unit: Unit, row: Entry) -> bytes:
-    """The row's uuid, given now if it had none; hard-linked names get the same one."""
-    if row.uuid is not None:
-        return row.uuid
-    uuid = new_uuid()
-    for twin in entries.by_node(unit.db, row.node):
-        if twin.uuid is None:
-            entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
-    return uuid
+def _new_version(
+    unit: Unit, row: Entry, source: Entry | Kept, st: Stat, branch_uuid: bytes, disk: Disk
+) -> tuple[bytes | None, bytes | None]:
+    """(uuid that the source takes over, None to keep its own; packed vector that has seen both) of a rename over."""
+    if row.kind != KIND_FILE:
+        return None, None
+    vector = versions.join(vector_of(row, branch_uuid), vector_of(source, branch_uuid))
+    version = versions.pack(versions.bump(vector, branch_uuid))
+    annotated = source.uuid is not None and metadata.has_any(unit.db, source.uuid)
+    if st.nlink > 1 or annotated or disk.has_own_attributes(row.parent_id or 0, row.name):
+        return None, version
+    return heir_uuid(unit, row), version
 
 
-def _same_file(old: Entry, st: Stat, disk: Disk | None) -> bool:
-    """Whether an inode number is still the file of the row: numbers are reused at once on many file systems."""
-    if old.kind == KIND_DIR or (disk is not None and disk.is_held(old)):
+def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
+    """The uuid that a new version of a row's file takes over: its own.
+
+    Other hard-linked names of the old inode go on as a file of their own, with copies of the annotations.
+    """
+    if old.uuid is None:
+        return None
+    twins = [
+        t
+        for t in entries.by_node(unit.db, old.node)
+        if t.id != old.id and t.branch_id == old.branch_id and t.uuid == old.uuid
+    ]
+    if twins:
+        fresh = new_uuid()
+        metadata.copy_to(unit.db, old.uuid, fresh, unit.hlc, unit.device, unit.seq)
+        unit.tell("annotations", "copy", fresh, old.uuid)
+        for twin in twins:
+            entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+    return old.uuid
+
+
+def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
+    """Two names were exchanged on disk: so are their rows. Returns the row that now has the name of `a`."""
+    swap_names(unit, a, b)
+    entries.set_stat(unit.db, b.id, st, unit.seq)
+    disk.moved(_again(unit, a.id))
+    new = _again(unit, b.id)
+    disk.moved(new)
+    return new
+
+
+def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
+    """Give each of two rows the other's place."""
+    assert a.parent_id is not None
+    assert b.parent_id is not None
+    for row in (a, b):
+        unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
+    entries.move(unit.db, b.id, a.parent_id, a.name, unit.seq)
+    entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
+    unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
+    unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
+
+
+# whose inode it is ----------------------------------------------------------------------------------------------------
+
+
+def _elsewhere(unit: Unit, row: Entry, st: Stat, disk: Disk) -> list[tuple[Entry, int | None]]:
+    """The other rows that have the inode that was seen, each with the inode that is under its name now."""
+    return [
+        (other, disk.inode_at(other))
+        for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino)
+        if other.id != row.id and other.kind == st.kind and other.parent_id is not None
+    ]
+
+
+def _swapped(unit: Unit, row: Entry, known: list[tuple[Entry, int | None]]) -> Entry | None:
+    """Which of the rows has the inode of `row` under its name now."""
+    for other, there in known:
+        if there == row.st_ino and not _is_below(unit, other.id, row) and not _is_below(unit, row.id, other):
+            return other
+    return None
+
+
+def _is_below(unit: Unit, entry_id: int | None, above: Entry) -> bool:
+    """Whether the index has a row at or below a directory: then it cannot go there before the index knows better."""
+    while above.kind == KIND_DIR and entry_id is not None:
+        if entry_id == above.id:
+            return True
+        row = entries.get(unit.db, entry_id)
+        entry_id = None if row is None else row.parent_id
+    return False
+
+
+def _same_file(old: Entry, st: Stat, disk: Disk) -> bool:
+    """Whether an inode is still the file of the row that had its number."""
+    if old.kind == KIND_DIR:
         return True
-    return old.size_bytes == st.size_bytes and old.mtime_ns == st.mtime_ns
+    unchanged = old.size_bytes == st.size_bytes and old.mtime_ns == st.mtime_ns
+    return unchanged or disk.is_open(old.branch_id, old.node, old.st_ino)
 
 
-def _move(unit: Unit, old: Entry, parent_id: int, name: bytes, st: Stat) -> Entry:
-    unit.changed(change.REMOVED, old.branch_id, old.id, old.parent_id, old.name, old.node)
-    entries.move(unit.db, old.id, parent_id, name, unit.seq)
-    entries.set_stat(unit.db, old.id, st, unit.seq)
-    unit.changed(change.ADDED, old.branch_id, old.id, parent_id, name, old.node)
-    moved = entries.get(unit.db, old.id)
-    assert moved is not None
-    return moved
+def _kept(unit: Unit, place: Place, st: Stat, disk: Disk) -> Kept | None:
+    """What waits in limbo for the inode that was seen."""
+    return limbo.take(unit.db, place.branch_id, st, lambda node: disk.is_open(place.branch_id, node, st.st_ino))
 
 
-def plain_row(
-    unit: Unit,
-    branch_id: int,
-    parent_id: int,
-    name: bytes,
-    st: Stat,
-    node: int | None = None,
-    uuid: bytes | None = None,
-    twin: Entry | None = None,
-) -> Entry:
-    """The row of a name that is new, its change noted; the caller inserts it."""
-    entry_id = unit.new_id()
-    if uuid is None and st.kind in (KIND_DIR, KIND_SYMLINK):
-        uuid = new_uuid()
-    row = Entry(
-        entry_id,
-        branch_id,
-        parent_id,
-        name,
-        entry_id if node is None else node,
-        uuid,
-        st.kind,
-        st.mode,
-        st.size_bytes,
-        st.mtime_ns,
-        st.ctime_ns,
-        st.st_ino,
-        st.nlink,
-        st.uid,
-        st.gid,
-        twin.content_id if twin else None,
-        twin.hash_state if twin else HASH_NONE,
-        twin.version if twin else None,
-        unit.seq,
-        None,
-        None,
-    )
-    unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, row.node)
+def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry:
+    """The row of a file that comes back from limbo."""
+    row = plain_row(unit, *place, st, entry_id=kept.entry_id, node=kept.node, uuid=kept.uuid)
+    row = row._replace(content_id=kept.content_id, hash_state=kept.hash_state, version=kept.version)
+    _insert(unit, row)
+    disk.moved(row)
     return row
 
 
-def _insert(
-    unit: Unit,
-    branch_id: int,
-    parent_id: int,
-    name: bytes,
-    st: Stat,
-    node: int | None,
-    uuid: bytes | None,
-    twin: Entry | None,
-) -> Entry:
-    row = plain_row(unit, branch_id, parent_id, name, st, node, uuid, twin)
-    entries.insert(unit.db, row)
+def _link(unit: Unit, place: Place, st: Stat, twin: Entry) -> Entry:
+    """Another name of a file that is known by others."""
+    row = plain_row(unit, *place, st, node=twin.node, uuid=twin.uuid)
+    row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state, version=twin.version)
+    _insert(unit, row)
+    restat_twins(unit, row, st)
     return row
 
 
@@ -299,18 +330,106 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 
-def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
-    """The uuid that a new version of a row's file takes over.
+def _one_link_less(unit: Unit, row: Entry) -> None:
+    """A row's name is not one of its inode's any more."""
+    if row.nlink > 1 and row.kind != KIND_DIR:
+        restat_twins(unit, row, row.stat._replace(nlink=row.nlink - 1))
 
-    Its own, unless other hard-linked names go on living under it: then a fresh one that carries the same annotations.
-    """
-    twins = [] if old.uuid is None else entries.by_node(unit.db, old.node)
-    if not any(t.id != old.id and t.branch_id == old.branch_id and t.uuid == old.uuid for t in twins):
-        return old.uuid
+
+# rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
+    unit.changed(change.REMOVED, old.branch_id, old.id, old.parent_id, old.name, old.node)
+    entries.move(unit.db, old.id, place.parent_id, place.name, unit.seq)
+    entries.set_stat(unit.db, old.id, st, unit.seq)
+    unit.changed(change.ADDED, old.branch_id, old.id, place.parent_id, place.name, old.node)
+    moved = _again(unit, old.id)
+    disk.moved(moved)
+    return moved
+
+
+def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: bytes, st: Stat) -> Entry:
+    """A real rename took a file or a tree to another branch of the same volume: its rows go along."""
+    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    for below in list(entries.subtree(unit.db, row.id)):
+        unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
+    entries.move(unit.db, row.id, parent_id, name, unit.seq)
+    entries.set_stat(unit.db, row.id, st, unit.seq)
+    unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
+    return _again(unit, row.id)
+
+
+def plain_row(
+    unit: Unit,
+    branch_id: int,
+    parent_id: int,
+    name: bytes,
+    st: Stat,
+    *,
+    entry_id: int | None = None,
+    node: int | None = None,
+    uuid: bytes | None = None,
+) -> Entry:
+    """The row of a name that the index lacks, its change noted; the caller inserts it."""
+    if entry_id is None:
+        entry_id = unit.new_id()
+    if uuid is None and st.kind in (KIND_DIR, KIND_SYMLINK):
+        uuid = new_uuid()
+    row = Entry(
+        id=entry_id,
+        branch_id=branch_id,
+        parent_id=parent_id,
+        name=name,
+        node=entry_id if node is None else node,
+        uuid=uuid,
+        kind=st.kind,
+        mode=st.mode,
+        size_bytes=st.size_bytes,
+        mtime_ns=st.mtime_ns,
+        ctime_ns=st.ctime_ns,
+        st_ino=st.st_ino,
+        nlink=st.nlink,
+        uid=st.uid,
+        gid=st.gid,
+        content_id=None,
+        hash_state=HASH_NONE,
+        version=None,
+        seq=unit.seq,
+        scanned_ns=None,
+        scanned_mtime_ns=None,
+    )
+    unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, row.node)
+    return row
+
+
+def _insert(unit: Unit, row: Entry) -> Entry:
+    entries.insert(unit.db, row)
+    return row
+
+
+def _new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
+    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
+    entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
+
+
+def _again(unit: Unit, entry_id: int) -> Entry:
+    fresh = entries.get(unit.db, entry_id)
+    assert fresh is not None
+    return fresh
+
+
+# uuids and versions ---------------------------------------------------------------------------------------------------
+
+
+def ensure_uuid(unit: Unit, row: Entry) -> bytes:
+    """The row's uuid, given now if it had none; hard-linked names get the same one."""
+    if row.uuid is not None:
+        return row.uuid
     uuid = new_uuid()
-    assert old.uuid is not None
-    metadata.copy_to(unit.db, old.uuid, uuid, unit.hlc, unit.device, unit.seq)
-    unit.tell("annotations", "copy", uuid, old.uuid)
+    for twin in entries.by_node(unit.db, row.node):
+        if twin.uuid is None:
+            entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
     return uuid
 
 

@@ -43,10 +43,12 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         state.failed.append((directory, errno))
         return
     fresh: list[Entry] = []
+    new_names = False
     for name, raw, new_number in added:
         st = Stat(*raw)
         row = entries.child(unit.db, directory, name)
         if row is None:
+            new_names = True
             if (state.first and st.nlink <= 1) or (state.first and st.kind == KIND_DIR):
                 row = apply.plain_row(unit, state.branch_id, directory, name, st)
                 fresh.append(row)
@@ -61,12 +63,8 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         if row is None or row.seq != seq:
             state.again.add(directory)
             continue
-        st = Stat(*raw)
-        if st.kind != row.kind:
-            apply.remove(unit, row, state.branch_uuid)
-            apply.add(unit, state.branch_id, directory, row.name, st, state.disk)
-        else:
-            apply.change_row(unit, row, st, state.branch_uuid, state.disk)
+        place = apply.Place(state.branch_id, directory, row.name)
+        apply.take_in(unit, place, row, Stat(*raw), state.branch_uuid, state.disk)
     for entry_id, seq in gone:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:
@@ -75,9 +73,12 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             state.again.add(directory)
             continue
         apply.remove(unit, row, state.branch_uuid)
-    if mtime_ns is not None:
-        entries.set_scanned(unit.db, directory, time.time_ns(), mtime_ns)
-        state.listed.append((directory, mtime_ns))
+    if mtime_ns is None:
+        return
+    if new_names and state.disk.dir_mtime(directory) not in (mtime_ns, None):
+        state.again.add(directory)  # a name that was added may have gone since
+    entries.set_scanned(unit.db, directory, time.time_ns(), mtime_ns)
+    state.listed.append((directory, mtime_ns))
 
 
 def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidentified]]) -> list[int]:

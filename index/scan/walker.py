@@ -13,6 +13,8 @@ New directories have no id yet; they get a negative number of this walk, and the
 An unreadable directory is reported as such and deletes nothing.
 """
 
+import ctypes
+import errno
 import os
 import stat
 import time
@@ -24,6 +26,7 @@ import apsw
 
 from index.model.entry import Entry, Stat
 from index.scan import differ
+from index.scan.fsid import fs_identity_fd
 from index.store import entries
 from index.store.connection import connect
 
@@ -32,6 +35,13 @@ BATCH_ROWS = 300
 #: Directories without differences are told at least this often, for progress.
 BATCH_DIRS = 200
 BATCH_AGE_S = 0.2
+
+#: One call takes paths below PATH_MAX; what is deeper is opened step by step.
+_PATH_MAX_BYTES = 3000
+_SYS_OPENAT2 = 437  # the same on every architecture
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -81,6 +91,7 @@ class Walk:
         self.dirs_seen = 0
         self.entries_seen = 0
         self.sent_s = time.monotonic()
+        self.beneath = True
 
     def run(self, start: _Dir) -> dict[str, int]:
         level = [start]
@@ -175,8 +186,11 @@ class Walk:
         if not names:
             return os.open(b".", _OPEN, dir_fd=self.root_fd)
         path = b"/".join(names)
-        if len(path) < 3000:
-            return os.open(path, _OPEN, dir_fd=self.root_fd)
+        if self.beneath and len(path) < _PATH_MAX_BYTES:
+            try:
+                return open_beneath(self.root_fd, path, _OPEN)
+            except NotImplementedError:
+                self.beneath = False
         fd = os.dup(self.root_fd)
         for name in names:
             try:
@@ -209,19 +223,37 @@ class Walk:
         self.sent_s = time.monotonic()
 
 
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_beneath(root_fd: int, path: bytes, flags: int) -> int:
+    """openat2(2): open a path below a directory, following no symlink and leaving by no `..`.
+
+    NotImplementedError where the kernel (before 5.6) or a sandbox does not have it.
+    """
+    how = _OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+    fd = _libc.syscall(_SYS_OPENAT2, root_fd, path, ctypes.byref(how), ctypes.sizeof(how))
+    if fd >= 0:
+        return int(fd)
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EPERM):
+        raise NotImplementedError
+    raise OSError(code, os.strerror(code))
+
+
 def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
     return pair[0]
 
 
 def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
     """Stream [dirs so far, entries so far, reports]; a report is [directory, its mtime or None, errno, added, changed,
-    gone]. args: database, root, fs (device number, inode of the root), start (entry id), path (components from the root
-    to it), excluded (nested mapping by name, true ends a path)."""
+    gone]. args: database, root, root_id (file system, inode of the root), start (entry id), path (components from the
+    root to it), excluded (nested mapping by name, true ends a path)."""
     db = connect(Path(args["database"]), read_only=True)
     root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        st = os.fstat(root_fd)
-        if st.st_ino != args["root_ino"]:
+        if list(fs_identity_fd(root_fd)) != list(args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
         excluded: Any = args["excluded"]
         above = _Dir(0, None, b"", excluded)

@@ -1,25 +1,35 @@
-"""Table limbo: the identity of rows that left the index, kept for a day, so that what moved unseen is found again.
+"""Table limbo: what is known of rows that left the index, kept for a day, so that what moved unseen is found again.
 
 A file that is moved while we look, or while we are not running, may be seen leaving one directory long before it is
-seen arriving in another. Its inode, size and mtime tell it.
+seen arriving in another. Its inode, size and mtime tell it; while it is open here, its inode alone does, because the
+disk cannot give the number to another file then. It comes back with id, number, uuid and version, and nobody who
+holds one of these notices that it was away.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import apsw
 
-from index.model.entry import KIND_DIR, Entry
+from index.model.entry import HASH_NONE, KIND_DIR, Entry, Stat
+from index.store import metadata
 
 SCHEMA = """
 -- limbo: one row for a removed entry, by the inode it had. Local, never synced; purged after a day.
+--   entry_id   the id it had; NULL when that row lives on with another inode
+--   uuid       NULL when the row that lives on kept it
 CREATE TABLE limbo(
     branch_id  INTEGER NOT NULL,
     st_ino     INTEGER NOT NULL,
+    entry_id   INTEGER,
     kind       INTEGER NOT NULL,
     mtime_ns   INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     node       INTEGER NOT NULL,
     uuid       BLOB,
+    content_id INTEGER,
+    hash_state INTEGER NOT NULL,
+    version    BLOB,
     removed_ns INTEGER NOT NULL,
     PRIMARY KEY (branch_id, st_ino)
 ) STRICT, WITHOUT ROWID;
@@ -29,30 +39,61 @@ KEEP_NS = 86_400 * 1_000_000_000
 
 
 class Kept(NamedTuple):
+    """What waits for a file; the columns of its row that lstat does not tell."""
+
+    entry_id: int | None
     node: int
     uuid: bytes | None
+    content_id: int | None
+    hash_state: int
+    version: bytes | None
 
 
 def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
-    """Remember a row that is about to go; rows of hard-linked names are found by their twins instead."""
+    """Remember a row that is about to go."""
+    _put(db, row, Kept(row.id, row.node, row.uuid, row.content_id, row.hash_state, row.version), removed_ns)
+
+
+def put_number(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
+    """Remember the number alone of a row's inode: the row lives on with another one."""
+    _put(db, row, Kept(None, row.node, None, row.content_id, row.hash_state, None), removed_ns)
+
+
+def _put(db: apsw.Connection, row: Entry, kept: Kept, removed_ns: int) -> None:
     db.execute(
-        "INSERT OR REPLACE INTO limbo VALUES(?,?,?,?,?,?,?,?)",
-        (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, row.node, row.uuid, removed_ns),
+        "INSERT OR REPLACE INTO limbo(branch_id, st_ino, kind, mtime_ns, size_bytes, removed_ns, "
+        "entry_id, node, uuid, content_id, hash_state, version) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
+        (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, removed_ns, *kept),
     )
 
 
-def take(db: apsw.Connection, branch_id: int, st_ino: int, kind: int, mtime_ns: int, size_bytes: int) -> Kept | None:
-    """The identity that waits for exactly this file, taken out."""
-    row = db.execute(
-        "SELECT kind, mtime_ns, size_bytes, node, uuid FROM limbo WHERE branch_id=? AND st_ino=?", (branch_id, st_ino)
+def take(db: apsw.Connection, branch_id: int, st: Stat, is_open: Callable[[int], bool]) -> Kept | None:
+    """What waits for exactly this file, taken out. `is_open(node)`: its inode is open here under that number."""
+    found = db.execute(
+        "SELECT kind, mtime_ns, size_bytes, entry_id, node, uuid, content_id, hash_state, version FROM limbo "
+        "WHERE branch_id=? AND st_ino=?",
+        (branch_id, st.st_ino),
     ).fetchone()
-    if row is None:
+    if found is None:
         return None
-    db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (branch_id, st_ino))
-    if row[0] != kind or row[1] != mtime_ns or (kind != KIND_DIR and row[2] != size_bytes):
+    db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (branch_id, st.st_ino))
+    kind, mtime_ns, size_bytes, *rest = found
+    kept = Kept._make(rest)
+    if kind != st.kind:
         return None
-    return Kept(int(row[3]), None if row[4] is None else bytes(row[4]))
+    unchanged = mtime_ns == st.mtime_ns and (kind == KIND_DIR or size_bytes == st.size_bytes)
+    if not unchanged and not is_open(kept.node):
+        return None
+    if not unchanged or not _has_content(db, kept.content_id):
+        kept = kept._replace(content_id=None, hash_state=HASH_NONE)
+    return kept
+
+
+def _has_content(db: apsw.Connection, content_id: int | None) -> bool:
+    return content_id is None or bool(db.execute("SELECT 1 FROM content WHERE id=?", (content_id,)).fetchone())
 
 
 def purge(db: apsw.Connection, now_ns: int) -> None:
+    """Give up what did not come back in time, and what was known of its real attributes."""
     db.execute("DELETE FROM limbo WHERE removed_ns < ?", (now_ns - KEEP_NS,))
+    metadata.purge_mirrors(db)

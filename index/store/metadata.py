@@ -6,6 +6,8 @@ edit made outside from our own copy, `mirror` remembers the value last seen on e
 
 import apsw
 
+from index.model.entry import Entry
+
 SCHEMA = """
 -- attribute: one cell for each (entry, name), last-writer-wins by (hlc, device). value NULL = removed; the cell stays,
 -- because its stamp must outlive late writes. user.xdg.tags is here too: the text as it was written, given back while
@@ -19,20 +21,25 @@ CREATE TABLE attribute(
     PRIMARY KEY (entry_uuid, name)
 ) STRICT, WITHOUT ROWID;
 
--- mirror: the real attribute as last seen or written on one replica (local, never synced).
+-- mirror: the real attributes of one real file as last seen or written (local, never synced). A real file is told by
+-- its inode number in the mount and its branch, so its hard-linked names share what was seen, a move takes it along,
+-- and another inode under the name starts with nothing.
 CREATE TABLE mirror(
-    entry_id INTEGER NOT NULL REFERENCES entry(id) ON DELETE CASCADE,
-    name     BLOB NOT NULL,
-    value    BLOB NOT NULL,
-    PRIMARY KEY (entry_id, name)
+    node      INTEGER NOT NULL,
+    branch_id INTEGER NOT NULL,
+    name      BLOB NOT NULL,
+    value     BLOB NOT NULL,
+    PRIMARY KEY (node, branch_id, name)
 ) STRICT, WITHOUT ROWID;
 
--- mirror_state: the inode and ctime of a replica when its real attributes were last compared with the library.
+-- mirror_state: the disk's inode and the ctime of a real file when its attributes were last compared with the library.
 CREATE TABLE mirror_state(
-    entry_id INTEGER PRIMARY KEY REFERENCES entry(id) ON DELETE CASCADE,
-    st_ino   INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL
-) STRICT;
+    node      INTEGER NOT NULL,
+    branch_id INTEGER NOT NULL,
+    st_ino    INTEGER NOT NULL,
+    ctime_ns  INTEGER NOT NULL,
+    PRIMARY KEY (node, branch_id)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -68,32 +75,55 @@ def put(db: apsw.Connection, entry_uuid: bytes, name: bytes, value: bytes | None
     )
 
 
-def mirror_seen(db: apsw.Connection, entry_id: int) -> dict[bytes, bytes]:
-    return {bytes(n): bytes(v) for n, v in db.execute("SELECT name, value FROM mirror WHERE entry_id=?", (entry_id,))}
+def mirror_seen(db: apsw.Connection, row: Entry) -> dict[bytes, bytes]:
+    """The real attributes of a row's file as last seen."""
+    found = db.execute("SELECT name, value FROM mirror WHERE node=? AND branch_id=?", (row.node, row.branch_id))
+    return {bytes(n): bytes(v) for n, v in found}
 
 
-def mirror_put(db: apsw.Connection, entry_id: int, name: bytes, value: bytes) -> None:
+def mirror_put(db: apsw.Connection, row: Entry, name: bytes, value: bytes) -> None:
     db.execute(
-        "INSERT INTO mirror VALUES(?,?,?) ON CONFLICT(entry_id, name) DO UPDATE SET value=excluded.value",
-        (entry_id, name, value),
+        "INSERT INTO mirror VALUES(?,?,?,?) ON CONFLICT(node, branch_id, name) DO UPDATE SET value=excluded.value",
+        (row.node, row.branch_id, name, value),
     )
 
 
-def mirror_drop(db: apsw.Connection, entry_id: int, name: bytes) -> None:
-    db.execute("DELETE FROM mirror WHERE entry_id=? AND name=?", (entry_id, name))
+def mirror_drop(db: apsw.Connection, row: Entry, name: bytes) -> None:
+    db.execute("DELETE FROM mirror WHERE node=? AND branch_id=? AND name=?", (row.node, row.branch_id, name))
 
 
-def mirror_state(db: apsw.Connection, entry_id: int) -> tuple[int, int] | None:
-    row = db.execute("SELECT st_ino, ctime_ns FROM mirror_state WHERE entry_id=?", (entry_id,)).fetchone()
-    return (int(row[0]), int(row[1])) if row else None
+def mirror_state(db: apsw.Connection, row: Entry) -> tuple[int, int] | None:
+    """(inode, ctime) at the last comparison; None when there was none."""
+    found = db.execute(
+        "SELECT st_ino, ctime_ns FROM mirror_state WHERE node=? AND branch_id=?", (row.node, row.branch_id)
+    ).fetchone()
+    return (int(found[0]), int(found[1])) if found else None
 
 
-def set_mirror_state(db: apsw.Connection, entry_id: int, st_ino: int, ctime_ns: int) -> None:
+def set_mirror_state(db: apsw.Connection, row: Entry, st_ino: int, ctime_ns: int) -> None:
     db.execute(
-        "INSERT INTO mirror_state VALUES(?,?,?) ON CONFLICT(entry_id) DO UPDATE SET "
+        "INSERT INTO mirror_state VALUES(?,?,?,?) ON CONFLICT(node, branch_id) DO UPDATE SET "
         "st_ino=excluded.st_ino, ctime_ns=excluded.ctime_ns",
-        (entry_id, st_ino, ctime_ns),
+        (row.node, row.branch_id, st_ino, ctime_ns),
     )
+
+
+def mirror_moves(db: apsw.Connection, row: Entry, node: int) -> None:
+    """The row's file goes under another number: what was seen of it goes along."""
+    for table in ("mirror", "mirror_state"):
+        db.execute(
+            f"UPDATE OR REPLACE {table} SET node=? WHERE node=? AND branch_id=?", (node, row.node, row.branch_id)
+        )
+
+
+def purge_mirrors(db: apsw.Connection) -> None:
+    """Forget what was seen of files that no row names any more and that are not expected back."""
+    for table in ("mirror", "mirror_state"):
+        db.execute(
+            f"DELETE FROM {table} WHERE node NOT IN (SELECT node FROM limbo) "
+            f"AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.id = {table}.node AND e.node = e.id) "
+            f"AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.node = {table}.node AND e.node <> e.id)"
+        )
 
 
 def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:

@@ -17,7 +17,7 @@ from index.model.errors import Deadline, Unreachable
 from index.scan.mounts import Mount
 from index.store.places import BranchRow
 from vdfs.space.branches import LIVE, MISSING, STALLED, Branch, _trie
-from vdfs.space.fsid import fs_identity
+from index.scan.fsid import fs_identity
 
 # A call may take this long where it must not be a matter of time, and this long where it must.
 LONG_S = 10.0

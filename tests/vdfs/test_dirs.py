@@ -16,7 +16,7 @@ from index.store.places import BranchRow
 from vdfs.space import dirs
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import CAPACITY, IDLE_S, DirRef, DirTable
-from vdfs.space.fsid import fs_identity
+from index.scan.fsid import fs_identity
 
 
 class Disk:

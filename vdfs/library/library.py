@@ -17,12 +17,12 @@ from pathlib import Path
 from index.model.entry import Stat
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
+from index.scan.fsid import fs_identity
 from index.store import entries, places
 from index.store.store import Store
 from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
 from vdfs.base.config import Config
 from vdfs.library.lock import LibraryLock, acquire
-from vdfs.space.fsid import fs_identity
 from vdfs.space.roots import root_row
 
 FACTS_VERSION = 1

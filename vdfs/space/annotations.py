@@ -16,7 +16,7 @@ import apsw
 
 from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
-from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, VdfsError
+from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, Stale, VdfsError
 from index.model.ids import new_uuid
 from index.scan import apply
 from index.store import entries, metadata, tags
@@ -77,13 +77,12 @@ class Annotations:
 
     async def get(self, node: Node, name: bytes) -> bytes:
         """The value of a stored attribute; NoAttribute when there is none."""
-        fd = self._nameless_fd(node)
+        fd = await self._compared(node)
         if fd is not None:
             value = realattrs.read_fd(fd).get(name)
             if value is None:
                 raise NoAttribute(f"it has no {os.fsdecode(name)}")
             return value
-        await self.reconcile(node)
         uuid = self._uuid(node)
         value = None
         if uuid is not None:
@@ -94,10 +93,9 @@ class Annotations:
 
     async def names(self, node: Node) -> list[bytes]:
         """The names of all stored attributes."""
-        fd = self._nameless_fd(node)
+        fd = await self._compared(node)
         if fd is not None:
             return list(realattrs.read_fd(fd))
-        await self.reconcile(node)
         uuid = self._uuid(node)
         if uuid is None:
             return []
@@ -110,10 +108,23 @@ class Annotations:
         uuid = self._uuid(node)
         return [] if uuid is None else tags.of_entry(self.store.db, uuid)
 
-    def _nameless_fd(self, node: Node) -> int | None:
-        """A descriptor of a file whose last name is gone: what it carries is all there is of it."""
-        if node.is_dir or node.spots or node.links:
-            return None
+    async def _compared(self, node: Node) -> int | None:
+        """Take in what was changed on the real files; or a descriptor of a file that has no name left.
+
+        What such a file carries is all there is of it.
+        """
+        fd = None if node.is_dir else self._held_fd(node)
+        if fd is not None and not node.spots and not node.links:
+            return fd
+        try:
+            await self.reconcile(node)
+        except Stale:
+            if fd is None:
+                raise
+            return fd
+        return None
+
+    def _held_fd(self, node: Node) -> int | None:
         if node.handles:
             return int(node.handles[-1].fd)
         return node.ghost_fd if node.ghost_fd >= 0 else None
@@ -136,11 +147,10 @@ class Annotations:
 
     async def set(self, node: Node, name: bytes, value: bytes, origin: str) -> None:
         """Set an attribute; Invalid for a value its meaning does not allow."""
-        fd = self._nameless_fd(node)
+        fd = await self._compared(node)
         if fd is not None:
             realattrs.set_fd(fd, name, value)
             return
-        await self.reconcile(node)
         if name == TAGS:
             wanted = parse_tags(value)
             if not wanted:
@@ -165,11 +175,10 @@ class Annotations:
 
     async def remove(self, node: Node, name: bytes, origin: str, *, missing_ok: bool = False) -> None:
         """Take an attribute away; NoAttribute when there is none."""
-        fd = self._nameless_fd(node)
+        fd = await self._compared(node)
         if fd is not None:
             realattrs.set_fd(fd, name, None)
             return
-        await self.reconcile(node)
         row = self._row(node)
         uuid = row.uuid
         there = uuid is not None and (
@@ -228,43 +237,55 @@ class Annotations:
 
     def targets(self, node: Node) -> list[Target]:
         """The live local replicas whose real attributes are copies of the library's."""
-        places = (
-            [(p, b"", p.entry_id) for p in node.parts]
-            if node.is_dir
-            else [(s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node)]
-        )
+        return [target for target in self._replicas(node) if target.dir.branch.state == LIVE]
+
+    def _replicas(self, node: Node) -> list[Target]:
+        """Every name of a node that the index has; not one that is another file's by now."""
+        if node.is_dir:
+            places = [(p, b"", p.entry_id) for p in node.parts]
+        else:
+            places = [(s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node)]
         out = []
         for ref, name, entry_id in places:
-            if ref.branch.state == LIVE:
-                row = entries.get(self.store.db, entry_id)
-                if row is not None:
-                    out.append(Target(ref, name, row))
+            row = entries.get(self.store.db, entry_id)
+            if row is not None and (node.is_dir or node.is_inode(ref, row.st_ino)):
+                out.append(Target(ref, name, row))
         return out
 
     async def reconcile(self, node: Node) -> None:
-        """Take in what was changed on the real files since they were last compared."""
+        """Take in what was changed on the real files since they were last compared.
+
+        Stale when none of its names is the node's any more: who asks looks the name up again.
+        """
         if node.kind not in (KIND_FILE, KIND_DIR):
             return
+        lost: Stale | None = None
         for target in self.targets(node):
+            st_ino = target.row.st_ino if target.name else None
             try:
                 seen = await target.dir.branch.call(
-                    NAME_DEADLINE_S, realattrs.read_if_changed, self.tree.dirs, target.dir, target.name,
-                    metadata.mirror_state(self.store.db, target.row.id),
+                    NAME_DEADLINE_S, realattrs.read_if_changed, self.tree.dirs, target.dir, target.name, st_ino,
+                    metadata.mirror_state(self.store.db, target.row),
                 )  # fmt: skip
+            except (FileNotFoundError, NotADirectoryError, Stale) as error:
+                lost = Stale(str(error))
+                continue
             except (OSError, VdfsError):
                 continue
             if seen is not None:
                 self.take_in(target.row, seen)
-            break  # replicas of one file carry the same copies; the shown one speaks for them
+            return  # replicas of one file carry the same copies; the shown one speaks for them
+        if lost is not None:
+            raise lost
 
     def take_in(self, row: Entry, real: realattrs.Real) -> None:
         """Hold what a replica carries against what was last seen on it; the differences are edits made outside."""
-        state = metadata.mirror_state(self.store.db, row.id)
-        before = metadata.mirror_seen(self.store.db, row.id)
+        state = metadata.mirror_state(self.store.db, row)
+        before = metadata.mirror_seen(self.store.db, row)
         if not real.values and not before:
             if state is not None:
                 with self.store.write("reconcile") as unit:
-                    metadata.set_mirror_state(unit.db, row.id, real.st_ino, real.ctime_ns)
+                    metadata.set_mirror_state(unit.db, row, real.st_ino, real.ctime_ns)
             return
         same_inode = state is not None and state[0] == real.st_ino
         edits: dict[bytes, bytes | None] = {
@@ -276,10 +297,10 @@ class Annotations:
             take_in_edits(unit, row, edits)
             for name in before:
                 if name not in real.values:
-                    metadata.mirror_drop(unit.db, row.id, name)
+                    metadata.mirror_drop(unit.db, row, name)
             for name, value in real.values.items():
-                metadata.mirror_put(unit.db, row.id, name, value)
-            metadata.set_mirror_state(unit.db, row.id, real.st_ino, real.ctime_ns)
+                metadata.mirror_put(unit.db, row, name, value)
+            metadata.set_mirror_state(unit.db, row, real.st_ino, real.ctime_ns)
 
     async def _copy_out(self, node: Node, name: bytes, value: bytes | None) -> None:
         """Write a value (or its removal) to the local replicas, best effort."""
@@ -291,19 +312,20 @@ class Annotations:
             if key in done:
                 continue
             done.add(key)
+            st_ino = target.row.st_ino if target.name else None
             try:
                 real = await target.dir.branch.call(
-                    NAME_DEADLINE_S, realattrs.write, self.tree.dirs, target.dir, target.name, name, value
+                    NAME_DEADLINE_S, realattrs.write, self.tree.dirs, target.dir, target.name, st_ino, name, value
                 )
             except (OSError, VdfsError):
                 continue
             node.face = None
             with self.store.write("reconcile") as unit:
                 if value is None or not real.written:
-                    metadata.mirror_drop(unit.db, target.row.id, name)
+                    metadata.mirror_drop(unit.db, target.row, name)
                 else:
-                    metadata.mirror_put(unit.db, target.row.id, name, value)
-                metadata.set_mirror_state(unit.db, target.row.id, real.st_ino, real.ctime_ns)
+                    metadata.mirror_put(unit.db, target.row, name, value)
+                metadata.set_mirror_state(unit.db, target.row, real.st_ino, real.ctime_ns)
 
     async def copy_all(self, node: Node) -> None:
         """Write what the library holds to a file that took over another's identity."""
@@ -318,12 +340,9 @@ class Annotations:
             await self._copy_out(node, TAGS, text)
 
     def _row(self, node: Node) -> Entry:
-        ids = [p.entry_id for p in node.parts] if node.is_dir else [s.entry_id for s in self.tree.spots_of(node)]
-        for entry_id in ids:
-            row = entries.get(self.store.db, entry_id)
-            if row is not None:
-                return row
-        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
+        for target in self._replicas(node):
+            return target.row
+        raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     def _uuid(self, node: Node) -> bytes | None:
         return self._row(node).uuid

@@ -18,9 +18,9 @@ from typing import Any, TypeVar, TypeVarTuple
 import trio
 
 from index.model.errors import Deadline, Unreachable
+from index.scan.fsid import fs_identity_fd
 from index.scan.mounts import Mount, is_within, mount_of
 from index.store.places import BranchRow
-from vdfs.space.fsid import fs_identity_fd
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

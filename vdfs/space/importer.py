@@ -41,9 +41,8 @@ class Importer:
         if ref is None or ref.branch.slow or ref.branch.state != LIVE:
             return
         try:
-            real = realattrs.read_if_changed(
-                self.tree.dirs, ref, row.name, metadata.mirror_state(self.tree.store.db, row.id)
-            )
+            known = metadata.mirror_state(self.tree.store.db, row)
+            real = realattrs.read_if_changed(self.tree.dirs, ref, row.name, row.st_ino, known)
         except (OSError, VdfsError):
             return
         if real is None:

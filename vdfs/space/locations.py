@@ -18,11 +18,11 @@ from index.model.change import ORIGIN_CALL
 from index.model.entry import Stat
 from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADirectory, NotFound, Unsupported
 from index.model.ids import new_uuid
+from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount, is_within, mount_of, mounts
 from index.store import entries, places
 from index.store.store import Store
 from vdfs.space.branches import Branch
-from vdfs.space.fsid import fs_identity
 from vdfs.space.roots import root_row
 from vdfs.space.tree import Tree
 

@@ -8,7 +8,7 @@ DirRef for each branch that holds them.
 import os
 from typing import Any, NamedTuple
 
-from index.model.entry import KIND_DIR, Entry
+from index.model.entry import KIND_DIR, Entry, kind_of
 from vdfs.space.dirs import DirRef
 
 
@@ -77,6 +77,23 @@ class Node:
         self.generation += 1
         self.face = None
         self.listing = None
+
+    def is_at(self, spot: Spot, st: os.stat_result) -> bool:
+        """Whether what lies at a spot is this file: names are given to other files behind the mount."""
+        return kind_of(st.st_mode) == self.kind and self.is_inode(spot.dir, st.st_ino)
+
+    def is_inode(self, place: DirRef, st_ino: int) -> bool:
+        """Whether an inode in a directory is this file's: the one shown, or any other on another branch."""
+        replica = bool(self.spots) and place.branch is not self.spots[0].dir.branch
+        return replica or st_ino == self.st_ino
+
+    def name_moved(self, new: Spot) -> None:
+        """One of the file's names hangs elsewhere."""
+        self.face = None
+        self.spots = [new if s.entry_id == new.entry_id else s for s in self.spots]
+        self.stale_spots = [new if s.entry_id == new.entry_id else s for s in self.stale_spots]
+        if self.links is not None:
+            self.links = {new if s.entry_id == new.entry_id else s for s in self.links}
 
     def st_is_ours(self, st: os.stat_result) -> bool:
         """Whether a stat is the one that our own last write left, by a handle that is still open for writing."""

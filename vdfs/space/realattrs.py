@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import xattr
 
+from index.model.errors import Stale
 from vdfs.space import syscalls
 from vdfs.space.dirs import DirRef, DirTable
 
@@ -25,19 +26,32 @@ class Real(NamedTuple):
     written: bool = False
 
 
-def _open(dirs: DirTable, ref: DirRef, name: bytes) -> tuple[int, bool]:
-    """(descriptor to name by /proc, whether it is ours to close)."""
-    with dirs.opened(ref) as fd:
-        if name:
-            return syscalls.open_path(fd, name), True
-        return os.dup(fd), True
+def _open(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None) -> tuple[int, os.stat_result]:
+    """A descriptor of a name (empty: the directory itself) and its stat; Stale when it is not the inode meant."""
+    with dirs.opened(ref) as dir_fd:
+        fd = syscalls.open_path(dir_fd, name) if name else os.dup(dir_fd)
+    st = os.fstat(fd)
+    if st_ino is not None and st.st_ino != st_ino:
+        os.close(fd)
+        raise Stale(f"{os.fsdecode(name)} is another file now")
+    return fd, st
 
 
-def read_if_changed(dirs: DirTable, ref: DirRef, name: bytes, known: tuple[int, int] | None) -> Real | None:
-    """The attributes unless inode and ctime are those of the last comparison."""
-    fd, _ = _open(dirs, ref, name)
+def read(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None = None) -> Real:
+    """The attributes of a name; of that inode only, when one is given."""
+    fd, st = _open(dirs, ref, name, st_ino)
     try:
-        st = os.fstat(fd)
+        return Real(st.st_ino, st.st_ctime_ns, _read(fd))
+    finally:
+        os.close(fd)
+
+
+def read_if_changed(
+    dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None, known: tuple[int, int] | None
+) -> Real | None:
+    """The attributes unless inode and ctime are those of the last comparison."""
+    fd, st = _open(dirs, ref, name, st_ino)
+    try:
         if known == (st.st_ino, st.st_ctime_ns):
             return None
         return Real(st.st_ino, st.st_ctime_ns, _read(fd))
@@ -60,9 +74,11 @@ def _read(fd: int) -> dict[bytes, bytes]:
     return values
 
 
-def write(dirs: DirTable, ref: DirRef, name: bytes, attribute: bytes, value: bytes | None) -> Real:
+def write(
+    dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None, attribute: bytes, value: bytes | None
+) -> Real:
     """Set or remove one attribute, best effort; says what the replica is like now."""
-    fd, _ = _open(dirs, ref, name)
+    fd, _ = _open(dirs, ref, name, st_ino)
     try:
         path, text = syscalls.proc_path(fd), os.fsdecode(attribute)
         done = True

@@ -74,8 +74,22 @@ class Renames:
         if dst is not None and flags & syscalls.RENAME_NOREPLACE:
             raise Exists(f"{os.fsdecode(dst_name)} is there already")
         await self._move(src_parent, src_name, src, dst_parent, dst_name, dst, flags)
+        if dst is None and not src.is_dir:
+            await self._continue_backup(dst_parent, dst_name, src, pid)
         rows = self._rows(src.spots)
         self.namespace.backups.note(src_parent, src_name, rows[0] if rows else None, dst_name, pid)
+
+    async def _continue_backup(self, parent: Node, name: bytes, src: Node, pid: int) -> None:
+        """The name was put aside by this process a moment ago: what it moved there now is its new version."""
+        rows = self._rows(src.spots)
+        held = self.namespace.backups.heir(parent, name, pid)
+        if held is None or not rows or (rows[0].uuid is not None and metadata.has_any(self.store.db, rows[0].uuid)):
+            return
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            entries.set_uuid(unit.db, held[0], None, unit.seq)
+            for row in rows:
+                entries.set_uuid(unit.db, row.id, held[1], unit.seq)
+        await self.annotations.copy_all(src)
 
     async def _find(self, parent: Node, name: bytes) -> Node | None:
         try:

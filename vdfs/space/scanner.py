@@ -165,7 +165,7 @@ class Scanner:
         args: dict[str, Any] = {
             "database": str(self.store.path),
             "root": branch.root_path,
-            "root_ino": branch.root_ino,
+            "root_id": [branch.fs_id, branch.root_ino],
             "start": entry_id,
             "path": path,
             "excluded": branch.excluded,

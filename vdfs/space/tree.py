@@ -15,14 +15,14 @@ from weakref import WeakValueDictionary
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import KIND_DIR, Entry, Stat, kind_of
-from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable
+from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry, Stat, kind_of
+from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
-from index.store import entries, places
+from index.store import entries, metadata, places
 from index.store.store import Store
-from vdfs.space import syscalls, union
-from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
+from vdfs.space import realattrs, syscalls, union
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot
 
@@ -38,6 +38,15 @@ class Found(NamedTuple):
     dir: DirRef
     row: Entry
     st: os.stat_result | None
+
+
+class _Seen(NamedTuple):
+    """A name of a listing whose row lacks or differs."""
+
+    line: int
+    name: bytes
+    row: Entry | None
+    st: os.stat_result
 
 
 class Tree:
@@ -58,6 +67,8 @@ class Tree:
         self.before_look: Callable[[DirRef], object] = lambda _: None
         #: Told of each directory that the index did not know: what lies in it is to be taken in too.
         self.found_dir: Callable[[DirRef], object] = lambda _: None
+        #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
+        self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
 
     # branches ---------------------------------------------------------------------------------------------------------
 
@@ -122,15 +133,23 @@ class Tree:
 
     async def _found(self, parent: Node, name: bytes) -> list[Found]:
         found = []
+        lost: Stale | None = None
         for ref in parent.parts:
-            if not ref.hides(name):
+            if ref.hides(name):
+                continue
+            try:
                 one = await self._probe(ref, name)
-                if one is not None:
-                    found.append(one)
+            except Stale as error:
+                lost = error
+                continue
+            if one is not None:
+                found.append(one)
+        if lost is not None and not found:
+            raise lost
         return found
 
     async def _probe(self, ref: DirRef, name: bytes) -> Found | None:
-        """What one branch says of a name; mends the index."""
+        """What one branch says of a name; mends the index. Stale when the directory hangs elsewhere by now."""
         branch = ref.branch
         if branch.state == MISSING and time.monotonic() - branch.checked_s > _RECHECK_S:
             branch.check()
@@ -145,45 +164,51 @@ class Tree:
         except (Unreachable, Deadline):
             return Found(ref, row, None) if row else None
         except Stale:
-            return None
+            if entries.get(self.store.db, ref.entry_id) is None:
+                return None
+            raise
         if branch.slow:  # time has passed
             row = entries.child(self.store.db, ref.entry_id, name)
         return self.mend(ref, name, row, st)
 
     def mend(self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None) -> Found | None:
-        """Make the row say what the disk says; returns both."""
+        """Make the row say what the disk says; returns both.
+
+        A name that is gone may be half of a move: where a watcher runs, its row is left to him, who sees both halves.
+        """
         if st is None:
-            if row is not None:
-                with self.store.write(ORIGIN_SCAN) as unit:
-                    apply.remove(unit, row, ref.branch.uuid)
-                self.touched(row.node)
-                self.dir_changed(ref)
+            if row is not None and not self.left_to_watch(ref, name):
+                self.take_out(ref, row)
             return None
         stat = Stat.of(st)
         if row is not None:
-            verdict = differ.compare(row, stat)
-            if verdict == differ.SAME:
+            if differ.compare(row, stat) == differ.SAME:
                 return Found(ref, row, st)
-            self.touched(row.node)
         elif entries.get(self.store.db, ref.entry_id) is None:
             return None  # the directory itself left the index a moment ago
         with self.store.write(ORIGIN_SCAN) as unit:
-            if row is not None and verdict == differ.OTHER_KIND:
-                apply.remove(unit, row, ref.branch.uuid)
-                row = None
-            if row is None:
-                row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self)
-            else:
-                row = apply.change_row(unit, row, stat, ref.branch.uuid, self)
+            place = apply.Place(ref.branch.id, ref.entry_id, name)
+            new = apply.take_in(unit, place, row, stat, ref.branch.uuid, self)
+        for changed in (row, new):
+            if changed is not None:
+                self.touched(changed.node)
         self.dir_changed(ref)
-        if row.kind == KIND_DIR and row.scanned_ns is None:
-            self._new_dir(ref, row)
-        return Found(ref, row, st)
+        self._look_into(ref, new)
+        return Found(ref, new, st)
 
-    def _new_dir(self, above: DirRef, row: Entry) -> None:
-        child = self.dirs.child(above, row.id, row.name, row.st_ino)
-        self.before_look(child)
-        self.found_dir(child)
+    def _look_into(self, above: DirRef, row: Entry) -> None:
+        """A directory that the index did not know: what lies in it is to be taken in too."""
+        if row.kind == KIND_DIR and row.scanned_ns is None:
+            ref = self._dir(above, row)
+            self.before_look(ref)
+            self.found_dir(ref)
+
+    def take_out(self, ref: DirRef, row: Entry) -> None:
+        """A name is gone from the disk: its row leaves the index."""
+        with self.store.write(ORIGIN_SCAN) as unit:
+            apply.remove(unit, row, ref.branch.uuid)
+        self.touched(row.node)
+        self.dir_changed(ref)
 
     def dir_changed(self, ref: DirRef) -> None:
         """Names of a directory changed on disk: whoever shows it must look again."""
@@ -212,13 +237,10 @@ class Tree:
                 return None
         return tuple(stamps)
 
-    def is_held(self, row: Entry) -> bool:
-        """Whether the file of a row is open through the mount."""
-        node = self.nodes.get(row.node)
-        return node is not None and bool(node.handles) and node.st_ino == row.st_ino
+    # what apply.Disk asks ---------------------------------------------------------------------------------------------
 
     def inode_at(self, row: Entry) -> int | None:
-        """Which inode stands under a row's name now (a slow branch is not asked: the row is believed)."""
+        """Which inode stands under a row's name now (where a branch is slow or away, the row is believed)."""
         branch = self.branches.get(row.branch_id)
         if branch is None or branch.state != LIVE or branch.slow or row.parent_id is None:
             return row.st_ino
@@ -227,8 +249,53 @@ class Tree:
             return None
         try:
             return self._lstat(ref, row.name).st_ino
-        except (OSError, Stale, Unreachable):
+        except (FileNotFoundError, NotADirectoryError, Stale):
             return None
+        except (OSError, Unreachable):  # not there to be asked is not the same as gone
+            return row.st_ino
+
+    def is_open(self, branch_id: int, node: int, st_ino: int) -> bool:
+        """Whether an inode of a branch is open through the mount under a number, or kept within reach there."""
+        held = self.nodes.get(node)
+        if held is None:
+            return False
+        fds = [h.fd for h in held.handles if h.branch.id == branch_id and not h.branch.slow]
+        if held.ghost_fd >= 0:
+            fds.append(held.ghost_fd)
+        return any(os.fstat(fd).st_ino == st_ino for fd in fds)
+
+    def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
+        """Whether the file under a name carries `user.*` attributes (a slow branch is not asked)."""
+        ref = self.ref_of(parent_id)
+        if ref is None or ref.branch.slow:
+            return False
+        try:
+            return bool(realattrs.read(self.dirs, ref, name).values)
+        except (OSError, VdfsError):
+            return False
+
+    def dir_mtime(self, entry_id: int) -> int | None:
+        """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""
+        ref = self.ref_of(entry_id)
+        if ref is None or ref.branch.slow:
+            return None
+        try:
+            return self._fstat_dir(ref).st_mtime_ns
+        except (OSError, VdfsError):
+            return None
+
+    def moved(self, row: Entry) -> None:
+        """A row hangs elsewhere: who holds its directory or its node follows."""
+        above = None if row.parent_id is None else self.ref_of(row.parent_id)
+        if above is None:
+            return
+        if row.kind == KIND_DIR:
+            if self.dirs.known(row.id) is not None:
+                self._dir(above, row)
+            return
+        node = self.nodes.get(row.node)
+        if node is not None:
+            node.name_moved(Spot(above, row.name, row.id))
 
     def ref_of(self, entry_id: int) -> DirRef | None:
         """The DirRef of a directory's row, made from the rows above it when nobody holds it."""
@@ -249,8 +316,15 @@ class Tree:
             wanted = row.parent_id
         for row in reversed(way):
             assert ref is not None
-            ref = self.dirs.child(ref, row.id, row.name, row.st_ino)
+            ref = self._dir(ref, row)
         return ref
+
+    def _dir(self, above: DirRef, row: Entry) -> DirRef:
+        """The DirRef of a directory's row below another, brought up to date."""
+        known = self.dirs.known(row.id)
+        if known is not None and known.st_ino != row.st_ino:
+            known.watch = -1  # another inode: what was watched is not this directory
+        return self.dirs.child(above, row.id, row.name, row.st_ino)
 
     def _lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
         with self.dirs.opened(ref) as fd:
@@ -266,7 +340,7 @@ class Tree:
             self.nodes[row.node] = node
         node.parent, node.name = parent, name
         if row.kind == KIND_DIR:
-            ref = self.dirs.child(found.dir, row.id, row.name, row.st_ino)
+            ref = self._dir(found.dir, row)
             if len(node.parts) != 1 or node.parts[0] is not ref:
                 node.parts = [ref]
                 node.names_changed()
@@ -285,6 +359,8 @@ class Tree:
             if node.links is None:
                 node.links = set(node.spots)
             node.links.update(spots)
+        else:
+            node.links = None
         node.spots = spots
 
     def _candidates(self, found: list[Found]) -> list[union.Candidate]:
@@ -304,7 +380,7 @@ class Tree:
         shown = self._unify(shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
-            parts = [self.dirs.child(f.dir, f.row.id, f.row.name, f.row.st_ino) for f in shown]
+            parts = [self._dir(f.dir, f.row) for f in shown]
             if node.parts != parts:
                 node.parts = parts
                 node.names_changed()
@@ -327,6 +403,7 @@ class Tree:
             if same and (row.node != first.node or row.uuid != first.uuid):
                 with self.store.write(ORIGIN_SCAN) as unit:
                     uuid = first.uuid or row.uuid
+                    metadata.mirror_moves(unit.db, row, first.node)
                     entries.set_node(unit.db, row.id, first.node, unit.seq)
                     if uuid is not None:
                         entries.set_uuid(unit.db, row.id, uuid, unit.seq)
@@ -361,7 +438,7 @@ class Tree:
         self.nodes[node.ino] = node
         node.parent, node.name = self.root, name
         parts = [
-            f.dir if f.row.parent_id is None else self.dirs.child(f.dir, f.row.id, f.row.name, f.row.st_ino)
+            f.dir if f.row.parent_id is None else self._dir(f.dir, f.row)
             for f in found
         ]
         if node.parts != parts:
@@ -395,18 +472,10 @@ class Tree:
             held: os.stat_result | None = await handle.fstat()
             if held is not None:
                 return held
-        for spot in self.spots_of(node):
-            branch = spot.dir.branch
-            if branch.state == MISSING:
-                continue
-            try:
-                st: os.stat_result = await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
-            except (FileNotFoundError, NotADirectoryError, Stale):
-                continue
-            except (Unreachable, Deadline):
-                break
-            if kind_of(st.st_mode) == node.kind and (st.st_ino == node.st_ino or spot not in node.spots[:1]):
-                return st
+        tried = self.spots_of(node)
+        st = await self._stat_at(node, tried) or await self._stat_at(node, self._other_spots(node, tried))
+        if st is not None:
+            return st
         if node.ghost_fd >= 0:
             return os.fstat(node.ghost_fd)
         for spot in node.spots:
@@ -415,18 +484,84 @@ class Tree:
                 return RowStat(row)
         raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
+    async def _stat_at(self, node: Node, spots: list[Spot]) -> os.stat_result | None:
+        """What the first of the spots that still is the node says."""
+        for spot in spots:
+            branch = spot.dir.branch
+            if branch.state == MISSING:
+                continue
+            try:
+                st: os.stat_result = await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
+            except (FileNotFoundError, NotADirectoryError, Stale):
+                continue
+            except (Unreachable, Deadline):
+                return None
+            if node.is_at(spot, st):
+                return st
+        return None
+
+    async def readlink(self, node: Node) -> bytes:
+        """The target of a symlink; Stale when something else has its name by now."""
+        for spot in self.spots_of(node):
+            branch = spot.dir.branch
+            if branch.state == MISSING:
+                raise Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
+            try:
+                st, target = await branch.call(CALL_DEADLINE_S, self._readlink, spot.dir, spot.name)
+            except (FileNotFoundError, NotADirectoryError, Stale):
+                continue
+            if target is not None and node.is_at(spot, st):
+                return bytes(target)
+        if node.ghost_fd >= 0:
+            return os.readlink(b"", dir_fd=node.ghost_fd)
+        raise Stale(f"{os.fsdecode(node.name)} is not there any more")
+
+    def _readlink(self, ref: DirRef, name: bytes) -> tuple[os.stat_result, bytes | None]:
+        with self.dirs.opened(ref) as dir_fd:
+            fd = syscalls.open_path(dir_fd, name)
+        try:
+            st = os.fstat(fd)
+            return st, os.readlink(b"", dir_fd=fd) if kind_of(st.st_mode) == KIND_SYMLINK else None
+        finally:
+            os.close(fd)
+
     def spots_of(self, node: Node) -> list[Spot]:
-        """Every place a file can be reached at: the shown replicas first, then its other hard-linked names."""
+        """Every place a file can be reached at: the shown replicas first, then its other hard-linked names.
+
+        Of several names those are left out that are another file by now; a single one is for the caller to check.
+        """
         if node.links:
-            return node.spots + [s for s in node.links if s not in node.spots]
+            spots = [s for s in node.spots + [s for s in node.links if s not in node.spots] if self._is_at(node, s)]
+            return spots or self._other_spots(node, spots)
         if node.spots or node.ghost_fd >= 0:
             return node.spots
+        return self._other_spots(node, [])
+
+    def replicas(self, node: Node) -> list[Spot]:
+        """One place on each branch that a file is shown from, where it still is; none when it has no name left."""
+        found: dict[int, Spot] = {}
+        for spot in self.spots_of(node):
+            if spot.dir.branch.id not in found and self._is_at(node, spot):
+                found[spot.dir.branch.id] = spot
+        return list(found.values())
+
+    def _other_spots(self, node: Node, known: list[Spot]) -> list[Spot]:
+        """Where else the index has a node."""
         found = []
         for row in entries.by_node(self.store.db, node.ino):
             ref = None if row.parent_id is None else self.ref_of(row.parent_id)
-            if ref is not None:
+            if ref is not None and Spot(ref, row.name, row.id) not in known:
                 found.append(Spot(ref, row.name, row.id))
         return found
+
+    def _is_at(self, node: Node, spot: Spot) -> bool:
+        """Whether a spot is still the node's (a branch that is slow or away is not asked)."""
+        if spot.dir.branch.slow or spot.dir.branch.state != LIVE:
+            return True
+        try:
+            return node.is_at(spot, self._lstat(spot.dir, spot.name))
+        except (OSError, VdfsError):
+            return False
 
     def keep_ghost(self, node: Node) -> None:
         """Before the last name of a file goes: keep its inode within reach of who resolved the name a moment ago."""
@@ -465,13 +600,16 @@ class Tree:
     async def listing(self, node: Node) -> list[Listed]:
         """Every name of a directory with its node and attributes, whole and true."""
         per_part: list[tuple[DirRef, list[tuple[bytes, Entry, os.stat_result | None]]]] = []
-        refused: OSError | None = None
+        refused: OSError | Stale | None = None
         for ref in node.parts:
             try:
                 per_part.append((ref, await self.list_part(ref)))
             except PermissionError as error:
                 refused = error
-            except (FileNotFoundError, NotADirectoryError, Stale):
+            except Stale as error:
+                if entries.get(self.store.db, ref.entry_id) is not None:
+                    refused = error  # it hangs elsewhere: the kernel looks its name up again
+            except (FileNotFoundError, NotADirectoryError):
                 continue
         if refused is not None and not per_part:
             raise refused
@@ -557,50 +695,55 @@ class Tree:
             raise Stale("the directory left the index a moment ago")
         rows = {row.name: row for row in entries.children(self.store.db, ref.entry_id)}
         out: list[tuple[bytes, Entry, os.stat_result | None]] = []
-        todo: list[tuple[int, bytes, Entry | None, os.stat_result]] = []
+        unknown: list[_Seen] = []
+        changed: list[_Seen] = []
         for name, st in listed:
             row = rows.pop(name, None)
-            if row is not None and row.matches(st):
-                out.append((name, row, st))
-                continue
-            if row is not None and differ.compare(row, Stat.of(st)) == differ.SAME:
-                out.append((name, row, st))
-                continue
-            todo.append((len(out), name, row, st))
-            out.append((name, row, st))  # type: ignore[arg-type]
-        if todo:
-            todo.sort(key=lambda t: t[1])
-            for start in range(0, len(todo), _UNIT_ROWS):
-                with self.store.write(ORIGIN_SCAN) as unit:
-                    for index, name, row, st in todo[start : start + _UNIT_ROWS]:
-                        stat = Stat.of(st)
-                        if row is not None and row.kind != stat.kind:
-                            apply.remove(unit, row, ref.branch.uuid)
-                            row = None
-                        if row is None:
-                            row = apply.add(unit, ref.branch.id, ref.entry_id, name, stat, self)
-                        else:
-                            row = apply.change_row(unit, row, stat, ref.branch.uuid, self)
-                        out[index] = (name, row, st)
+            if row is None:
+                unknown.append(_Seen(len(out), name, None, st))
+            elif not row.matches(st) and differ.compare(row, Stat.of(st)) != differ.SAME:
+                changed.append(_Seen(len(out), name, row, st))
+            out.append((name, row, st))  # type: ignore[arg-type]  # rows that are missing yet are put in below
+        unknown.sort(key=lambda seen: seen.name)
+        # An inode of an unknown name may be that of a known one; so they come first, and what is gone comes last.
+        todo = unknown + changed
+        for start in range(0, len(todo), _UNIT_ROWS):
+            self._take_in(ref, todo[start : start + _UNIT_ROWS], out)
         if rows:
-            with self.store.write(ORIGIN_SCAN) as unit:
-                for row in rows.values():
-                    # a row may have been moved away by an addition above
-                    fresh = entries.get(unit.db, row.id)
-                    if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
-                        apply.remove(unit, fresh, ref.branch.uuid)
+            self._gone(ref, list(rows.values()))
         if todo or rows:
             self.dir_changed(ref)
-            for index, _, old, _ in todo:
-                if old is not None:
-                    self.touched(old.node)
-                fresh_row = out[index][1]
-                if fresh_row.kind == KIND_DIR and fresh_row.scanned_ns is None:
-                    self._new_dir(ref, fresh_row)
+        for seen in todo:
+            self._look_into(ref, out[seen.line][1])
         if me.scanned_mtime_ns != dir_st.st_mtime_ns:
             with self.store.write(ORIGIN_SCAN) as unit:
                 entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)
         return out
+
+    def _take_in(
+        self, ref: DirRef, some: list[_Seen], out: list[tuple[bytes, Entry, os.stat_result | None]]
+    ) -> None:
+        """Mend the rows of some names of a directory, in one unit."""
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for line, name, row, st in some:
+                if row is not None:  # another name may have taken or changed it meanwhile
+                    row = entries.child(unit.db, ref.entry_id, name)
+                place = apply.Place(ref.branch.id, ref.entry_id, name)
+                new = apply.take_in(unit, place, row, Stat.of(st), ref.branch.uuid, self)
+                out[line] = (name, new, st)
+        for line, _, row, _ in some:
+            for touched in (row, out[line][1]):
+                if touched is not None:
+                    self.touched(touched.node)
+
+    def _gone(self, ref: DirRef, rows: list[Entry]) -> None:
+        """Names of a directory are not on its disk any more."""
+        rows = [row for row in rows if not self.left_to_watch(ref, row.name)]
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for row in rows:
+                fresh = entries.get(unit.db, row.id)  # an addition may have been the move of this one
+                if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
+                    apply.remove(unit, fresh, ref.branch.uuid)
 
     def branch_rows(self) -> list[places.BranchRow]:
         return places.branches(self.store.db)

@@ -1,10 +1,14 @@
-"""Watch: changes behind the mount, from inotify to the index, directory by directory and name by name.
+"""Watch: changes behind the mount, from inotify to the index, name by name.
 
 A directory is watched before it is first looked into for the kernel, so nothing the kernel is told for a day can change
 unseen; the rest of the tree follows in the background. Events only say where to look: each name is stat-ed and mended
 by the same functions as a lookup, and a row that already says what the disk says costs one stat and changes nothing,
 which is all that our own changes cost. A new directory is handed on to be scanned. Overflow of the kernel's queue makes
 every watched directory suspect.
+
+Events are gathered for a moment and the names of all directories are then taken in together: first those the index does
+not know, then those that changed, at last those that are gone. So the two halves of a move meet, wherever they lie. A
+lookup that finds a name gone sees one half only: it leaves the row to the next round here.
 
 Where the system allows no more watches, directories simply are not covered: the kernel is told to believe answers for a
 second only, and that is said once in the log.
@@ -14,9 +18,12 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
+from index.model.entry import Entry
 from index.model.errors import Stale, Unreachable
 from index.scan import inotify
 from index.scan.inotify import Inotify, WatchLimitReached
@@ -33,8 +40,14 @@ log = logging.getLogger("sdmount.watch")
 GATHER_S = 0.02
 #: Names looked at between two turns of the loop.
 _SLICE = 64
+#: How many rounds a change is kept whose directory is not where the index has it.
+_TRIES = 10
 
-_NAMES_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
+_SELF_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
+
+
+#: A directory, and a name in it.
+_Look = tuple[DirRef, bytes]
 
 
 class Watch:
@@ -44,8 +57,11 @@ class Watch:
         self.tree = tree
         self._inotify = Inotify()
         self._entry_of: dict[int, int] = {}  # watch descriptor -> entry id of the directory
-        self._wd_of: dict[int, int] = {}
-        self._dirty: dict[int, set[bytes] | None] = {}
+        self._wd_of: dict[int, tuple[int, int]] = {}  # entry id -> (watch descriptor, inode)
+        self._dirty: dict[int, set[bytes] | None] = {}  # entry id of a directory -> names to look at, None for all
+        self._round = 0
+        self._tries: dict[int, int] = {}  # directory that is not where the index has it -> the first round it was so
+        self._wake = trio.Event()
         self._full = False
         self.overflows = 0
 
@@ -64,8 +80,8 @@ class Watch:
         if ref.watch >= 0:
             return False
         known = self._wd_of.get(ref.entry_id)
-        if known is not None:
-            ref.watch = known
+        if known is not None and known[1] == ref.st_ino:
+            ref.watch = known[0]
             return False
         if self._full or ref.branch.slow or ref.branch.state != LIVE:
             return False
@@ -78,16 +94,26 @@ class Watch:
             return False
         except (OSError, Stale, Unreachable):
             return False
+        self._unhook(self._entry_of.get(wd))  # the same directory under an older row
         self._entry_of[wd] = ref.entry_id
-        self._wd_of[ref.entry_id] = wd
+        self._wd_of[ref.entry_id] = (wd, ref.st_ino)
         ref.watch = wd
         return True
 
+    def _unhook(self, entry_id: int | None) -> None:
+        """A row is not watched any more."""
+        if entry_id is None:
+            return
+        self._wd_of.pop(entry_id, None)
+        ref = self.tree.dirs.known(entry_id)
+        if ref is not None:
+            ref.watch = -1
+
     def forget(self, entry_id: int) -> None:
-        wd = self._wd_of.pop(entry_id, None)
-        if wd is not None:
-            self._entry_of.pop(wd, None)
-            self._inotify.remove(wd)
+        known = self._wd_of.pop(entry_id, None)
+        if known is not None:
+            self._entry_of.pop(known[0], None)
+            self._inotify.remove(known[0])
 
     def forget_branch(self, branch: Branch) -> None:
         """A branch went away or came back: its watches mean nothing any more."""
@@ -102,18 +128,43 @@ class Watch:
     # events -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Read events for ever."""
+        """Read events for ever, and take them in round by round."""
+        self.tree.left_to_watch = self._suspect
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen)
+                while True:
+                    await self._wake.wait()
+                    await trio.sleep(GATHER_S)
+                    self._wake = trio.Event()
+                    self._gather()
+                    batch, self._dirty = self._dirty, {}
+                    await self._take_in(batch)
+        finally:
+            self.tree.left_to_watch = lambda _ref, _name: False
+
+    async def _listen(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._inotify.fd)
             self._gather()
             await trio.sleep(GATHER_S)
-            self._gather()
-            while self._dirty:
-                entry_id, names = self._dirty.popitem()
-                try:
-                    await self._refresh(entry_id, names)
-                except Exception:  # one directory's trouble must not blind the watcher
-                    log.exception("a change in directory %d could not be taken in", entry_id)
+
+    def _suspect(self, ref: DirRef, name: bytes) -> bool:
+        """Look at a name that somebody found gone; not where the disk may make the loop wait."""
+        if ref.branch.slow:
+            return False
+        self._look_at(ref.entry_id, name)
+        return True
+
+    def _look_at(self, entry_id: int, name: bytes) -> None:
+        names = self._dirty.setdefault(entry_id, set())
+        if names is not None:
+            names.add(name)
+        self._wake.set()
+
+    def _look_at_all(self, entry_id: int) -> None:
+        self._dirty[entry_id] = None
+        self._wake.set()
 
     def _gather(self) -> None:
         for event in self._inotify.read():
@@ -124,80 +175,114 @@ class Watch:
             if entry_id is None:
                 continue
             if event.mask & inotify.IN_IGNORED:
-                self._entry_of.pop(event.wd, None)
-                self._wd_of.pop(entry_id, None)
-                ref = self.tree.dirs.known(entry_id)
-                if ref is not None:
-                    ref.watch = -1
-                continue
-            if event.mask & _NAMES_GONE:
-                self._gone(entry_id)
-                continue
-            if not event.name:
-                continue
-            names = self._dirty.setdefault(entry_id, set())
-            if names is not None:
-                names.add(event.name)
+                del self._entry_of[event.wd]
+                if self._wd_of.get(entry_id, (-1, 0))[0] == event.wd:
+                    self._unhook(entry_id)
+                    self._look_at_all(entry_id)  # if there is a directory still, or again, it is watched anew
+            elif event.mask & _SELF_GONE:
+                self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
+            elif event.name:
+                self._look_at(entry_id, event.name)
 
     def _overflow(self) -> None:
         self.overflows += 1
         log.warning("the kernel's event queue overflowed; all watched directories are looked at again")
         for entry_id in self._wd_of:
-            self._dirty[entry_id] = None
+            self._look_at_all(entry_id)
 
-    def _gone(self, entry_id: int) -> None:
+    def _gone(self, entry_id: int, *, moved: bool) -> None:
         """A watched directory itself was removed, moved or unmounted: its branch's root is looked at again."""
         ref = self.tree.dirs.known(entry_id)
-        if ref is not None:
+        if ref is not None and not moved:  # the descriptor of a moved one is as good as before
             self.tree.dirs.close(ref)
         for branch in self.tree.branches.values():
             if branch.root_entry_id == entry_id:
                 branch.check()
 
-    async def _refresh(self, entry_id: int, names: set[bytes] | None) -> None:
-        ref = self.tree.ref_of(entry_id)
-        if ref is None or ref.branch.state == MISSING:
-            return
-        try:
+    # rounds -----------------------------------------------------------------------------------------------------------
+
+    async def _take_in(self, batch: dict[int, set[bytes] | None]) -> None:
+        """One round: every name that may have changed, in the order that lets moves be seen as moves."""
+        self._round += 1
+        unknown: list[_Look] = []
+        changed: list[_Look] = []
+        gone: list[_Look] = []
+        for entry_id, names in batch.items():
+            ref = self.tree.ref_of(entry_id)
+            if ref is None or ref.branch.state == MISSING:
+                continue
             if names is None:
-                await self.tree.list_part(ref)
-                self.tree.found_dir(ref)
-                return
-            await self._refresh_names(ref, names)
-        except FileNotFoundError:
-            return
-        except (Stale, Unreachable, NotADirectoryError, PermissionError):
+                with self._tolerant(ref, None):
+                    await self.tree.list_part(ref)
+                    self.tree.found_dir(ref)
+                continue
+            for count, name in enumerate(sorted(names)):
+                if count % _SLICE == _SLICE - 1:
+                    await trio.lowlevel.checkpoint()
+                with self._tolerant(ref, name):
+                    row, st = self._at(ref, name)
+                    if st is None and row is not None:
+                        gone.append((ref, name))
+                    elif st is not None and not self._is_known(row, st):
+                        (unknown if row is None else changed).append((ref, name))
+        for count, (ref, name) in enumerate((*unknown, *changed, *gone)):
+            if count % _SLICE == _SLICE - 1:
+                await trio.lowlevel.checkpoint()
+            with self._tolerant(ref, name):
+                self._mend(ref, name)
+
+    def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
+        """What the index and the disk have under a name."""
+        if ref.hides(name):
+            return None, None
+        with self.tree.dirs.opened(ref) as fd:
+            try:
+                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                st = None
+        self._tries.pop(ref.entry_id, None)
+        return entries.child(self.tree.store.db, ref.entry_id, name), st
+
+    def _is_known(self, row: Entry | None, st: os.stat_result) -> bool:
+        """Whether the row says so already, or will when a handle that wrote through the mount is closed."""
+        if row is None or row.matches(st):
+            return row is not None
+        node = self.tree.nodes.get(row.node)
+        return node is not None and node.st_is_ours(st)
+
+    def _mend(self, ref: DirRef, name: bytes) -> None:
+        row, st = self._at(ref, name)
+        if st is None:
+            if row is not None:
+                self.tree.take_out(ref, row)
+        elif not self._is_known(row, st):
+            self.tree.mend(ref, name, row, st)
+
+    @contextmanager
+    def _tolerant(self, ref: DirRef, name: bytes | None) -> Iterator[None]:
+        """One name's trouble must not blind the watcher."""
+        try:
+            yield
+        except Stale:
+            self._try_again(ref, name)
+        except (FileNotFoundError, NotADirectoryError, PermissionError, Unreachable):
             return
         except OSError as error:
             if error.errno not in (errno.EIO, errno.ENOTCONN, errno.ESTALE):
-                log.exception("a change in directory %d could not be read", entry_id)
+                log.exception("a change in directory %d could not be read", ref.entry_id)
+        except Exception:
+            log.exception("a change in directory %d could not be taken in", ref.entry_id)
 
-    async def _refresh_names(self, ref: DirRef, names: set[bytes]) -> None:
-        """Names that are there first: an addition may turn out to be the move of one that is gone."""
-        gone: list[bytes] = []
-        for count, name in enumerate(sorted(names)):
-            if count % _SLICE == _SLICE - 1:
-                await trio.lowlevel.checkpoint()
-            if ref.hides(name):
-                continue
-            try:
-                with self.tree.dirs.opened(ref) as fd:
-                    st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                gone.append(name)
-                continue
-            row = entries.child(self.tree.store.db, ref.entry_id, name)
-            if row is not None and row.matches(st):
-                continue
-            if row is not None:
-                node = self.tree.nodes.get(row.node)
-                if node is not None and node.st_is_ours(st):
-                    continue  # a write through the mount; close() will write the row
-            self.tree.mend(ref, name, row, st)
-        for name in gone:
-            row = entries.child(self.tree.store.db, ref.entry_id, name)
-            if row is not None:
-                self.tree.mend(ref, name, row, None)
+    def _try_again(self, ref: DirRef, name: bytes | None) -> None:
+        """A directory is not where the index has it: its own move is in this round or one of the next."""
+        first = self._tries.setdefault(ref.entry_id, self._round)
+        if self._round - first > _TRIES or entries.get(self.tree.store.db, ref.entry_id) is None:
+            self._tries.pop(ref.entry_id, None)
+            return
+        if name is None:
+            self._look_at_all(ref.entry_id)
+        else:
+            self._look_at(ref.entry_id, name)
 
     async def cover_all(self) -> None:
         """Watch every directory of every live branch, in the background, a few at a time."""

@@ -14,7 +14,7 @@ import stat
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .chooser import Chooser
 from .observer import Look, differences, look, names_below
@@ -106,10 +106,22 @@ class Fuzzer:
     # -- doing -------------------------------------------------------------------------------------
 
     def _sensible(self, operation: Operation) -> Operation:
-        """No one can see a change made behind the mount to a file without a name: close that one instead."""
-        behind_held = operation.side == BRANCH and operation.kind in _CHANGES_HELD_FILE
-        if behind_held and not os.fstat(self.reference.handles[operation.handle]).st_nlink:
+        """What has one right outcome: some operations behind the mount have none, and are changed into one that has.
+
+        No one can see a change made behind the mount to a file without a name: that one is closed. Where a file
+        inherits attributes, the mount knows some that the real file lacks: they can be set behind the mount
+        whatever the file has, and removed there only if it has them.
+        """
+        if operation.side != BRANCH:
+            return operation
+        if operation.kind in _CHANGES_HELD_FILE and not os.fstat(self.reference.handles[operation.handle]).st_nlink:
             return Operation(operation.number, "held_close", operation.side, (), operation.handle)
+        if self._xattrs == "inherit" and operation.kind == "setxattr":
+            return replace(operation, arguments=operation.arguments | {"flags": 0})
+        if self._xattrs == "inherit" and operation.kind == "removexattr":
+            attributes = look(self.sides[BRANCH].path(operation.paths[0])).view.attributes
+            if operation.arguments["name"] not in [attribute[0] for attribute in attributes]:
+                return replace(operation, side=MOUNT)
         return operation
 
     def _do_on_reference(self, operation: Operation, outcome: object) -> object:
@@ -130,14 +142,17 @@ class Fuzzer:
         return expected
 
     def _to_inherit(self, operation: Operation) -> tuple[tuple[bytes, bytes], ...]:
-        """The attributes that a file takes over from the one it replaces, on a mount that keeps them."""
+        """The attributes that a file takes over from the one it replaces, on a mount that keeps them.
+
+        One that has attributes or other names already is somebody of its own and takes over nothing.
+        """
         if self._xattrs != "inherit" or operation.kind not in ("rename", "save"):
             return ()
         new, old = operation.paths if operation.kind == "rename" else reversed(operation.paths)
         target, source = look(self.reference.path(old)), look(self.reference.path(new))
         if not stat.S_ISREG(target.view.kind) or isinstance(target.view.attributes, str):
             return ()
-        if source.view.attributes or source.inode == target.inode:
+        if source.view.attributes or source.view.links > 1 or source.inode == target.inode:
             return ()
         if operation.kind == "rename" and not stat.S_ISREG(source.view.kind):
             return ()

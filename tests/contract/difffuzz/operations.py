@@ -6,6 +6,7 @@ but the tree and the operation; no call follows a symlink or waits on a fifo. Ke
 knowledge of mounts.
 """
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -43,6 +44,10 @@ class Operation:
         return " ".join(words)
 
 
+class _Refused(Exception):
+    """Not done on any tree; the text is the outcome."""
+
+
 @dataclass
 class Tree:
     """One directory that operations are done to, with the descriptors they keep open there."""
@@ -68,6 +73,8 @@ def perform(operation: Operation, tree: Tree) -> object:
     """Do it; the result, or ``"ENOENT"`` and the like when the kernel refuses."""
     try:
         return _ACTIONS[operation.kind](tree, operation)
+    except _Refused as refusal:
+        return str(refusal)
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
 
@@ -84,12 +91,21 @@ def _brief(value: object) -> str:
     return oct(value) if isinstance(value, int) and 0o100 < value <= 0o7777 else repr(value)
 
 
+def _open(tree: Tree, relative: bytes, flags: int, mode: int = 0o644) -> int:
+    """Open what is no fifo: one name in a mount and behind it is two pipes, whose readers do not know each other."""
+    path = tree.path(relative)
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.lstat(path).st_mode):
+            raise _Refused("a fifo")
+    return os.open(path, flags | _SAFE, mode)
+
+
 # -- bytes -----------------------------------------------------------------------------------------
 
 
 def _write_at(tree: Tree, operation: Operation) -> object:
     """create, overwrite, write, append: they differ by their flags only."""
-    fd = os.open(tree.path(operation.paths[0]), operation.arguments["flags"] | _SAFE, operation.arguments["mode"])
+    fd = _open(tree, operation.paths[0], operation.arguments["flags"], operation.arguments["mode"])
     try:
         if operation.arguments["flags"] & os.O_APPEND:
             return os.write(fd, operation.arguments["data"])
@@ -102,10 +118,10 @@ def _truncate(tree: Tree, operation: Operation) -> object:
     path = tree.path(operation.paths[0])
     if operation.arguments["by_path"]:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            return "not a regular file"
+            raise _Refused("not a regular file")
         os.truncate(path, operation.arguments["size"])
         return None
-    fd = os.open(path, os.O_WRONLY | _SAFE)
+    fd = _open(tree, operation.paths[0], os.O_WRONLY)
     try:
         os.ftruncate(fd, operation.arguments["size"])
     finally:
@@ -115,7 +131,7 @@ def _truncate(tree: Tree, operation: Operation) -> object:
 
 def _map(tree: Tree, operation: Operation) -> object:
     """Write through a shared mapping and msync it, so that nothing is left to be written later."""
-    fd = os.open(tree.path(operation.paths[0]), os.O_RDWR | _SAFE)
+    fd = _open(tree, operation.paths[0], os.O_RDWR)
     try:
         size = os.fstat(fd).st_size
         if not size:
@@ -190,7 +206,7 @@ def _chmod(tree: Tree, operation: Operation) -> object:
     path = tree.path(operation.paths[0])
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
-        return "a symlink"
+        raise _Refused("a symlink")
     os.chmod(path, operation.arguments["mode"] | (0o700 if stat.S_ISDIR(mode) else 0))
     return None
 
@@ -215,8 +231,7 @@ def _removexattr(tree: Tree, operation: Operation) -> object:
 
 
 def _hold(tree: Tree, operation: Operation) -> object:
-    flags = operation.arguments["flags"] | _SAFE
-    tree.handles[operation.handle] = os.open(tree.path(operation.paths[0]), flags, 0o644)
+    tree.handles[operation.handle] = _open(tree, operation.paths[0], operation.arguments["flags"])
     return None
 
 
