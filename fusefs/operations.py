@@ -19,7 +19,7 @@ from fusefs.kernel import attrs
 from fusefs.kernel.guard import guarded
 from fusefs.kernel.handles import DirHandle, Handles, TextHandle
 from fusefs.kernel.inodes import Ledger
-from fusefs.kernel.listings import Listing, Listings
+from fusefs.kernel.listings import Listing, Listings, settled
 from fusefs.views.base import ViewNode
 from fusefs.views.special import RootViews
 from fusefs.xattrs import Xattrs
@@ -391,7 +391,7 @@ class Operations(pyfuse3.Operations):
             lines.append((name, child))
         if node is self.tree.root:
             lines += [(name, view) async for name, view in self.views.listed({line[0] for line in lines})]
-        elif stamps is not None and covered and node.generation == generation:
+        elif stamps is not None and covered and node.generation == generation and settled(stamps, time.time_ns()):
             self.listings.keep(node, Listing(stamps, lines))
         handle.generation = node.generation
         handle.take(lines)

@@ -21,6 +21,15 @@ class Listing(NamedTuple):
     lines: list[tuple[bytes, Any]]
 
 
+#: A directory whose mtime is younger than this may change once more without its mtime moving (coarse clocks).
+SETTLE_NS = 2_000_000_000
+
+
+def settled(stamps: tuple[int, ...], now_ns: int) -> bool:
+    """Whether the next change of a directory is sure to move its mtime."""
+    return all(now_ns - mtime_ns > SETTLE_NS for mtime_ns in stamps)
+
+
 class Listings:
     """The least recently used go first."""
 

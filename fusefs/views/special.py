@@ -72,7 +72,9 @@ class Control(StatusFile):
         if not name.startswith(b"user.vdfs."):
             return None
         value = self.context.status().get(os.fsdecode(name[len(b"user.vdfs.") :]))
-        return None if value is None or isinstance(value, dict | list) else str(value).encode()
+        if value is None or isinstance(value, dict | list):
+            return None
+        return json.dumps(value).strip('"').encode()
 
     async def set_xattr(self, name: bytes, value: bytes) -> None:
         if name.startswith(b"user.vdfs."):

@@ -14,7 +14,6 @@ An unreadable directory is reported as such and deletes nothing.
 """
 
 import ctypes
-import errno
 import os
 import stat
 import time
@@ -91,7 +90,7 @@ class Walk:
         self.dirs_seen = 0
         self.entries_seen = 0
         self.sent_s = time.monotonic()
-        self.beneath = True
+        self.beneath = _has_openat2(root_fd)
 
     def run(self, start: _Dir) -> dict[str, int]:
         level = [start]
@@ -182,19 +181,22 @@ class Walk:
             os.close(fd)
 
     def open(self, directory: _Dir) -> int:
+        try:
+            return self._open(directory, _OPEN | os.O_NOATIME)
+        except PermissionError:
+            return self._open(directory, _OPEN)
+
+    def _open(self, directory: _Dir, flags: int) -> int:
         names = directory.names()
         if not names:
-            return os.open(b".", _OPEN, dir_fd=self.root_fd)
+            return os.open(b".", flags, dir_fd=self.root_fd)
         path = b"/".join(names)
         if self.beneath and len(path) < _PATH_MAX_BYTES:
-            try:
-                return open_beneath(self.root_fd, path, _OPEN)
-            except NotImplementedError:
-                self.beneath = False
+            return open_beneath(self.root_fd, path, flags)
         fd = os.dup(self.root_fd)
         for name in names:
             try:
-                below = os.open(name, _OPEN, dir_fd=fd)
+                below = os.open(name, flags, dir_fd=fd)
             finally:
                 os.close(fd)
             fd = below
@@ -228,18 +230,22 @@ class _OpenHow(ctypes.Structure):
 
 
 def open_beneath(root_fd: int, path: bytes, flags: int) -> int:
-    """openat2(2): open a path below a directory, following no symlink and leaving by no `..`.
-
-    NotImplementedError where the kernel (before 5.6) or a sandbox does not have it.
-    """
+    """openat2(2): open a path below a directory, following no symlink and leaving by no `..`."""
     how = _OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
     fd = _libc.syscall(_SYS_OPENAT2, root_fd, path, ctypes.byref(how), ctypes.sizeof(how))
     if fd >= 0:
         return int(fd)
     code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EPERM):
-        raise NotImplementedError
     raise OSError(code, os.strerror(code))
+
+
+def _has_openat2(root_fd: int) -> bool:
+    """Whether kernel (5.6) and sandbox know the call; where not, paths are opened step by step."""
+    try:
+        os.close(open_beneath(root_fd, b".", _OPEN))
+    except OSError:
+        return False
+    return True
 
 
 def _name(pair: tuple[bytes, os.stat_result]) -> bytes:

@@ -11,7 +11,7 @@ import msgpack
 from index.store.connection import one
 
 SCHEMA = """
--- meta: single facts of this library. library_uuid, device_uuid (16 bytes), epoch (how often this device began anew
+-- meta: single facts of this library. library_uuid (16 bytes), epoch (how often this device began anew
 -- after a restore), created_ns.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,

@@ -29,7 +29,7 @@ SCHEMA = """
 --   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that never changed
 --   seq        the unit that wrote the row last: the owner's version, by which other devices page
 --   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
---              then; NULL = never listed. An mtime within 2 s of the listing counts as changed.
+--              then; NULL = never listed
 CREATE TABLE entry(
     id               INTEGER PRIMARY KEY,
     branch_id        INTEGER NOT NULL REFERENCES branch(id),

@@ -2,16 +2,23 @@
 
 import os
 
-from index.model.errors import NotFound
+import trio
+
+from index.model.errors import Deadline, NotFound
 from index.scan.mounts import is_within
 from vdfs.ops.context import Core
 from vdfs.space.nodes import AnyStat, Node
 
 _SCHEME = b"sd:/"
+_RESOLVE_DEADLINE_S = 5.0
 
 
-def union_path(core: Core, path: bytes) -> list[bytes]:
-    """The components in the union of a path as the command line sends it (absolute, or `sd:/…`)."""
+async def union_path(core: Core, path: bytes) -> list[bytes]:
+    """The components in the union of a path as a client sends it (absolute, or `sd:/…`).
+
+    Symlinks are resolved in a thread: one may lead into our own mount, which the loop must be free to answer for, or
+    onto a dead server.
+    """
     if path.startswith(_SCHEME):
         return [p for p in path[len(_SCHEME) :].split(b"/") if p and p != b"."]
     path = os.path.normpath(path)
@@ -19,7 +26,13 @@ def union_path(core: Core, path: bytes) -> list[bytes]:
         mountpoint = os.fsencode(core.mountpoint)
         if is_within(path, mountpoint):
             return [p for p in path[len(mountpoint) :].split(b"/") if p]
-    real = _real(path)
+    real = None
+    with trio.move_on_after(_RESOLVE_DEADLINE_S):
+        real = await trio.to_thread.run_sync(_real, path, abandon_on_cancel=True)
+    if real is None:
+        raise Deadline(f"{os.fsdecode(path)} did not answer within {_RESOLVE_DEADLINE_S:g} s")
+    if core.mountpoint is not None and is_within(real, os.fsencode(core.mountpoint)):
+        return [p for p in real[len(os.fsencode(core.mountpoint)) :].split(b"/") if p]
     for branch in core.tree.branches.values():
         if is_within(real, branch.root_path):
             below = [p for p in real[len(branch.root_path) :].split(b"/") if p]
@@ -35,7 +48,7 @@ def _real(path: bytes) -> bytes:
 
 async def node_of(core: Core, path: bytes) -> tuple[Node, AnyStat]:
     """The node of a given path; NotFound names it as it was given."""
-    names = union_path(core, path)
+    names = await union_path(core, path)
     try:
         return await core.tree.resolve(names)
     except NotFound as error:

@@ -104,7 +104,11 @@ class Branch:
     def open_root(self) -> int:
         """A descriptor of the root, or Unreachable when something else (or nothing) stands at its path."""
         try:
-            fd = os.open(self.root_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
+            try:
+                fd = os.open(self.root_path, flags | os.O_NOATIME)
+            except PermissionError:
+                fd = os.open(self.root_path, flags)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) or error.errno in AWAY:
                 self.state = MISSING

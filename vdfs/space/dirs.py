@@ -19,7 +19,8 @@ from weakref import WeakValueDictionary
 from index.model.errors import Stale
 from vdfs.space.branches import Branch, Excluded
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_SEEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = _OPEN_SEEN | os.O_NOATIME  # our looking is not the user's; only an owner may ask for that
 _OPEN_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Directories kept open. Far below the usual limit of 1024 descriptors, which open files share.
@@ -66,11 +67,19 @@ class DirRef:
         return self.excluded is not None and self.excluded.get(name) is True
 
 
+def _open_dir(parent_fd: int, name: bytes) -> int:
+    """The most that is allowed: to list without leaving a trace, to list, to reach what lies in it."""
+    for flags in (_OPEN, _OPEN_SEEN):
+        try:
+            return os.open(name, flags, dir_fd=parent_fd)
+        except PermissionError:
+            continue
+    return os.open(name, _OPEN_PATH, dir_fd=parent_fd)
+
+
 def _open_step(parent_fd: int, ref: DirRef) -> int:
     try:
-        fd = os.open(ref.name, _OPEN, dir_fd=parent_fd)
-    except PermissionError:
-        fd = os.open(ref.name, _OPEN_PATH, dir_fd=parent_fd)
+        fd = _open_dir(parent_fd, ref.name)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Stale(f"{os.fsdecode(ref.name)} is not there any more") from error
     if os.fstat(fd).st_ino != ref.st_ino:

@@ -11,7 +11,7 @@ import errno
 import math
 import os
 import stat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
@@ -313,7 +313,7 @@ class Namespace:
         self.refuse_if_away(doomed)
         check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
-        with self._journal("unlink", doomed):
+        with self._journal("unlink", [s.entry_id for s in doomed]):
             for spot in doomed:
                 self.tree.before_look(spot.dir)
 
@@ -445,14 +445,19 @@ class Namespace:
             ):
                 raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")
             targets = [(p, n) for p, n in targets if p.branch.state == LIVE]
+            rows = [p.entry_id for p, _ in targets]
         else:
             self.refuse_if_away(node.spots)
-            targets = [(s.dir, s.name) for s in (node.spots or self.tree.spots_of(node)[:1])]
+            spots = node.spots or self.tree.spots_of(node)[:1]
+            targets = [(s.dir, s.name) for s in spots]
+            rows = [s.entry_id for s in spots]
+        check_not_read_only(self.tree, [ref for ref, _ in targets])
         if wanted.size_bytes is not None and targets:
             ref, name = targets[0]
             await ref.branch.call(CALL_DEADLINE_S, self._truncate, ref, name, wanted.size_bytes)
-        for ref, name in targets:
-            await ref.branch.call(CALL_DEADLINE_S, self._apply_attributes, ref, name, wanted)
+        with self._journal("attributes", rows, wanted._replace(size_bytes=None)._asdict()):
+            for ref, name in targets:
+                await ref.branch.call(CALL_DEADLINE_S, self.apply_attributes, ref, name, wanted)
         st = await self.tree.stat(node)
         self.note_stat(node, st, data=wanted.size_bytes is not None)
         return st
@@ -500,7 +505,7 @@ class Namespace:
             finally:
                 os.close(fd)
 
-    def _apply_attributes(self, ref: DirRef, name: bytes, wanted: Wanted) -> None:
+    def apply_attributes(self, ref: DirRef, name: bytes, wanted: Wanted) -> None:
         with self.tree.dirs.opened(ref) as dir_fd:
             if not name:
                 path = syscalls.proc_path(dir_fd)
@@ -521,23 +526,24 @@ class Namespace:
             if wanted.atime_ns is not None or wanted.mtime_ns is not None:
                 _set_times(dir_fd, name, wanted)
 
-    def _journal(self, op: str, spots: list[Spot]) -> "_Journal":
-        return _Journal(self, op, [s.entry_id for s in spots])
+    def _journal(self, op: str, rows: list[int], arguments: dict[str, Any] | None = None) -> "_Journal":
+        return _Journal(self, op, rows, arguments or {})
 
 
 class _Journal:
     """Notes a change of several replicas before it begins; a single one needs no note."""
 
-    def __init__(self, namespace: Namespace, op: str, entry_ids: list[int]) -> None:
+    def __init__(self, namespace: Namespace, op: str, rows: list[int], arguments: dict[str, Any]) -> None:
         self._store = namespace.store
         self._op = op
-        self._entry_ids = entry_ids
+        self._rows = rows
+        self._arguments = arguments
         self._id: int | None = None
 
     def __enter__(self) -> None:
-        if len(self._entry_ids) > 1:
+        if len(self._rows) > 1:
             with self._store.write(ORIGIN_MOUNT) as unit:
-                self._id = changes.journal_begin(unit.db, self._op, self._entry_ids)
+                self._id = changes.journal_begin(unit.db, self._op, {"rows": self._rows, **self._arguments})
 
     def __exit__(self, *_: object) -> None:
         if self._id is not None:
@@ -553,17 +559,26 @@ def check_name(name: bytes) -> None:
         raise Exists("that name is always there")
 
 
+def check_not_read_only(tree: Tree, refs: list[DirRef]) -> None:
+    """Before several replicas are changed: refuse when one of them lies on a file system that takes no writes."""
+    distinct = {ref.branch.id: ref for ref in refs if not ref.branch.slow}
+    if len(distinct) < 2:
+        return
+    for ref in distinct.values():
+        if os.fstatvfs(tree.dirs.fd(ref)).f_flag & os.ST_RDONLY:
+            raise os_error(errno.EROFS)
+
+
 def check_writable(tree: Tree, refs: list[DirRef]) -> None:
     """Before several replicas are changed: refuse when one of their directories would."""
     distinct = {ref.entry_id: ref for ref in refs}
     if len({ref.branch.id for ref in distinct.values()}) < 2:  # the call itself says it
         return
+    check_not_read_only(tree, refs)
     for ref in distinct.values():
         if ref.branch.slow:
             continue
         fd = tree.dirs.fd(ref)
-        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
-            raise os_error(errno.EROFS)
         if not os.access(syscalls.proc_path(fd), os.W_OK | os.X_OK):
             raise os_error(errno.EACCES)
 

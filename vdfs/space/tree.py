@@ -27,8 +27,6 @@ from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot
 
 _UNIT_ROWS = 500
-#: A directory whose mtime is younger than this at its listing may change again without its mtime moving.
-SETTLE_NS = 2_000_000_000
 _RECHECK_S = 1.0
 
 

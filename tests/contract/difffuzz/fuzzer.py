@@ -270,7 +270,7 @@ class Fuzzer:
         for other in others[:1]:
             try:
                 number = os.lstat(self.sides[MOUNT].path(other)).st_ino
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return {f"other name {short_path(other)}": ("absent", "there")}
             if number != seen.inode:
                 return {f"inode number beside {short_path(other)}": (seen.inode, number)}
