@@ -10,9 +10,7 @@ from fusefs.kernel import attrs
 from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from vdfs.space.nodes import Node, RowStat, removed_stat
 
-FIELDS = tuple(
-    f"st_{name}" for name in "mode nlink uid gid size blocks atime_ns mtime_ns ctime_ns".split()
-)
+FIELDS = tuple(f"st_{name}" for name in "mode nlink uid gid size blocks atime_ns mtime_ns ctime_ns".split())
 
 
 def answer(node: Node, st) -> pyfuse3.EntryAttributes:

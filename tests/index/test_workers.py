@@ -505,7 +505,7 @@ def test_a_slow_consumer_holds_the_worker_back(tmp_path: Path) -> None:
             for _ in range(take):
                 await anext(stream)
             taken += take
-            await until(lambda: made() > taken + limit // 2)  # noqa: B023 (polled before the next turn)
+            await until(lambda: made() > taken + limit // 2)
             last_s, last = time.monotonic(), made()
             while time.monotonic() - last_s < 0.1:  # until it makes no more
                 await trio.sleep(0.002)

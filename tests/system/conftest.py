@@ -44,20 +44,20 @@ def root_only() -> None:
 @pytest.fixture
 def library(fuse: None, base: Path) -> Iterator[Mounted]:
     """A library of its own; the test mounts it."""
-    yield from _library(base)
+    yield from fresh_library(base)
 
 
 @pytest.fixture
 def base() -> Iterator[Path]:
     """A directory other users can reach; pytest's own lies below one that is closed to them."""
-    yield from _base()
+    yield from fresh_base()
 
 
 @pytest.fixture(scope="module")
 def shared(fuse: None) -> Iterator[Mounted]:
     """A library for all tests of a file, mounted, with one location `Files`; at the end it must be in order."""
-    for base in _base():
-        for library in _library(base):
+    for base in fresh_base():
+        for library in fresh_library(base):
             library.mount(library.folder("Files"))
             yield library
             library.wait_idle()
@@ -77,7 +77,7 @@ def place(shared: Mounted, request: pytest.FixtureRequest) -> Place:
     return Place(mnt, disk)
 
 
-def _base() -> Iterator[Path]:
+def fresh_base() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sdmount-test-"))
     path.chmod(0o755)
     try:
@@ -86,7 +86,7 @@ def _base() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _library(base: Path) -> Iterator[Mounted]:
+def fresh_library(base: Path) -> Iterator[Mounted]:
     library = Mounted(base)
     try:
         yield library

@@ -172,10 +172,8 @@ class Mounted:
         return children(self.pid)
 
     def log(self) -> str:
-        parts = []
-        for path in sorted((self.data / "state").glob("*.log")):
-            parts.append(f"--- {path.name}\n{path.read_text(errors='replace')}")
-        return "".join(parts)
+        logs = sorted((self.data / "state").glob("*.log"))
+        return "".join(f"--- {path.name}\n{path.read_text(errors='replace')}" for path in logs)
 
     def is_mounted(self, path: Path | None = None) -> bool:
         return str(path or self.mnt) in mountpoints()
@@ -266,7 +264,7 @@ def detach(path: Path) -> None:
     subprocess.run([*command, str(path)], check=True, capture_output=True)
 
 
-# somebody else ----------------------------------------------------------------------------------------------------------
+# somebody else -------------------------------------------------------------------------------------------------------
 
 # Run in a mount namespace of its own: the way to the interpreter and to the checkout is opened for everybody by
 # hiding each closed directory on it under a tmpfs that holds only what is needed, and /dev/fuse for everybody is put

@@ -266,7 +266,7 @@ def test_a_stick_with_files_open_when_it_is_pulled(library, loop):
 
 
 def test_a_volume_inside_a_location(library, loop):
-    """A stick mounted in a home directory: gone with its files when it is pulled, and with their tags when it is back."""
+    """A stick mounted in a home directory: gone with its files when pulled, and with their tags when it is back."""
     point = loop("mine")
     fill(point)
     home = point.parent / "home"
@@ -352,7 +352,9 @@ def test_a_full_disk_and_a_mapping(library, small):
         "m.flush()\n"
         "os.fsync(fd)"
     )
-    done = subprocess.run(["python3", "-c", script, str(shown / "sparse")], capture_output=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["python3", "-c", script, str(shown / "sparse")], capture_output=True, check=False, timeout=60
+    )
     assert done.returncode != 0, "somebody has to be told"
     assert (library.mnt / "Small").is_dir()
     (shown / "sparse").unlink()

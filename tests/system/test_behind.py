@@ -184,7 +184,9 @@ def test_exchanged_names(place):
         os.rename(place.disk / "y", place.disk / "x")
         os.rename(place.disk / "t", place.disk / "y")
         eventually(
-            lambda r=round_: (place.mnt / "x").read_bytes() == b"y%d" % r and (place.mnt / "y").read_bytes() == b"x%d" % r,
+            lambda r=round_: (
+                (place.mnt / "x").read_bytes() == b"y%d" % r and (place.mnt / "y").read_bytes() == b"x%d" % r
+            ),
             "the swap", 3,
         )  # fmt: skip
         assert names(place.mnt) == ["x", "y"]
@@ -212,7 +214,8 @@ def test_attributes_show(place):
     (place.disk / "d").mkdir()
     eventually((place.mnt / "d").exists, "the directory")
     shows_soon(
-        lambda n: os.chmod(place.disk / "d", 0o700 + n), lambda n: os.stat(place.mnt / "d").st_mode & 0o777 == 0o700 + n,
+        lambda n: os.chmod(place.disk / "d", 0o700 + n),
+        lambda n: os.stat(place.mnt / "d").st_mode & 0o777 == 0o700 + n,
         "a directory's mode",
     )  # fmt: skip
 

@@ -199,9 +199,7 @@ def test_two_starts_at_once_give_one_mount(library):
     done: list[subprocess.CompletedProcess[str]] = []
     places = [library.base / "one", library.base / "two"]
     library.extra_mounts += places
-    threads = [
-        threading.Thread(target=lambda p=p: done.append(library.sdmount(mountpoint=p))) for p in places
-    ]
+    threads = [threading.Thread(target=lambda p=p: done.append(library.sdmount(mountpoint=p))) for p in places]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -437,9 +435,7 @@ def test_a_kill_during_the_very_first_start_leaves_nothing_broken(library):
     for _ in range(6):
         shutil.rmtree(library.data, ignore_errors=True)
         command = [sys.executable, "-m", "fusefs.sdmount", "-f", "--data-dir", library.data, library.mnt, source]
-        with subprocess.Popen(
-            command, stderr=subprocess.DEVNULL, cwd="/", env=library.environment()
-        ) as process:
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", env=library.environment()) as process:
             time.sleep(dice.uniform(0.1, 0.9))
             workers = children(process.pid)
             process.kill()
@@ -672,7 +668,7 @@ def test_a_copied_library_is_a_backup(library):
 
 
 def test_the_data_directory_by_environment_flag_and_xdg(library):
-    """The flag beats SDMOUNT_DATA_DIR, which beats XDG, which beats the home directory; logs go to the state directory."""
+    """The flag beats SDMOUNT_DATA_DIR, which beats XDG, which beats the home directory; logs go to the state one."""
     flag, variable, xdg = (library.base / name for name in ("flag", "variable", "xdg"))
     state = library.base / "xdg-state"
     everything = {"XDG_DATA_HOME": str(xdg), "XDG_STATE_HOME": str(state)}

@@ -111,7 +111,9 @@ def test_a_relative_directory_is_meant_from_where_one_stands(library):
     assert tree(library.mnt / "Photos") == tree(photos)
 
 
-@pytest.mark.parametrize("name", [b"with space", b"new\nline", b"-dash", b".hidden", b"caf\xc3\xa9", b"\xff\xfe", b"n" * 255])
+@pytest.mark.parametrize(
+    "name", [b"with space", b"new\nline", b"-dash", b".hidden", b"caf\xc3\xa9", b"\xff\xfe", b"n" * 255]
+)
 def test_any_name_of_a_directory_is_a_location(library, name):
     """Names are bytes: shown, listed by `sd`, removed by their name, also when they are no text."""
     library.mount()

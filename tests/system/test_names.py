@@ -37,7 +37,7 @@ NAMES = {
     "a trailing dot": b"name.",
     "spaces around": b" name ",
     "only a space": b" ",
-    "quotes": b"it's \"quoted\"",
+    "quotes": b'it\'s "quoted"',
     "a backslash": b"a\\b",
     "an octal escape": b"a\\012b",
     "a glob": b"*?[a]",
@@ -97,7 +97,9 @@ def test_a_file_of_any_name(shared, place, name):
         assert file.read() == name
     assert os.getxattr(path, "user.vdfs.allpaths") == real
     printed = library.sd("info", "--", os.fsdecode(path))
-    acts = [c for c in printed if c != "\n" and (unicodedata.category(c) in ("Cc", "Cs") or c in "\u202d\u202e\u2066\u2067")]
+    acts = [
+        c for c in printed if c != "\n" and (unicodedata.category(c) in ("Cc", "Cs") or c in "\u202d\u202e\u2066\u2067")
+    ]
     assert acts == [], f"a terminal would act on it: {printed!r}"
     new = mnt + b"/" + name[:-1] + b"~"
     os.rename(path, new)
@@ -135,7 +137,8 @@ def test_names_are_found_by_search(shared, place):
     }
     assert hits == expected
     for query, wanted in (
-        ("needle latin", 1), ("needle 100%", 1), ("NEEDLE README", 2), ("needle it's", 1), ("needle 日日", 1), ("needle 👩", 1)
+        ("needle latin", 1), ("needle 100%", 1), ("NEEDLE README", 2), ("needle it's", 1), ("needle 日日", 1),
+        ("needle 👩", 1),
     ):  # fmt: skip
         assert len(shared.sd_json("search", query)["hits"]) >= wanted, query
     assert len(os.listdir(shared.mnt / "Search" / "needle")) == len(NAMES)

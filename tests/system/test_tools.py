@@ -19,7 +19,9 @@ from tests.system.harness import Mounted, eventually, names, tree, walk
 TAGS = "user.xdg.tags"
 
 
-def run(*command: str | Path, cwd: Path | str = "/", check: bool = True, **extra: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    *command: str | Path, cwd: Path | str = "/", check: bool = True, **extra: str
+) -> "subprocess.CompletedProcess[str]":
     """A program; it must end well and not complain."""
     env = {**os.environ, "LC_ALL": "C.UTF-8", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **extra}
     env.pop("PYTHONSAFEPATH", None)
@@ -71,8 +73,10 @@ def meta(top: Path) -> dict[str, tuple[object, ...]]:
         group = groups.setdefault(st.st_ino, len(groups)) if stat.S_ISREG(st.st_mode) and st.st_nlink > 1 else None
         size = st.st_size if not stat.S_ISDIR(st.st_mode) else 0
         links = st.st_nlink if stat.S_ISREG(st.st_mode) else 0
-        attributes = () if stat.S_ISLNK(st.st_mode) else tuple(
-            sorted((n, os.getxattr(path, n)) for n in os.listxattr(path) if n.startswith("user."))
+        attributes = (
+            ()
+            if stat.S_ISLNK(st.st_mode)
+            else tuple(sorted((n, os.getxattr(path, n)) for n in os.listxattr(path) if n.startswith("user.")))
         )
         found[os.path.relpath(path, top)] = (
             st.st_mode, st.st_uid, st.st_gid, size, st.st_mtime_ns, links, group, attributes
@@ -139,7 +143,9 @@ def test_a_virtual_environment(shared, place):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny/__init__.py", "def main():\n    print('it works')\n")
         archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
-        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr("tiny-1.0.dist-info/entry_points.txt", "[console_scripts]\ntiny = tiny:main\n")
         archive.writestr(
             "tiny-1.0.dist-info/RECORD",
@@ -149,7 +155,18 @@ def test_a_virtual_environment(shared, place):
     env = place.mnt / "env"
     run(sys.executable, "-m", "venv", env)
     python = env / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--disable-pip-version-check", wheel, PYTHONPATH="")
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        "--disable-pip-version-check",
+        wheel,
+        PYTHONPATH="",
+    )
     assert run(env / "bin" / "tiny", PYTHONPATH="").stdout == "it works\n"
     assert run(python, "-c", "import sys, tiny; print(tiny.__file__)", PYTHONPATH="").stdout.startswith(str(env))
     run(python, "-m", "compileall", "-q", env / "lib")
@@ -304,7 +321,7 @@ def test_a_file_over_4_gib(place):
 
 @pytest.mark.parametrize("journal", ["delete", "truncate", "persist", "wal"])
 def test_sqlite(place, journal):
-    """Two processes write, one reads, transactions are rolled back, then the database is whole, in the mount and on disk."""
+    """Two processes write, one reads, transactions are rolled back, then the database is whole, here and on disk."""
     path = place.mnt / f"{journal}.db"
     with sqlite3.connect(path, isolation_level=None) as db:
         assert db.execute(f"PRAGMA journal_mode = {journal}").fetchone() == (journal,)
@@ -357,21 +374,58 @@ def who(path: Path) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize(
     "options",
-    ["", "set backup", "set nobackup nowritebackup", "set writebackup backupcopy=yes", "set writebackup backupcopy=no", "set noswapfile"],
+    [
+        "",
+        "set backup",
+        "set nobackup nowritebackup",
+        "set writebackup backupcopy=yes",
+        "set writebackup backupcopy=no",
+        "set noswapfile",
+    ],
 )
 def test_vim(place, options):
     """However it saves: the new text, the same file with its tags and mode, no rubbish left."""
     need("vim")
     path, before = marked(place)
     commands = ["-c", options] if options else []
-    run("vim", "-es", "-u", "NONE", *commands, "-c", "%s/two/zwei/", "-c", "x", path, cwd="/", TERM="dumb", HOME="/nonexistent", check=False)
+    run(
+        "vim",
+        "-es",
+        "-u",
+        "NONE",
+        *commands,
+        "-c",
+        "%s/two/zwei/",
+        "-c",
+        "x",
+        path,
+        cwd="/",
+        TERM="dumb",
+        HOME="/nonexistent",
+        check=False,
+    )
     assert path.read_bytes() == b"one\nzwei\nthree\n"
     assert (place.disk / path.name).read_bytes() == b"one\nzwei\nthree\n"
     assert who(path) == before
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
     assert names(place.mnt) in ([path.name], [path.name, f"{path.name}~"])
     for number in range(3):
-        run("vim", "-es", "-u", "NONE", *commands, "-c", f"1s/.*/line {number}/", "-c", "x", path, cwd="/", TERM="dumb", HOME="/nonexistent", check=False)
+        run(
+            "vim",
+            "-es",
+            "-u",
+            "NONE",
+            *commands,
+            "-c",
+            f"1s/.*/line {number}/",
+            "-c",
+            "x",
+            path,
+            cwd="/",
+            TERM="dumb",
+            HOME="/nonexistent",
+            check=False,
+        )
         assert path.read_bytes() == b"line %d\nzwei\nthree\n" % number
         assert who(path) == before
 
@@ -463,7 +517,19 @@ def test_an_editor_that_saves_behind_the_mount(shared, place):
     eventually(lambda: path.read_bytes() == b"one\nzwei\nthree\n", "the save shows", 3)
     assert who(path) == before
     if shutil.which("vim"):
-        run("vim", "-es", "-u", "NONE", "-c", "%s/zwei/deux/", "-c", "x", place.disk / "text.txt", TERM="dumb", check=False)
+        run(
+            "vim",
+            "-es",
+            "-u",
+            "NONE",
+            "-c",
+            "%s/zwei/deux/",
+            "-c",
+            "x",
+            place.disk / "text.txt",
+            TERM="dumb",
+            check=False,
+        )
         eventually(lambda: path.read_bytes() == b"one\ndeux\nthree\n", "the save shows", 3)
         assert who(path) == before
     shared.wait_idle()
@@ -481,7 +547,8 @@ def test_many_programs_at_once(shared, place):
         "mv c d$i; ls -lR > /dev/null; rm -r d$i/b0; i=$((i+1)); done; rm -r a"
     )
     running = [
-        subprocess.Popen(["sh", "-c", script, str(place.mnt), str(n)], stderr=subprocess.PIPE, text=True) for n in range(8)
+        subprocess.Popen(["sh", "-c", script, str(place.mnt), str(n)], stderr=subprocess.PIPE, text=True)
+        for n in range(8)
     ]
     for process in running:
         _, complaints = process.communicate(timeout=110)

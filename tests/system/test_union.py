@@ -173,7 +173,9 @@ def test_names_of_a_conflict_are_stable(library):
         assert listing(shown) == sorted(before)
 
 
-@pytest.mark.parametrize("name", ["noext", ".dotfile", "a.tar.gz", "l" * 255, "é" * 127, "x" * 250 + ".txt", "e." + "x" * 250])
+@pytest.mark.parametrize(
+    "name", ["noext", ".dotfile", "a.tar.gz", "l" * 255, "é" * 127, "x" * 250 + ".txt", "e." + "x" * 250]
+)
 def test_names_of_a_conflict_fit_any_name(pair, name):
     """At most 255 bytes, cut between characters, the extension kept where there is room."""
     put(b"old", pair.a / name, mtime_s=1_000_000_000)
@@ -470,7 +472,7 @@ def make_conflict(pair: Pair) -> tuple[Path, Path]:
 
 def test_deleting_the_winner_leaves_the_loser(pair):
     """Which then has the plain name."""
-    winner, loser = make_conflict(pair)
+    _, loser = make_conflict(pair)
     winner.unlink()
     assert not (pair.b / "f.txt").exists()
     assert (pair.a / "f.txt").read_bytes() == b"loser"
@@ -480,7 +482,7 @@ def test_deleting_the_winner_leaves_the_loser(pair):
 
 
 def test_deleting_the_loser_leaves_the_winner(pair):
-    winner, loser = make_conflict(pair)
+    _, loser = make_conflict(pair)
     loser.unlink()
     assert not (pair.a / "f.txt").exists()
     assert listing(pair.mnt) == ["f.txt"]
@@ -500,7 +502,7 @@ def test_writing_to_the_loser_writes_that_file(pair):
 
 def test_renaming_the_loser_ends_the_conflict(pair):
     """It has a name of its own then, on its own branch."""
-    winner, loser = make_conflict(pair)
+    _, loser = make_conflict(pair)
     os.rename(loser, pair.mnt / "mine.txt")
     assert listing(pair.mnt) == ["f.txt", "mine.txt"]
     assert (pair.a / "mine.txt").read_bytes() == b"loser"
@@ -519,7 +521,7 @@ def test_renaming_the_winner_leaves_the_loser_with_the_plain_name(pair):
 
 def test_making_both_equal_ends_the_conflict(pair):
     """The same bytes in both: one name again."""
-    winner, loser = make_conflict(pair)
+    _, loser = make_conflict(pair)
     loser.write_bytes(b"the winner")
     pair.settle()
     eventually(lambda: listing(pair.mnt) == ["f.txt"], "one name")
@@ -577,10 +579,11 @@ def test_a_merged_directory_moves_as_one(pair):
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [("a", "a"), ("a", "b"), ("b", "a"), ("a", "ab"), ("b", "ab"), ("ab", "a"), ("ab", "b"), ("ab", "ab")]
+    ("source", "target"),
+    [("a", "a"), ("a", "b"), ("b", "a"), ("a", "ab"), ("b", "ab"), ("ab", "a"), ("ab", "b"), ("ab", "ab")],
 )
 def test_rename_over_shows_the_source_alone(pair, source, target):
-    """Wherever source and target lie: one name, the source's bytes, the target's tags, and no ghost of the old bytes."""
+    """Wherever source and target lie: one name, the source's bytes, the target's tags, no ghost of the old bytes."""
     for side, root in (("a", pair.a), ("b", pair.b)):
         if side in source:
             put(b"the new bytes", root / "src", mtime_s=1_000_000_000)
@@ -896,7 +899,7 @@ def test_a_kill_between_two_replicas_is_completed(library):
     finally:
         deleter.wait(30)
     left = len(os.listdir(a))
-    assert 0 < left, "all were deleted before the kill: the test needs more files"
+    assert left > 0, "all were deleted before the kill: the test needs more files"
     library.mount()
     assert sorted(os.listdir(a)) == sorted(os.listdir(b))
     assert listing(shown) == sorted(os.listdir(a))

@@ -74,7 +74,9 @@ def test_recursion_meets_every_file_once(small):
     done = subprocess.run(["ls", "-RA"], cwd=small.mnt, capture_output=True, text=True, check=True)
     assert ".vdfs" not in done.stdout
     size = sum(os.lstat(path).st_blocks * 512 for path in walk(source) if os.path.isfile(path))
-    done = subprocess.run(["du", "-s", "--block-size=1", "."], cwd=small.mnt, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["du", "-s", "--block-size=1", "."], cwd=small.mnt, capture_output=True, text=True, check=True
+    )
     assert size <= int(done.stdout.split()[0]) <= size + 4096 * 20
     copy = small.base / "copy"
     subprocess.run(["cp", "-r", str(small.mnt), str(copy)], check=True, cwd="/")
@@ -82,7 +84,9 @@ def test_recursion_meets_every_file_once(small):
     assert os.readlink(copy / "Tags") == ".vdfs/tags"
     assert not (copy / ".vdfs").exists()
     if shutil.which("rg"):
-        done = subprocess.run(["rg", "-l", "--hidden", "beach"], cwd=small.mnt, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["rg", "-l", "--hidden", "beach"], cwd=small.mnt, capture_output=True, text=True, check=True
+        )
         assert len(done.stdout.split("\n")[:-1]) == 3
 
 
@@ -111,7 +115,17 @@ def test_guards_keep_crawlers_out(small):
         assert (views / name).is_file()
     assert b"*" in (views / ".ignore").read_bytes()
     readme = (views / "README.txt").read_text()
-    for view in ("tags/", "search/", "devices/", "content/", "recent/", "duplicates/", "conflicts/", "status.json", "control"):
+    for view in (
+        "tags/",
+        "search/",
+        "devices/",
+        "content/",
+        "recent/",
+        "duplicates/",
+        "conflicts/",
+        "status.json",
+        "control",
+    ):
         assert view in readme, view
         assert (views / view.rstrip("/")).exists()
 
@@ -237,7 +251,29 @@ def test_any_query_is_a_directory(small):
 
 def test_a_query_of_any_characters_is_no_error(small):
     """What SQL, FTS or a shell take for something special is just a part of a name."""
-    for query in ("a", "be", "'", '"', "%", "_", "*", "be*", "NOT", "a AND b", "(", ")", ":", "^", "-", "\\", ";--", " ", "\n", "é", "x" * 255):
+    for query in (
+        "a",
+        "be",
+        "'",
+        '"',
+        "%",
+        "_",
+        "*",
+        "be*",
+        "NOT",
+        "a AND b",
+        "(",
+        ")",
+        ":",
+        "^",
+        "-",
+        "\\",
+        ";--",
+        " ",
+        "\n",
+        "é",
+        "x" * 255,
+    ):
         os.listdir(small.mnt / "Search" / query)
     os.listdir(os.fsencode(small.mnt / "Search") + b"/\xff\xfe")
     assert names(small.mnt / "Search" / "%") == []

@@ -1,4 +1,4 @@
-"""Extended attributes through the mount: the table, the contract of errors, and the library's truth beside its copies."""
+"""Extended attributes through the mount: the table, the contract of errors, the library's truth beside its copies."""
 
 import errno
 import json
@@ -61,7 +61,10 @@ def test_what_is_not_there_is_enodata(thing):
     """Also the name by which file managers probe whether there are attributes at all."""
     for name in ("user.test", TAGS, "user.xdg.comment", "user.baloo.rating", "user.vdfs.no.such.thing"):
         assert errno_of(os.getxattr, thing, name) == errno.ENODATA, name
-        assert errno_of(os.removexattr, thing, name) in (errno.ENODATA, errno.EPERM if "vdfs" in name else errno.ENODATA)
+        assert errno_of(os.removexattr, thing, name) in (
+            errno.ENODATA,
+            errno.EPERM if "vdfs" in name else errno.ENODATA,
+        )
     assert os.listxattr(thing) == []
 
 
@@ -467,7 +470,12 @@ def test_a_new_inode_without_attributes_takes_none_away(shared, place, file):
 
 def test_a_new_file_inherits_nothing_of_a_deleted_one(shared, place):
     """Behind the mount and through it; also when the disk gives it the same inode number."""
-    for make, remove in ((place.disk, place.disk), (place.mnt, place.mnt), (place.disk, place.mnt), (place.mnt, place.disk)):
+    for make, remove in (
+        (place.disk, place.disk),
+        (place.mnt, place.mnt),
+        (place.disk, place.mnt),
+        (place.mnt, place.disk),
+    ):
         for number in range(5):
             path = place.mnt / "f"
             path.write_bytes(b"first %d" % number)
@@ -721,7 +729,9 @@ def test_copies_take_along_what_is_stored_and_nothing_virtual(shared, place, com
     outside = shared.base / f"copies-{command[-1]}"
     outside.mkdir()
     for source, target in ((path, outside / "f"), (outside / "f", place.mnt / "back"), (path, place.mnt / "inside")):
-        done = subprocess.run([*command, str(source), str(target)], capture_output=True, text=True, check=False, cwd="/")
+        done = subprocess.run(
+            [*command, str(source), str(target)], capture_output=True, text=True, check=False, cwd="/"
+        )
         assert (done.returncode, done.stderr) == (0, ""), done
         assert sorted(os.listxattr(target)) == sorted(["user.mine", TAGS]), (source, target)
         assert get(target, TAGS) == b"t"
@@ -736,7 +746,9 @@ def test_getfattr_walks_a_tree(place):
         path = place.mnt / f"d{number % 3}" / f"f{number}"
         path.write_bytes(b"x")
         os.setxattr(path, TAGS, b"t%d" % number)
-    done = subprocess.run(["getfattr", "-R", "-d", str(place.mnt)], capture_output=True, text=True, check=False, cwd="/")
+    done = subprocess.run(
+        ["getfattr", "-R", "-d", str(place.mnt)], capture_output=True, text=True, check=False, cwd="/"
+    )
     assert done.returncode == 0
     assert done.stdout.count(TAGS) == 30
     assert "vdfs" not in done.stdout

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.model.errors import Deadline, Unreachable
+from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount
 from index.store.places import BranchRow
 from vdfs.space.branches import LIVE, MISSING, STALLED, Branch, _trie
-from index.scan.fsid import fs_identity
 
 # A call may take this long where it must not be a matter of time, and this long where it must.
 LONG_S = 10.0

@@ -188,9 +188,7 @@ class Running:
         self._token = trio.lowlevel.current_trio_token()
         with self._scope:
             async with trio.open_nursery() as nursery:
-                await nursery.start(
-                    lambda task_status: server.serve(self.socket, dispatch, task_status=task_status)
-                )
+                await nursery.start(lambda task_status: server.serve(self.socket, dispatch, task_status=task_status))
                 self._started.set()
 
 
@@ -357,9 +355,7 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert library.calls == []
 
 
-@pytest.mark.parametrize(
-    "command", ["", *sorted({" ".join(a[:2]) for a, _, _ in COMMANDS if a[0] in "location tag"})]
-)
+@pytest.mark.parametrize("command", ["", *sorted({" ".join(a[:2]) for a, _, _ in COMMANDS if a[0] in "location tag"})])
 def test_help_is_for_people(capsys: Capture, command: str) -> None:
     """Exit 0, on stdout, in ASCII so that every locale can print it; the top one lists all commands."""
     assert cli.main([*command.split(), "--help"]) == 0
@@ -653,9 +649,7 @@ def test_paths_are_made_absolute_and_the_last_link_is_kept(
     }
     for argument in expected:
         assert cli.main(["info", argument]) == 0
-    assert [params["path"] for _, params in running.library.calls] == [
-        str(path) for path in expected.values()
-    ]
+    assert [params["path"] for _, params in running.library.calls] == [str(path) for path in expected.values()]
 
 
 def test_undecodable_paths_arrive_as_bytes(running: Running) -> None:
@@ -925,9 +919,7 @@ def test_a_closed_pipe_is_no_traceback(running: Running) -> None:
         "PATH": os.environ["PATH"],
     }
     script = f"{sys.executable} -m vdfs.cli search x | head -1"
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, timeout=60, check=True, env=environment
-    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=True, env=environment)
     assert done.stdout.count(b"\n") == 1
     assert done.stderr == b""
 

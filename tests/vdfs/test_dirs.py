@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from index.model.errors import Stale, Unreachable
+from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount
 from index.store.places import BranchRow
 from vdfs.space import dirs
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import CAPACITY, IDLE_S, DirRef, DirTable
-from index.scan.fsid import fs_identity
 
 
 class Disk:

@@ -96,9 +96,7 @@ lines = st.lists(
 
 
 @given(lines, st.lists(st.integers(0, 400), max_size=8), st.binary(max_size=5))
-def test_any_cut_of_any_stream_gives_the_same_events(
-    parts: list[bytes], cuts: list[int], tail: bytes
-) -> None:
+def test_any_cut_of_any_stream_gives_the_same_events(parts: list[bytes], cuts: list[int], tail: bytes) -> None:
     """The events are a function of the bytes alone, good lines and rubbish alike."""
     stream = b"".join(parts) + tail
     bounds = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -274,9 +272,7 @@ def test_wide_is_not_deep() -> None:
     assert isinstance(event, Notification)
 
 
-@pytest.mark.parametrize(
-    "data", [b"[" * 100, b"]" * 100, b'"' + b'\\"' * 200_000, b'[{"' * 100_000, b"}{" * 99]
-)
+@pytest.mark.parametrize("data", [b"[" * 100, b"]" * 100, b'"' + b'\\"' * 200_000, b'[{"' * 100_000, b"}{" * 99])
 def test_unbalanced_rubbish_is_refused_quickly(data: bytes) -> None:
     """No quadratic search for the end of a string, no recursion error."""
     assert the_refusal(data + b"\n").error.rpc_code in (-32700, -32600)

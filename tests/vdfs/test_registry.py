@@ -332,9 +332,7 @@ def test_an_undeclared_result_is_our_bug(method: str) -> None:
 
 def test_the_place_of_a_wrong_result_is_named() -> None:
     """As for params."""
-    with pytest.raises(
-        TypeError, match=r"result\.children\[0\]\.size_bytes: expected integer, got str 'big'"
-    ):
+    with pytest.raises(TypeError, match=r"result\.children\[0\]\.size_bytes: expected integer, got str 'big'"):
         ask("query:test.wrong_field")
 
 

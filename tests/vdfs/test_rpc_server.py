@@ -216,9 +216,7 @@ def test_an_error_of_an_operation_arrives_as_itself(
 
 
 @pytest.mark.parametrize("method", ["bug", "unencodable"])
-def test_a_bug_is_logged_and_the_server_lives_on(
-    path: Path, method: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bug_is_logged_and_the_server_lives_on(path: Path, method: str, caplog: pytest.LogCaptureFixture) -> None:
     """An internal error to the client, one log record with the method and the params, and service goes on."""
 
     async def main() -> None:
@@ -456,9 +454,7 @@ def test_who_has_gone_takes_its_calls_with_it(path: Path, caplog: pytest.LogCapt
     assert not caplog.records
 
 
-def test_a_reset_in_the_middle_of_a_reply_ends_one_client_only(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_reset_in_the_middle_of_a_reply_ends_one_client_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A client that dies with unread replies is no event for anybody else."""
 
     async def main() -> None:
