@@ -108,8 +108,10 @@ class Rounds:
     def compare(self, ack: Path) -> list[str]:
         self.start()
         done = subprocess.run(
-            [sys.executable, str(WRITERS), "--verify", "--json"]
-            + [f"--mount={self.library.mnt / 'Files'}", f"--ack={ack}"],
+            [
+                *(sys.executable, str(WRITERS), "--verify", "--json"),
+                *(f"--mount={self.library.mnt / 'Files'}", f"--ack={ack}"),
+            ],
             capture_output=True, text=True, check=False, timeout=PROGRAM_S, cwd="/",
         )  # fmt: skip
         assert done.stdout, done.stderr

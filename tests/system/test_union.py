@@ -472,7 +472,7 @@ def make_conflict(pair: Pair) -> tuple[Path, Path]:
 
 def test_deleting_the_winner_leaves_the_loser(pair):
     """Which then has the plain name."""
-    _, loser = make_conflict(pair)
+    winner, loser = make_conflict(pair)
     winner.unlink()
     assert not (pair.b / "f.txt").exists()
     assert (pair.a / "f.txt").read_bytes() == b"loser"
@@ -482,7 +482,7 @@ def test_deleting_the_winner_leaves_the_loser(pair):
 
 
 def test_deleting_the_loser_leaves_the_winner(pair):
-    _, loser = make_conflict(pair)
+    winner, loser = make_conflict(pair)
     loser.unlink()
     assert not (pair.a / "f.txt").exists()
     assert listing(pair.mnt) == ["f.txt"]
@@ -491,7 +491,7 @@ def test_deleting_the_loser_leaves_the_winner(pair):
 
 def test_writing_to_the_loser_writes_that_file(pair):
     """Through its name of conflict; the winner is not touched by it."""
-    _, loser = make_conflict(pair)
+    winner, loser = make_conflict(pair)
     with open(loser, "ab") as file:
         file.write(b" no more")
     assert (pair.a / "f.txt").read_bytes() == b"loser no more"
@@ -502,7 +502,7 @@ def test_writing_to_the_loser_writes_that_file(pair):
 
 def test_renaming_the_loser_ends_the_conflict(pair):
     """It has a name of its own then, on its own branch."""
-    _, loser = make_conflict(pair)
+    winner, loser = make_conflict(pair)
     os.rename(loser, pair.mnt / "mine.txt")
     assert listing(pair.mnt) == ["f.txt", "mine.txt"]
     assert (pair.a / "mine.txt").read_bytes() == b"loser"
@@ -521,7 +521,7 @@ def test_renaming_the_winner_leaves_the_loser_with_the_plain_name(pair):
 
 def test_making_both_equal_ends_the_conflict(pair):
     """The same bytes in both: one name again."""
-    _, loser = make_conflict(pair)
+    winner, loser = make_conflict(pair)
     loser.write_bytes(b"the winner")
     pair.settle()
     eventually(lambda: listing(pair.mnt) == ["f.txt"], "one name")
