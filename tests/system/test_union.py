@@ -491,7 +491,7 @@ def test_deleting_the_loser_leaves_the_winner(pair):
 
 def test_writing_to_the_loser_writes_that_file(pair):
     """Through its name of conflict; the winner is not touched by it."""
-    winner, loser = make_conflict(pair)
+    _, loser = make_conflict(pair)
     with open(loser, "ab") as file:
         file.write(b" no more")
     assert (pair.a / "f.txt").read_bytes() == b"loser no more"
@@ -521,7 +521,7 @@ def test_renaming_the_winner_leaves_the_loser_with_the_plain_name(pair):
 
 def test_making_both_equal_ends_the_conflict(pair):
     """The same bytes in both: one name again."""
-    winner, loser = make_conflict(pair)
+    _, loser = make_conflict(pair)
     loser.write_bytes(b"the winner")
     pair.settle()
     eventually(lambda: listing(pair.mnt) == ["f.txt"], "one name")
