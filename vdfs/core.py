@@ -92,6 +92,7 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
         nursery.start_soon(core.watch.run)
+        nursery.start_soon(core.watch.cover_all)
         nursery.start_soon(core.scanner.run)
         nursery.start_soon(core.importer.follow)
         nursery.start_soon(_housekeeping, core)

@@ -81,10 +81,6 @@ def put_device(db: apsw.Connection, uuid: bytes, name: str, slug: str, public_ke
     )
 
 
-def device_slugs(db: apsw.Connection) -> dict[bytes, str]:
-    return {bytes(u): str(s) for u, s in db.execute("SELECT uuid, slug FROM device")}
-
-
 def locations(db: apsw.Connection) -> list[LocationRow]:
     """Live locations, by name."""
     return [

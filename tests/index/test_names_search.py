@@ -108,10 +108,10 @@ def test_the_root_of_a_branch_has_no_name_to_be_found_by(rows):
 def test_the_best_match_comes_first(rows):
     """The whole name, then a beginning, then a part; of each the newest first, and then by name."""
     for name, mtime_ns in (
-        (b"old notes", 1), (b"notes old", 2), (b"my notes", 9), (b"notes", 1), (b"notes new", 5), (b"a notes", 9),
+        (b"old notes", 1), (b"notes a", 2), (b"my notes", 9), (b"notes", 1), (b"notes b", 5), (b"a notes", 9),
     ):  # fmt: skip
         rows.add(name, mtime_ns=mtime_ns)
-    wanted = [b"notes", b"notes new", b"notes old", b"a notes", b"my notes", b"old notes"]
+    wanted = [b"notes", b"notes b", b"notes a", b"a notes", b"my notes", b"old notes"]
     assert wanted == rows.search("NOTES")
 
 

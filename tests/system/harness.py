@@ -186,7 +186,7 @@ class Mounted:
             if self.is_mounted(path) and not is_dead(path):
                 self.run("fusefs.sdumount", "--data-dir", self.data, "--lazy", path)
         doomed = [pid for server in self.servers for pid in (server, *children(server))]
-        late = [pid for pid in doomed if not _ends_by(pid, 10.0)]
+        late = {pid: what_it_does(pid) for pid in doomed if not _ends_by(pid, 10.0)}
         for pid in late:
             if self._is_ours(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -197,7 +197,8 @@ class Mounted:
         for directory in (self.disk, self.data):
             shutil.rmtree(directory, ignore_errors=True)
         if not self.may_complain:
-            assert not late, f"processes {late} did not end with their mount\n{log}"
+            doing = "".join(f"\n{pid}: {doing}" for pid, doing in late.items())
+            assert not late, f"processes did not end with their mount:{doing}\n{log}"
             assert "Traceback" not in log, f"the server failed in a request\n{log}"
 
     def _is_ours(self, pid: int) -> bool:
@@ -218,6 +219,23 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def what_it_does(pid: int) -> str:
+    """For a failure's message: where its threads wait, and what it has open."""
+    found = []
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*")):
+        for name in ("wchan", "stack"):
+            try:
+                found.append(f"{task.name} {name}: {(task / name).read_text()}")
+            except OSError:
+                continue
+    for fd in sorted(Path(f"/proc/{pid}/fd").glob("*"), key=lambda path: int(path.name)):
+        try:
+            found.append(f"{fd.name} -> {os.readlink(fd)}")
+        except OSError:
+            continue
+    return "\n".join(found)
 
 
 def children(pid: int) -> list[int]:
@@ -275,6 +293,10 @@ uid, scratch, *rest = sys.argv[1:]
 wanted, command = rest[:rest.index("--")], rest[rest.index("--") + 1:]
 run = lambda *words: subprocess.run(words, check=True)
 run("mount", "-t", "tmpfs", "-o", "mode=755", "none", scratch)
+for line in reversed(open("/proc/self/mountinfo").read().splitlines()):
+    # Copies of FUSE mounts in this namespace would keep them alive after they were unmounted outside.
+    if line.split(" - ")[1].startswith("fuse"):
+        subprocess.run(["umount", "-l", "--", line.split(" ")[4].encode().decode("unicode_escape")], capture_output=True)
 closed = {}
 for path in map(os.path.realpath, wanted):
     parts = path.split("/")

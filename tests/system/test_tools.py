@@ -51,13 +51,13 @@ def make_tree(top: Path, count: int = 300) -> None:
     for number in range(count):
         path = dice.choice(directories) / f"file {number}"
         path.write_bytes(dice.randbytes(dice.choice((0, 1, 100, 4096, 5000, 70_000))))
+        if number % 15 == 0:
+            os.setxattr(path, "user.note", b"%d" % number)
         path.chmod(dice.choice((0o644, 0o600, 0o755, 0o444)))
         if number % 10 == 0:
             os.link(path, dice.choice(directories) / f"hard {number}")
         if number % 12 == 0:
             (dice.choice(directories) / f"soft {number}").symlink_to(os.path.relpath(path, top))
-        if number % 15 == 0:
-            os.setxattr(path, "user.note", b"%d" % number)
     for name in ("new\nline", "-dash", " space ", "é", os.fsdecode(b"\xff\xfe"), "*", "n" * 255):
         (top / name).write_bytes(b"odd")
     for path in sorted(walk(top), reverse=True):

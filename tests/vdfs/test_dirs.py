@@ -238,6 +238,19 @@ def test_two_directories_are_open_at_once_however_deep_they_lie(disk, depth):
         assert is_at(second_fd, second)
 
 
+def test_a_directory_in_use_stays_open(disk):
+    """However many others are opened meanwhile; afterwards it is one of many."""
+    refs = [disk.mkdir(disk.root, b"%d" % i) for i in range(CAPACITY + 10)]
+    with disk.table.opened(refs[0]) as fd:
+        for ref in refs[1:]:
+            disk.table.fd(ref)
+        assert is_at(fd, refs[0])
+        assert len(disk.open_now()) == CAPACITY
+    for ref in refs[1:]:
+        disk.table.fd(ref)
+    assert "0" not in {os.path.basename(path) for path in disk.open_now()}
+
+
 def test_what_has_been_open_for_a_while_is_closed(disk):
     """No idle descriptor keeps a volume busy; what was opened a moment ago stays."""
     ref = disk.chain([b"a", b"b"])

@@ -90,6 +90,17 @@ def test_looking_does_not_take_it_away(elsewhere, tmp_path):
     acquire(tmp_path).release()
 
 
+def test_two_who_look_at_once_do_not_take_each_other_for_a_holder(tmp_path):
+    """A note that a killed process left behind would otherwise be believed for a moment."""
+    (tmp_path / "lock").write_text('{"pid": 1, "mountpoint": null, "socket": null, "started_ns": 0}')
+    fd = os.open(tmp_path / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        assert running_holder(tmp_path) is None
+    finally:
+        os.close(fd)
+
+
 def test_a_killed_holder_holds_nothing(elsewhere, tmp_path):
     """The kernel drops the lock with the process; the note it left behind is not believed."""
     elsewhere.kill()

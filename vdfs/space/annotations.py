@@ -12,8 +12,6 @@ Indexing only reads (`user.xdg.*` and the rating), it never writes into a user's
 import os
 from typing import NamedTuple
 
-import apsw
-
 from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
 from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, Stale, VdfsError
@@ -384,8 +382,3 @@ def _add_tag(unit: Unit, entry_uuid: bytes, tag: str) -> None:
 def _remove_tag(unit: Unit, entry_uuid: bytes, tag: str) -> None:
     for tag_uuid, device, seq in tags.remove_dots(unit.db, entry_uuid, tag):
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [device, seq])
-
-
-def tags_text(db: apsw.Connection, uuid: bytes) -> list[str]:
-    """The live tags of a uuid, for listings."""
-    return tags.of_entry(db, uuid)

@@ -1,7 +1,7 @@
 """Scanner: the tasks that bring the whole library up to date behind the mount.
 
 A queue of subtrees to walk (a branch at start or when it is added, a directory that the watcher found), one walk at a
-time, then the files that wait for their identity: all sampled ids first, then the full hashes. Walking and hashing run
+time, then the files that wait for their identity, in one pass: sampled id, full hash and block manifest. Walking and hashing run
 in worker processes; here are only small units, with a turn of the loop between them. Interrupted, it goes on from the
 rows at the next start: a directory that was listed costs one comparison, a file that was hashed nothing.
 """
@@ -20,7 +20,7 @@ from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
 from index.model.errors import NotFound, VdfsError
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
-from index.store import entries, limbo, places
+from index.store import contents, entries, limbo, places
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.tree import Tree
@@ -111,6 +111,7 @@ class Scanner:
     async def run(self) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
             limbo.purge(unit.db, time.time_ns())
+            contents.drop_orphans(unit.db)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._walk_forever)
             nursery.start_soon(self._identify_forever)

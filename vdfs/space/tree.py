@@ -19,7 +19,7 @@ from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry, Stat, kind_of
 from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
-from index.store import entries, metadata, places
+from index.store import entries, metadata
 from index.store.store import Store
 from vdfs.space import realattrs, syscalls, union
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
@@ -742,9 +742,6 @@ class Tree:
                 fresh = entries.get(unit.db, row.id)  # an addition may have been the move of this one
                 if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
                     apply.remove(unit, fresh, ref.branch.uuid)
-
-    def branch_rows(self) -> list[places.BranchRow]:
-        return places.branches(self.store.db)
 
 
 def _newest(first: AnyStat, stats: list[os.stat_result]) -> AnyStat:

@@ -9,7 +9,7 @@ their own, made from columns that every device knows, so that they are the same 
 from typing import NamedTuple
 
 from index.model import versions
-from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, Entry
+from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry
 
 _NAME_MAX_BYTES = 255
 _WHENCE_MAX_BYTES = 64  # of a device or a branch in the name of a conflict
@@ -46,6 +46,8 @@ def known_different(a: Entry, b: Entry) -> bool:
     """Whether two files are known to hold different bytes."""
     if a.kind != b.kind:
         return True
+    if a.kind == KIND_SYMLINK:  # the length of the target is all the index has of it
+        return a.size_bytes != b.size_bytes
     if a.kind != KIND_FILE:
         return False
     if a.size_bytes != b.size_bytes:

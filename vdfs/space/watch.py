@@ -285,19 +285,31 @@ class Watch:
             self._look_at(ref.entry_id, name)
 
     async def cover_all(self) -> None:
-        """Watch every directory of every live branch, in the background, a few at a time."""
+        """Watch every directory of every live branch, in the background, a few at a time.
+
+        A directory that is not as it was listed when its watch stands is looked at again.
+        """
         for branch in list(self.tree.branches.values()):
-            if branch.slow or branch.state != LIVE:
-                continue
-            level = [branch.root_entry_id]
+            level = [] if branch.slow or branch.state != LIVE else [branch.root_entry_id]
             while level and not self._full:
                 below: list[int] = []
                 for entry_id in level:
-                    ref = self.tree.ref_of(entry_id)
-                    if ref is None:
-                        continue
                     began_s = time.monotonic()
-                    self.look(ref)
+                    if self._cover(entry_id):
+                        self._look_at_all(entry_id)
                     below.extend(i for i, _ in entries.subdirectories(self.tree.store.db, entry_id))
                     await trio.sleep(min(0.01, (time.monotonic() - began_s) * 2))
                 level = below
+
+    def _cover(self, entry_id: int) -> bool:
+        """Watch one directory; returns whether it has changed since it was listed."""
+        ref = self.tree.ref_of(entry_id)
+        if ref is None or not self.look(ref):
+            return False
+        row = entries.get(self.tree.store.db, entry_id)
+        if row is None or row.scanned_mtime_ns is None:
+            return False  # the scan has yet to come here
+        try:
+            return os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns != row.scanned_mtime_ns
+        except (OSError, Stale, Unreachable):
+            return False

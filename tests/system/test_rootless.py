@@ -1,0 +1,62 @@
+"""Without root: the mount is made, served and used by a user with no rights at all.
+
+The other tests of this room are the specification; here they run again as that user, in a mount namespace in which the
+interpreter, the checkout and /dev/fuse can be reached by everybody. What only root can do skips itself there.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import NOBODY, as_nobody
+
+ROOM = Path(__file__).parent
+DAILY = (
+    "test_lifecycle.py::test_sdmount_returns_when_the_mount_answers",
+    "test_lifecycle.py::test_every_way_to_end_is_clean",
+    "test_lifecycle.py::test_a_stale_mountpoint_is_healed_at_the_next_start",
+    "test_lifecycle.py::test_inode_numbers_are_the_same_after_a_remount",
+    "test_xattrs.py::test_tags_are_one_thing_in_every_place",
+    "test_union.py::test_the_root_works_with_no_location_at_all",
+    "test_union.py::test_a_rename_keeps_each_replica_on_its_branch",
+    "test_tools.py::test_git",
+    "test_tools.py::test_tar",
+    "test_behind.py::test_attributes_show",
+)
+EVERYTHING = ("lifecycle", "locations", "union", "xattrs", "behind", "away", "views", "tools", "names")
+
+
+def as_somebody_else(base: Path, tests: list[str], limit_s: float) -> None:
+    """pytest over these tests by a user without rights; none may fail, and some must have run."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else; the other tests ran without root already")
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=5", f"--rootdir={ROOM.parents[1]}",
+        f"--basetemp={base / 'inner'}", f"--confcutdir={ROOM.parents[1]}",
+        *(str(ROOM / test) for test in tests),
+    ]  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if k != "SDMOUNT_TEST_SESSION"}
+    env |= {"HOME": str(base), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(base)}
+    os.chown(base, NOBODY, NOBODY)
+    done = subprocess.run(
+        as_nobody(base / "way", *command), capture_output=True, text=True, check=False, timeout=limit_s, env=env,
+        cwd=ROOM.parents[1],
+    )  # fmt: skip
+    print(done.stdout[-3000:])
+    assert done.returncode == 0, f"{done.stdout[-20000:]}{done.stderr[-5000:]}"
+    assert re.search(r"^[1-9]\d* passed", done.stdout, re.MULTILINE), done.stdout[-2000:]
+
+
+def test_a_user_without_rights_mounts_and_works(base, fuse):
+    as_somebody_else(base, list(DAILY), 110)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_everything_that_needs_no_rights(base, fuse):
+    """All of this room's tests that do not need root."""
+    as_somebody_else(base, [f"test_{name}.py" for name in EVERYTHING], 800)
