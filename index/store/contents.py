@@ -1,8 +1,8 @@
 """Tables content and manifest: bytes by their hash.
 
 An entry points to a content once its sampled id is known; the sampled id is a hint (two files may share it), the full
-BLAKE3 is the truth. A content row with `full` NULL is such a hint; when the full hash of an entry becomes known the
-entry moves to the row of that hash. What counts as "the same bytes" always asks for `full`.
+BLAKE3 is the truth. An entry whose hash_state is not "full" points to its content as a hint only; when its own full
+hash becomes known it moves to the row of that hash. What counts as "the same bytes" always asks for that state.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ CREATE TABLE content(
     size_bytes INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX content_full ON content(full) WHERE full IS NOT NULL;
-CREATE UNIQUE INDEX content_hint ON content(sampled) WHERE full IS NULL;
+CREATE INDEX content_sampled ON content(sampled);
 
 -- manifest: the block hashes of one content (docs/format/manifest-v1.md). Contents of a single block have none: their
 -- full hash says it all.
@@ -40,8 +40,8 @@ class ContentRow(NamedTuple):
 
 
 def hint(db: apsw.Connection, sampled: bytes, uuid: bytes, size_bytes: int) -> int:
-    """The id of the row that stands for a sampled id alone."""
-    row = db.execute("SELECT id FROM content WHERE sampled=? AND full IS NULL", (sampled,)).fetchone()
+    """The id of a row of a sampled id: a hint, until the entry's own full hash is known."""
+    row = db.execute("SELECT id FROM content WHERE sampled=? ORDER BY id LIMIT 1", (sampled,)).fetchone()
     if row:
         return int(row[0])
     db.execute("INSERT INTO content(uuid, sampled, size_bytes) VALUES(?,?,?)", (uuid, sampled, size_bytes))
@@ -55,10 +55,15 @@ def exact(
     row = db.execute("SELECT id FROM content WHERE full=?", (full,)).fetchone()
     if row:
         return int(row[0])
-    db.execute(
-        "INSERT INTO content(uuid, sampled, full, size_bytes) VALUES(?,?,?,?)", (uuid, sampled, full, size_bytes)
-    )
-    content_id = db.last_insert_rowid()
+    row = db.execute("SELECT id FROM content WHERE sampled=? AND full IS NULL", (sampled,)).fetchone()
+    if row:
+        content_id = int(row[0])
+        db.execute("UPDATE content SET full=? WHERE id=?", (full, content_id))
+    else:
+        db.execute(
+            "INSERT INTO content(uuid, sampled, full, size_bytes) VALUES(?,?,?,?)", (uuid, sampled, full, size_bytes)
+        )
+        content_id = db.last_insert_rowid()
     if manifest:
         db.execute("INSERT INTO manifest VALUES(?,?)", (content_id, manifest))
     return content_id

@@ -1,9 +1,10 @@
 """Scanner: the tasks that bring the whole library up to date behind the mount.
 
 A queue of subtrees to walk (a branch at start or when it is added, a directory that the watcher found), one walk at a
-time, then the files that wait for their identity, in one pass: sampled id, full hash and block manifest. Walking and hashing run
-in worker processes; here are only small units, with a turn of the loop between them. Interrupted, it goes on from the
-rows at the next start: a directory that was listed costs one comparison, a file that was hashed nothing.
+time, then the files that wait for their identity: small ones whole, large ones their sampled id first and the full hash
+with its block manifest when all sampled ids are known. Walking and hashing run in worker processes; here are only small
+units, with a turn of the loop between them. Interrupted, it goes on from the rows at the next start: a directory that
+was listed costs one comparison, a file that was hashed nothing.
 """
 
 import errno
@@ -36,6 +37,8 @@ _IDLE_POLL_S = 0.05
 #: being written, or is gone in a moment (a temporary name), is not worth reading.
 _IDENTIFY_POLL_S = 0.25
 _SETTLED_NS = 1_000_000_000
+#: Beyond this reading a file whole takes long enough that the sampled id comes first (it reads 57 KB of any file).
+_SAMPLED_FIRST_BYTES = 4 << 20
 
 
 class Progress:
@@ -263,12 +266,13 @@ class Scanner:
                 page.append(row)
         if not page:
             return False
-        by_branch: dict[int, list[dict[str, Any]]] = {}
+        by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
         for row in page[:_IDENTIFY_PAGE]:
             item = {"id": row.id, "path": entries.path_of(self.store.db, row.id)}
-            by_branch.setdefault(row.branch_id, []).append(item)
-        mode = hasher.Mode.FULL
-        for branch_id, items in by_branch.items():
+            large = state == HASH_NONE and row.size_bytes > _SAMPLED_FIRST_BYTES
+            mode = hasher.Mode.SAMPLED if large else hasher.Mode.FULL
+            by_branch.setdefault((row.branch_id, mode), []).append(item)
+        for (branch_id, mode), items in by_branch.items():
             branch = self.tree.branches.get(branch_id)
             if branch is None:
                 continue
