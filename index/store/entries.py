@@ -63,7 +63,7 @@ CREATE INDEX entry_ino ON entry(branch_id, st_ino);
 CREATE INDEX entry_node ON entry(node) WHERE node <> id;
 -- by_uuid(): from tags and attributes to names.
 CREATE INDEX entry_uuid ON entry(uuid) WHERE uuid IS NOT NULL;
--- by_content(): duplicates, content/<hash>, replicas.
+-- names.with_hash(), names.duplicate_hashes(): content/<hash>, duplicates.
 CREATE INDEX entry_content ON entry(content_id) WHERE content_id IS NOT NULL;
 -- unidentified(): the queue of the hasher.
 CREATE INDEX entry_todo ON entry(hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0;
@@ -112,12 +112,6 @@ def by_node(db: apsw.Connection, node: int) -> list[Entry]:
 
 def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? ORDER BY id", (uuid,))]
-
-
-def by_content(db: apsw.Connection, content_id: int, limit: int = 1000) -> list[Entry]:
-    return [
-        Entry._make(row) for row in db.execute(_SELECT + "WHERE content_id=? ORDER BY id LIMIT ?", (content_id, limit))
-    ]
 
 
 def unidentified(db: apsw.Connection, state: int, after_id: int, before_ns: int, limit: int) -> list[Entry]:
