@@ -46,12 +46,12 @@ def stays_equal(library: Mounted, operations: int, seed: int, *arguments: str, l
 
 
 def test_random_operations_from_both_sides(library):
-    """A new seed each time; a failure names it."""
-    stays_equal(library, 800, secrets.randbelow(1 << 32), limit_s=100)
+    """The same story each time, so that a change of the result is a change of the code; the long run takes new ones."""
+    stays_equal(library, 800, 21, limit_s=100)
 
 
 def test_random_operations_mostly_behind_the_mount(library):
-    stays_equal(library, 500, secrets.randbelow(1 << 32), "--behind=0.85", limit_s=100)
+    stays_equal(library, 500, 22, "--behind=0.85", limit_s=100)
 
 
 @pytest.mark.long
