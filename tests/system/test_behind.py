@@ -127,7 +127,7 @@ def test_out_and_in_again(shared, place):
     for name in ("f", "d"):
         os.rename(place.disk / name, outside / name)
     eventually(lambda: names(place.mnt) == [], "they are gone", 3)
-    assert not (shared.mnt / "Tags" / "t" / "f").exists()
+    eventually(lambda: not (shared.mnt / "Tags" / "t" / "f").exists(), "its tag's view knows", 3)
     for name in ("f", "d"):
         os.rename(outside / name, place.disk / name)
     eventually(lambda: names(place.mnt) == ["d", "f"], "they are back", 3)
