@@ -51,9 +51,10 @@ def make_tree(top: Path, count: int = 300) -> None:
     for number in range(count):
         path = dice.choice(directories) / f"file {number}"
         path.write_bytes(dice.randbytes(dice.choice((0, 1, 100, 4096, 5000, 70_000))))
-        if number % 15 == 0:
+        mode = dice.choice((0o644, 0o600, 0o755, 0o444))
+        if number % 15 == 0 and mode != 0o444:  # tar without root cannot restore those, wherever
             os.setxattr(path, "user.note", b"%d" % number)
-        path.chmod(dice.choice((0o644, 0o600, 0o755, 0o444)))
+        path.chmod(mode)
         if number % 10 == 0:
             os.link(path, dice.choice(directories) / f"hard {number}")
         if number % 12 == 0:
