@@ -11,31 +11,37 @@ kernel). It keeps identity, by the inode the disk shows:
   is that of the inode that came, a new one if the inode is new: the kernel may still hold pages of the old file.
 
 Numbers of inodes are used again at once on many file systems. So an inode is the file of a row only while size and
-mtime are the row's, or while it is open here. `Disk` is what the caller knows of the disk just now. What disappears is
-remembered in table limbo for a while, so that a file seen leaving one directory before it is seen arriving in another
-is still the same file.
+mtime are the row's, or while it is held here; a directory also while something in it is what was there. `Disk` is what
+the caller knows of the disk just now. What disappears is remembered in table limbo for a while, so that a file seen
+leaving one directory before it is seen arriving in another is still the same file.
 """
 
 import time
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from index.model import change, versions
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_uuid
 from index.scan import differ
-from index.store import changes, entries, limbo, metadata
+from index.store import changes, entries, limbo, metadata, places
 from index.store.limbo import Kept
 from index.store.unit import Unit
+
+#: Of a directory that changed, so many names are looked for to tell whether it is still the same.
+_CHILDREN_ASKED = 16
 
 
 class Disk(Protocol):
     """What the caller knows of the disk just now, and what it must know of the rows."""
 
-    def inode_at(self, row: Entry) -> int | None:
-        """Which inode stands under a row's name; None when nothing does."""
+    def stat_at(self, row: Entry) -> Stat | None:
+        """What lstat says of a row's name; None when nothing is there. Where it cannot be asked: what the row says."""
 
-    def is_open(self, branch_id: int, node: int, st_ino: int) -> bool:
-        """Whether that inode is open here under that number: then the disk cannot give it to another file."""
+    def is_held(self, branch_id: int, entry_id: int | None, node: int, st_ino: int) -> bool:
+        """Whether that inode is open or watched here for a row: then its number cannot be another file's."""
+
+    def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
+        """Which inode has a name in the directory that stands under a name."""
 
     def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
         """Whether the file under a name carries attributes that a person or a script gave it."""
@@ -69,7 +75,7 @@ def take_in(unit: Unit, place: Place, row: Entry | None, st: Stat, branch_uuid: 
         return add(unit, *place, st, disk)
     if row.kind == st.kind:
         return change_row(unit, row, st, branch_uuid, disk)
-    swapped = _swapped(unit, row, _elsewhere(unit, row, st, disk))
+    swapped = _swapped(unit, row, st, _elsewhere(unit, row, st, disk), disk)
     if swapped is not None:
         return _exchange(unit, row, swapped, st, disk)
     remove(unit, row, branch_uuid)
@@ -100,10 +106,12 @@ def add(
     known = [old for old in known if old.kind == st.kind and old.parent_id is not None]
     if st.nlink > 1 and st.kind != KIND_DIR:
         for old in known:
-            if disk.inode_at(old) == st.st_ino:
+            if _is_at(disk.stat_at(old), st):
                 return _link(unit, place, st, old)
     for old in known:
-        if _same_file(old, st, disk) and disk.inode_at(old) != st.st_ino and not _is_below(unit, parent_id, old):
+        if _is_at(disk.stat_at(old), st) or _is_below(unit, parent_id, old):
+            continue
+        if _same_file(unit, old, place, st, disk):
             return _move(unit, old, place, st, disk)
     kept = _kept(unit, place, st, disk)
     return _insert(unit, plain_row(unit, *place, st)) if kept is None else _return(unit, kept, place, st, disk)
@@ -117,8 +125,10 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     verdict = differ.compare(row, st)
     if verdict == differ.SAME:
         return row
-    if verdict == differ.REPLACED:
-        return row if disk is None else _replace(unit, row, st, branch_uuid, disk)
+    if disk is None and verdict in (differ.REPLACED, differ.OTHER_KIND):
+        return row
+    if disk is not None and verdict == differ.REPLACED:
+        return _replace(unit, row, st, branch_uuid, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         _new_bytes(unit, row, branch_uuid)
@@ -151,16 +161,16 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
 def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -> Entry:
     """Another inode of the same kind stands under a row's name: exchanged, linked, moved here, come back, or new."""
     known = _elsewhere(unit, row, st, disk)
-    swapped = _swapped(unit, row, known)
+    swapped = _swapped(unit, row, st, known, disk)
     if swapped is not None:
         return _exchange(unit, row, swapped, st, disk)
-    twin = next((other for other, there in known if there == st.st_ino), None)
+    twin = next((other for other, there in known if _is_at(there, st)), None)
     if twin is not None and st.nlink > 1 and st.kind != KIND_DIR:
         renewed = _renew(unit, row, st, branch_uuid, twin.node, twin.uuid)
         restat_twins(unit, renewed, st)
         return renewed
-    place = Place(row.branch_id, row.parent_id or 0, row.name)
-    moved = next((o for o, there in known if there != st.st_ino and _same_file(o, st, disk)), None)
+    place = _place(row)
+    moved = next((o for o, there in known if not _is_at(there, st) and _same_file(unit, o, place, st, disk)), None)
     if moved is not None and _is_below(unit, place.parent_id, moved):
         moved = None
     kept = _kept(unit, place, st, disk) if moved is None else None
@@ -212,7 +222,7 @@ def _new_version(
     vector = versions.join(vector_of(row, branch_uuid), vector_of(source, branch_uuid))
     version = versions.pack(versions.bump(vector, branch_uuid))
     annotated = source.uuid is not None and metadata.has_any(unit.db, source.uuid)
-    if st.nlink > 1 or annotated or disk.has_own_attributes(row.parent_id or 0, row.name):
+    if st.nlink > 1 or annotated or disk.has_own_attributes(*_place(row)[1:]):
         return None, version
     return heir_uuid(unit, row), version
 
@@ -241,7 +251,7 @@ def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
 def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
     """Two names were exchanged on disk: so are their rows. Returns the row that now has the name of `a`."""
     swap_names(unit, a, b)
-    entries.set_stat(unit.db, b.id, st, unit.seq)
+    _restat(unit, b, st)
     disk.moved(_again(unit, a.id))
     new = _again(unit, b.id)
     disk.moved(new)
@@ -264,19 +274,30 @@ def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
 # whose inode it is ----------------------------------------------------------------------------------------------------
 
 
-def _elsewhere(unit: Unit, row: Entry, st: Stat, disk: Disk) -> list[tuple[Entry, int | None]]:
-    """The other rows that have the inode that was seen, each with the inode that is under its name now."""
+def _elsewhere(unit: Unit, row: Entry, st: Stat, disk: Disk) -> list[tuple[Entry, Stat | None]]:
+    """The other rows that have the inode that was seen, each with what is under its name now."""
     return [
-        (other, disk.inode_at(other))
+        (other, disk.stat_at(other))
         for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino)
         if other.id != row.id and other.kind == st.kind and other.parent_id is not None
     ]
 
 
-def _swapped(unit: Unit, row: Entry, known: list[tuple[Entry, int | None]]) -> Entry | None:
-    """Which of the rows has the inode of `row` under its name now."""
+def _is_at(there: Stat | None, st: Stat) -> bool:
+    """Whether the inode that was seen is under another name too."""
+    return there is not None and there.st_ino == st.st_ino
+
+
+def _swapped(
+    unit: Unit, row: Entry, st: Stat, known: list[tuple[Entry, Stat | None]], disk: Disk
+) -> Entry | None:
+    """Which of the rows that have the inode that was seen has the row's file under its own name now."""
     for other, there in known:
-        if there == row.st_ino and not _is_below(unit, other.id, row) and not _is_below(unit, row.id, other):
+        if there is None or there.st_ino != row.st_ino or there.kind != row.kind:
+            continue
+        if not _same_file(unit, row, _place(other), there, disk) or not _same_file(unit, other, _place(row), st, disk):
+            continue
+        if not _is_below(unit, other.id, row) and not _is_below(unit, row.id, other):
             return other
     return None
 
@@ -291,17 +312,36 @@ def _is_below(unit: Unit, entry_id: int | None, above: Entry) -> bool:
     return False
 
 
-def _same_file(old: Entry, st: Stat, disk: Disk) -> bool:
-    """Whether an inode is still the file of the row that had its number."""
+def _same_file(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> bool:
+    """Whether the inode seen at a place is still the file of the row that had its number."""
     if old.kind == KIND_DIR:
+        unchanged = st.mtime_ns in (old.mtime_ns, old.scanned_mtime_ns)
+    else:
+        unchanged = (old.size_bytes, old.mtime_ns) == (st.size_bytes, st.mtime_ns)
+    if unchanged or disk.is_held(old.branch_id, old.id, old.node, old.st_ino):
         return True
-    unchanged = old.size_bytes == st.size_bytes and old.mtime_ns == st.mtime_ns
-    return unchanged or disk.is_open(old.branch_id, old.node, old.st_ino)
+    return old.kind == KIND_DIR and _has_children_of(unit, old, place, disk)
+
+
+def _has_children_of(unit: Unit, old: Entry, place: Place, disk: Disk) -> bool:
+    """Whether the directory at a place has something in it that the index has below a row."""
+    sql = "SELECT name, st_ino FROM entry WHERE parent_id=? LIMIT ?"
+    known: list[tuple[Any, ...]] = unit.db.execute(sql, (old.id, _CHILDREN_ASKED)).fetchall()
+    return any(disk.inode_in(place.parent_id, place.name, name) == st_ino for name, st_ino in known)
+
+
+def _place(row: Entry) -> Place:
+    assert row.parent_id is not None
+    return Place(row.branch_id, row.parent_id, row.name)
 
 
 def _kept(unit: Unit, place: Place, st: Stat, disk: Disk) -> Kept | None:
     """What waits in limbo for the inode that was seen."""
-    return limbo.take(unit.db, place.branch_id, st, lambda node: disk.is_open(place.branch_id, node, st.st_ino))
+
+    def is_held(kept: Kept) -> bool:
+        return disk.is_held(place.branch_id, kept.entry_id, kept.node, st.st_ino)
+
+    return limbo.take(unit.db, place.branch_id, st, is_held)
 
 
 def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry:
@@ -309,8 +349,10 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     row = plain_row(unit, *place, st, entry_id=kept.entry_id, node=kept.node, uuid=kept.uuid)
     row = row._replace(content_id=kept.content_id, hash_state=kept.hash_state, version=kept.version)
     _insert(unit, row)
+    if kept.written:
+        _written(unit, row)
     disk.moved(row)
-    return row
+    return _again(unit, row.id)
 
 
 def _link(unit: Unit, place: Place, st: Stat, twin: Entry) -> Entry:
@@ -342,11 +384,18 @@ def _one_link_less(unit: Unit, row: Entry) -> None:
 def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
     unit.changed(change.REMOVED, old.branch_id, old.id, old.parent_id, old.name, old.node)
     entries.move(unit.db, old.id, place.parent_id, place.name, unit.seq)
-    entries.set_stat(unit.db, old.id, st, unit.seq)
     unit.changed(change.ADDED, old.branch_id, old.id, place.parent_id, place.name, old.node)
+    _restat(unit, old, st)
     moved = _again(unit, old.id)
     disk.moved(moved)
     return moved
+
+
+def _restat(unit: Unit, row: Entry, st: Stat) -> None:
+    """Write what lstat says of the row's own inode; what was written to it while nobody looked is a new version."""
+    entries.set_stat(unit.db, row.id, st, unit.seq)
+    if row.kind == KIND_FILE and (row.size_bytes, row.mtime_ns) != (st.size_bytes, st.mtime_ns):
+        _written(unit, row)
 
 
 def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: bytes, st: Stat) -> Entry:
@@ -411,6 +460,13 @@ def _insert(unit: Unit, row: Entry) -> Entry:
 def _new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
     vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
     entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
+
+
+def _written(unit: Unit, row: Entry) -> None:
+    """A file that hangs elsewhere now was written to meanwhile."""
+    branch_uuid = next(branch.uuid for branch in places.branches(unit.db) if branch.id == row.branch_id)
+    _new_bytes(unit, row, branch_uuid)
+    unit.changed(change.DATA, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
 
 def _again(unit: Unit, entry_id: int) -> Entry:

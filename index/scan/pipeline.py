@@ -69,7 +69,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:
             continue
-        if row.seq != seq or state.disk.inode_at(row) is not None:
+        if row.seq != seq or state.disk.stat_at(row) is not None:
             state.again.add(directory)
             continue
         apply.remove(unit, row, state.branch_uuid)

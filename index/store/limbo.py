@@ -1,7 +1,7 @@
 """Table limbo: what is known of rows that left the index, kept for a day, so that what moved unseen is found again.
 
 A file that is moved while we look, or while we are not running, may be seen leaving one directory long before it is
-seen arriving in another. Its inode, size and mtime tell it; while it is open here, its inode alone does, because the
+seen arriving in another. Its inode, size and mtime tell it; while it is held here, its inode alone does, because the
 disk cannot give the number to another file then. It comes back with id, number, uuid and version, and nobody who
 holds one of these notices that it was away.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import apsw
 
-from index.model.entry import HASH_NONE, KIND_DIR, Entry, Stat
+from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, Entry, Stat
 from index.store import metadata
 
 SCHEMA = """
@@ -47,6 +47,7 @@ class Kept(NamedTuple):
     content_id: int | None
     hash_state: int
     version: bytes | None
+    written: bool = False  # it was written to while it was away
 
 
 def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
@@ -63,12 +64,12 @@ def _put(db: apsw.Connection, row: Entry, kept: Kept, removed_ns: int) -> None:
     db.execute(
         "INSERT OR REPLACE INTO limbo(branch_id, st_ino, kind, mtime_ns, size_bytes, removed_ns, "
         "entry_id, node, uuid, content_id, hash_state, version) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
-        (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, removed_ns, *kept),
+        (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, removed_ns, *kept[:-1]),
     )
 
 
-def take(db: apsw.Connection, branch_id: int, st: Stat, is_open: Callable[[int], bool]) -> Kept | None:
-    """What waits for exactly this file, taken out. `is_open(node)`: its inode is open here under that number."""
+def take(db: apsw.Connection, branch_id: int, st: Stat, is_held: Callable[[Kept], bool]) -> Kept | None:
+    """What waits for exactly this file, taken out. `is_held`: the inode has been open or watched here all the time."""
     found = db.execute(
         "SELECT kind, mtime_ns, size_bytes, entry_id, node, uuid, content_id, hash_state, version FROM limbo "
         "WHERE branch_id=? AND st_ino=?",
@@ -78,15 +79,15 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_open: Callable[[int],
         return None
     db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (branch_id, st.st_ino))
     kind, mtime_ns, size_bytes, *rest = found
-    kept = Kept._make(rest)
+    kept = Kept(*rest)
     if kind != st.kind:
         return None
     unchanged = mtime_ns == st.mtime_ns and (kind == KIND_DIR or size_bytes == st.size_bytes)
-    if not unchanged and not is_open(kept.node):
+    if not unchanged and not is_held(kept):
         return None
     if not unchanged or not _has_content(db, kept.content_id):
         kept = kept._replace(content_id=None, hash_state=HASH_NONE)
-    return kept
+    return kept._replace(written=not unchanged and kind == KIND_FILE)
 
 
 def _has_content(db: apsw.Connection, content_id: int | None) -> bool:

@@ -337,6 +337,20 @@ def resident(path: Path, offset: int) -> bool:
     return True
 
 
+def places_left(path: Path, places: range) -> list[int]:
+    """What a pass over a cold file leaves in memory; others may keep pages once, not three times."""
+    left: list[int] = []
+    for _ in range(3):
+        assert isinstance(identify(path.parent, b"f"), Identity)
+        left = [place for place in places if resident(path, place)]
+        if not left:
+            break
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+    return left
+
+
 def test_a_big_file_that_was_cold_does_not_fill_the_page_cache_and_a_hot_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(pattern(40 * MIB))
@@ -347,8 +361,8 @@ def test_a_big_file_that_was_cold_does_not_fill_the_page_cache_and_a_hot_one_sta
     places = range(0, 40 * MIB, 4 * MIB)
     if any(resident(path, place) for place in places):
         pytest.skip("the file system of the temporary directory keeps its pages (a tmpfs?)")
-    assert isinstance(identify(tmp_path, b"f"), Identity)
-    assert not any(resident(path, place) for place in places)
+    left = places_left(path, places)
+    assert not left
     path.read_bytes()
     assert isinstance(identify(tmp_path, b"f"), Identity)
     assert all(resident(path, place) for place in places)

@@ -296,7 +296,8 @@ run("mount", "-t", "tmpfs", "-o", "mode=755", "none", scratch)
 for line in reversed(open("/proc/self/mountinfo").read().splitlines()):
     # Copies of FUSE mounts in this namespace would keep them alive after they were unmounted outside.
     if line.split(" - ")[1].startswith("fuse"):
-        subprocess.run(["umount", "-l", "--", line.split(" ")[4].encode().decode("unicode_escape")], capture_output=True)
+        point = line.split(" ")[4].encode().decode("unicode_escape")
+        subprocess.run(["umount", "-l", "--", point], capture_output=True)
 closed = {}
 for path in map(os.path.realpath, wanted):
     parts = path.split("/")

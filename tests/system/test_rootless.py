@@ -35,7 +35,8 @@ def as_somebody_else(base: Path, tests: list[str], limit_s: float) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else; the other tests ran without root already")
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=5", f"--rootdir={ROOM.parents[1]}",
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=5",
+        f"--rootdir={ROOM.parents[1]}",
         f"--basetemp={base / 'inner'}", f"--confcutdir={ROOM.parents[1]}",
         *(str(ROOM / test) for test in tests),
     ]  # fmt: skip

@@ -65,6 +65,8 @@ class Tree:
         self.before_look: Callable[[DirRef], object] = lambda _: None
         #: Told of each directory that the index did not know: what lies in it is to be taken in too.
         self.found_dir: Callable[[DirRef], object] = lambda _: None
+        #: Asked whether a directory has been watched, with that inode, since its row was written.
+        self.is_watched: Callable[[int, int], bool] = lambda _id, _ino: False
         #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
         self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
 
@@ -237,23 +239,25 @@ class Tree:
 
     # what apply.Disk asks ---------------------------------------------------------------------------------------------
 
-    def inode_at(self, row: Entry) -> int | None:
-        """Which inode stands under a row's name now (where a branch is slow or away, the row is believed)."""
+    def stat_at(self, row: Entry) -> Stat | None:
+        """What lstat says of a row's name now, None when it is gone; the row where the branch is slow or away."""
         branch = self.branches.get(row.branch_id)
         if branch is None or branch.state != LIVE or branch.slow or row.parent_id is None:
-            return row.st_ino
+            return row.stat
         ref = self.ref_of(row.parent_id)
         if ref is None:
             return None
         try:
-            return self._lstat(ref, row.name).st_ino
+            return Stat.of(self._lstat(ref, row.name))
         except (FileNotFoundError, NotADirectoryError, Stale):
             return None
         except (OSError, Unreachable):  # not there to be asked is not the same as gone
-            return row.st_ino
+            return row.stat
 
-    def is_open(self, branch_id: int, node: int, st_ino: int) -> bool:
-        """Whether an inode of a branch is open through the mount under a number, or kept within reach there."""
+    def is_held(self, branch_id: int, entry_id: int | None, node: int, st_ino: int) -> bool:
+        """Whether an inode is open through the mount under a number, kept within reach there, or watched for a row."""
+        if entry_id is not None and self.is_watched(entry_id, st_ino):
+            return True
         held = self.nodes.get(node)
         if held is None:
             return False
@@ -261,6 +265,16 @@ class Tree:
         if held.ghost_fd >= 0:
             fds.append(held.ghost_fd)
         return any(os.fstat(fd).st_ino == st_ino for fd in fds)
+
+    def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
+        """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
+        ref = self.ref_of(parent_id)
+        if ref is None or ref.branch.slow:
+            return None
+        try:
+            return self._lstat(ref, name + b"/" + child).st_ino
+        except (OSError, VdfsError):
+            return None
 
     def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
         """Whether the file under a name carries `user.*` attributes (a slow branch is not asked)."""

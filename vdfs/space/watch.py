@@ -130,6 +130,7 @@ class Watch:
     async def run(self) -> None:
         """Read events for ever, and take them in round by round."""
         self.tree.left_to_watch = self._suspect
+        self.tree.is_watched = self._is_watched
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -142,6 +143,7 @@ class Watch:
                     await self._take_in(batch)
         finally:
             self.tree.left_to_watch = lambda _ref, _name: False
+            self.tree.is_watched = lambda _id, _ino: False
 
     async def _listen(self) -> None:
         while True:
@@ -155,6 +157,12 @@ class Watch:
             return False
         self._look_at(ref.entry_id, name)
         return True
+
+    def _is_watched(self, entry_id: int, st_ino: int) -> bool:
+        """Whether the watch of a row's directory still stands: it ends with its inode, and that is told at once."""
+        self._gather()
+        known = self._wd_of.get(entry_id)
+        return known is not None and known[1] == st_ino
 
     def _look_at(self, entry_id: int, name: bytes) -> None:
         names = self._dirty.setdefault(entry_id, set())
@@ -187,7 +195,8 @@ class Watch:
     def _overflow(self) -> None:
         self.overflows += 1
         log.warning("the kernel's event queue overflowed; all watched directories are looked at again")
-        for entry_id in self._wd_of:
+        for entry_id in list(self._wd_of):
+            self._unhook(entry_id)  # the end of a watch may be among what was lost: looking sets it again
             self._look_at_all(entry_id)
 
     def _gone(self, entry_id: int, *, moved: bool) -> None:
