@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 ADDED = "added"
 REMOVED = "removed"
+TIMES = "times"  # a directory's times moved along with its names
 ATTRS = "attrs"  # stat changed, the bytes did not
 DATA = "data"  # the bytes changed (or may have)
 META = "meta"  # tags, comment, other attributes of an entry

@@ -7,10 +7,11 @@ move with each entry in it and say nothing by themselves.
 from index.model.entry import KIND_DIR, Entry, Stat
 
 SAME = 0
-ATTRS = 1  # mode, owner, times or link count
-DATA = 2  # the bytes, in the same inode
-REPLACED = 3  # another inode of the same kind stands under the name
-OTHER_KIND = 4  # a file became a directory, and so on: remove and add
+TIMES = 1  # a directory's mtime and nothing else: names in it came or went, or somebody set it
+ATTRS = 2  # mode, owner, times or link count
+DATA = 3  # the bytes, in the same inode
+REPLACED = 4  # another inode of the same kind stands under the name
+OTHER_KIND = 5  # a file became a directory, and so on: remove and add
 
 
 def compare(row: Entry, st: Stat) -> int:
@@ -20,8 +21,9 @@ def compare(row: Entry, st: Stat) -> int:
     if row.kind == KIND_DIR:
         if row.st_ino != st.st_ino:
             return REPLACED
-        same = row.mode == st.mode and row.uid == st.uid and row.gid == st.gid and row.mtime_ns == st.mtime_ns
-        return SAME if same else ATTRS
+        if row.mode != st.mode or row.uid != st.uid or row.gid != st.gid:
+            return ATTRS
+        return SAME if row.mtime_ns == st.mtime_ns else TIMES
     if row.st_ino != st.st_ino:
         return REPLACED
     if row.size_bytes != st.size_bytes or row.mtime_ns != st.mtime_ns:

@@ -69,7 +69,8 @@ class Outcome(StrEnum):
 
 class Identity(NamedTuple):
     """What one pass learned. `sampled` is None for an empty file; `full` (64 hex digits) and `manifest` are
-    None in the sampled mode. `manifest` is the stored form, empty for one block, None also above 256 GiB."""
+    None in the sampled mode. `manifest` is the stored form, empty for one block, None also above 256 GiB.
+    `carries` says whether the file has extended attributes."""
 
     size_bytes: int
     mtime_ns: int
@@ -79,6 +80,7 @@ class Identity(NamedTuple):
     full: str | None
     manifest: bytes | None
     racy: bool
+    carries: bool
 
 
 class Unidentified(NamedTuple):
@@ -193,7 +195,7 @@ class Hasher:
         if (after.st_size, mtime_ns, ctime_ns) != (size_bytes, before.st_mtime_ns, before.st_ctime_ns):
             return Unidentified(Outcome.CHANGED)
         racy = _is_racy(ctime_ns, started_ns)
-        return Identity(size_bytes, mtime_ns, ctime_ns, after.st_ino, sampled, full, manifest, racy)
+        return Identity(size_bytes, mtime_ns, ctime_ns, after.st_ino, sampled, full, manifest, racy, _carries(fd))
 
     def _read_whole(
         self, fd: int, size_bytes: int, stopped: Callable[[], bool]
@@ -293,6 +295,14 @@ def _is_cold(fd: int, size_bytes: int) -> bool:
 def _is_racy(ctime_ns: int, started_ns: int) -> bool:
     tick_ns = FINE_TICK_NS if ctime_ns % 1_000_000_000 else COARSE_TICK_NS
     return ctime_ns > started_ns - tick_ns
+
+
+def _carries(fd: int) -> bool:
+    """Whether a file has extended attributes of any kind."""
+    try:
+        return bool(os.listxattr(fd))
+    except OSError:
+        return False
 
 
 def _refusal(error: OSError, *, opening: bool) -> Unidentified:

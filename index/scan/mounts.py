@@ -41,6 +41,11 @@ class Mount(NamedTuple):
         """Whether a call may wait for another machine or another process."""
         return self.fs_type in SLOW or self.fs_type.split(".")[0] in ("fuse", "fuseblk")
 
+    @property
+    def is_memory(self) -> bool:
+        """Whether no read has a disk to wait for."""
+        return self.fs_type in ("tmpfs", "ramfs")
+
 
 def _unescape(raw: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m.group(1), 8)]), raw)

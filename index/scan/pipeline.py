@@ -31,11 +31,12 @@ class WalkState:
         self.again: set[int] = set()
         self.failed: list[tuple[int, int]] = []
         self.listed: list[tuple[int, int]] = []  # (directory, mtime) told since last taken
+        self.carrying: list[int] = []  # entries with attributes of their own, told since last taken
 
 
 def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     """Apply one directory's differences; rows that somebody wrote since are left and the directory is noted."""
-    number, mtime_ns, errno, added, changed, gone = report
+    number, mtime_ns, errno, added, changed, gone, carrying = report
     directory = state.ids.get(number, number)
     if directory < 0 or entries.get(unit.db, directory) is None:
         return
@@ -73,6 +74,10 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             state.again.add(directory)
             continue
         apply.remove(unit, row, state.branch_uuid)
+    for name in carrying:
+        row = entries.child(unit.db, directory, name) if name else entries.get(unit.db, directory)
+        if row is not None:
+            state.carrying.append(row.id)
     if mtime_ns is None:
         return
     if new_names and state.disk.dir_mtime(directory) not in (mtime_ns, None):

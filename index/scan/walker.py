@@ -111,19 +111,18 @@ class Walk:
     def visit(self, directory: _Dir) -> list[_Dir]:
         """List one directory, report what differs, return its subdirectories."""
         known: dict[bytes, Entry] = {}
-        scanned_mtime_ns = None
+        me: Entry | None = None
         if directory.entry_id > 0:
             known = {row.name: row for row in entries.children(self.db, directory.entry_id)}
             me = entries.get(self.db, directory.entry_id)
             if me is None:
                 return []
-            scanned_mtime_ns = me.scanned_mtime_ns
         try:
-            dir_st, listed = self.look(directory)
+            dir_st, listed, dir_carries = self.look(directory)
         except FileNotFoundError:
             return []
         except OSError as error:
-            self.report([directory.entry_id, None, error.errno or 0, [], [], []], 1)
+            self.report([directory.entry_id, None, error.errno or 0, [], [], [], []], 1)
             return []
         self.dirs_seen += 1
         self.entries_seen += len(listed)
@@ -151,16 +150,34 @@ class Walk:
                 below.append(_Dir(number, directory, name, excluded))
             added.append([name, tuple(Stat.of(st)), number])
         gone = [[row.id, row.seq] for row in known.values()]
+        carrying = self.carrying(directory, [name for name, raw, _ in added if _is_empty_file(raw)])
+        if dir_carries:  # few do; whether they are new is for the daemon to say
+            carrying.append(b"")
         settled = dir_st.st_mtime_ns
-        if added or changed or gone or scanned_mtime_ns != settled:
+        if added or changed or gone or carrying or me is None or me.scanned_mtime_ns != settled:
             self.report(
-                [directory.entry_id, settled, 0, added, changed, gone], 1 + len(added) + len(changed) + len(gone)
+                [directory.entry_id, settled, 0, added, changed, gone, carrying],
+                1 + len(added) + len(changed) + len(gone),
             )
         elif time.monotonic() - self.sent_s > BATCH_AGE_S:
             self.flush()
         return below
 
-    def look(self, directory: _Dir) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
+    def carrying(self, directory: _Dir, names: list[bytes]) -> list[bytes]:
+        """Those of some files that have extended attributes; a file with bytes is asked by whoever hashes it."""
+        if not names:
+            return []
+        try:
+            fd = self.open(directory)
+        except OSError:
+            return []
+        try:
+            return [name for name in names if _has_attributes(b"/proc/self/fd/%d/%s" % (fd, name))]
+        finally:
+            os.close(fd)
+
+    def look(self, directory: _Dir) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool]:
+        """The directory's stat, its names with theirs, and whether it has extended attributes."""
         fd = self.open(directory)
         try:
             dir_st = os.fstat(fd)
@@ -176,7 +193,7 @@ class Walk:
                     except FileNotFoundError:
                         continue
             found.sort(key=_name)
-            return dir_st, found
+            return dir_st, found, _has_attributes(fd)
         finally:
             os.close(fd)
 
@@ -203,14 +220,13 @@ class Walk:
         return fd
 
     def report(self, line: list[Any], rows: int) -> None:
-        _, _, _, added, _, _ = line
+        added = line[3]
         if len(added) > BATCH_ROWS:  # a huge directory goes in slices; only the last says that it is whole
             for start in range(0, len(added), BATCH_ROWS):
                 piece = added[start : start + BATCH_ROWS]
                 last = start + BATCH_ROWS >= len(added)
-                self.batch.append(
-                    [line[0], line[1] if last else None, 0, piece, line[4] if last else [], line[5] if last else []]
-                )
+                rest = line[4:] if last else [[], [], []]
+                self.batch.append([line[0], line[1] if last else None, 0, piece, *rest])
                 self.flush()
             return
         self.batch.append(line)
@@ -248,14 +264,27 @@ def _has_openat2(root_fd: int) -> bool:
     return True
 
 
+def _has_attributes(file: int | bytes) -> bool:
+    try:
+        return bool(os.listxattr(file, follow_symlinks=False) if isinstance(file, bytes) else os.listxattr(file))
+    except OSError:
+        return False
+
+
+def _is_empty_file(raw: tuple[int, ...]) -> bool:
+    return stat.S_ISREG(raw[0]) and raw[1] == 0
+
+
 def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
     return pair[0]
 
 
 def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
     """Stream [dirs so far, entries so far, reports]; a report is [directory, its mtime or None, errno, added, changed,
-    gone]. args: database, root, root_id (file system, inode of the root), start (entry id), path (components from the
-    root to it), excluded (nested mapping by name, true ends a path)."""
+    gone, carrying]: the last are names of new empty files with attributes, and b"" where it has some itself.
+
+    args: database, root, root_id (file system, inode of the root), start (entry id), path (components from the root to
+    it), excluded (nested mapping by name, true ends a path)."""
     db = connect(Path(args["database"]), read_only=True)
     root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

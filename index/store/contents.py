@@ -77,18 +77,3 @@ def get(db: apsw.Connection, content_id: int) -> ContentRow | None:
 def by_full(db: apsw.Connection, full: bytes) -> ContentRow | None:
     row = db.execute("SELECT id, uuid, sampled, full, size_bytes FROM content WHERE full=?", (full,)).fetchone()
     return ContentRow(*row) if row else None
-
-
-def drop_orphans(db: apsw.Connection, limit: int = 10_000) -> int:
-    """Remove content rows that no entry points to; returns how many."""
-    db.execute(
-        "DELETE FROM manifest WHERE content_id IN (SELECT id FROM content c WHERE NOT EXISTS "
-        "(SELECT 1 FROM entry e WHERE e.content_id = c.id) LIMIT ?)",
-        (limit,),
-    )
-    db.execute(
-        "DELETE FROM content WHERE id IN (SELECT id FROM content c WHERE NOT EXISTS "
-        "(SELECT 1 FROM entry e WHERE e.content_id = c.id) LIMIT ?)",
-        (limit,),
-    )
-    return db.changes()

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import apsw
 
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, Entry, Stat
-from index.store import metadata
 
 SCHEMA = """
--- limbo: one row for a removed entry, by the inode it had. Local, never synced; purged after a day.
+-- limbo: one row for a removed entry, by the inode it had. Local, never synced; given up after a day (tidy.py).
 --   entry_id   the id it had; NULL when that row lives on with another inode
 --   uuid       NULL when the row that lives on kept it
 CREATE TABLE limbo(
@@ -92,9 +91,3 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_held: Callable[[Kept]
 
 def _has_content(db: apsw.Connection, content_id: int | None) -> bool:
     return content_id is None or bool(db.execute("SELECT 1 FROM content WHERE id=?", (content_id,)).fetchone())
-
-
-def purge(db: apsw.Connection, now_ns: int) -> None:
-    """Give up what did not come back in time, and what was known of its real attributes."""
-    db.execute("DELETE FROM limbo WHERE removed_ns < ?", (now_ns - KEEP_NS,))
-    metadata.purge_mirrors(db)

@@ -100,6 +100,17 @@ def mirror_state(db: apsw.Connection, row: Entry) -> tuple[int, int] | None:
     return (int(found[0]), int(found[1])) if found else None
 
 
+def mirrored(db: apsw.Connection, entry_ids: list[int]) -> set[int]:
+    """Those of some entries whose real files were seen to carry attributes; one query."""
+    marks = ",".join("?" * len(entry_ids))
+    found = db.execute(
+        f"SELECT e.id FROM entry e WHERE e.id IN ({marks}) AND EXISTS "
+        "(SELECT 1 FROM mirror_state m WHERE m.node=e.node AND m.branch_id=e.branch_id)",
+        entry_ids,
+    )
+    return {int(i) for (i,) in found}
+
+
 def set_mirror_state(db: apsw.Connection, row: Entry, st_ino: int, ctime_ns: int) -> None:
     db.execute(
         "INSERT INTO mirror_state VALUES(?,?,?,?) ON CONFLICT(node, branch_id) DO UPDATE SET "
@@ -113,16 +124,6 @@ def mirror_moves(db: apsw.Connection, row: Entry, node: int) -> None:
     for table in ("mirror", "mirror_state"):
         db.execute(
             f"UPDATE OR REPLACE {table} SET node=? WHERE node=? AND branch_id=?", (node, row.node, row.branch_id)
-        )
-
-
-def purge_mirrors(db: apsw.Connection) -> None:
-    """Forget what was seen of files that no row names any more and that are not expected back."""
-    for table in ("mirror", "mirror_state"):
-        db.execute(
-            f"DELETE FROM {table} WHERE node NOT IN (SELECT node FROM limbo) "
-            f"AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.id = {table}.node AND e.node = e.id) "
-            f"AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.node = {table}.node AND e.node <> e.id)"
         )
 
 

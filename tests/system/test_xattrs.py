@@ -800,3 +800,39 @@ def test_special_files_and_modes_do_not_matter(place):
     assert get(path, TAGS) == b"t"
     assert get(real_of(place, path), TAGS) == b"t"
     assert stat.S_IMODE(os.stat(path).st_mode) == 0
+
+
+# -- what files bring along
+
+
+def tag_of(library, tag: str) -> list[str]:
+    """What a tag's view lists, without anybody looking at the files themselves."""
+    view = library.mnt / "Tags" / tag
+    return names(view) if view.is_dir() else []
+
+
+def test_what_lies_there_brings_its_tags(library):
+    """Files, empty files and directories that are tagged when the location is added, and those that come later."""
+    disk = library.folder("Docs")
+    (disk / "in").mkdir()
+    (disk / "in" / "full").write_bytes(b"bytes")
+    (disk / "in" / "empty").touch()
+    for name in ("in", "in/full", "in/empty"):
+        os.setxattr(disk / name, TAGS, b"early")
+    library.mount(disk)
+    library.wait_idle()
+    assert tag_of(library, "early") == ["empty", "full", "in"]
+    (disk / "later").mkdir()
+    (disk / "later empty").touch()
+    for name in ("later", "later empty"):
+        os.setxattr(disk / name, TAGS, b"late")
+    eventually(lambda: tag_of(library, "late") == ["later", "later empty"], "tags of what came later")
+    library.unmount()
+    (disk / "between").mkdir()
+    (disk / "in" / "between empty").touch()
+    for name in ("between", "in/between empty", "in"):
+        os.setxattr(disk / name, TAGS, b"between")
+    library.mount()
+    library.wait_idle()
+    assert tag_of(library, "between") == ["between", "between empty", "in"]
+    assert tag_of(library, "early") == ["empty", "full"]

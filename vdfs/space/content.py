@@ -89,6 +89,8 @@ class Handle:
         """Up to `size` bytes at `offset`; fewer only at the end of the file."""
         if self.branch.slow:
             return await self.branch.call(CALL_DEADLINE_S, os.pread, self.fd, size, offset)
+        if self.branch.in_memory:  # such file systems know no RWF_NOWAIT, and have nothing to wait for
+            return os.pread(self.fd, size, offset)
         buffer = bytearray(size)
         try:
             got = os.preadv(self.fd, [buffer], offset, os.RWF_NOWAIT)

@@ -1,4 +1,5 @@
-"""Importing what files already carry: their `user.*`, read when a file is identified or its ctime moved.
+"""Importing what files already carry: their `user.*`, read when a file is identified or its ctime moved, of directories
+and empty files when they are found.
 
 Nothing is ever written into a user's file from here.
 """
@@ -7,6 +8,7 @@ from collections.abc import Iterable
 
 from index.model import change
 from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT
+from index.model.entry import KIND_DIR, KIND_FILE
 from index.model.errors import VdfsError
 from index.store import entries, metadata
 from vdfs.space import realattrs
@@ -27,17 +29,22 @@ class Importer:
             self._one(entry_id)
 
     async def follow(self) -> None:
-        """Take in what changed behind the mount: every entry whose inode changed without its bytes."""
+        """Take in what changed behind the mount, and what came that nobody will read: a directory, an empty file."""
         quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})
         with self.tree.store.feed.subscribe(without=quiet) as commits:
             async for commit in commits:
-                self.take(c.entry_id for c in commit.changes if c.what in (change.ATTRS, change.DATA))
+                for one in commit.changes:
+                    if one.what in (change.ATTRS, change.DATA):
+                        self._one(one.entry_id)
+                    elif one.what == change.ADDED:
+                        self._one(one.entry_id, unread=True)
 
-    def _one(self, entry_id: int) -> None:
+    def _one(self, entry_id: int, *, unread: bool = False) -> None:
+        """Hold one entry's attributes against what was last seen; `unread`: unless its bytes are to be read anyway."""
         row = entries.get(self.tree.store.db, entry_id)
-        if row is None or row.parent_id is None:
+        if row is None or (unread and row.kind != KIND_DIR and (row.kind != KIND_FILE or row.size_bytes)):
             return
-        ref = self.tree.ref_of(row.parent_id)
+        ref = self.tree.ref_of(row.parent_id or row.id)
         if ref is None or ref.branch.slow or ref.branch.state != LIVE:
             return
         try:

@@ -21,7 +21,7 @@ from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
 from index.model.errors import NotFound, VdfsError
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
-from index.store import contents, entries, limbo, places
+from index.store import entries, metadata, places, tidy
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.tree import Tree
@@ -33,6 +33,7 @@ _IDENTIFY_PAGE = 256
 _QUIET_S = 1.0
 _UNIT_REPORTS = 64
 _IDLE_POLL_S = 0.05
+_TIDY_S = 3600.0
 #: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
 #: being written, or is gone in a moment (a temporary name), is not worth reading.
 _IDENTIFY_POLL_S = 0.25
@@ -112,12 +113,28 @@ class Scanner:
     # working ----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        with self.store.write(ORIGIN_SCAN) as unit:
-            limbo.purge(unit.db, time.time_ns())
-            contents.drop_orphans(unit.db)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tidy_forever)
             nursery.start_soon(self._walk_forever)
             nursery.start_soon(self._identify_forever)
+
+    async def _tidy_forever(self) -> None:
+        """At the start and then every hour: what is of no use any more leaves the database."""
+
+        def find(now_ns: int) -> tidy.Strays:
+            with self.store.reader() as db:
+                return tidy.find(db, now_ns)
+
+        while True:
+            try:
+                now_ns = time.time_ns()
+                while strays := await trio.to_thread.run_sync(find, now_ns, abandon_on_cancel=True):
+                    with self.store.write(ORIGIN_SCAN) as unit:
+                        tidy.drop(unit.db, strays, now_ns)
+                    await trio.sleep(0.1)
+            except Exception:
+                log.exception("what is of no use any more could not be removed")
+            await trio.sleep(_TIDY_S)
 
     async def _walk_forever(self) -> None:
         while True:
@@ -205,6 +222,8 @@ class Scanner:
                 for report in reports[start : start + _UNIT_REPORTS]:
                     pipeline.take_report(unit, state, report)
             listed, state.listed = state.listed, []
+            carrying, state.carrying = state.carrying, []
+            self._imports(carrying)
             await trio.lowlevel.checkpoint()
             if self.watch is not None:
                 for directory, mtime_ns in listed:
@@ -231,7 +250,7 @@ class Scanner:
         while True:
             self._identifying = True
             try:
-                did = await self.identify_page(HASH_NONE) or await self.identify_page(HASH_SAMPLED)
+                more = await self.identify_page(HASH_NONE) or await self.identify_page(HASH_SAMPLED)
             except VdfsError as error:
                 log.warning("files could not be identified: %s", error)
                 self.progress.errors += 1
@@ -244,11 +263,14 @@ class Scanner:
                 continue
             finally:
                 self._identifying = False
-            if not did:
+            if not more:
                 await trio.sleep(_IDENTIFY_POLL_S)
 
     async def identify_page(self, state: int) -> bool:
-        """Identify the next files that wait in a state; returns whether there were any."""
+        """Identify the next files that wait in a state; returns whether there was a full page of them, so maybe more.
+
+        While files come one by one (somebody unpacks an archive) they are so taken a few times a second, together.
+        """
         now_s = time.monotonic()
         page: list[Entry] = []
         after = 0
@@ -267,8 +289,11 @@ class Scanner:
         if not page:
             return False
         by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
+        above: dict[int | None, list[bytes]] = {}
         for row in page[:_IDENTIFY_PAGE]:
-            item = {"id": row.id, "path": entries.path_of(self.store.db, row.id)}
+            if row.parent_id not in above:
+                above[row.parent_id] = entries.path_of(self.store.db, row.parent_id) if row.parent_id else []
+            item = {"id": row.id, "path": [*above[row.parent_id], row.name]}
             large = state == HASH_NONE and row.size_bytes > _SAMPLED_FIRST_BYTES
             mode = hasher.Mode.SAMPLED if large else hasher.Mode.FULL
             by_branch.setdefault((row.branch_id, mode), []).append(item)
@@ -282,13 +307,14 @@ class Scanner:
                     results = list(hasher.unpack_results(batch))
                     self._take_identities(results)
                     await trio.lowlevel.checkpoint()
-        return True
+        return len(page) >= _IDENTIFY_PAGE
 
     def _take_identities(self, results: list[tuple[int, hasher.Identity | hasher.Unidentified]]) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
             again = pipeline.take_identities(unit, results)
         now_s = time.monotonic()
-        done = []
+        seen = metadata.mirrored(self.store.db, [entry_id for entry_id, _ in results])
+        to_import = []
         for entry_id, result in results:
             if isinstance(result, hasher.Identity):
                 self.progress.files_identified += 1
@@ -299,8 +325,9 @@ class Scanner:
                 self._look_again(entry_id)
             else:
                 self._retry.pop(entry_id, None)
-                done.append(entry_id)
-        self._imports(done)
+                if entry_id in seen or (isinstance(result, hasher.Identity) and result.carries):
+                    to_import.append(entry_id)
+        self._imports(to_import)
 
     def _look_again(self, entry_id: int) -> None:
         """A file was not as the row said: mend the row now."""

@@ -9,7 +9,7 @@ never scanned gets the whole truth, and the index with him. Branches that are aw
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -169,12 +169,16 @@ class Tree:
             raise
         if branch.slow:  # time has passed
             row = entries.child(self.store.db, ref.entry_id, name)
-        return self.mend(ref, name, row, st)
+        return self.mend(ref, name, row, st, looked=True)
 
-    def mend(self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None) -> Found | None:
+    def mend(
+        self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None, *, looked: bool = False
+    ) -> Found | None:
         """Make the row say what the disk says; returns both.
 
         A name that is gone may be half of a move: where a watcher runs, its row is left to him, who sees both halves.
+        `looked`: somebody only asks, and is told what the disk says; the times of a directory, which move with every
+        name in it, are then left to the watcher and the scan.
         """
         if st is None:
             if row is not None and not self.left_to_watch(ref, name):
@@ -182,7 +186,8 @@ class Tree:
             return None
         stat = Stat.of(st)
         if row is not None:
-            if differ.compare(row, stat) == differ.SAME:
+            verdict = differ.compare(row, stat)
+            if verdict == differ.SAME or (looked and verdict == differ.TIMES):
                 return Found(ref, row, st)
         elif entries.get(self.store.db, ref.entry_id) is None:
             return None  # the directory itself left the index a moment ago
@@ -236,6 +241,24 @@ class Tree:
             except (OSError, Stale, Unreachable):
                 return None
         return tuple(stamps)
+
+    def restamp(self, refs: Iterable[DirRef]) -> None:
+        """Names in directories of fast branches changed: their rows get the times that they have now."""
+        moved: list[tuple[Entry, Stat]] = []
+        for ref in refs:
+            row = entries.get(self.store.db, ref.entry_id)
+            try:
+                st = Stat.of(self._fstat_dir(ref))
+            except (OSError, VdfsError):
+                continue
+            if row is not None and differ.compare(row, st) == differ.TIMES:
+                moved.append((row, st))
+        if not moved:
+            return
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for row, st in moved:
+                entries.set_stat(unit.db, row.id, st, unit.seq)
+                unit.changed(change.TIMES, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
     # what apply.Disk asks ---------------------------------------------------------------------------------------------
 
@@ -713,7 +736,7 @@ class Tree:
             row = rows.pop(name, None)
             if row is None:
                 unknown.append(_Seen(len(out), name, None, st))
-            elif not row.matches(st) and differ.compare(row, Stat.of(st)) != differ.SAME:
+            elif not row.matches(st) and differ.compare(row, Stat.of(st)) > differ.TIMES:
                 changed.append(_Seen(len(out), name, row, st))
             out.append((name, row, st))  # type: ignore[arg-type]  # rows that are missing yet are put in below
         unknown.sort(key=lambda seen: seen.name)

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 import trio
 
-from index.model.entry import Entry
+from index.model.entry import KIND_DIR, Entry
 from index.model.errors import Stale, Unreachable
 from index.scan import inotify
 from index.scan.inotify import Inotify, WatchLimitReached
@@ -59,6 +59,7 @@ class Watch:
         self._entry_of: dict[int, int] = {}  # watch descriptor -> entry id of the directory
         self._wd_of: dict[int, tuple[int, int]] = {}  # entry id -> (watch descriptor, inode)
         self._dirty: dict[int, set[bytes] | None] = {}  # entry id of a directory -> names to look at, None for all
+        self._told_gone: set[tuple[int, bytes]] = set()  # names that somebody was told are not there
         self._round = 0
         self._tries: dict[int, int] = {}  # directory that is not where the index has it -> the first round it was so
         self._wake = trio.Event()
@@ -155,6 +156,7 @@ class Watch:
         """Look at a name that somebody found gone; not where the disk may make the loop wait."""
         if ref.branch.slow:
             return False
+        self._told_gone.add((ref.entry_id, name))
         self._look_at(ref.entry_id, name)
         return True
 
@@ -213,13 +215,17 @@ class Watch:
     async def _take_in(self, batch: dict[int, set[bytes] | None]) -> None:
         """One round: every name that may have changed, in the order that lets moves be seen as moves."""
         self._round += 1
+        told_gone, self._told_gone = self._told_gone, set()
         unknown: list[_Look] = []
         changed: list[_Look] = []
         gone: list[_Look] = []
+        seen: list[DirRef] = []
         for entry_id, names in batch.items():
             ref = self.tree.ref_of(entry_id)
             if ref is None or ref.branch.state == MISSING:
                 continue
+            if not ref.branch.slow:
+                seen.append(ref)
             if names is None:
                 with self._tolerant(ref, None):
                     await self.tree.list_part(ref)
@@ -238,7 +244,8 @@ class Watch:
             if count % _SLICE == _SLICE - 1:
                 await trio.lowlevel.checkpoint()
             with self._tolerant(ref, name):
-                self._mend(ref, name)
+                self._mend(ref, name, (ref.entry_id, name) in told_gone)
+        self.tree.restamp(seen)
 
     def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
         """What the index and the disk have under a name."""
@@ -259,12 +266,13 @@ class Watch:
         node = self.tree.nodes.get(row.node)
         return node is not None and node.st_is_ours(st)
 
-    def _mend(self, ref: DirRef, name: bytes) -> None:
+    def _mend(self, ref: DirRef, name: bytes, was_gone: bool) -> None:
+        """`was_gone`: what has the name now came after the file of the row had left it, so it is no version of it."""
         row, st = self._at(ref, name)
-        if st is None:
-            if row is not None:
-                self.tree.take_out(ref, row)
-        elif not self._is_known(row, st):
+        if row is not None and (st is None or (was_gone and not _is_same(row, st))):
+            self.tree.take_out(ref, row)
+            row = None
+        if st is not None and not self._is_known(row, st):
             self.tree.mend(ref, name, row, st)
 
     @contextmanager
@@ -322,3 +330,9 @@ class Watch:
             return os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns != row.scanned_mtime_ns
         except (OSError, Stale, Unreachable):
             return False
+
+
+def _is_same(row: Entry, st: os.stat_result) -> bool:
+    """Whether a file that was away and is back is the one of the row: numbers of inodes are used again."""
+    unchanged = (row.mtime_ns, row.size_bytes) == (st.st_mtime_ns, st.st_size)
+    return row.st_ino == st.st_ino and (unchanged or row.kind == KIND_DIR)
