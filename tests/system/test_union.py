@@ -224,6 +224,17 @@ def test_symlinks_and_files_of_one_name(pair):
     assert kinds == [stat.S_IFREG, stat.S_IFLNK]
 
 
+def test_symlinks_to_different_places_conflict(pair):
+    """Also where their targets are of one length; links to the same place are one."""
+    for name, target in (("same", "x"), ("other", "one")):
+        (pair.a / name).symlink_to(target)
+        (pair.b / name).symlink_to(target.replace("one", "two"))
+    found = listing(pair.mnt)
+    assert [name for name in found if name.startswith("same")] == ["same"]
+    others = [name for name in found if name.startswith("other")]
+    assert sorted(os.readlink(pair.mnt / name) for name in others) == ["one", "two"]
+
+
 # -- where a change lands
 
 
@@ -661,6 +672,18 @@ def test_rmdir_asks_all_branches(pair):
     assert not (pair.a / "d").exists()
     assert not (pair.b / "d").exists()
     assert listing(pair.mnt) == []
+
+
+def test_a_symlink_renamed_over_a_file_hides_its_older_versions(pair):
+    """What replaces a name has seen all that was there: a stale replica on the other branch stays hidden."""
+    put(b"old", pair.a / "f", pair.b / "f", mtime_s=1_000_000_000)
+    pair.settle()
+    (pair.mnt / "f").write_bytes(b"newer")
+    (pair.mnt / "l").symlink_to("nowhere")
+    os.rename(pair.mnt / "l", pair.mnt / "f")
+    assert listing(pair.mnt) == ["f"]
+    assert os.readlink(pair.mnt / "f") == "nowhere"
+    assert listing(pair.mnt) == ["f"]
 
 
 def test_rmdir_of_a_directory_with_only_a_stale_file(pair):

@@ -218,8 +218,11 @@ class Renames:
     def _new_version(
         self, unit: Unit, src: Node, dst: Node | None, branch_uuid: bytes
     ) -> tuple[bytes | None, bytes | None]:
-        """(uuid that the source takes over, packed vector that has seen all) of a file renamed over another."""
-        if dst is None or src.kind != KIND_FILE:
+        """(uuid that the source takes over, packed vector that has seen all) of a name renamed over another's.
+
+        What is no file keeps its own uuid; it too must have seen the versions of the target that stay behind.
+        """
+        if dst is None or src.is_dir:
             return None, None
         sources, targets = self._rows(src.spots), self._rows([*dst.spots, *dst.stale_spots])
         if not sources or not targets:
@@ -229,7 +232,8 @@ class Renames:
             vector = versions.join(vector, apply.vector_of(row, self.tree.branches[row.branch_id].uuid))
         uuid = sources[0].uuid
         annotated = uuid is not None and metadata.has_any(unit.db, uuid)
-        heir = None if annotated or sources[0].nlink > 1 else apply.heir_uuid(unit, targets[0])
+        own = src.kind != KIND_FILE or annotated or sources[0].nlink > 1
+        heir = None if own else apply.heir_uuid(unit, targets[0])
         return heir, versions.pack(versions.bump(vector, branch_uuid))
 
     def _rows(self, spots: list[Spot]) -> list[Entry]:

@@ -400,13 +400,25 @@ class Tree:
 
     def _candidates(self, found: list[Found]) -> list[union.Candidate]:
         out = []
+        device = self.store.device_uuid
         for index, one in enumerate(found):
             branch = one.dir.branch
             vector = apply.vector_of(one.row, branch.uuid)
+            target = self._target_of(one) if one.row.kind == KIND_SYMLINK else None
             out.append(
-                union.Candidate(one.row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, index)
+                union.Candidate(one.row, vector, device, branch.uuid, self.slug, branch.label, index, target)
             )
         return out
+
+    def _target_of(self, found: Found) -> bytes | None:
+        """Where a symlink leads, None where asking would take time."""
+        if found.st is None or found.dir.branch.slow:
+            return None
+        try:
+            with self.dirs.opened(found.dir) as fd:
+                return os.readlink(found.row.name, dir_fd=fd)
+        except (OSError, VdfsError):
+            return None
 
     def _merged(self, parent: Node, name: bytes, found: list[Found]) -> list[tuple[Node, AnyStat]]:
         """The nodes of one name on several branches: the plain one first, then the conflicts by their names."""

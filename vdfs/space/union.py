@@ -25,6 +25,7 @@ class Candidate(NamedTuple):
     slug: str
     label: str
     number: int  # the caller's own number for it
+    target: bytes | None = None  # of a symlink, where it could be read
 
 
 class Arranged(NamedTuple):
@@ -46,13 +47,19 @@ def known_different(a: Entry, b: Entry) -> bool:
     """Whether two files are known to hold different bytes."""
     if a.kind != b.kind:
         return True
-    if a.kind == KIND_SYMLINK:  # the length of the target is all the index has of it
+    if a.kind == KIND_SYMLINK:  # the length of the target is all that rows have of it
         return a.size_bytes != b.size_bytes
     if a.kind != KIND_FILE:
         return False
     if a.size_bytes != b.size_bytes:
         return True
     return a.size_bytes > 0 and a.hash_state == HASH_FULL and b.hash_state == HASH_FULL and a.content_id != b.content_id
+
+
+def _differ(a: Candidate, b: Candidate) -> bool:
+    if a.target is not None and b.target is not None:
+        return a.target != b.target
+    return known_different(a.row, b.row)
 
 
 def _rank(c: Candidate) -> tuple[int, bytes, bytes]:
@@ -73,7 +80,7 @@ def arrange(name: bytes, candidates: list[Candidate]) -> Arranged:
     shown = [winner]
     conflicts = []
     for other in fresh[1:]:
-        if known_different(winner.row, other.row):
+        if _differ(winner, other):
             conflicts.append((conflict_name(name, other), other))
         else:
             shown.append(other)
