@@ -19,14 +19,14 @@ from fusefs.kernel import attrs
 from fusefs.kernel.guard import guarded
 from fusefs.kernel.handles import DirHandle, Handles, TextHandle
 from fusefs.kernel.inodes import Ledger
-from fusefs.kernel.listings import Listing, Listings, settled
+from fusefs.kernel.listings import Listing, Listings
 from fusefs.views.base import ViewNode
 from fusefs.views.special import RootViews
 from fusefs.xattrs import Xattrs
 from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly, Stale
 from vdfs.space.content import Handle, Opener, statfs
 from vdfs.space.namespace import Caller, Namespace, Wanted
-from vdfs.space.nodes import AnyStat, Node
+from vdfs.space.nodes import AnyStat, Node, stamp_of
 from vdfs.space.rename import Renames
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
@@ -129,6 +129,15 @@ class Operations(pyfuse3.Operations):
             view = await self.views.lookup(name)
             if view is not None:
                 return self._told(parent, view, None)
+        held = parent.listing
+        if held is not None and self.watch.is_quiet(parent):
+            known = held.find(name)
+            if known is not None and known.face is not None:
+                self.ledger.remember(known)
+                face: pyfuse3.EntryAttributes = known.face
+                return face
+            if known is None and self._tells_all_names(parent, name):
+                return attrs.absent(attrs.LONG_S)
         try:
             node, st = await self.tree.lookup(parent, name)
         except NotFound:
@@ -138,6 +147,11 @@ class Operations(pyfuse3.Operations):
                 return attrs.absent(0)  # the name of a conflict that may begin at any time
             return attrs.absent(attrs.LONG_S if self.watch.covers(parent) else attrs.SHORT_S)
         return self._told(parent, node, st)
+
+    @staticmethod
+    def _tells_all_names(parent: Node, name: bytes) -> bool:
+        """Whether a name that a listing lacks is not there."""
+        return len(name) <= 255 and b" (from " not in name and not any(ref.branch.folds_case for ref in parent.parts)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for ino, count in inode_list:
@@ -293,10 +307,12 @@ class Operations(pyfuse3.Operations):
             return pyfuse3.FileInfo(fh=self.handles.add(handle), direct_io=True, keep_cache=False)
         told = node.stamp
         opened, st = await self.opener.open(node, flags)
-        stamp = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-        keep = told == stamp
+        keep = told == stamp_of(st)
         if not keep:
-            node.stamp = stamp
+            if flags & os.O_TRUNC:
+                node.told(st)  # the kernel cuts its own copy
+            else:
+                node.seen(st)
             node.face = None
             self.notifier.inode(inode, attr_only=True)
         return pyfuse3.FileInfo(fh=self.handles.add(opened), keep_cache=keep)
@@ -375,24 +391,25 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, ViewNode):
             handle.take([(name, child) async for name, child in node.entries()])
             return
-        for ref in node.parts:
-            self.tree.before_look(ref)  # a watch that stands now lets the kernel keep what it is told next
-        generation, stamps = node.generation, self.tree.dir_stamps(node)
         held = node.listing
-        if held is not None and stamps is not None and held.stamps == stamps and self.watch.covers(node):
+        if held is not None and self.watch.is_quiet(node):
             self.listings.used(node)
             handle.take(held.lines)
-            handle.generation = generation
+            handle.generation = node.generation
             return
+        for ref in node.parts:
+            self.tree.before_look(ref)  # a watch that stands now lets the kernel keep what it is told next
+        generation, quiet = node.generation, self.watch.is_quiet(node)
         lines: list[tuple[bytes, Any]] = []
         covered = self.watch.covers(node)
         for name, child, st in await self.tree.listing(node):
-            child.face = self._face_of(child, st, covered)
+            face = self._face_of(child, st, covered)
+            child.face = face if _may_be_repeated(child, st) else None
             lines.append((name, child))
         if node is self.tree.root:
             lines += [(name, view) async for name, view in self.views.listed({line[0] for line in lines})]
-        elif stamps is not None and covered and node.generation == generation and settled(stamps, time.time_ns()):
-            self.listings.keep(node, Listing(stamps, lines))
+        elif quiet and node.generation == generation:
+            self.listings.keep(node, Listing(lines))
         handle.generation = node.generation
         handle.take(lines)
 
@@ -437,7 +454,8 @@ class Operations(pyfuse3.Operations):
             found, st = await self.tree.lookup(node, name)
         except NotFound:
             return None
-        found.face = self._face_of(found, st, self.watch.covers(node))
+        face = self._face_of(found, st, self.watch.covers(node))
+        found.face = face if _may_be_repeated(found, st) else None
         return found
 
     async def _fresh_face(self, parent: Node, child: Any) -> pyfuse3.EntryAttributes | None:
@@ -448,12 +466,16 @@ class Operations(pyfuse3.Operations):
         except (Stale, FileNotFoundError):
             return None
         face = self._face_of(child, st, self.watch.covers(parent))
-        child.face = face
+        child.face = face if _may_be_repeated(child, st) else None
         return face
 
     @guarded
     async def releasedir(self, fh: int) -> None:
-        self.handles.pop(fh)
+        handle = self.handles.pop(fh)
+        if isinstance(handle, DirHandle) and isinstance(handle.node, Node) and handle.node.listing is None:
+            for line in handle.names:  # nobody will tell these answers again
+                if line is not None and isinstance(line[1], Node):
+                    line[1].face = None
 
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -500,6 +522,11 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self.xattrs.remove(self.ledger.get(inode), name)
+
+
+def _may_be_repeated(node: Node, st: AnyStat) -> bool:
+    """Whether an answer stays true until a change is heard of: a hard-linked file may have a name nobody watches."""
+    return node.is_dir or st.st_nlink == 1
 
 
 def _caller(ctx: pyfuse3.RequestContext) -> Caller:

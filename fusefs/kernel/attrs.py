@@ -34,8 +34,7 @@ def fill(face: pyfuse3.EntryAttributes, node: Node, st: AnyStat) -> pyfuse3.Entr
         face.st_nlink = st.st_nlink
         face.st_size = st.st_size
         face.st_blocks = st.st_blocks
-        node.kernel_size = st.st_size
-        node.stamp = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        node.told(st)
     return face
 
 

@@ -13,41 +13,38 @@ from index.model.errors import Stale
 
 
 class Ledger:
-    """inode number -> (node, count). No I/O."""
+    """inode number -> node, each with its count in `node.lookups`. No I/O."""
 
     def __init__(self, root: Any) -> None:
-        self._held: dict[int, list[Any]] = {pyfuse3.ROOT_INODE: [root, 1]}
+        root.lookups = 1
+        self._held: dict[int, Any] = {pyfuse3.ROOT_INODE: root}
 
     def remember(self, node: Any) -> None:
-        """One more reply told the kernel of this node."""
+        """One more reply told the kernel of this node; of two with one number the last is meant from now on."""
         held = self._held.get(node.ino)
-        if held is None:
-            self._held[node.ino] = [node, 1]
-        else:
-            held[0] = node
-            held[1] += 1
+        node.lookups = 1 if held is None else held.lookups + 1
+        self._held[node.ino] = node
 
     def get(self, ino: int) -> Any:
         """The node of a number the kernel speaks of; Stale when it should not know it."""
         try:
-            return self._held[ino][0]
+            return self._held[ino]
         except KeyError:
             raise Stale(f"inode {ino} is not known") from None
 
     def find(self, ino: int) -> Any | None:
-        held = self._held.get(ino)
-        return None if held is None else held[0]
+        return self._held.get(ino)
 
     def forget(self, ino: int, count: int) -> None:
         held = self._held.get(ino)
         if held is None or ino == pyfuse3.ROOT_INODE:
             return
-        held[1] -= count
-        if held[1] <= 0:
+        held.lookups -= count
+        if held.lookups <= 0:
             del self._held[ino]
 
     def nodes(self) -> list[Any]:
-        return [held[0] for held in self._held.values()]
+        return list(self._held.values())
 
     def __len__(self) -> int:
         return len(self._held)

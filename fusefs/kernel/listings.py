@@ -1,12 +1,12 @@
 """Listings kept ready: what a directory showed last, until something in it changes.
 
-A listing lives on its node (`Node.listing`), is dropped by `Node.names_changed`, and is used only while the directory's
-mtime is what it was and a watch covers it. This ledger bounds them: beyond a number of lines the ones that were not
-used for longest go. No I/O.
+A listing lives on its node (`Node.listing`), is dropped by `Node.names_changed`, and is used only while the watcher
+has heard of nothing in the directory that is not in the index yet (`Watch.is_quiet`). This ledger bounds them: beyond a
+number of lines the ones that were not used for longest go. No I/O.
 """
 
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 from vdfs.space.nodes import Node
 
@@ -14,20 +14,20 @@ from vdfs.space.nodes import Node
 LINES_MAX = 200_000
 
 
-class Listing(NamedTuple):
-    """(name, node) lines, and the directory's mtimes when they were read."""
+class Listing:
+    """(name, node) lines in the order they are told, and by name once somebody asks for one."""
 
-    stamps: tuple[int, ...]
-    lines: list[tuple[bytes, Any]]
+    __slots__ = ("_by_name", "lines")
 
+    def __init__(self, lines: list[tuple[bytes, Any]]) -> None:
+        self.lines = lines
+        self._by_name: dict[bytes, Any] | None = None
 
-#: A directory whose mtime is younger than this may change once more without its mtime moving (coarse clocks).
-SETTLE_NS = 2_000_000_000
-
-
-def settled(stamps: tuple[int, ...], now_ns: int) -> bool:
-    """Whether the next change of a directory is sure to move its mtime."""
-    return all(now_ns - mtime_ns > SETTLE_NS for mtime_ns in stamps)
+    def find(self, name: bytes) -> Any | None:
+        """The node of a name; None when the directory has none such."""
+        if self._by_name is None:
+            self._by_name = dict(self.lines)
+        return self._by_name.get(name)
 
 
 class Listings:

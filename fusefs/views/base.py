@@ -33,6 +33,7 @@ class ViewNode:
     def __init__(self, path: tuple[bytes, ...], uid: int, gid: int) -> None:
         self.path = path
         self.ino = view_inode(path)
+        self.lookups = 0  # the ledger's
         self.uid = uid
         self.gid = gid
 

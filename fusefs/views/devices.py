@@ -36,7 +36,7 @@ class ReplicaFile(ViewNode):
         if ref is None:
             raise NotFound("it is not on this device any more")
         node = Node(self.ino, self.row.kind)
-        node.spots = [Spot(ref, self.row.name, self.row.id)]
+        node.spots = (Spot(ref, self.row.name, self.row.id),)
         node.st_ino = self.row.st_ino
         return node
 

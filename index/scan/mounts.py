@@ -16,6 +16,8 @@ PSEUDO = frozenset(
 
 SLOW = frozenset("nfs nfs4 cifs smb3 smbfs 9p ceph afs ncpfs glusterfs lustre virtiofs davfs".split())
 
+FOLDS_CASE = frozenset("vfat msdos exfat ntfs ntfs3 hfs hfsplus apfs jfs udf iso9660".split())
+
 #: The kernel's name of our own mounts: `fuse` plus the subtype that we give.
 OWN_TYPE = "fuse.sdmount"
 
@@ -40,6 +42,11 @@ class Mount(NamedTuple):
     def is_slow(self) -> bool:
         """Whether a call may wait for another machine or another process."""
         return self.fs_type in SLOW or self.fs_type.split(".")[0] in ("fuse", "fuseblk")
+
+    @property
+    def folds_case(self) -> bool:
+        """Whether a name may be found by other spellings than the one a listing shows."""
+        return self.fs_type in FOLDS_CASE
 
     @property
     def is_memory(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from fusefs.kernel import attrs
 from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
-from vdfs.space.nodes import Node, RowStat, removed_stat
+from vdfs.space.nodes import Node, RowStat, removed_stat, stamp_of
 
 FIELDS = tuple(f"st_{name}" for name in "mode nlink uid gid size blocks atime_ns mtime_ns ctime_ns".split())
 
@@ -38,7 +38,7 @@ def test_what_is_told_of_a_file_is_remembered(file):
     """It decides whether the kernel's pages are still good, and what is an append."""
     node, st = Node(70, KIND_FILE), os.stat(file)
     answer(node, st)
-    assert node.stamp == (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+    assert node.stamp == stamp_of(st)
     assert node.kernel_size == st.st_size
 
 
@@ -101,3 +101,41 @@ def test_an_absent_name_may_be_remembered(seconds):
 def test_an_answer_is_believed_for_a_day_or_a_second():
     """Nothing between: either every change reaches us, or hardly anything is promised."""
     assert (attrs.LONG_S, attrs.SHORT_S) == (86_400.0, 1.0)
+
+
+def made(size_bytes: int, mtime_ns: int = 5, ctime_ns: int = 7) -> RowStat:
+    st = RowStat.__new__(RowStat)
+    st.st_size, st.st_mtime_ns, st.st_ctime_ns = size_bytes, mtime_ns, ctime_ns
+    return st
+
+
+@pytest.mark.parametrize("mtime_ns", [0, -1, 1 << 62, -(1 << 62)])
+def test_a_stamp_tells_every_part_apart(mtime_ns):
+    """Size, mtime (also before 1970) and ctime, each alone; later states are greater."""
+    base = stamp_of(made(1 << 40, mtime_ns, 9))
+    assert base == stamp_of(made(1 << 40, mtime_ns, 9))
+    others = {stamp_of(made((1 << 40) + 1, mtime_ns, 9)), stamp_of(made(1 << 40, mtime_ns + 1, 9))}
+    others.add(stamp_of(made(1 << 40, mtime_ns, 10)))
+    assert base not in others
+    assert len(others) == 3
+    assert stamp_of(made(0, mtime_ns, 10)) > base
+
+
+def test_what_the_kernel_believes_of_a_size():
+    """It is what it was told or wrote itself: not what somebody else appended meanwhile."""
+    node = Node(9, KIND_FILE)
+    assert node.kernel_size == 0
+    node.told(made(10))
+    assert node.kernel_size == 10
+    node.seen(made(50, ctime_ns=8))
+    assert node.kernel_size == 10, "somebody made it longer; the kernel has not asked"
+    node.written(14, made(64, ctime_ns=9))
+    assert node.kernel_size == 14
+    node.written(12, made(64, ctime_ns=8))
+    assert (node.kernel_size, node.stamp) == (14, stamp_of(made(64, ctime_ns=9))), "an older write that ended later"
+    node.renamed(made(64, ctime_ns=11))
+    assert (node.kernel_size, node.stamp) == (14, stamp_of(made(64, ctime_ns=11)))
+    node.renamed(made(65, ctime_ns=12))
+    assert node.stamp == stamp_of(made(64, ctime_ns=11)), "other bytes: no mere change of name"
+    node.told(made(65, ctime_ns=12))
+    assert node.kernel_size == 65

@@ -158,7 +158,7 @@ def test_at_the_end_every_descriptor_is_closed(tmp_path, flags, fs_type):
     assert open_descriptors(path) > before
     for handle in handles.take_files():
         handle.close()
-    assert (len(handles), node.handles) == (0, [])
+    assert (len(handles), node.handles) == (0, ())
     until_s = time.monotonic() + 10
     while open_descriptors(path) != before and fs_type != "ext4" and time.monotonic() < until_s:
         time.sleep(0.001)

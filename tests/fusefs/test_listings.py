@@ -20,7 +20,7 @@ def listing(count: int) -> Listing:
         child = Node(100 + i, KIND_FILE)
         child.face = object()
         lines.append((b"%d" % i, child))
-    return Listing((1,), lines)
+    return Listing(lines)
 
 
 def test_a_listing_lies_on_its_directory():

@@ -90,6 +90,7 @@ class Branch:
         self.root_entry_id = row.root_entry_id or 0
         mount = mount_of(row.root_path, table)
         self.slow = mount is not None and mount.is_slow
+        self.folds_case = mount is not None and mount.folds_case
         self.in_memory = mount is not None and mount.is_memory
         self.state = LIVE
         self.excluded = _trie(row.root_path, excluded)

@@ -60,12 +60,11 @@ class Handle:
                 self.fd = os.open(syscalls.proc_path(fd), mode | os.O_CLOEXEC | os.O_NONBLOCK)
             except OSError:  # the mode forbids a second open: every write is an append then
                 self.fd = fd
-        node.handles.append(self)
+        node.handles = (*node.handles, self)
 
     def close(self) -> None:
         """Let go of the descriptors; a slow file system may write back now, and does it in a thread of its own."""
-        if self in self.node.handles:
-            self.node.handles.remove(self)
+        self.node.handles = tuple(h for h in self.node.handles if h is not self)
         if self.branch.slow:
             threading.Thread(target=self._close, daemon=True).start()
         else:
@@ -121,10 +120,7 @@ class Handle:
             done, st = await trio.to_thread.run_sync(self._write, offset, data, limiter=_disk_threads)
         node = self.node
         self.wrote = True
-        stamp = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-        if node.stamp is None or stamp[2] >= node.stamp[2]:
-            node.stamp = stamp
-        node.kernel_size = max(node.kernel_size, offset + done)
+        node.written(offset + done, st)
         node.face = None
         return done
 

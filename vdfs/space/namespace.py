@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import trio
@@ -130,7 +131,7 @@ class Namespace:
                 if first.uuid is not None:
                     entries.set_uuid(unit.db, found.row.id, first.uuid, unit.seq)
         ref = self.tree.dirs.child(above, found.row.id, name, found.row.st_ino)
-        node.parts.append(ref)
+        node.parts = (*node.parts, ref)
         node.names_changed()
         return ref
 
@@ -344,7 +345,7 @@ class Namespace:
         check_writable(self.tree, [above for _, above in hanging])
         for ref, above in hanging:
             await self.remove_directory(ref, above)
-        node.removed, node.parts = last, []
+        node.removed, node.parts = last, ()
         parent.names_changed()
         if parent is self.tree.root and name in self.tree.locations:
             await self.locations.remove(name)
@@ -380,12 +381,12 @@ class Namespace:
         if node.links is not None:
             node.links.difference_update(spots)
             left = [s for s in node.links if s not in spots]
-            node.spots = left[:1]
+            node.spots = tuple(left[:1])
         else:
-            node.spots = []
-        node.stale_spots = []
+            node.spots = ()
+        node.stale_spots = ()
 
-    def refuse_if_away(self, spots: list[Spot]) -> None:
+    def refuse_if_away(self, spots: Sequence[Spot]) -> None:
         """Check all replicas before one is changed."""
         for spot in spots:
             branch = spot.dir.branch

@@ -20,21 +20,34 @@ class Spot(NamedTuple):
     entry_id: int
 
 
+_WORD = (1 << 64) - 1
+_BYTES = (1 << 128) - 1  # of a stamp, what speaks of the bytes: mtime and size
+
+
+def stamp_of(st: "AnyStat") -> int:
+    """ctime, mtime and size of a file in one number, greatest first: equal while nothing happened to its bytes.
+
+    A library of a million files holds a million of these; a tuple of three numbers takes three times the room.
+    """
+    return st.st_ctime_ns << 128 | (st.st_mtime_ns & _WORD) << 64 | st.st_size
+
+
 class Node:
     """One node. `face` and `listing` belong to whoever shows the node: prepared answers, dropped on any change."""
 
     __slots__ = (
         "__weakref__",
+        "_told_size",
         "entry_id",
         "face",
         "generation",
         "ghost_fd",
         "handles",
         "ino",
-        "kernel_size",
         "kind",
         "links",
         "listing",
+        "lookups",
         "name",
         "parent",
         "parts",
@@ -50,14 +63,15 @@ class Node:
         self.kind = kind
         self.parent: Node | None = None
         self.name = b""
-        self.spots: list[Spot] = []
-        self.stale_spots: list[Spot] = []  # replicas under the same name that are dominated and not shown
+        self.spots: tuple[Spot, ...] = ()
+        self.stale_spots: tuple[Spot, ...] = ()  # replicas under the same name that are dominated and not shown
         self.st_ino = 0  # the inode of the shown replica; another one under its name is not this node
-        self.parts: list[DirRef] = []
+        self.parts: tuple[DirRef, ...] = ()
         self.links: set[Spot] | None = None  # other names of a hard-linked file, as far as they were seen
-        self.handles: list[Any] = []  # open handles, newest last
-        self.stamp: tuple[int, int, int] | None = None  # (size, mtime_ns, ctime_ns) the kernel's pages belong to
-        self.kernel_size = 0  # what the kernel believes the size to be
+        self.handles: tuple[Any, ...] = ()  # open handles, newest last
+        self.stamp: int | None = None  # what the kernel's pages belong to, see stamp_of()
+        self._told_size: int | None = None  # what the kernel believes the size to be, where it is not the stamp's
+        self.lookups = 0  # how often the kernel was told of it and has not forgotten yet
         self.generation = 0  # directories: counts the changes of names seen here
         self.face: Any = None
         self.listing: Any = None
@@ -90,14 +104,43 @@ class Node:
     def name_moved(self, new: Spot) -> None:
         """One of the file's names hangs elsewhere."""
         self.face = None
-        self.spots = [new if s.entry_id == new.entry_id else s for s in self.spots]
-        self.stale_spots = [new if s.entry_id == new.entry_id else s for s in self.stale_spots]
+        self.spots = tuple(new if s.entry_id == new.entry_id else s for s in self.spots)
+        self.stale_spots = tuple(new if s.entry_id == new.entry_id else s for s in self.stale_spots)
         if self.links is not None:
             self.links = {new if s.entry_id == new.entry_id else s for s in self.links}
 
     def st_is_ours(self, st: os.stat_result) -> bool:
         """Whether a stat is the one that our own last write left, by a handle that is still open for writing."""
-        return self.stamp == (st.st_size, st.st_mtime_ns, st.st_ctime_ns) and any(h.wrote for h in self.handles)
+        return self.stamp == stamp_of(st) and any(h.wrote for h in self.handles)
+
+    @property
+    def kernel_size(self) -> int:
+        """What the kernel believes the size to be: less than it is, while somebody else appends."""
+        if self._told_size is not None:
+            return self._told_size
+        return 0 if self.stamp is None else self.stamp & _WORD
+
+    def told(self, st: "AnyStat") -> None:
+        """The kernel is told these attributes."""
+        self.stamp = stamp_of(st)
+        self._told_size = None
+
+    def seen(self, st: "AnyStat") -> None:
+        """The kernel's pages belong to this state from now on; what it believes the size to be is another matter."""
+        self._told_size = self.kernel_size
+        self.stamp = stamp_of(st)
+
+    def renamed(self, st: os.stat_result) -> None:
+        """A name of ours changed, which moves the ctime and leaves the pages as good as before."""
+        if self.stamp is not None and self.stamp & _BYTES == stamp_of(st) & _BYTES:
+            self.seen(st)
+
+    def written(self, end: int, st: os.stat_result) -> None:
+        """The kernel wrote up to an offset, and the file is so now; writes in threads may end in another order."""
+        self._told_size = max(self.kernel_size, end)
+        stamp = stamp_of(st)
+        if self.stamp is None or stamp > self.stamp:
+            self.stamp = stamp
 
     def path(self) -> list[bytes]:
         """The names from the root of the union, root excluded."""

@@ -13,6 +13,7 @@ own. At the root, a location's name is changed and no folder of a user moves.
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from index.model import change, versions
@@ -127,7 +128,7 @@ class Renames:
         self._write_rows(src, dst, list(zip(steps, stats, strict=True)))
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
-            dst.removed, dst.parts = last, []
+            dst.removed, dst.parts = last, ()
         src_parent.names_changed()
         dst_parent.names_changed()
         src.parent, src.name = dst_parent, dst_name
@@ -236,7 +237,7 @@ class Renames:
         heir = None if own else apply.heir_uuid(unit, targets[0])
         return heir, versions.pack(versions.bump(vector, branch_uuid))
 
-    def _rows(self, spots: list[Spot]) -> list[Entry]:
+    def _rows(self, spots: Sequence[Spot]) -> list[Entry]:
         return [r for r in (entries.get(self.store.db, s.entry_id) for s in spots) if r is not None]
 
     def _moved(self, node: Node, step: _Step, st: os.stat_result) -> None:
@@ -247,8 +248,9 @@ class Renames:
             return
         if node.spots and node.spots[0] == step.spot:
             node.st_ino = st.st_ino
-        node.spots = [new if s == step.spot else s for s in node.spots]
-        node.stale_spots = [new if s == step.spot else s for s in node.stale_spots]
+            node.renamed(st)
+        node.spots = tuple(new if s == step.spot else s for s in node.spots)
+        node.stale_spots = tuple(new if s == step.spot else s for s in node.stale_spots)
         if node.links is not None:
             node.links.discard(step.spot)
             node.links.add(new)

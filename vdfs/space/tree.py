@@ -9,7 +9,7 @@ never scanned gets the whole truth, and the index with him. Branches that are aw
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -76,7 +76,7 @@ class Tree:
         self.branches[branch.id] = branch
         if branch.location is None:
             self.home = branch
-            self.root.parts = [self.dirs.root(branch)]
+            self.root.parts = (self.dirs.root(branch),)
         else:
             self.locations.setdefault(branch.location, []).append(branch)
 
@@ -230,18 +230,6 @@ class Tree:
         if node is not None:
             node.face = None
 
-    def dir_stamps(self, node: Node) -> tuple[int, ...] | None:
-        """The mtimes of a directory on its branches; None where asking would take time or cannot be trusted."""
-        stamps = []
-        for ref in node.parts:
-            if ref.branch.slow or ref.branch.state != LIVE:
-                return None
-            try:
-                stamps.append(os.fstat(self.dirs.fd(ref)).st_mtime_ns)
-            except (OSError, Stale, Unreachable):
-                return None
-        return tuple(stamps)
-
     def restamp(self, refs: Iterable[DirRef]) -> None:
         """Names in directories of fast branches changed: their rows get the times that they have now."""
         moved: list[tuple[Entry, Stat]] = []
@@ -377,11 +365,11 @@ class Tree:
         if row.kind == KIND_DIR:
             ref = self._dir(found.dir, row)
             if len(node.parts) != 1 or node.parts[0] is not ref:
-                node.parts = [ref]
+                node.parts = (ref,)
                 node.names_changed()
         else:
-            self._set_spots(node, [Spot(found.dir, row.name, row.id)], row.nlink)
-            node.stale_spots = []
+            self._set_spots(node, (Spot(found.dir, row.name, row.id),), row.nlink)
+            node.stale_spots = ()
             node.st_ino = row.st_ino
         return node, found.st if found.st is not None else RowStat(row)
 
@@ -389,7 +377,7 @@ class Tree:
         """The node of a row that was just written."""
         return self._single(parent, name, Found(ref, row, st))
 
-    def _set_spots(self, node: Node, spots: list[Spot], nlink: int) -> None:
+    def _set_spots(self, node: Node, spots: tuple[Spot, ...], nlink: int) -> None:
         if nlink > 1:
             if node.links is None:
                 node.links = set(node.spots)
@@ -427,14 +415,14 @@ class Tree:
         shown = self._unify(shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
-            parts = [self._dir(f.dir, f.row) for f in shown]
+            parts = tuple(self._dir(f.dir, f.row) for f in shown)
             if node.parts != parts:
                 node.parts = parts
                 node.names_changed()
             st = _newest(st, [f.st for f in shown if f.st is not None])
         else:
-            self._set_spots(node, [Spot(f.dir, f.row.name, f.row.id) for f in shown], shown[0].row.nlink)
-            node.stale_spots = [Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale]
+            self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), shown[0].row.nlink)
+            node.stale_spots = tuple(Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale)
         out: list[tuple[Node, AnyStat]] = [(node, st)]
         for conflict, candidate in arranged.conflicts:
             out.append(self._single(parent, conflict, found[candidate.number]))
@@ -484,10 +472,7 @@ class Tree:
         node = self.nodes.get(found[0].row.node) or Node(found[0].row.node, KIND_DIR)
         self.nodes[node.ino] = node
         node.parent, node.name = self.root, name
-        parts = [
-            f.dir if f.row.parent_id is None else self._dir(f.dir, f.row)
-            for f in found
-        ]
+        parts = tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found)
         if node.parts != parts:
             node.parts = parts
             node.names_changed()
@@ -531,7 +516,7 @@ class Tree:
                 return RowStat(row)
         raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
-    async def _stat_at(self, node: Node, spots: list[Spot]) -> os.stat_result | None:
+    async def _stat_at(self, node: Node, spots: Sequence[Spot]) -> os.stat_result | None:
         """What the first of the spots that still is the node says."""
         for spot in spots:
             branch = spot.dir.branch
@@ -572,13 +557,14 @@ class Tree:
         finally:
             os.close(fd)
 
-    def spots_of(self, node: Node) -> list[Spot]:
+    def spots_of(self, node: Node) -> Sequence[Spot]:
         """Every place a file can be reached at: the shown replicas first, then its other hard-linked names.
 
         Of several names those are left out that are another file by now; a single one is for the caller to check.
         """
         if node.links:
-            spots = [s for s in node.spots + [s for s in node.links if s not in node.spots] if self._is_at(node, s)]
+            every = (*node.spots, *(s for s in node.links if s not in node.spots))
+            spots = [s for s in every if self._is_at(node, s)]
             return spots or self._other_spots(node, spots)
         if node.spots or node.ghost_fd >= 0:
             return node.spots
@@ -592,7 +578,7 @@ class Tree:
                 found[spot.dir.branch.id] = spot
         return list(found.values())
 
-    def _other_spots(self, node: Node, known: list[Spot]) -> list[Spot]:
+    def _other_spots(self, node: Node, known: Sequence[Spot]) -> list[Spot]:
         """Where else the index has a node."""
         found = []
         for row in entries.by_node(self.store.db, node.ino):

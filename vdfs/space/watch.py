@@ -17,6 +17,7 @@ second only, and that is said once in the log.
 import errno
 import logging
 import os
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,9 @@ class Watch:
         self._told_gone: set[tuple[int, bytes]] = set()  # names that somebody was told are not there
         self._round = 0
         self._tries: dict[int, int] = {}  # directory that is not where the index has it -> the first round it was so
+        self._batch: dict[int, set[bytes] | None] = {}  # what this round takes in
+        self._has_events = select.poll()
+        self._has_events.register(self._inotify.fd, select.POLLIN)
         self._wake = trio.Event()
         self._full = False
         self.overflows = 0
@@ -75,6 +79,19 @@ class Watch:
     def covers(self, node: Node) -> bool:
         """Whether every change of names in a directory, on every branch that holds it, reaches us."""
         return all(ref.watch >= 0 or ref.branch.state == MISSING for ref in node.parts)
+
+    def is_quiet(self, node: Node) -> bool:
+        """Whether the index says of a directory what the disk says: it is watched, and no event waits to be looked at.
+
+        The kernel queues an event before the call that caused it returns. So what was read while it was quiet and has
+        not been dropped since is as good as reading again.
+        """
+        if self._has_events.poll(0):
+            self._gather()
+        for ref in node.parts:
+            if ref.watch < 0 or ref.branch.state != LIVE or ref.entry_id in self._dirty or ref.entry_id in self._batch:
+                return False
+        return True
 
     def look(self, ref: DirRef) -> bool:
         """Watch a directory if it is not watched yet; returns whether a watch was set."""
@@ -140,8 +157,11 @@ class Watch:
                     await trio.sleep(GATHER_S)
                     self._wake = trio.Event()
                     self._gather()
-                    batch, self._dirty = self._dirty, {}
-                    await self._take_in(batch)
+                    self._batch, self._dirty = self._dirty, {}
+                    try:
+                        await self._take_in(self._batch)
+                    finally:
+                        self._batch = {}
         finally:
             self.tree.left_to_watch = lambda _ref, _name: False
             self.tree.is_watched = lambda _id, _ino: False
