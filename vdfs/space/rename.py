@@ -193,7 +193,7 @@ class Renames:
         for step, st in done:
             if step.ref.branch is not step.spot.dir.branch:
                 self.tree.dirs.change_branch(step.spot.entry_id, step.ref.branch)
-            self._moved(src, step, st)
+            self._moved(src, step, st.st_ino, st)
         if over_file is not None:
             over_file.face = None
             refs = {step.ref for step, _ in done}
@@ -240,15 +240,16 @@ class Renames:
     def _rows(self, spots: Sequence[Spot]) -> list[Entry]:
         return [r for r in (entries.get(self.store.db, s.entry_id) for s in spots) if r is not None]
 
-    def _moved(self, node: Node, step: _Step, st: os.stat_result) -> None:
-        """Bring the node of a moved name up to date."""
+    def _moved(self, node: Node, step: _Step, st_ino: int, st: os.stat_result | None = None) -> None:
+        """Bring the node of a moved name up to date; `st` where the disk was asked."""
         new = Spot(step.ref, step.name, step.spot.entry_id)
         if node.is_dir:
-            self.tree.dirs.child(new.dir, new.entry_id, new.name, st.st_ino)
+            self.tree.dirs.child(new.dir, new.entry_id, new.name, st_ino)
             return
         if node.spots and node.spots[0] == step.spot:
-            node.st_ino = st.st_ino
-            node.renamed(st)
+            node.st_ino = st_ino
+            if st is not None:
+                node.renamed(st)
         node.spots = tuple(new if s == step.spot else s for s in node.spots)
         node.stale_spots = tuple(new if s == step.spot else s for s in node.stale_spots)
         if node.links is not None:
@@ -292,13 +293,12 @@ class Renames:
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st)
         for (step, other), st in zip(swaps, stats, strict=False):
-            self._moved(src, step, st)
+            self._moved(src, step, st.st_ino, st)
             row = entries.get(self.store.db, other.entry_id)
             if row is not None:
-                back = _Step(other, step.spot.dir, step.spot.name)
-                self._moved(dst, back, _with_inode(st, row.st_ino))
+                self._moved(dst, _Step(other, step.spot.dir, step.spot.name), row.st_ino)
         for (node, step), st in zip(moves, stats[len(swaps) :], strict=True):
-            self._moved(node, step, st)
+            self._moved(node, step, st.st_ino, st)
         for node in (src, dst):
             node.face = None
         src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
@@ -338,9 +338,3 @@ def _spots(node: Node) -> list[Spot]:
     if node.is_dir:
         return [Spot(p.parent, p.name, p.entry_id) for p in node.parts if p.parent is not None]
     return [*node.spots, *node.stale_spots]
-
-
-def _with_inode(st: os.stat_result, st_ino: int) -> os.stat_result:
-    fields = list(st)
-    fields[1] = st_ino
-    return os.stat_result(fields)
