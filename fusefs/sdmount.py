@@ -7,6 +7,7 @@ serves in the foreground instead. Logs go to the state directory.
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import logging.handlers
@@ -268,6 +269,9 @@ def _serve(
     shown = frozenset(
         name for name in ROOT_LINKS if name.decode().lower() in options.get("show", "tags:search:devices").split(":")
     )
+
+    # A held library is millions of objects without cycles: a pass over all of them would stop every request meanwhile.
+    gc.set_threshold(50_000, 20, 100)
 
     async def run() -> None:
         async with trio.open_nursery() as outer:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
-FILE_SYSTEMS = ("native", "sdmount", "mergerfs", "mergerfs+", "bindfs", "rclone")
+FILE_SYSTEMS = ("native", "sdmount", "pyfuse3", "mergerfs", "mergerfs+", "bindfs", "rclone")
 MOUNT_ROWS = {
     "find": ("find cold", "find warm"),
     "ls -lR": ("ls -lR cold", "ls -lR warm"),

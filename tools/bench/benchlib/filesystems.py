@@ -158,7 +158,7 @@ class Ours(FileSystem):
         return self.product.pids
 
 
-NAMES = ("native", "sdmount", "mergerfs", "mergerfs+", "bindfs", "rclone")
+NAMES = ("native", "sdmount", "pyfuse3", "mergerfs", "mergerfs+", "bindfs", "rclone")
 
 
 def assemble(
@@ -166,7 +166,12 @@ def assemble(
 ) -> list[FileSystem]:
     """The wanted file systems in the order of the table; `shares_of` tells what each has to show."""
     cache = homes / "rclone" / "cache"
+    python = Path(os.environ.get("SDMOUNT_VENV", commands.parent / ".venv")) / "bin" / "python"
     peers: dict[str, tuple[Callable[[Path, Path], list[str]], str]] = {
+        "pyfuse3": (
+            lambda source, target: [str(python), str(Path(__file__).with_name("floor.py")), str(source), str(target)],
+            "a directory kept in memory with every answer prepared: the least that pyfuse3 can cost",
+        ),
         "mergerfs": (
             lambda source, target: ["mergerfs", "-f", "-o", MERGERFS_BASE, str(source), str(target)],
             "its defaults",
