@@ -110,10 +110,10 @@ class Walk:
 
     def visit(self, directory: _Dir) -> list[_Dir]:
         """List one directory, report what differs, return its subdirectories."""
-        known: dict[bytes, Entry] = {}
+        known: dict[bytes, entries.Known] = {}
         me: Entry | None = None
         if directory.entry_id > 0:
-            known = {row.name: row for row in entries.children(self.db, directory.entry_id)}
+            known = entries.known_names(self.db, directory.entry_id)
             me = entries.get(self.db, directory.entry_id)
             if me is None:
                 return []
@@ -129,27 +129,32 @@ class Walk:
         added: list[Any] = []
         changed: list[Any] = []
         below: list[_Dir] = []
+        unknown: list[tuple[bytes, os.stat_result]] = []
+        hides = directory.excluded
         for name, st in listed:
-            row = known.pop(name, None)
-            is_dir = stat.S_ISDIR(st.st_mode)
-            excluded = directory.excluded.get(name) if directory.excluded else None
-            if row is not None:
-                if not row.matches(st):
-                    verdict = differ.compare(row, Stat.of(st))
-                    if verdict != differ.SAME:
-                        changed.append([row.id, row.seq, tuple(Stat.of(st))])
-                    if verdict == differ.OTHER_KIND:
-                        continue  # the daemon removes and adds; the next walk goes in
-                if is_dir:
-                    below.append(_Dir(row.id, directory, name, excluded))
+            found = known.pop(name, None)
+            if found is None:
+                unknown.append((name, st))
                 continue
+            entry_id, seq, *seen = found
+            if seen != entries.seen_as(st):
+                row = entries.get(self.db, entry_id)
+                verdict = differ.SAME if row is None else differ.compare(row, Stat.of(st))
+                if verdict != differ.SAME:
+                    changed.append([entry_id, seq, tuple(Stat.of(st))])
+                if verdict == differ.OTHER_KIND:
+                    continue  # the daemon removes and adds; the next walk goes in
+            if stat.S_ISDIR(st.st_mode):
+                below.append(_Dir(entry_id, directory, name, hides.get(name) if hides else None))
+        unknown.sort(key=_name)
+        for name, st in unknown:
             number = 0
-            if is_dir:
+            if stat.S_ISDIR(st.st_mode):
                 number = self.next_new
                 self.next_new -= 1
-                below.append(_Dir(number, directory, name, excluded))
+                below.append(_Dir(number, directory, name, hides.get(name) if hides else None))
             added.append([name, tuple(Stat.of(st)), number])
-        gone = [[row.id, row.seq] for row in known.values()]
+        gone = [[entry_id, seq] for entry_id, seq, *_ in known.values()]
         carrying = self.carrying(directory, [name for name, raw, _ in added if _is_empty_file(raw)])
         if dir_carries:  # few do; whether they are new is for the daemon to say
             carrying.append(b"")
@@ -192,7 +197,6 @@ class Walk:
                         found.append((name, item.stat(follow_symlinks=False)))
                     except FileNotFoundError:
                         continue
-            found.sort(key=_name)
             return dir_st, found, _has_attributes(fd)
         finally:
             os.close(fd)

@@ -7,6 +7,7 @@ append-only while a tree is scanned for the first time.
 All functions take the connection first and do not open transactions: writers are called inside a `Unit`.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 
 import apsw
@@ -92,6 +93,25 @@ def child(db: apsw.Connection, parent_id: int, name: bytes) -> Entry | None:
 def children(db: apsw.Connection, parent_id: int) -> list[Entry]:
     """All rows of a directory, by name."""
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? ORDER BY name", (parent_id,))]
+
+
+#: Of a row, what a walk holds against the disk: id, seq, then what `seen_as` says of a stat.
+Known = tuple[int, int, int, int, int, int, int, int, int, int]
+
+
+def known_names(db: apsw.Connection, parent_id: int) -> dict[bytes, Known]:
+    """The names of a directory with the columns that a walk compares, in no order; a third of what whole rows cost."""
+    rows = db.execute(
+        "SELECT name, id, seq, mtime_ns, size_bytes, ctime_ns, st_ino, mode, nlink, uid, gid FROM entry "
+        "WHERE parent_id=?",
+        (parent_id,),
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def seen_as(st: os.stat_result) -> list[int]:
+    """A stat in the shape of what follows id and seq in `Known`."""
+    return [st.st_mtime_ns, st.st_size, st.st_ctime_ns, st.st_ino, st.st_mode, st.st_nlink, st.st_uid, st.st_gid]
 
 
 def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:
