@@ -18,6 +18,7 @@ from fusefs.views.context import ViewContext
 from fusefs.views.special import ROOT_LINKS, RootViews
 from fusefs.xattrs import Xattrs
 from index.model.errors import VdfsError
+from vdfs.base.tasks import for_ever
 from vdfs.ops.context import Core
 from vdfs.ops.core import snapshot
 
@@ -102,8 +103,8 @@ async def serve_mount(
         raise VdfsError(f"{mountpoint} could not be mounted: {error} (see the lines above from fusermount3)") from error
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(operations.notifier.run_plan)
-            nursery.start_soon(operations.notifier.run)
+            nursery.start_soon(for_ever, operations.notifier.run_plan)
+            nursery.start_soon(for_ever, operations.notifier.run)
             task_status.started()
             await pyfuse3.main(min_tasks=1, max_tasks=64)
             nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import trio
 from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
 from vdfs.base.config import Config, load_config
+from vdfs.base.tasks import for_ever, once
 from vdfs.library.library import open_library
 from vdfs.ops.context import Core
 from vdfs.ops.table import load
@@ -87,16 +89,15 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
         return await registry.dispatch(core, method, params)
 
     socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
+    core.library.store.hold_ballast()
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, socket, dispatch)
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
-        nursery.start_soon(core.watch.run)
-        nursery.start_soon(core.watch.cover_all)
-        nursery.start_soon(core.scanner.run)
-        nursery.start_soon(core.importer.follow)
-        nursery.start_soon(_housekeeping, core)
-        nursery.start_soon(core.locations.finish_removals)
+        for task in (core.watch.run, core.scanner.run, core.importer.follow, partial(_housekeeping, core)):
+            nursery.start_soon(for_ever, task)
+        for work in (core.watch.cover_all, core.locations.finish_removals):
+            nursery.start_soon(once, work)
         for branch in core.tree.branches.values():
             core.scanner.request(branch.root_entry_id)
         task_status.started()
@@ -118,6 +119,8 @@ async def _housekeeping(core: Core) -> None:
                     core.scanner.request(branch.root_entry_id)
         with contextlib.suppress(OSError):
             await core.library.store.make_durable()
+        await core.library.store.checkpoint()
+        core.library.store.hold_ballast()
 
 
 def run_offline(data_dir: Path, library: str, method: str, params: Any) -> Any:

@@ -2,13 +2,18 @@
 
 One writer, on the loop. Point reads run inline on the same connection (about 15 us; a hop through a thread costs ten
 times that); long reads (search, statistics, verification) take a connection of their own from `reader()` in a thread.
-A unit that fails because the disk is full leaves the file as it was and raises NoSpace.
+A unit that fails because the disk is full leaves the file as it was and raises NoSpace. From then on the ballast is
+gone (ballast.py), units that follow the disk find room again, and who would make something new is refused
+(`refuse_if_full`) until `hold_ballast` finds room.
+
+What was committed goes from the log into the database in a thread (`checkpoint`), since that waits for the disk.
 """
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -20,12 +25,17 @@ from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VdfsError
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
 from index.store import changes
+from index.store.ballast import Ballast
 from index.store.connection import connect
 from index.store.feed import Feed
 from index.store.migrations import migrate
 from index.store.unit import Reserve, Unit
 
 _T = TypeVar("_T")
+log = logging.getLogger("sdmount.store")
+
+#: Size of the log from which on it is folded into the database.
+_CHECKPOINT_BYTES = 16 << 20
 
 
 class Store:
@@ -34,6 +44,7 @@ class Store:
     def __init__(self, path: Path, device_uuid: bytes) -> None:
         self.path = path
         self.feed = Feed()
+        self.is_full = False
         self.device_uuid = device_uuid
         self.db = connect(path)
         try:
@@ -58,11 +69,13 @@ class Store:
         except BaseException:
             self.db.close()
             raise
+        self.ballast = Ballast(path.with_suffix(".ballast"))
         self._wal = Path(f"{path}-wal")
         self._sync_lock = threading.Lock()
         self._durable_seq = self.last_seq
 
     def close(self) -> None:
+        self.ballast.give_up()
         self.db.close()
 
     def write(self, origin: str) -> Unit:
@@ -75,6 +88,46 @@ class Store:
         db = connect(self.path, read_only=True)
         try:
             yield db
+        finally:
+            db.close()
+
+    def following(self, work: Callable[[], _T]) -> _T:
+        """Do what writes down a change that the disk has made already; once more when the ballast had to go for it."""
+        had_room = not self.is_full
+        try:
+            return work()
+        except NoSpace:
+            if not had_room:
+                raise
+            return work()
+
+    def hold_ballast(self) -> None:
+        """Take the ballast, for a library that is kept open; and see whether a disk that was full has room again."""
+        if self.ballast.is_held:
+            return
+        if self.ballast.hold():
+            self.is_full = False
+
+    def refuse_if_full(self) -> None:
+        """NoSpace while the disk of the library has no room for anything new."""
+        if self.is_full:
+            raise NoSpace(f"the disk that holds {self.path} is full; free some space")
+
+    async def checkpoint(self) -> None:
+        """Move what was committed from the log into the database once the log has grown, in a thread."""
+        try:
+            if self._wal.stat().st_size < _CHECKPOINT_BYTES:
+                return
+        except FileNotFoundError:
+            return
+        await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=False)
+
+    def _checkpoint(self) -> None:
+        db = connect(self.path)
+        try:
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:  # it stays in the log, and is tried again
+            log.info("the log of %s could not be folded in: %s", self.path, error)
         finally:
             db.close()
 
@@ -116,7 +169,16 @@ class Store:
         try:
             self.db.execute(sql)
         except apsw.Error as error:
-            raise translate(error, self.path) from error
+            raise self.failure(error) from error
+
+    def failure(self, error: apsw.Error) -> VdfsError:
+        """Our error for what SQLite says inside a unit. A full disk is noted."""
+        if isinstance(error, apsw.FullError):
+            if not self.is_full:
+                log.warning("the disk that holds %s is full: nothing new is made until it has room", self.path)
+            self.is_full = True
+            self.ballast.give_up()
+        return translate(error, self.path)
 
 
 def translate(error: apsw.Error, path: Path) -> VdfsError:

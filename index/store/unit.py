@@ -60,6 +60,8 @@ class Host(Protocol):
 
     def rollback(self) -> None: ...
 
+    def failure(self, error: apsw.Error) -> Exception: ...
+
 
 class Unit:
     """One open transaction. `db`, `seq`, `hlc`, `device` and `epoch` are for the table functions."""
@@ -105,6 +107,8 @@ class Unit:
         store = self._store
         if error is not None:
             store.rollback()
+            if isinstance(error, apsw.FullError | apsw.IOError | apsw.ReadOnlyError | apsw.CorruptError):
+                raise store.failure(error) from error
             return
         try:
             bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)

@@ -7,11 +7,13 @@ on a branch that is away is refused before anything happens.
 Renaming is next door (rename.py).
 """
 
+import contextlib
 import errno
 import math
 import os
 import stat
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import trio
@@ -21,6 +23,7 @@ from index.model.entry import KIND_FILE, Entry, Stat
 from index.model.errors import (
     CrossBranch,
     Exists,
+    NoSpace,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -136,6 +139,7 @@ class Namespace:
         return ref
 
     async def _refuse_if_there(self, parent: Node, name: bytes) -> None:
+        self.store.refuse_if_full()
         if len(parent.parts) > 1 or parent is self.tree.root:
             try:
                 await self.tree.lookup(parent, name)
@@ -268,7 +272,16 @@ class Namespace:
         return node, st
 
     def _added(self, parent: Node, ref: DirRef, name: bytes, st: os.stat_result, pid: int) -> Node:
-        """Write the row of what was just made and return its node."""
+        """Write the row of what was just made and return its node; what cannot be written down is unmade."""
+        try:
+            return self._written_down(parent, ref, name, st, pid)
+        except NoSpace:
+            if not ref.branch.slow:
+                with contextlib.suppress(OSError), self.tree.dirs.opened(ref) as fd:
+                    (os.rmdir if stat.S_ISDIR(st.st_mode) else os.unlink)(name, dir_fd=fd)
+            raise
+
+    def _written_down(self, parent: Node, ref: DirRef, name: bytes, st: os.stat_result, pid: int) -> Node:
         heir = self.backups.heir(parent, name, pid)
         old = entries.child(self.store.db, ref.entry_id, name)
         with self.store.write(ORIGIN_MOUNT) as unit:
@@ -365,11 +378,14 @@ class Namespace:
         row = entries.get(self.store.db, spot.entry_id)
         if row is None:
             return
+        self.store.following(lambda: self._remove_row(row, spot.dir.branch.uuid))
+        self.tree.touched(row.node)
+
+    def _remove_row(self, row: Entry, branch_uuid: bytes) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
-            apply.remove(unit, row, spot.dir.branch.uuid, keep=False)
+            apply.remove(unit, row, branch_uuid, keep=False)
             if row.nlink > 1:
                 self.refresh_twins(unit, row)
-        self.tree.touched(row.node)
 
     def refresh_twins(self, unit: Unit, row: Entry) -> None:
         """The other names of a hard-linked file have one link less now."""
@@ -472,12 +488,7 @@ class Namespace:
             row = entries.get(self.store.db, spot.entry_id)
             if row is None or row.matches(st):
                 continue
-            with self.store.write(ORIGIN_MOUNT) as unit:
-                apply.change_row(unit, row, Stat.of(st), spot.dir.branch.uuid)
-                if row.nlink > 1 or st.st_nlink > 1:
-                    for twin in entries.by_node(unit.db, row.node):
-                        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
-                            apply.change_row(unit, twin, Stat.of(st), spot.dir.branch.uuid)
+            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid))
         for spot in node.spots[1:] if not data else []:
             self._remend(spot)
         if node.is_dir:
@@ -486,6 +497,14 @@ class Namespace:
                 if row is not None and len(node.parts) == 1 and row.mode != st.st_mode:
                     with self.store.write(ORIGIN_MOUNT) as unit:
                         apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
+
+    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes) -> None:
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            apply.change_row(unit, row, st, branch_uuid)
+            if row.nlink > 1 or st.nlink > 1:
+                for twin in entries.by_node(unit.db, row.node):
+                    if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
+                        apply.change_row(unit, twin, st, branch_uuid)
 
     def _remend(self, spot: Spot) -> None:
         branch = spot.dir.branch

@@ -125,7 +125,8 @@ class Renames:
                 await self.annotations.reconcile(src)
                 await self.annotations.reconcile(dst)
         stats = await self._on_disk(steps)
-        self._write_rows(src, dst, list(zip(steps, stats, strict=True)))
+        done = list(zip(steps, stats, strict=True))
+        self.store.following(lambda: self._write_rows(src, dst, done))
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
             dst.removed, dst.parts = last, ()

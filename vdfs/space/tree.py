@@ -6,6 +6,7 @@ lacks is removed, in the same step and through the same functions as a scan; so 
 never scanned gets the whole truth, and the index with him. Branches that are away answer from their rows.
 """
 
+import contextlib
 import errno
 import os
 import time
@@ -16,7 +17,7 @@ from weakref import WeakValueDictionary
 from index.model import change
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry, Stat, kind_of
-from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable, VdfsError
+from index.model.errors import Deadline, NoSpace, NotADirectory, NotFound, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
 from index.store import entries, metadata
@@ -185,15 +186,25 @@ class Tree:
                 self.take_out(ref, row)
             return None
         stat = Stat.of(st)
+        verdict = differ.SAME
         if row is not None:
             verdict = differ.compare(row, stat)
             if verdict == differ.SAME or (looked and verdict == differ.TIMES):
                 return Found(ref, row, st)
         elif entries.get(self.store.db, ref.entry_id) is None:
             return None  # the directory itself left the index a moment ago
-        with self.store.write(ORIGIN_SCAN) as unit:
-            place = apply.Place(ref.branch.id, ref.entry_id, name)
-            new = apply.take_in(unit, place, row, stat, ref.branch.uuid, self)
+
+        def take_in() -> Entry:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                place = apply.Place(ref.branch.id, ref.entry_id, name)
+                return apply.take_in(unit, place, row, stat, ref.branch.uuid, self)
+
+        try:
+            new = self.store.following(take_in)
+        except NoSpace:
+            if row is None or not looked or verdict > differ.DATA:
+                raise
+            return Found(ref, row, st)  # the row is behind; the watcher will try again
         for changed in (row, new):
             if changed is not None:
                 self.touched(changed.node)
@@ -210,8 +221,12 @@ class Tree:
 
     def take_out(self, ref: DirRef, row: Entry) -> None:
         """A name is gone from the disk: its row leaves the index."""
-        with self.store.write(ORIGIN_SCAN) as unit:
-            apply.remove(unit, row, ref.branch.uuid)
+
+        def remove() -> None:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                apply.remove(unit, row, ref.branch.uuid)
+
+        self.store.following(remove)
         self.touched(row.node)
         self.dir_changed(ref)
 
@@ -740,16 +755,22 @@ class Tree:
         unknown.sort(key=lambda seen: seen.name)
         # An inode of an unknown name may be that of a known one; so they come first, and what is gone comes last.
         todo = unknown + changed
-        for start in range(0, len(todo), _UNIT_ROWS):
-            self._take_in(ref, todo[start : start + _UNIT_ROWS], out)
-        if rows:
-            self._gone(ref, list(rows.values()))
+        try:
+            for start in range(0, len(todo), _UNIT_ROWS):
+                some = todo[start : start + _UNIT_ROWS]
+                self.store.following(lambda some=some: self._take_in(ref, some, out))  # type: ignore[misc]
+            if rows:
+                self.store.following(lambda: self._gone(ref, list(rows.values())))
+        except NoSpace:  # what the index knows is told, the rest when it has room
+            if any(row is None for _, row, _ in out):
+                raise
+            return out
         if todo or rows:
             self.dir_changed(ref)
         for seen in todo:
             self._look_into(ref, out[seen.line][1])
         if me.scanned_mtime_ns != dir_st.st_mtime_ns:
-            with self.store.write(ORIGIN_SCAN) as unit:
+            with contextlib.suppress(NoSpace), self.store.write(ORIGIN_SCAN) as unit:
                 entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)
         return out
 

@@ -14,6 +14,7 @@ Where the system allows no more watches, directories simply are not covered: the
 second only, and that is said once in the log.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 import trio
 
 from index.model.entry import KIND_DIR, Entry
-from index.model.errors import Stale, Unreachable
+from index.model.errors import NoSpace, Stale, Unreachable
 from index.scan import inotify
 from index.scan.inotify import Inotify, WatchLimitReached
 from index.store import entries
@@ -41,6 +42,8 @@ log = logging.getLogger("sdmount.watch")
 GATHER_S = 0.02
 #: Names looked at between two turns of the loop.
 _SLICE = 64
+#: How long a round waits after one that found no room for the index.
+_HELD_UP_S = 1.0
 #: How many rounds a change is kept whose directory is not where the index has it.
 _TRIES = 10
 
@@ -68,6 +71,7 @@ class Watch:
         self._has_events.register(self._inotify.fd, select.POLLIN)
         self._wake = trio.Event()
         self._full = False
+        self._held_up = False  # something could not be written down for want of room
         self.overflows = 0
 
     def close(self) -> None:
@@ -162,6 +166,9 @@ class Watch:
                         await self._take_in(self._batch)
                     finally:
                         self._batch = {}
+                    if self._held_up:
+                        self._held_up = False
+                        await trio.sleep(_HELD_UP_S)
         finally:
             self.tree.left_to_watch = lambda _ref, _name: False
             self.tree.is_watched = lambda _id, _ino: False
@@ -265,7 +272,8 @@ class Watch:
                 await trio.lowlevel.checkpoint()
             with self._tolerant(ref, name):
                 self._mend(ref, name, (ref.entry_id, name) in told_gone)
-        self.tree.restamp(seen)
+        with contextlib.suppress(NoSpace):
+            self.tree.restamp(seen)
 
     def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
         """What the index and the disk have under a name."""
@@ -302,6 +310,9 @@ class Watch:
             yield
         except Stale:
             self._try_again(ref, name)
+        except NoSpace:  # the library's own disk: later
+            self._held_up = True
+            self._look_at_all(ref.entry_id)
         except (FileNotFoundError, NotADirectoryError, PermissionError, Unreachable):
             return
         except OSError as error:

@@ -1,0 +1,107 @@
+"""The library's own disk is full: the mount lives on, shows all there is, refuses what is new, and follows the disk.
+
+Root only: a small tmpfs holds the library's data, the location lies elsewhere.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from errno import ENOSPC
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import Mounted, errno_of, eventually, names
+
+TAGS = "user.xdg.tags"
+
+
+@pytest.fixture
+def cramped(library: Mounted, root_only: None) -> Iterator[Mounted]:
+    """A library on 10 MiB, mounted with one location of twenty files."""
+    library.data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "none", str(library.data)], check=True)
+    try:
+        disk = library.folder("Docs")
+        for number in range(20):
+            (disk / f"f{number}").write_bytes(b"before")
+        library.mount(disk)
+        library.wait_idle()
+        yield library
+    finally:
+        library.close()
+        subprocess.run(["umount", "-l", str(library.data)], check=False)
+
+
+def fill(directory: Path, name: str) -> None:
+    """Take what room there is."""
+    fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(fd, bytes(1 << 16))
+    except OSError as error:
+        assert error.errno == ENOSPC
+    finally:
+        os.close(fd)
+
+
+def create_until_refused(directory: Path) -> int:
+    """Make files until one is refused for want of room; how many were made."""
+    for number in range(100_000):
+        code = errno_of((directory / f"new{number}").write_bytes, b"new")
+        if code:
+            assert code == ENOSPC
+            return number
+    raise AssertionError("nothing was ever refused")
+
+
+def test_a_full_library_refuses_what_is_new_and_shows_the_rest(cramped):
+    """What was refused is not on the disk either. Deleting, renaming, writing, looking and reading go on."""
+    shown, disk = cramped.mnt / "Docs", cramped.disk / "Docs"
+    fill(cramped.data, "fill")
+    made = create_until_refused(shown)
+    assert names(shown) == names(disk)
+    assert len(names(disk)) == 20 + made
+    assert (shown / "f3").read_bytes() == b"before"
+    assert errno_of((shown / "d").mkdir) == ENOSPC
+    assert errno_of((shown / "l").symlink_to, "f3") == ENOSPC
+    assert errno_of(os.mkfifo, shown / "p") == ENOSPC
+    assert errno_of(os.link, shown / "f3", shown / "h") == ENOSPC
+    assert names(shown) == names(disk)
+    (shown / "f0").unlink()
+    (shown / "f1").rename(shown / "renamed")
+    (shown / "f2").write_bytes(b"written")
+    os.setxattr(shown / "f3", TAGS, b"still")
+    (disk / "behind").write_bytes(b"behind the mount")
+    eventually(lambda: "behind" in names(shown), "what is made behind the mount shows")
+    assert names(shown) == names(disk)
+    assert (disk / "f2").read_bytes() == b"written"
+    (cramped.data / "fill").unlink()
+    eventually(lambda: not errno_of((shown / "after").write_bytes, b"room again"), "there is room again")
+    cramped.wait_idle()
+    cramped.verify("--content")
+    cramped.remount()
+    assert names(shown) == names(disk)
+    assert os.getxattr(shown / "f3", TAGS) == b"still"
+
+
+def test_not_a_byte_left(cramped):
+    """Also the room kept for following is gone. The mount still shows what it knows, and catches up when it can."""
+    shown, disk = cramped.mnt / "Docs", cramped.disk / "Docs"
+    fill(cramped.data, "fill")
+    create_until_refused(shown)
+    fill(cramped.data, "fill too")
+    for number in range(300):
+        (disk / f"behind{number}").write_bytes(b"x")
+    (disk / "f5").write_bytes(b"another length")
+    (disk / "f6").unlink()
+    for number in range(10):
+        assert (shown / f"f{number + 10}").read_bytes() == b"before"
+    eventually(lambda: not (shown / "f6").exists(), "what is gone is not shown")
+    assert cramped.sd_json("status")["pid"] == cramped.pid
+    for name in ("fill", "fill too"):
+        (cramped.data / name).unlink()
+    eventually(lambda: names(shown) == names(disk), "it has caught up", 20)
+    eventually(lambda: not errno_of((shown / "after").write_bytes, b"room again"), "there is room again")
+    cramped.wait_idle()
+    cramped.verify("--content")
