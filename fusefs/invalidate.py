@@ -1,26 +1,22 @@
 """Committed changes to what the kernel must forget: a pure plan, and the one task that tells the kernel.
 
-The kernel is called from a worker thread only: it may hold the lock of a directory until a request that waits for the
-loop is answered, so a call from the loop could wait for itself. What the kernel did itself needs no telling. A name or
-inode it does not know answers ENOENT, which is fine.
+The kernel is told by another process (telling.py): it may hold the lock of a directory until a request that waits for
+the loop is answered, so a call from the loop could wait for itself. What the kernel did itself needs no telling.
 """
 
-import contextlib
-import logging
 from typing import Any
 
-import pyfuse3
 import trio
 
+from fusefs.kernel import notices
 from fusefs.kernel.inodes import Ledger
+from fusefs.telling import telling
 from index.model import change
 from index.model.change import ORIGIN_MOUNT, Commit
 from index.store import entries
 from index.store.feed import LAGGED
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
-
-log = logging.getLogger("sdmount.mount")
 
 #: One thing to tell: ("inode", number, attributes only) or ("entry", parent's number, name).
 Order = tuple[str, int, Any]
@@ -100,25 +96,19 @@ class Notifier:
                 self.plan(commit)
 
     async def run(self) -> None:
-        """Tell the kernel, batch by batch, from a thread."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            orders, self._orders = list(self._orders), {}
-            for start in range(0, len(orders), 256):
-                await trio.to_thread.run_sync(_tell, orders[start : start + 256], abandon_on_cancel=True)
-            self.told += len(orders)
-
-
-def _tell(orders: list[Order]) -> None:
-    for kind, ino, detail in orders:
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                if kind == "inode":
-                    pyfuse3.invalidate_inode(ino, detail)
-                else:
-                    pyfuse3.invalidate_entry(ino, detail)
-            except OSError as error:
-                if isinstance(error, FileNotFoundError):
+        """Tell the kernel, in order, what has been ordered since it was told last."""
+        async with telling() as tell:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                orders, self._orders = self._orders, {}
+                try:
+                    await tell([_notice(*order) for order in orders])
+                except OSError:
+                    self._everything()  # who knows what it was told
                     raise
-                log.debug("the kernel would not forget %s %d: %s", kind, ino, error)
+                self.told += len(orders)
+
+
+def _notice(kind: str, ino: int, detail: Any) -> bytes:
+    return notices.inval_inode(ino, attr_only=detail) if kind == "inode" else notices.inval_entry(ino, detail)
