@@ -120,6 +120,12 @@ def test_imports_point_down():
     assert upward_imports(ROOT) == []
 
 
+def test_there_is_one_sqlite_in_a_process():
+    """The standard library's would take away the locks of apsw's (sqlite.org/howtocorrupt.html, 2.2.1)."""
+    assert [name for name, targets in imports_of(ROOT).items() if any(t.startswith("sqlite3") for t in targets)] == []
+    assert any("apsw" in targets for targets in imports_of(ROOT).values()), "such imports are seen"
+
+
 def test_modules_form_no_circle():
     """No module imports itself through others, not even from inside a function."""
     assert cycles(module_graph(ROOT)) == []

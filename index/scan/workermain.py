@@ -38,7 +38,7 @@ from typing import Any
 import msgpack
 
 from index.model.errors import errno_of
-from index.scan import walker
+from index.scan import verify, walker
 from index.scan.hasher import Hasher, Identity, Mode
 
 #: Holds the manifest of the largest file that has one (64.3 MiB), and is what a lying peer could make us
@@ -264,7 +264,7 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
 
 
 #: What this process can do, by name.
-OPERATIONS: dict[str, Operation] = {"identify": identify, "scan": walker.scan}
+OPERATIONS: dict[str, Operation] = {"identify": identify, "scan": walker.scan, "verify": verify.verify}
 
 
 def serve(link: Link, operations: Mapping[str, Operation]) -> None:

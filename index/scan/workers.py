@@ -234,6 +234,11 @@ class WorkerPool:
         self._token: trio.lowlevel.TrioToken | None = None
         self._closed = False
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there are workers to give work to: not in a process that only does one operation."""
+        return self._token is not None and not self._closed
+
     def pids(self) -> list[int]:
         """The processes that are ready now."""
         return [worker.process.pid for worker in self._workers]

@@ -77,7 +77,7 @@ def test_the_server_is_a_process_of_its_own(library):
 
 
 def test_workers_hold_neither_the_mount_nor_the_lock(library):
-    """A worker that kept /dev/fuse would turn a kill -9 of the server into a hung mount. The messenger has one device."""
+    """A worker that kept /dev/fuse would turn a kill -9 of the server into a hung mount. The messenger has a device."""
     source = library.folder("Files")
     fill(source)
     library.mount(source)
@@ -743,3 +743,23 @@ def test_without_dev_fuse_for_this_user_it_says_so(library, root_only):
     )  # fmt: skip
     assert done.returncode == 1
     assert "/dev/fuse" in one_line(done.stderr, VOICE)
+
+
+def test_verifying_leaves_the_database_to_the_server(library):
+    """Locks and log are as before, whoever opens and closes the library meanwhile; again and again, at work."""
+    disk = library.folder("Docs")
+    fill(disk)
+    library.mount(disk)
+    shown = library.mnt / "Docs"
+    for round_ in range(4):
+        library.wait_idle()
+        library.verify("--content")
+        for number in range(60):
+            (shown / f"{round_}-{number}").write_bytes(b"%d" % number * 400)
+        library.sd("location", "rescan", "Docs")
+        locks = Path("/proc/locks").read_text()
+        database = (library.library_dir / "library.db-shm").stat()
+        assert f" {library.pid} " in locks, "the server holds its locks on the database"
+        assert f":{database.st_ino} " in locks
+    library.wait_idle()
+    library.verify("--content")

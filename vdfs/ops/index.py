@@ -1,15 +1,17 @@
 """index.verify: whether the index says what the disk says, found out without the scanner's code."""
 
 import os
+from collections.abc import AsyncIterator
+from functools import partial
 
 import attrs
 import trio
 
 from index.model.errors import NotFound, Unreachable
-from vdfs.library.verify import verify_branch
+from index.scan import verify as verification
 from vdfs.ops.context import Core
 from vdfs.ops.registry import doc, query
-from vdfs.space.branches import LIVE
+from vdfs.space.branches import LIVE, Branch
 
 
 @attrs.frozen
@@ -46,11 +48,26 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
         if not branch.check() and branch.state != LIVE:
             away.append(os.fsdecode(branch.root_path))
             continue
-        count, found = await trio.to_thread.run_sync(
-            verify_branch, core.library.store.path, branch.id, branch.root_path, branch.excluded, asked.content
-        )
-        checked += count
-        differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
+        async for count, found in _compared(core, branch, asked.content):
+            checked += count
+            differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
     if away and not differences:
         raise Unreachable(f"{', '.join(away)} could not be compared: not there ({checked} other entries are right)")
     return Verified(checked, differences)
+
+
+async def _compared(core: Core, branch: Branch, content: bool) -> AsyncIterator[tuple[int, list[verification.Found]]]:
+    """Pieces of the comparison of one branch: from a worker process, or from a thread where no workers run."""
+    store, pool = core.library.store, core.scanner.pool
+    if not pool.is_running:
+        pieces = partial(verification.differences, store.path, branch.id, branch.root_path, branch.excluded, content)
+        for piece in await trio.to_thread.run_sync(lambda: list(pieces())):
+            yield piece
+        return
+    args = {
+        "database": str(store.path), "branch": branch.id, "root": branch.root_path, "excluded": branch.excluded,
+        "content": content,
+    }  # fmt: skip
+    async with pool.stream("verify", args) as stream:
+        async for count, found in stream:
+            yield count, [(path, kind, detail) for path, kind, detail in found]
