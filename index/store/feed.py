@@ -2,9 +2,13 @@
 
 Channels are bounded; a reader that lags loses commits and is told so by one `LAGGED` value, after which it must look
 at the store instead (re-read, or invalidate everything it told). Publishing never blocks the writer.
+
+Who keeps answers made from rows cannot have a pace of his own: he is told at once (`at_once`), before anybody else can
+ask him, by a function that does nothing but forget.
 """
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -24,6 +28,7 @@ class Feed:
     def __init__(self) -> None:
         self._senders: list[tuple[trio.MemorySendChannel[Commit], frozenset[str]]] = []
         self._lagging: set[int] = set()
+        self._forgetful: list[Callable[[Commit], None]] = []
 
     def subscribe(
         self, capacity: float = CAPACITY, without: frozenset[str] = frozenset()
@@ -34,7 +39,13 @@ class Feed:
         self._senders.append((send, without))
         return receive
 
+    def at_once(self, forget: Callable[[Commit], None]) -> None:
+        """Call a function with every commit from now on, in the moment it is made; it must not write."""
+        self._forgetful.append(forget)
+
     def publish(self, commit: Commit) -> None:
+        for forget in self._forgetful:
+            forget(commit)
         for subscriber in list(self._senders):
             send, without = subscriber
             if commit.origin in without:

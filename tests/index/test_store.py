@@ -179,6 +179,20 @@ def test_who_listens_slowly_is_told_that_commits_were_lost(store):
         deaf.receive_nowait()
 
 
+def test_who_only_forgets_is_told_in_the_moment(store):
+    """Before the unit ends, every commit, and none that was rolled back."""
+    heard: list[Commit] = []
+    store.feed.at_once(heard.append)
+    with store.write("test") as unit:
+        unit.changed(change.META, 1, 5, None, b"", 5)
+        assert heard == []
+    assert [c.changes[0].entry_id for c in heard] == [5]
+    with pytest.raises(Stop), store.write("test") as unit:
+        unit.changed(change.META, 1, 6, None, b"", 6)
+        raise Stop
+    assert len(heard) == 1
+
+
 # -- numbers and stamps ------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from index.model import change
-from index.model.change import ORIGIN_SCAN
+from index.model.change import ORIGIN_SCAN, Commit
 from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry, Stat, kind_of
 from index.model.errors import Deadline, NoSpace, NotADirectory, NotFound, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
@@ -62,6 +62,7 @@ class Tree:
         self.nodes[ROOT_INODE] = self.root
         self.home: Branch | None = None
         self.branch_events = 0
+        store.feed.at_once(self._forget)
         #: Asked before a directory is looked into, so that no change behind the mount falls between look and watch.
         self.before_look: Callable[[DirRef], object] = lambda _: None
         #: Told of each directory that the index did not know: what lies in it is to be taken in too.
@@ -229,6 +230,20 @@ class Tree:
         self.store.following(remove)
         self.touched(row.node)
         self.dir_changed(ref)
+
+    def _forget(self, commit: Commit) -> None:
+        """Drop the prepared answers that a commit makes void, whoever wrote it and wherever it reached."""
+        above: set[int] = set()
+        for one in commit.changes:
+            if one.what == change.META:
+                continue
+            self.touched(one.node)
+            if one.what in (change.ADDED, change.REMOVED) and one.parent_id is not None:
+                above.add(one.parent_id)
+        for entry_id in above:
+            ref = self.dirs.known(entry_id)
+            if ref is not None:
+                self.dir_changed(ref)
 
     def dir_changed(self, ref: DirRef) -> None:
         """Names of a directory changed on disk: whoever shows it must look again."""
