@@ -1,0 +1,413 @@
+"""Ground: the names of one branch at a time, disk and rows made to agree.
+
+The disk is asked, the index remembers, and what differs is mended on the way, through the same functions as a scan
+(index/scan/apply.py): a name that the index lacks is added, one that the disk lacks is removed. So whoever looks into a
+directory that was never scanned gets the whole truth, and the index with him. Branches that are away answer from their
+rows. What several branches make of a name is decided one floor up, in the union (tree.py).
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from index.model import change
+from index.model.change import ORIGIN_SCAN, Commit
+from index.model.entry import KIND_DIR, Entry, Stat
+from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
+from index.model.ids import ROOT_INODE
+from index.scan import apply, differ
+from index.store import entries
+from index.store.store import Store
+from vdfs.space import realattrs
+from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
+from vdfs.space.dirs import DirRef, DirTable
+from vdfs.space.nodes import Node, Spot
+
+_UNIT_ROWS = 500
+RECHECK_S = 1.0
+
+
+class Found(NamedTuple):
+    """One replica of a name: the directory it is in, its row, what the disk says (None: branch away)."""
+
+    dir: DirRef
+    row: Entry
+    st: os.stat_result | None
+
+
+class _Seen(NamedTuple):
+    """A name of a listing whose row lacks or differs."""
+
+    line: int
+    name: bytes
+    row: Entry | None
+    st: os.stat_result
+
+
+class Ground:
+    """Names of single branches. Used on the loop only."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.dirs = DirTable()
+        self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
+        self.branches: dict[int, Branch] = {}
+        self.root = Node(ROOT_INODE, KIND_DIR)
+        self.nodes[ROOT_INODE] = self.root
+        store.feed.at_once(self._forget)
+        #: Asked before a directory is looked into, so that no change behind the mount falls between look and watch.
+        self.before_look: Callable[[DirRef], object] = lambda _: None
+        #: Told of each directory that the index did not know: what lies in it is to be taken in too.
+        self.found_dir: Callable[[DirRef], object] = lambda _: None
+        #: Asked whether a directory has been watched, with that inode, since its row was written.
+        self.is_watched: Callable[[int, int], bool] = lambda _id, _ino: False
+        #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
+        self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
+
+    # one name ---------------------------------------------------------------------------------------------------------
+
+    async def _probe(self, ref: DirRef, name: bytes) -> Found | None:
+        """What one branch says of a name; mends the index. Stale when the directory hangs elsewhere by now."""
+        branch = ref.branch
+        if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
+            branch.check()
+        row = entries.child(self.store.db, ref.entry_id, name)
+        if branch.state == MISSING:
+            return Found(ref, row, None) if row else None
+        self.before_look(ref)
+        try:
+            st = await branch.call(NAME_DEADLINE_S, self._lstat, ref, name)
+        except (FileNotFoundError, NotADirectoryError):
+            st = None
+        except (Unreachable, Deadline):
+            return Found(ref, row, None) if row else None
+        except Stale:
+            if entries.get(self.store.db, ref.entry_id) is None:
+                return None
+            raise
+        if branch.slow:  # time has passed
+            row = entries.child(self.store.db, ref.entry_id, name)
+        return self.mend(ref, name, row, st, looked=True)
+
+    def mend(
+        self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None, *, looked: bool = False
+    ) -> Found | None:
+        """Make the row say what the disk says; returns both.
+
+        A name that is gone may be half of a move: where a watcher runs, its row is left to him, who sees both halves.
+        `looked`: somebody only asks, and is told what the disk says; the times of a directory, which move with every
+        name in it, are then left to the watcher and the scan.
+        """
+        if st is None:
+            if row is not None and not self.left_to_watch(ref, name):
+                self.take_out(ref, row)
+            return None
+        stat = Stat.of(st)
+        verdict = differ.SAME
+        if row is not None:
+            verdict = differ.compare(row, stat)
+            if verdict == differ.SAME or (looked and verdict == differ.TIMES):
+                return Found(ref, row, st)
+        elif entries.get(self.store.db, ref.entry_id) is None:
+            return None  # the directory itself left the index a moment ago
+
+        def take_in() -> Entry:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                place = apply.Place(ref.branch.id, ref.entry_id, name)
+                return apply.take_in(unit, place, row, stat, ref.branch.uuid, self)
+
+        try:
+            new = self.store.following(take_in)
+        except NoSpace:
+            if row is None or not looked or verdict > differ.DATA:
+                raise
+            return Found(ref, row, st)  # the row is behind; the watcher will try again
+        for changed in (row, new):
+            if changed is not None:
+                self.touched(changed.node)
+        self.dir_changed(ref)
+        self._look_into(ref, new)
+        return Found(ref, new, st)
+
+    def _look_into(self, above: DirRef, row: Entry) -> None:
+        """A directory that the index did not know: what lies in it is to be taken in too."""
+        if row.kind == KIND_DIR and row.scanned_ns is None:
+            ref = self._dir(above, row)
+            self.before_look(ref)
+            self.found_dir(ref)
+
+    def take_out(self, ref: DirRef, row: Entry) -> None:
+        """A name is gone from the disk: its row leaves the index."""
+
+        def remove() -> None:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                apply.remove(unit, row, ref.branch.uuid)
+
+        self.store.following(remove)
+        self.touched(row.node)
+        self.dir_changed(ref)
+
+    def restamp(self, refs: Iterable[DirRef]) -> None:
+        """Names in directories of fast branches changed: their rows get the times that they have now."""
+        moved: list[tuple[Entry, Stat]] = []
+        for ref in refs:
+            row = entries.get(self.store.db, ref.entry_id)
+            try:
+                st = Stat.of(self._fstat_dir(ref))
+            except (OSError, VdfsError):
+                continue
+            if row is not None and differ.compare(row, st) == differ.TIMES:
+                moved.append((row, st))
+        if not moved:
+            return
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for row, st in moved:
+                entries.set_stat(unit.db, row.id, st, unit.seq)
+                unit.changed(change.TIMES, row.branch_id, row.id, row.parent_id, row.name, row.node)
+
+    # one directory ----------------------------------------------------------------------------------------------------
+
+    async def list_part(self, ref: DirRef) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        """One branch's directory from disk, the index mended; from its rows when the branch is away."""
+        branch = ref.branch
+        if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
+            branch.check()
+        if branch.state != MISSING:
+            self.before_look(ref)
+            try:
+                dir_st, listed = await branch.call(NAME_DEADLINE_S, self._scandir, ref)
+            except (Unreachable, Deadline):
+                pass
+            else:
+                return self._reconcile(ref, dir_st, listed)
+        return [(row.name, row, None) for row in entries.children(self.store.db, ref.entry_id)]
+
+    def _scandir(self, ref: DirRef) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
+        out = []
+        hides = ref.excluded
+        with self.dirs.opened(ref) as fd:
+            dir_st = os.fstat(fd)
+            try:
+                scan = os.scandir(fd)
+            except OSError as error:
+                if error.errno == errno.EBADF:  # opened with O_PATH: no permission to list it
+                    raise PermissionError(errno.EACCES, "no permission to list the directory") from error
+                raise
+            with scan:
+                for item in scan:
+                    name = item.name.encode("utf-8", "surrogateescape")
+                    if hides and hides.get(name) is True:
+                        continue
+                    try:
+                        out.append((name, item.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue
+        return dir_st, out
+
+    def _reconcile(
+        self, ref: DirRef, dir_st: os.stat_result, listed: list[tuple[bytes, os.stat_result]]
+    ) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        me = entries.get(self.store.db, ref.entry_id)
+        if me is None:
+            raise Stale("the directory left the index a moment ago")
+        rows = {row.name: row for row in entries.children(self.store.db, ref.entry_id)}
+        out: list[tuple[bytes, Entry, os.stat_result | None]] = []
+        unknown: list[_Seen] = []
+        changed: list[_Seen] = []
+        for name, st in listed:
+            row = rows.pop(name, None)
+            if row is None:
+                unknown.append(_Seen(len(out), name, None, st))
+            elif not row.matches(st) and differ.compare(row, Stat.of(st)) > differ.TIMES:
+                changed.append(_Seen(len(out), name, row, st))
+            out.append((name, row, st))  # type: ignore[arg-type]  # rows that are missing yet are put in below
+        unknown.sort(key=lambda seen: seen.name)
+        # An inode of an unknown name may be that of a known one; so they come first, and what is gone comes last.
+        todo = unknown + changed
+        try:
+            for start in range(0, len(todo), _UNIT_ROWS):
+                some = todo[start : start + _UNIT_ROWS]
+                self.store.following(lambda some=some: self._take_in(ref, some, out))  # type: ignore[misc]
+            if rows:
+                self.store.following(lambda: self._gone(ref, list(rows.values())))
+        except NoSpace:  # what the index knows is told, the rest when it has room
+            if any(row is None for _, row, _ in out):
+                raise
+            return out
+        if todo or rows:
+            self.dir_changed(ref)
+        for seen in todo:
+            self._look_into(ref, out[seen.line][1])
+        if me.scanned_mtime_ns != dir_st.st_mtime_ns:
+            with contextlib.suppress(NoSpace), self.store.write(ORIGIN_SCAN) as unit:
+                entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)
+        return out
+
+    def _take_in(self, ref: DirRef, some: list[_Seen], out: list[tuple[bytes, Entry, os.stat_result | None]]) -> None:
+        """Mend the rows of some names of a directory, in one unit."""
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for line, name, row, st in some:
+                if row is not None:  # another name may have taken or changed it meanwhile
+                    row = entries.child(unit.db, ref.entry_id, name)
+                place = apply.Place(ref.branch.id, ref.entry_id, name)
+                new = apply.take_in(unit, place, row, Stat.of(st), ref.branch.uuid, self)
+                out[line] = (name, new, st)
+        for line, _, row, _ in some:
+            for touched in (row, out[line][1]):
+                if touched is not None:
+                    self.touched(touched.node)
+
+    def _gone(self, ref: DirRef, rows: list[Entry]) -> None:
+        """Names of a directory are not on its disk any more."""
+        rows = [row for row in rows if not self.left_to_watch(ref, row.name)]
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for row in rows:
+                fresh = entries.get(unit.db, row.id)  # an addition may have been the move of this one
+                if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
+                    apply.remove(unit, fresh, ref.branch.uuid)
+
+    # answers made from rows -------------------------------------------------------------------------------------------
+
+    def _forget(self, commit: Commit) -> None:
+        """Drop the prepared answers that a commit makes void, whoever wrote it and wherever it reached."""
+        above: set[int] = set()
+        for one in commit.changes:
+            if one.what == change.META:
+                continue
+            self.touched(one.node)
+            if one.what in (change.ADDED, change.REMOVED) and one.parent_id is not None:
+                above.add(one.parent_id)
+        for entry_id in above:
+            ref = self.dirs.known(entry_id)
+            if ref is not None:
+                self.dir_changed(ref)
+
+    def dir_changed(self, ref: DirRef) -> None:
+        """Names of a directory changed on disk: whoever shows it must look again."""
+        row = entries.get(self.store.db, ref.entry_id)
+        node = None if row is None else self.nodes.get(row.node)
+        if node is not None:
+            node.names_changed()
+        if ref.parent is None:
+            self.root.names_changed()
+
+    def touched(self, ino: int) -> None:
+        """The attributes of a node changed: prepared answers for it are void."""
+        node = self.nodes.get(ino)
+        if node is not None:
+            node.face = None
+
+    # what apply.Disk asks ---------------------------------------------------------------------------------------------
+
+    def stat_at(self, row: Entry) -> Stat | None:
+        """What lstat says of a row's name now, None when it is gone; the row where the branch is slow or away."""
+        branch = self.branches.get(row.branch_id)
+        if branch is None or branch.state != LIVE or branch.slow or row.parent_id is None:
+            return row.stat
+        ref = self.ref_of(row.parent_id)
+        if ref is None:
+            return None
+        try:
+            return Stat.of(self._lstat(ref, row.name))
+        except (FileNotFoundError, NotADirectoryError, Stale):
+            return None
+        except (OSError, Unreachable):  # not there to be asked is not the same as gone
+            return row.stat
+
+    def is_held(self, branch_id: int, entry_id: int | None, node: int, st_ino: int) -> bool:
+        """Whether an inode is open through the mount under a number, kept within reach there, or watched for a row."""
+        if entry_id is not None and self.is_watched(entry_id, st_ino):
+            return True
+        held = self.nodes.get(node)
+        if held is None:
+            return False
+        fds = [h.fd for h in held.handles if h.branch.id == branch_id and not h.branch.slow]
+        if held.ghost_fd >= 0:
+            fds.append(held.ghost_fd)
+        return any(os.fstat(fd).st_ino == st_ino for fd in fds)
+
+    def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
+        """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
+        ref = self.ref_of(parent_id)
+        if ref is None or ref.branch.slow:
+            return None
+        try:
+            return self._lstat(ref, name + b"/" + child).st_ino
+        except (OSError, VdfsError):
+            return None
+
+    def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
+        """Whether the file under a name carries `user.*` attributes (a slow branch is not asked)."""
+        ref = self.ref_of(parent_id)
+        if ref is None or ref.branch.slow:
+            return False
+        try:
+            return bool(realattrs.read(self.dirs, ref, name).values)
+        except (OSError, VdfsError):
+            return False
+
+    def dir_mtime(self, entry_id: int) -> int | None:
+        """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""
+        ref = self.ref_of(entry_id)
+        if ref is None or ref.branch.slow:
+            return None
+        try:
+            return self._fstat_dir(ref).st_mtime_ns
+        except (OSError, VdfsError):
+            return None
+
+    def moved(self, row: Entry) -> None:
+        """A row hangs elsewhere: who holds its directory or its node follows."""
+        above = None if row.parent_id is None else self.ref_of(row.parent_id)
+        if above is None:
+            return
+        if row.kind == KIND_DIR:
+            if self.dirs.known(row.id) is not None:
+                self._dir(above, row)
+            return
+        node = self.nodes.get(row.node)
+        if node is not None:
+            node.name_moved(Spot(above, row.name, row.id))
+
+    # directories ------------------------------------------------------------------------------------------------------
+
+    def ref_of(self, entry_id: int) -> DirRef | None:
+        """The DirRef of a directory's row, made from the rows above it when nobody holds it."""
+        way: list[Entry] = []
+        wanted: int | None = entry_id
+        ref: DirRef | None = None
+        while ref is None and wanted is not None:
+            ref = self.dirs.known(wanted)
+            if ref is not None:
+                break
+            row = entries.get(self.store.db, wanted)
+            if row is None or row.branch_id not in self.branches:
+                return None
+            if row.parent_id is None:
+                ref = self.dirs.root(self.branches[row.branch_id])
+            else:
+                way.append(row)
+            wanted = row.parent_id
+        for row in reversed(way):
+            assert ref is not None
+            ref = self._dir(ref, row)
+        return ref
+
+    def _dir(self, above: DirRef, row: Entry) -> DirRef:
+        """The DirRef of a directory's row below another, brought up to date."""
+        known = self.dirs.known(row.id)
+        if known is not None and known.st_ino != row.st_ino:
+            known.watch = -1  # another inode: what was watched is not this directory
+        return self.dirs.child(above, row.id, row.name, row.st_ino)
+
+    def _lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
+        with self.dirs.opened(ref) as fd:
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+    def _fstat_dir(self, ref: DirRef) -> os.stat_result:
+        with self.dirs.opened(ref) as fd:
+            return os.fstat(fd)
