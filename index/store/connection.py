@@ -32,7 +32,6 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
             db.pragma("journal_mode", "wal")
             db.pragma("synchronous", 1)
             db.pragma("journal_size_limit", 64 << 20)
-            db.wal_autocheckpoint(64_000)  # the store does it sooner, in a thread
     except apsw.NotADBError as error:
         raise StoreCorrupt(f"{path} is not a library database; restore it from a backup or move it away") from error
     except apsw.CantOpenError as error:

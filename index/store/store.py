@@ -34,8 +34,8 @@ from index.store.unit import Reserve, Unit
 _T = TypeVar("_T")
 log = logging.getLogger("sdmount.store")
 
-#: Size of the log from which on it is folded into the database.
-_CHECKPOINT_BYTES = 16 << 20
+#: Pages in the log from which on it is folded into the database: 16 MiB.
+_CHECKPOINT_PAGES = 4096
 
 
 class Store:
@@ -70,6 +70,8 @@ class Store:
             self.db.close()
             raise
         self.ballast = Ballast(path.with_suffix(".ballast"))
+        self._log_pages = 0
+        self.db.set_wal_hook(self._log_grew)
         self._wal = Path(f"{path}-wal")
         self._sync_lock = threading.Lock()
         self._durable_seq = self.last_seq
@@ -114,13 +116,14 @@ class Store:
             raise NoSpace(f"the disk that holds {self.path} is full; free some space")
 
     async def checkpoint(self) -> None:
-        """Move what was committed from the log into the database once the log has grown, in a thread."""
-        try:
-            if self._wal.stat().st_size < _CHECKPOINT_BYTES:
-                return
-        except FileNotFoundError:
-            return
-        await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=False)
+        """Move what was committed from the log into the database once there is much of it, in a thread."""
+        if self._log_pages >= _CHECKPOINT_PAGES:
+            self._log_pages = 0  # the next commit says how much is there then
+            await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=False)
+
+    def _log_grew(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
 
     def _checkpoint(self) -> None:
         db = connect(self.path)

@@ -179,6 +179,28 @@ def test_who_listens_slowly_is_told_that_commits_were_lost(store):
         deaf.receive_nowait()
 
 
+def test_the_log_is_folded_in_when_it_has_grown(store):
+    """By `checkpoint` alone, once; then there is nothing to do until it has grown again."""
+
+    def write_much() -> None:
+        for number in range(30):
+            with store.write("test") as unit:
+                changes.set_meta(unit.db, f"blob{number}", bytes(700_000))
+
+    def in_the_database() -> int:
+        return store.path.stat().st_size
+
+    write_much()
+    before = in_the_database()
+    assert before < 1 << 20
+    trio.run(store.checkpoint)
+    assert in_the_database() > 20 << 20
+    assert store._log_pages == 0
+    with store.write("test") as unit:
+        changes.set_meta(unit.db, "small", 1)
+    assert 0 < store._log_pages < 100, "the log begins anew"
+
+
 def test_who_only_forgets_is_told_in_the_moment(store):
     """Before the unit ends, every commit, and none that was rolled back."""
     heard: list[Commit] = []
