@@ -55,15 +55,16 @@ class Notifier:
                 if parent is not None:
                     self.entry(parent.ino, one.name)
                     self.inode(parent.ino, attr_only=True)
-            elif one.what in (change.DATA, change.ATTRS):
+            node = self.ledger.find(one.node)
+            if one.what in (change.DATA, change.ATTRS):
                 parent = self._dir_node(one.parent_id)
                 if parent is not None:
-                    # The name may have been away for a moment (removed and made anew with the inode number it had), and
-                    # the kernel may have been told so; or another replica may be the shown one now.
-                    self.entry(parent.ino, one.name)
+                    # Another replica may be the shown one now. A directory that the kernel knows stays the directory it
+                    # is: forgetting its name would take the working directory from who stands in it.
+                    if not (isinstance(node, Node) and node.is_dir):
+                        self.entry(parent.ino, one.name)
                     if len(parent.parts) > 1:
                         parent.names_changed()
-            node = self.ledger.find(one.node)
             if node is None or one.what == change.META:
                 continue
             if isinstance(node, Node):

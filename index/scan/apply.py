@@ -132,7 +132,7 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         _new_bytes(unit, row, branch_uuid)
-    what = change.DATA if verdict == differ.DATA else change.ATTRS
+    what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     return _again(unit, row.id)
 

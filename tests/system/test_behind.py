@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -531,3 +532,42 @@ def test_the_index_follows_without_looking(shared, place, how):
 
     shows_soon(change, shown, f"a {how}")
     shared.wait_idle()
+
+
+STANDS = """
+import os, sys
+os.chdir(sys.argv[1])
+while sys.stdin.readline():
+    print(os.getcwd(), len(os.listdir(".")), flush=True)
+"""
+
+
+def test_who_stands_in_a_directory_stays(shared, place):
+    """What happens to it behind the mount (names in it, its times, its mode, a scan) leaves him where he is."""
+    inner = place.disk / "a" / "b"
+    inner.mkdir(parents=True)
+    eventually(lambda: (place.mnt / "a" / "b").is_dir(), "it is there")
+    changes = (
+        lambda n: (inner / f"f{n}").write_bytes(b"x"),
+        lambda n: os.utime(inner, ns=(n, n)),
+        lambda n: os.chmod(inner, 0o700 + n % 8),
+        lambda n: (place.disk / "a" / f"g{n}").mkdir(),
+        lambda n: (place.mnt / "a" / "b" / f"own{n}").mkdir(),
+        lambda n: shared.sd("location", "rescan", "Files"),
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", STANDS, str(place.mnt / "a" / "b")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for number in range(24):
+                changes[number % len(changes)](number)
+                for _ in range(8):
+                    process.stdin.write("?\n")
+                    process.stdin.flush()
+                    assert process.stdout.readline().startswith(str(place.mnt / "a" / "b") + " "), number
+                    time.sleep(0.02)
+        finally:
+            process.kill()

@@ -151,6 +151,13 @@ class Ground:
         self.touched(row.node)
         self.dir_changed(ref)
 
+    def tell_again(self, ref: DirRef, name: bytes) -> None:
+        """A name is there that somebody was told is not, maybe as it was before: let him ask again."""
+        row = entries.child(self.store.db, ref.entry_id, name)
+        if row is not None:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, name, row.node)
+
     def restamp(self, refs: Iterable[DirRef]) -> None:
         """Names in directories of fast branches changed: their rows get the times that they have now."""
         moved: list[tuple[Entry, Stat]] = []

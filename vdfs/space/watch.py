@@ -25,9 +25,9 @@ from contextlib import contextmanager
 
 import trio
 
-from index.model.entry import KIND_DIR, Entry
+from index.model.entry import KIND_DIR, Entry, Stat
 from index.model.errors import NoSpace, Stale, Unreachable
-from index.scan import inotify
+from index.scan import differ, inotify
 from index.scan.inotify import Inotify, WatchLimitReached
 from index.store import entries
 from vdfs.space import syscalls
@@ -263,10 +263,17 @@ class Watch:
                     await trio.lowlevel.checkpoint()
                 with self._tolerant(ref, name):
                     row, st = self._at(ref, name)
+                    was_gone = (entry_id, name) in told_gone
                     if st is None and row is not None:
                         gone.append((ref, name))
-                    elif st is not None and not self._is_known(row, st):
-                        (unknown if row is None else changed).append((ref, name))
+                    elif st is None or (self._is_known(row, st) and not was_gone):
+                        continue
+                    elif row is None:
+                        unknown.append((ref, name))
+                    elif was_gone or differ.compare(row, Stat.of(st)) > differ.TIMES:
+                        changed.append((ref, name))
+                    elif (directory := self.tree.ref_of(row.id)) is not None:
+                        seen.append(directory)
         for count, (ref, name) in enumerate((*unknown, *changed, *gone)):
             if count % _SLICE == _SLICE - 1:
                 await trio.lowlevel.checkpoint()
@@ -302,6 +309,8 @@ class Watch:
             row = None
         if st is not None and not self._is_known(row, st):
             self.tree.mend(ref, name, row, st)
+        if st is not None and was_gone:
+            self.tree.tell_again(ref, name)
 
     @contextmanager
     def _tolerant(self, ref: DirRef, name: bytes | None) -> Iterator[None]:
