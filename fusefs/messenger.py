@@ -39,7 +39,7 @@ class Messenger:
 
     def serve(self) -> None:
         """Until the server closes its side."""
-        while batch := os.read(self.orders, BATCH_BYTES):
+        while batch := self._next():
             with self.writing:
                 for notice in notices.split(batch):
                     # ENOENT: the kernel does not know it, which is fine. Anything else is not worth the mount.
@@ -47,6 +47,13 @@ class Messenger:
                         os.write(self.device, notice)
             with contextlib.suppress(OSError):
                 os.write(self.orders, b"+")
+
+    def _next(self) -> bytes:
+        """The next batch; nothing when the server is gone, however it went."""
+        try:
+            return os.read(self.orders, BATCH_BYTES)
+        except ConnectionError:
+            return b""
 
     def let_go(self, life: int) -> None:
         """Wait for the end of the server; refuse what waits for him while a notice is in flight, then end."""

@@ -118,6 +118,17 @@ def test_it_ends_with_the_server(messenger):
     assert messenger.process.wait(10) == 0
 
 
+def test_a_server_that_goes_with_something_unread_is_no_error(messenger, capfd):
+    """Its end of the socket is reset then: a killed server does not read what was acknowledged."""
+    for _ in range(3):
+        messenger.server.send(notices.inval_entry(1, b"a"))
+        messenger.kernel.recv(4096)
+    messenger.server.close()
+    messenger.end_of_the_server()
+    assert messenger.process.wait(10) == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_what_waits_for_a_dead_server_is_refused_while_a_notice_is_in_flight(monkeypatch):
     """Request after request, until the notice is done; then it ends."""
     ended = threading.Event()
