@@ -134,7 +134,16 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
         _new_bytes(unit, row, branch_uuid)
     what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    if disk is not None and st.nlink > 1 and row.kind == KIND_FILE:
+        _change_twins(unit, row, st, branch_uuid)
     return _again(unit, row.id)
+
+
+def _change_twins(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes) -> None:
+    """What was seen by one name of a hard-linked file is so by its others: events come under one name only."""
+    for twin in entries.by_node(unit.db, row.node):
+        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
+            change_row(unit, twin, st, branch_uuid)
 
 
 def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, told: bool = True) -> None:
