@@ -155,7 +155,9 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for ino, count in inode_list:
-            self.ledger.forget(ino, count)
+            node = self.ledger.forget(ino, count)
+            if isinstance(node, Node):
+                node.drop_ghost()
 
     @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:

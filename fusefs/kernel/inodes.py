@@ -35,13 +35,16 @@ class Ledger:
     def find(self, ino: int) -> Any | None:
         return self._held.get(ino)
 
-    def forget(self, ino: int, count: int) -> None:
+    def forget(self, ino: int, count: int) -> Any | None:
+        """The kernel gives counts back; returns the node when these were the last."""
         held = self._held.get(ino)
         if held is None or ino == pyfuse3.ROOT_INODE:
-            return
+            return None
         held.lookups -= count
-        if held.lookups <= 0:
-            del self._held[ino]
+        if held.lookups > 0:
+            return None
+        del self._held[ino]
+        return held
 
     def nodes(self) -> list[Any]:
         return list(self._held.values())

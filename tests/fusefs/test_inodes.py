@@ -1,12 +1,17 @@
 """The ledger of lookup counts, held against a model of what a kernel does: any order of replies and FORGETs."""
 
+import os
+from types import SimpleNamespace
+
 import pyfuse3
 import pytest
+import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fusefs.kernel.inodes import Ledger
+from fusefs.operations import Operations
 from index.model.errors import Stale
 from vdfs.space.nodes import Node
 
@@ -52,6 +57,22 @@ def test_a_number_that_was_never_told_is_stale(ledger):
     assert ledger.find(71) is None
     ledger.forget(71, 3)
     assert len(ledger) == 1
+
+
+def test_a_forgotten_file_without_a_name_gives_its_space_back(ledger, tmp_path):
+    """Whoever still refers to its node: an error's traceback may do so until the garbage is collected."""
+    file = node(70)
+    (tmp_path / "f").write_bytes(b"x")
+    file.ghost_fd = held = os.open(tmp_path / "f", os.O_PATH)
+    server = SimpleNamespace(ledger=ledger)
+    ledger.remember(file)
+    ledger.remember(file)
+    trio.run(Operations.forget, server, [(70, 1)])
+    assert os.fstat(held).st_nlink == 1
+    trio.run(Operations.forget, server, [(70, 1)])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(held)
+    file.drop_ghost()  # once more does no harm
 
 
 def test_a_late_forget_hits_nobody(ledger):

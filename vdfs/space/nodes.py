@@ -79,8 +79,13 @@ class Node:
         self.removed: RowStat | None = None  # directories: what a removed one was like, for who still stands in it
 
     def __del__(self) -> None:
+        self.drop_ghost()
+
+    def drop_ghost(self) -> None:
+        """Let go of an inode without a name: its space is free from now on, whoever still refers to this node."""
         if self.ghost_fd >= 0:
             os.close(self.ghost_fd)
+            self.ghost_fd = -1
 
     @property
     def is_dir(self) -> bool:
