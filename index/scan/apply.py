@@ -11,8 +11,8 @@ kernel). It keeps identity, by the inode the disk shows:
   is that of the inode that came, a new one if the inode is new: the kernel may still hold pages of the old file.
 
 Numbers of inodes are used again at once on many file systems. So an inode is the file of a row only while size and
-mtime are the row's, or while it is held here; a directory also while something in it is what was there. `Disk` is what
-the caller knows of the disk just now. What disappears is remembered in table limbo for a while, so that a file seen
+mtime are the row's, while it is held here, or when it is older than what was last seen of the row; a directory also
+while something in it is what was there. `Disk` is what the caller knows of the disk just now. What disappears is remembered in table limbo for a while, so that a file seen
 leaving one directory before it is seen arriving in another is still the same file.
 """
 
@@ -40,11 +40,14 @@ class Disk(Protocol):
     def is_held(self, branch_id: int, entry_id: int | None, node: int, st_ino: int) -> bool:
         """Whether that inode is open or watched here for a row: then its number cannot be another file's."""
 
+    def born_ns(self, parent_id: int, name: bytes) -> int | None:
+        """When the inode that has a name was made; None where that is not remembered."""
+
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         """Which inode has a name in the directory that stands under a name."""
 
-    def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
-        """Whether the file under a name carries attributes that a person or a script gave it."""
+    def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
+        """The attributes that the file under a name carries: a person or a script gave it these."""
 
     def dir_mtime(self, entry_id: int) -> int | None:
         """The mtime of a directory of the index just now; None when it cannot be had at once."""
@@ -135,11 +138,11 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     if disk is not None and st.nlink > 1 and row.kind == KIND_FILE:
-        _change_twins(unit, row, st, branch_uuid)
+        change_twins(unit, row, st, branch_uuid)
     return _again(unit, row.id)
 
 
-def _change_twins(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes) -> None:
+def change_twins(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes) -> None:
     """What was seen by one name of a hard-linked file is so by its others: events come under one name only."""
     for twin in entries.by_node(unit.db, row.node):
         if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
@@ -185,7 +188,7 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
     kept = _kept(unit, place, st, disk) if moved is None else None
     source = moved or kept
     if source is None:
-        inherits = row.kind != KIND_FILE or not disk.has_own_attributes(place.parent_id, place.name)
+        inherits = row.kind != KIND_FILE or _takes_over(unit, row, disk)
         return _renew(unit, row, st, branch_uuid, None, heir_uuid(unit, row) if inherits else None)
     heir, version = _new_version(unit, row, source, st, branch_uuid, disk)
     remove(unit, row, branch_uuid, told=heir is None)
@@ -231,9 +234,20 @@ def _new_version(
     vector = versions.join(vector_of(row, branch_uuid), vector_of(source, branch_uuid))
     version = versions.pack(versions.bump(vector, branch_uuid))
     annotated = source.uuid is not None and metadata.has_any(unit.db, source.uuid)
-    if st.nlink > 1 or annotated or disk.has_own_attributes(*_place(row)[1:]):
+    if st.nlink > 1 or annotated or not _takes_over(unit, row, disk):
         return None, version
     return heir_uuid(unit, row), version
+
+
+def _takes_over(unit: Unit, row: Entry, disk: Disk) -> bool:
+    """Whether the file that has the row's name now is a version of it by its attributes.
+
+    It is when it carries none, and when it carries all that the row's file was seen to carry: then somebody saved it
+    anew and copied them, and what only the library has he could not see.
+    """
+    own = disk.own_attributes(*_place(row)[1:])
+    seen = metadata.mirror_seen(unit.db, row) if own else {}
+    return not own or (bool(seen) and all(own.get(name) == value for name, value in seen.items()))
 
 
 def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
@@ -329,7 +343,17 @@ def _same_file(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> bo
         unchanged = (old.size_bytes, old.mtime_ns) == (st.size_bytes, st.mtime_ns)
     if unchanged or disk.is_held(old.branch_id, old.id, old.node, old.st_ino):
         return True
+    if _is_older(disk.born_ns(place.parent_id, place.name), old.ctime_ns):
+        return True
     return old.kind == KIND_DIR and _has_children_of(unit, old, place, disk)
+
+
+def _is_older(born_ns: int | None, seen_ns: int) -> bool:
+    """Whether an inode was there when its number was seen to be a row's, by its ctime: then it was the row's all along.
+
+    Both times are the file system's own clock; within one tick of it nothing is known.
+    """
+    return born_ns is not None and born_ns < seen_ns
 
 
 def _has_children_of(unit: Unit, old: Entry, place: Place, disk: Disk) -> bool:
@@ -347,10 +371,12 @@ def _place(row: Entry) -> Place:
 def _kept(unit: Unit, place: Place, st: Stat, disk: Disk) -> Kept | None:
     """What waits in limbo for the inode that was seen."""
 
-    def is_held(kept: Kept) -> bool:
-        return disk.is_held(place.branch_id, kept.entry_id, kept.node, st.st_ino)
+    def is_same(kept: Kept) -> bool:
+        if disk.is_held(place.branch_id, kept.entry_id, kept.node, st.st_ino):
+            return True
+        return _is_older(disk.born_ns(place.parent_id, place.name), kept.ctime_ns)
 
-    return limbo.take(unit.db, place.branch_id, st, is_held)
+    return limbo.take(unit.db, place.branch_id, st, is_same)
 
 
 def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry:

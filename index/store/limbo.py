@@ -1,8 +1,8 @@
 """Table limbo: what is known of rows that left the index, kept for a day, so that what moved unseen is found again.
 
 A file that is moved while we look, or while we are not running, may be seen leaving one directory long before it is
-seen arriving in another. Its inode, size and mtime tell it; while it is held here, its inode alone does, because the
-disk cannot give the number to another file then. It comes back with id, number, uuid and version, and nobody who
+seen arriving in another. Its inode, size and mtime tell it; while it is held here, or if it is older than its ctime here,
+its inode alone does, because the disk cannot have given the number to another file then. It comes back with id, number, uuid and version, and nobody who
 holds one of these notices that it was away.
 """
 
@@ -30,6 +30,7 @@ CREATE TABLE limbo(
     hash_state INTEGER NOT NULL,
     version    BLOB,
     removed_ns INTEGER NOT NULL,
+    ctime_ns   INTEGER NOT NULL,
     PRIMARY KEY (branch_id, st_ino)
 ) STRICT, WITHOUT ROWID;
 """
@@ -46,31 +47,33 @@ class Kept(NamedTuple):
     content_id: int | None
     hash_state: int
     version: bytes | None
+    ctime_ns: int
     written: bool = False  # it was written to while it was away
 
 
 def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
     """Remember a row that is about to go."""
-    _put(db, row, Kept(row.id, row.node, row.uuid, row.content_id, row.hash_state, row.version), removed_ns)
+    kept = Kept(row.id, row.node, row.uuid, row.content_id, row.hash_state, row.version, row.ctime_ns)
+    _put(db, row, kept, removed_ns)
 
 
 def put_number(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
     """Remember the number alone of a row's inode: the row lives on with another one."""
-    _put(db, row, Kept(None, row.node, None, row.content_id, row.hash_state, None), removed_ns)
+    _put(db, row, Kept(None, row.node, None, row.content_id, row.hash_state, None, row.ctime_ns), removed_ns)
 
 
 def _put(db: apsw.Connection, row: Entry, kept: Kept, removed_ns: int) -> None:
     db.execute(
         "INSERT OR REPLACE INTO limbo(branch_id, st_ino, kind, mtime_ns, size_bytes, removed_ns, "
-        "entry_id, node, uuid, content_id, hash_state, version) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
+        "entry_id, node, uuid, content_id, hash_state, version, ctime_ns) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, removed_ns, *kept[:-1]),
     )
 
 
-def take(db: apsw.Connection, branch_id: int, st: Stat, is_held: Callable[[Kept], bool]) -> Kept | None:
-    """What waits for exactly this file, taken out. `is_held`: the inode has been open or watched here all the time."""
+def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept], bool]) -> Kept | None:
+    """What waits for exactly this file, taken out. `is_same`: its number cannot be another file's by now."""
     found = db.execute(
-        "SELECT kind, mtime_ns, size_bytes, entry_id, node, uuid, content_id, hash_state, version FROM limbo "
+        "SELECT kind, mtime_ns, size_bytes, entry_id, node, uuid, content_id, hash_state, version, ctime_ns FROM limbo "
         "WHERE branch_id=? AND st_ino=?",
         (branch_id, st.st_ino),
     ).fetchone()
@@ -82,7 +85,7 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_held: Callable[[Kept]
     if kind != st.kind:
         return None
     unchanged = mtime_ns == st.mtime_ns and (kind == KIND_DIR or size_bytes == st.size_bytes)
-    if not unchanged and not is_held(kept):
+    if not unchanged and not is_same(kept):
         return None
     if not unchanged or not _has_content(db, kept.content_id):
         kept = kept._replace(content_id=None, hash_state=HASH_NONE)

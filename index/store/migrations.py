@@ -14,7 +14,7 @@ from index.model.errors import VersionUnsupported
 from index.store import changes, contents, entries, limbo, metadata, places, tags
 from index.store.connection import APPLICATION_ID, check_identity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = (changes, places, contents, entries, limbo, tags, metadata)
 
@@ -24,8 +24,14 @@ def _create_all(db: apsw.Connection) -> None:
         db.execute(module.SCHEMA)
 
 
-#: step number -> what takes a file from that version to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {0: _create_all}
+def _limbo_with_ctime(db: apsw.Connection) -> None:
+    """What waits there waits a day at most: begin anew."""
+    db.execute("DROP TABLE limbo")
+    db.execute(limbo.SCHEMA)
+
+
+#: version -> what takes a file from it to the next.
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_with_ctime}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:
@@ -37,8 +43,13 @@ def migrate(db: apsw.Connection, path: Path) -> None:
             f"{path} has schema version {found}, this program knows {SCHEMA_VERSION}; "
             "use the newer sdmount that wrote it (nothing was changed)"
         )
+    if not found:
+        with db:
+            _create_all(db)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        return
     for version in range(found, SCHEMA_VERSION):
         with db:
             STEPS[version](db)
             db.execute(f"PRAGMA user_version = {version + 1}")
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")

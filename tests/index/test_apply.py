@@ -34,6 +34,7 @@ class Inode:
     size_bytes: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+    born_ns: int = 0
     nlink: int = 1
     carries: bool = False  # has attributes of its own
     names: dict[bytes, "Inode"] = field(factory=dict)
@@ -52,6 +53,7 @@ class World:
         self._free = list(range(200, 100, -1))  # the number given back last is given out first
         self.root = Inode(100, DIR)
         self.held: set[tuple[int, int]] = set()  # (number in the mount, inode)
+        self.tells_birth = False  # whether the file system remembers when an inode was made
         self.hangs: list[tuple[int, bytes]] = []  # what `moved` was told
         with self.store.write("test") as unit:
             places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
@@ -65,6 +67,7 @@ class World:
     def make(self, name: bytes, mode: int = FILE, above: Inode | None = None, **more) -> Inode:
         inode = Inode(self._free.pop(), mode, **more)
         self.touch(inode)
+        inode.born_ns = inode.ctime_ns
         self._above(above).names[name] = inode
         return inode
 
@@ -119,9 +122,15 @@ class World:
     def is_held(self, branch_id: int, entry_id: int | None, node: int, st_ino: int) -> bool:
         return (node, st_ino) in self.held
 
-    def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
+    def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
         above = entries.get(self.store.db, parent_id)
-        return any(d.names[name].carries for d in self.directories() if d.st_ino == above.st_ino)
+        carries = any(d.names[name].carries for d in self.directories() if d.st_ino == above.st_ino)
+        return {b"user.own": b"value", b"user.more": b"x"} if carries else {}
+
+    def born_ns(self, parent_id: int, name: bytes) -> int | None:
+        above = entries.get(self.store.db, parent_id)
+        found = [d.names[name].born_ns for d in self.directories() if d.st_ino == above.st_ino]
+        return found[0] if self.tells_birth and found else None
 
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         above = entries.get(self.store.db, parent_id)
@@ -267,6 +276,43 @@ def test_a_file_that_was_written_and_moved_is_another_unless_it_is_held_here(wor
         world.look()
         after = world.row(name + b"2")
         assert (after.node == before.node) == is_held
+
+
+@pytest.mark.parametrize("kind", [FILE, DIR])
+@pytest.mark.parametrize("glance", [False, True], ids=["move", "limbo"])
+@pytest.mark.parametrize("new", [False, True], ids=["the same", "a new one"])
+def test_an_inode_that_is_older_than_its_row_is_that_of_the_row(world, kind, glance, new):
+    """Whatever became of it meanwhile; a new one with its number is younger."""
+    world.tells_birth = True
+    inode = world.make(b"a", kind)
+    world.touch(inode)
+    world.look()
+    world.annotate(world.row(b"a"), b"x")
+    before = world.row(b"a")
+    if new:
+        world.unlink(b"a")
+        assert world.make(b"b", kind).st_ino == before.st_ino
+    else:
+        world.write(inode)
+        world.rename(b"a", b"b")
+    if glance:
+        world.look_at(b"a")
+    world.look()
+    assert (world.row(b"b").node == before.node, world.note(b"b")) == ((False, None) if new else (True, b"x"))
+
+
+def test_a_file_with_a_note_that_is_written_anew_and_renamed_over_another_brings_its_note(world):
+    """> tmp; mv tmp a, where tmp was there before: nothing on the real file says what the library has of it."""
+    world.tells_birth = True
+    for name in (b"a", b"tmp"):
+        world.touch(world.make(name))
+    world.look()
+    for name in (b"a", b"tmp"):
+        world.annotate(world.row(name), name)
+    world.write(world.root.names[b"tmp"])
+    world.rename(b"tmp", b"a")
+    world.look()
+    assert world.note(b"a") == b"tmp"
 
 
 @pytest.mark.parametrize("known_by", ["its inode", "what is in it", "nothing"])
@@ -484,6 +530,24 @@ def test_an_unknown_file_with_attributes_takes_over_nothing(world):
     world.rename(b"tmp", b"a")
     world.look()
     assert world.note(b"a") is None
+
+
+@pytest.mark.parametrize("seen", [{b"user.own": b"value"}, {b"user.own": b"another"}, {b"user.gone": b"x"}])
+def test_a_save_that_copied_the_attributes_takes_over_the_rest(world, seen):
+    """What the old file was seen to carry is all there: what only the library has stays. Else it is another file."""
+    world.make(b"a")
+    world.look()
+    world.annotate(world.row(b"a"), b"a's")
+    old = world.row(b"a")
+    with world.store.write("test") as unit:
+        for name, value in seen.items():
+            metadata.mirror_put(unit.db, old, name, value)
+    world.make(b"tmp", carries=True)
+    world.rename(b"tmp", b"a")
+    world.look()
+    copied = seen == {b"user.own": b"value"}
+    assert world.note(b"a") == (b"a's" if copied else None)
+    assert (world.row(b"a").uuid == old.uuid) == copied
 
 
 def test_a_file_with_other_names_takes_over_nothing(world):
@@ -775,13 +839,15 @@ class Identity(RuleBasedStateMachine):
         self.all_numbers: dict[int, Inode] = {}
         self.places: dict[int, set[tuple[int, bytes]]] = {}  # number -> where it ever was
         self.written: set[Inode] = set()
+        self.older: set[Inode] = set()  # known to be by their birth, whatever is done to them
 
     def teardown(self) -> None:
         self.world.store.close()
         self._place.cleanup()
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(tells_birth=st.booleans())
+    def begin(self, tells_birth) -> None:
+        self.world.tells_birth = tells_birth
         for name in (b"a", b"b"):
             directory = self.world.make(name, DIR)
             self.world.make(b"c", FILE, directory)
@@ -850,9 +916,10 @@ class Identity(RuleBasedStateMachine):
     def look(self) -> None:
         self.world.look()
         before, self.number_of = self.number_of, {}
+        was_older, self.older = self.older, set()
         self._note()
         for inode, number in self.number_of.items():
-            if inode in before and inode not in self.written:
+            if inode in before and (inode not in self.written or inode in was_older):
                 assert before[inode] == number, "a file that only moved has another number"
         self.written.clear()
 
@@ -869,6 +936,8 @@ class Identity(RuleBasedStateMachine):
                 anew = known.st_ino == inode.st_ino and (parent_id, name) in self.places.get(row.node, ())
                 assert known is inode or anew, "a number was given to another file"
                 self.all_numbers[row.node] = inode
+                if self.world.tells_birth and inode.born_ns < row.ctime_ns:
+                    self.older.add(inode)
                 self.places.setdefault(row.node, set()).add((parent_id, name))
                 if stat.S_ISDIR(inode.mode):
                     todo.append((inode, row.id))

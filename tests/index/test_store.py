@@ -318,6 +318,25 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_library_of_the_first_version_is_taken_on(tmp_path):
+    """Its limbo, which lacked a column, begins anew; all else stays."""
+    path = tmp_path / "library" / "library.db"
+    first = open_store(path.parent)
+    uuid = first.library_uuid
+    first.close()
+    db = sqlite3.connect(path)
+    db.execute("DROP TABLE limbo")
+    db.execute("CREATE TABLE limbo(branch_id INTEGER, st_ino INTEGER)")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    assert store.library_uuid == uuid
+    assert "ctime_ns" in [row[1] for row in store.db.execute("PRAGMA table_info(limbo)")]
+    assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
+    store.close()
+
+
 def test_a_migration_that_fails_leaves_the_old_version(tmp_path, monkeypatch):
     """Each step is one transaction."""
     path = tmp_path / "library" / "library.db"

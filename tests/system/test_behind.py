@@ -17,9 +17,19 @@ from pathlib import Path
 import pytest
 
 from tests.system.harness import errno_of, eventually, names, shows_soon, tree, walk
+from vdfs.space import syscalls
 
 TAGS = "user.xdg.tags"
 ENOENT = 2
+
+
+def born_ns(directory: Path, name: bytes) -> int | None:
+    """When a file was made, as far as its file system tells."""
+    fd = os.open(directory, os.O_PATH)
+    try:
+        return syscalls.born_ns(fd, name)
+    finally:
+        os.close(fd)
 
 
 def warm(directory: Path) -> None:
@@ -493,6 +503,37 @@ def test_a_move_while_nothing_ran_keeps_tags(library):
     assert os.getxattr(top / "b" / "grove" / "deep" / "g", TAGS) == b"u"
     assert (os.stat(top / "b" / "moved").st_ino, uuid(top / "b" / "moved")) == known
     assert names(library.mnt / "Tags" / "t") == ["moved"]
+    library.verify()
+
+
+def test_a_file_written_and_moved_while_nothing_ran_keeps_tags(library):
+    """Its inode is older than what was last seen of it, so it is the same; a new file with its number is not."""
+    source = library.folder("Files")
+    for name in ("kept", "gone"):
+        (source / name).write_bytes(b"x")
+    if born_ns(source, b"kept") is None:
+        pytest.skip("this file system does not remember when a file was made")
+    time.sleep(0.05)  # more than a tick of its clock
+    for name in ("kept", "gone"):
+        (source / name).write_bytes(b"xy")
+    library.mount(source, options=("-o", "xattr=library"))
+    top = library.mnt / "Files"
+    for name in ("kept", "gone"):
+        os.setxattr(top / name, TAGS, name.encode())
+    library.wait_idle()
+    library.unmount()
+    (source / "kept").write_bytes(b"written anew")
+    os.rename(source / "kept", source / "moved")
+    gone = os.stat(source / "gone").st_ino
+    (source / "gone").unlink()
+    for number in range(64):
+        (source / f"new{number}").write_bytes(b"new")
+        if os.stat(source / f"new{number}").st_ino == gone:
+            break
+    library.mount(options=("-o", "xattr=library"))
+    library.wait_idle()
+    assert os.getxattr(top / "moved", TAGS) == b"kept"
+    assert [name for name in names(top) if name.startswith("new") and TAGS in os.listxattr(top / name)] == []
     library.verify()
 
 

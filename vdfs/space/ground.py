@@ -22,7 +22,7 @@ from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
 from index.store import entries
 from index.store.store import Store
-from vdfs.space import realattrs
+from vdfs.space import realattrs, syscalls
 from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, Spot
@@ -126,10 +126,6 @@ class Ground:
             if row is None or not looked or verdict > differ.DATA:
                 raise
             return Found(ref, row, st)  # the row is behind; the watcher will try again
-        for changed in (row, new):
-            if changed is not None:
-                self.touched(changed.node)
-        self.dir_changed(ref)
         self._look_into(ref, new)
         return Found(ref, new, st)
 
@@ -148,8 +144,6 @@ class Ground:
                 apply.remove(unit, row, ref.branch.uuid)
 
         self.store.following(remove)
-        self.touched(row.node)
-        self.dir_changed(ref)
 
     def tell_again(self, ref: DirRef, name: bytes) -> None:
         """A name is there that somebody was told is not, maybe as it was before: let him ask again."""
@@ -245,8 +239,6 @@ class Ground:
             if any(row is None for _, row, _ in out):
                 raise
             return out
-        if todo or rows:
-            self.dir_changed(ref)
         for seen in todo:
             self._look_into(ref, out[seen.line][1])
         if me.scanned_mtime_ns != dir_st.st_mtime_ns:
@@ -263,10 +255,6 @@ class Ground:
                 place = apply.Place(ref.branch.id, ref.entry_id, name)
                 new = apply.take_in(unit, place, row, Stat.of(st), ref.branch.uuid, self)
                 out[line] = (name, new, st)
-        for line, _, row, _ in some:
-            for touched in (row, out[line][1]):
-                if touched is not None:
-                    self.touched(touched.node)
 
     def _gone(self, ref: DirRef, rows: list[Entry]) -> None:
         """Names of a directory are not on its disk any more."""
@@ -285,15 +273,15 @@ class Ground:
         for one in commit.changes:
             if one.what == change.META:
                 continue
-            self.touched(one.node)
+            self._touched(one.node)
             if one.what in (change.ADDED, change.REMOVED) and one.parent_id is not None:
                 above.add(one.parent_id)
         for entry_id in above:
             ref = self.dirs.known(entry_id)
             if ref is not None:
-                self.dir_changed(ref)
+                self._dir_changed(ref)
 
-    def dir_changed(self, ref: DirRef) -> None:
+    def _dir_changed(self, ref: DirRef) -> None:
         """Names of a directory changed on disk: whoever shows it must look again."""
         row = entries.get(self.store.db, ref.entry_id)
         node = None if row is None else self.nodes.get(row.node)
@@ -302,7 +290,7 @@ class Ground:
         if ref.parent is None:
             self.root.names_changed()
 
-    def touched(self, ino: int) -> None:
+    def _touched(self, ino: int) -> None:
         """The attributes of a node changed: prepared answers for it are void."""
         node = self.nodes.get(ino)
         if node is not None:
@@ -347,15 +335,26 @@ class Ground:
         except (OSError, VdfsError):
             return None
 
-    def has_own_attributes(self, parent_id: int, name: bytes) -> bool:
-        """Whether the file under a name carries `user.*` attributes (a slow branch is not asked)."""
+    def born_ns(self, parent_id: int, name: bytes) -> int | None:
+        """When the inode under a name was made (a slow branch is not asked)."""
         ref = self.ref_of(parent_id)
         if ref is None or ref.branch.slow:
-            return False
+            return None
         try:
-            return bool(realattrs.read(self.dirs, ref, name).values)
+            with self.dirs.opened(ref) as fd:
+                return syscalls.born_ns(fd, name)
         except (OSError, VdfsError):
-            return False
+            return None
+
+    def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
+        """The `user.*` attributes that the file under a name carries (a slow branch is not asked)."""
+        ref = self.ref_of(parent_id)
+        if ref is None or ref.branch.slow:
+            return {}
+        try:
+            return realattrs.read(self.dirs, ref, name).values
+        except (OSError, VdfsError):
+            return {}
 
     def dir_mtime(self, entry_id: int) -> int | None:
         """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""

@@ -379,7 +379,6 @@ class Namespace:
         if row is None:
             return
         self.store.following(lambda: self._remove_row(row, spot.dir.branch.uuid))
-        self.tree.touched(row.node)
 
     def _remove_row(self, row: Entry, branch_uuid: bytes) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
@@ -502,9 +501,7 @@ class Namespace:
         with self.store.write(ORIGIN_MOUNT) as unit:
             apply.change_row(unit, row, st, branch_uuid)
             if row.nlink > 1 or st.nlink > 1:
-                for twin in entries.by_node(unit.db, row.node):
-                    if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
-                        apply.change_row(unit, twin, st, branch_uuid)
+                apply.change_twins(unit, row, st, branch_uuid)
 
     def _remend(self, spot: Spot) -> None:
         branch = spot.dir.branch

@@ -1,7 +1,8 @@
 """System calls that Python's os module lacks or bends, by ctypes: each a function of descriptors and bytes.
 
 renameat2 with its flags (rename(2)), utimensat with UTIME_OMIT and UTIME_NOW (utimensat(2)), chmod of a descriptor
-opened with O_PATH (by its /proc name, so that no symlink can be swapped in). Errors are OSError like those of os.
+opened with O_PATH (by its /proc name, so that no symlink can be swapped in), statx for the time of birth (statx(2)).
+Errors are OSError like those of os.
 """
 
 import ctypes
@@ -16,12 +17,32 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
+_STATX_BTIME = 0x800
 
 
 class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
 
 
+class _StatxTimestamp(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_int64), ("tv_nsec", ctypes.c_uint32), ("_reserved", ctypes.c_int32))
+
+
+class _Statx(ctypes.Structure):
+    """struct statx as far as the time of birth; the kernel writes 256 bytes."""
+
+    _fields_ = (
+        ("stx_mask", ctypes.c_uint32),
+        ("_to_attributes_mask", ctypes.c_uint8 * 60),
+        ("stx_atime", _StatxTimestamp),
+        ("stx_btime", _StatxTimestamp),
+        ("_rest", ctypes.c_uint8 * 160),
+    )
+
+
+_statx = getattr(_libc, "statx", None)  # glibc 2.28, musl 1.1.24
+if _statx is not None:
+    _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_Statx))
 _renameat2 = _libc.renameat2
 _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _utimensat = _libc.utimensat
@@ -60,6 +81,18 @@ def touch_now(dir_fd: int, name: bytes) -> None:
         slot.tv_nsec = UTIME_NOW
     if _utimensat(dir_fd, name, pair, AT_SYMLINK_NOFOLLOW) != 0:
         _raise()
+
+
+def born_ns(dir_fd: int, name: bytes) -> int | None:
+    """When the inode under a name was made; None where the file system does not remember it."""
+    if _statx is None:
+        return None
+    found = _Statx()
+    if _statx(dir_fd, name, AT_SYMLINK_NOFOLLOW, _STATX_BTIME, found) != 0:
+        _raise()
+    if not found.stx_mask & _STATX_BTIME:
+        return None
+    return int(found.stx_btime.tv_sec) * 1_000_000_000 + int(found.stx_btime.tv_nsec)
 
 
 def proc_path(fd: int) -> str:

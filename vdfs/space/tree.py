@@ -30,7 +30,6 @@ class Tree(Ground):
         self.slug = slug
         self.locations: dict[bytes, list[Branch]] = {}
         self.home: Branch | None = None
-        self.branch_events = 0
 
     # branches ---------------------------------------------------------------------------------------------------------
 
@@ -60,7 +59,6 @@ class Tree(Ground):
 
     def branch_changed(self, branch: Branch) -> None:
         """A branch went away or came back: whoever shows its entries must look again."""
-        self.branch_events += 1
         with self.store.write(ORIGIN_SCAN) as unit:
             for ref in self.dirs.of_branch(branch):
                 for row in entries.children(self.store.db, ref.entry_id):
