@@ -12,8 +12,9 @@ kernel). It keeps identity, by the inode the disk shows:
 
 Numbers of inodes are used again at once on many file systems. So an inode is the file of a row only while size and
 mtime are the row's, while it is held here, or when it is older than what was last seen of the row; a directory also
-while something in it is what was there. `Disk` is what the caller knows of the disk just now. What disappears is remembered in table limbo for a while, so that a file seen
-leaving one directory before it is seen arriving in another is still the same file.
+while something in it is what was there. `Disk` is what the caller knows of the disk just now. What disappears is
+remembered in table limbo for a while, so that a file seen leaving one directory before it is seen arriving in another
+is still the same file.
 """
 
 import time

@@ -1,9 +1,9 @@
 """Table limbo: what is known of rows that left the index, kept for a day, so that what moved unseen is found again.
 
 A file that is moved while we look, or while we are not running, may be seen leaving one directory long before it is
-seen arriving in another. Its inode, size and mtime tell it; while it is held here, or if it is older than its ctime here,
-its inode alone does, because the disk cannot have given the number to another file then. It comes back with id, number, uuid and version, and nobody who
-holds one of these notices that it was away.
+seen arriving in another. Its inode, size and mtime tell it; while it is held here, or if it is older than its ctime
+here, its inode alone does, because the disk cannot have given the number to another file then. It comes back with id,
+number, uuid and version, and nobody who holds one of these notices that it was away.
 """
 
 from collections.abc import Callable
