@@ -53,12 +53,13 @@ def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
         }
 
     context = ViewContext(
-        core.tree, os.getuid(), os.getgid(), core.library.device.slug, status, core.namespace.readlink
+        core.tree, os.getuid(), os.getgid(), core.library.device.slug, status, core.tree.readlink
     )
     return Operations(
         core.tree,
         core.namespace,
         core.renames,
+        core.attributes,
         core.opener,
         core.watch,
         Xattrs(core.tree, core.annotations, core.library.device.name),

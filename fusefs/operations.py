@@ -7,7 +7,6 @@ Source: pyfuse3's documentation of its request handlers; Documentation/filesyste
 
 import errno
 import os
-import stat
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,8 +23,9 @@ from fusefs.views.base import ViewNode
 from fusefs.views.special import RootViews
 from fusefs.xattrs import Xattrs
 from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly, Stale
+from vdfs.space.attributes import Attributes, Wanted
 from vdfs.space.content import Handle, Opener, statfs
-from vdfs.space.namespace import Caller, Namespace, Wanted
+from vdfs.space.namespace import Caller, Namespace
 from vdfs.space.nodes import AnyStat, Node, stamp_of
 from vdfs.space.rename import Renames
 from vdfs.space.tree import Tree
@@ -46,6 +46,7 @@ class Operations(pyfuse3.Operations):
         tree: Tree,
         namespace: Namespace,
         renames: Renames,
+        attributes: Attributes,
         opener: Opener,
         watch: Watch,
         xattrs: Xattrs,
@@ -57,6 +58,7 @@ class Operations(pyfuse3.Operations):
         self.tree = tree
         self.namespace = namespace
         self.renames = renames
+        self.attributes = attributes
         self.opener = opener
         self.watch = watch
         self.xattrs = xattrs
@@ -184,9 +186,6 @@ class Operations(pyfuse3.Operations):
         if size is not None and isinstance(handle, Handle):
             await handle.truncate(size)
             size = None
-        elif size is not None and not node.spots and node.handles:
-            await node.handles[-1].truncate(size)
-            size = None
         now = fields.update_atime and fields.update_mtime and attr.st_atime_ns == attr.st_mtime_ns
         wanted = Wanted(
             mode=attr.st_mode if fields.update_mode else None,
@@ -197,32 +196,15 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             times_now=bool(now and abs(attr.st_mtime_ns - time.time_ns()) < 1_000_000_000),
         )
-        if node.spots or node.is_dir:
-            st = await self.namespace.set_attributes(node, wanted)
-        else:
-            st = await self._setattr_by_handle(node, wanted)
+        st = await self.attributes.set(node, wanted)
         return self._face(node.parent or node, node, st)
-
-    async def _setattr_by_handle(self, node: Node, wanted: Wanted) -> AnyStat:
-        """Attributes of a file without a name."""
-        if node.handles:
-            fd = node.handles[-1].fd
-            if wanted.uid is not None or wanted.gid is not None:
-                os.fchown(fd, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid)
-            if wanted.mode is not None:
-                os.fchmod(fd, stat.S_IMODE(wanted.mode))
-            if wanted.atime_ns is not None or wanted.mtime_ns is not None:
-                old = os.fstat(fd)
-                atime = old.st_atime_ns if wanted.atime_ns is None else wanted.atime_ns
-                os.utime(fd, ns=(atime, old.st_mtime_ns if wanted.mtime_ns is None else wanted.mtime_ns))
-        return await self.tree.stat(node)
 
     @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         node = self.ledger.get(inode)
         if isinstance(node, ViewNode):
             return await node.read_link()
-        return await self.namespace.readlink(node)
+        return await self.tree.readlink(node)
 
     @guarded
     async def mknod(

@@ -279,7 +279,7 @@ def _serve(
 
             async with open_core(
                 config, library, mountpoint=mountpoint, create=options.get("create", "here"),
-                attributes=options.get("xattr", "copy"), stop=scope.cancel,
+                xattrs=options.get("xattr", "copy"), stop=scope.cancel,
             ) as core:  # fmt: skip
                 warnings = await _add_locations(core, locations)
                 async with trio.open_nursery() as nursery:

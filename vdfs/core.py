@@ -24,6 +24,7 @@ from vdfs.ops.context import Core
 from vdfs.ops.table import load
 from vdfs.space import journal
 from vdfs.space.annotations import Annotations
+from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
@@ -48,7 +49,7 @@ async def open_core(
     *,
     mountpoint: Path | None = None,
     create: str = "here",
-    attributes: str = "copy",
+    xattrs: str = "copy",
     stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Core]:
     """The library, open and loaded; nothing runs yet (see `run_core`)."""
@@ -57,7 +58,7 @@ async def open_core(
     try:
         tree = Tree(library.store, library.device.slug)
         pool = WorkerPool(WORKERS, log_path=config.state_dir / "workers.log")
-        annotations = Annotations(tree, attributes)
+        annotations = Annotations(tree, xattrs)
         importer = Importer(tree, annotations)
         scanner = Scanner(tree, pool, importer.take)
         watch = Watch(tree)
@@ -67,10 +68,11 @@ async def open_core(
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         locations.load()
         namespace = Namespace(tree, annotations, locations, create)
-        await journal.complete(namespace)
+        attributes = Attributes(tree)
+        journal.complete(tree, attributes.complete)
         core = Core(
-            config, library, tree, namespace, Renames(namespace), Opener(tree, namespace), annotations, importer,
-            locations, scanner, watch, mountpoint, time.time_ns(), stop,
+            config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
+            importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core

@@ -27,7 +27,7 @@ def fill(face: pyfuse3.EntryAttributes, node: Node, st: AnyStat) -> pyfuse3.Entr
     face.st_mtime_ns = st.st_mtime_ns
     face.st_ctime_ns = st.st_ctime_ns
     if stat.S_ISDIR(mode):
-        face.st_nlink = 1
+        face.st_nlink = min(1, st.st_nlink)  # so many directories in it need not be counted; 0 when it is removed
         face.st_size = _BLOCK_BYTES
         face.st_blocks = 8
     else:

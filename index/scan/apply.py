@@ -165,7 +165,7 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
             limbo.put(unit.db, gone, now_ns)
             _one_link_less(unit, gone)
         entries.delete(unit.db, gone.id)
-    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+        unit.changed(change.REMOVED, gone.branch_id, gone.id, gone.parent_id, gone.name, gone.node)
 
 
 # another inode under a known name -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import mmap
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -148,6 +149,28 @@ def test_out_and_in_again(shared, place):
     assert {name: uuid(place.mnt / name) for name in known} == known
 
 
+def test_who_has_a_directory_open_that_is_removed_behind_the_mount(place):
+    """An empty directory without a link, as anywhere; what is made under the name then is another one."""
+    (place.disk / "d" / "deep").mkdir(parents=True)
+    fds = [os.open(place.mnt / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("d", "d/deep")]
+    try:
+        number = os.fstat(fds[0]).st_ino
+        shutil.rmtree(place.disk / "d")
+        eventually(lambda: not (place.mnt / "d").exists(), "the directory is gone")
+        for fd in fds:
+            eventually(lambda fd=fd: os.fstat(fd).st_nlink == 0, "it has no link")
+            assert stat.S_ISDIR(os.fstat(fd).st_mode)
+            assert os.listdir(fd) == []
+            assert errno_of(os.mkdir, "x", dir_fd=fd) == ENOENT
+        (place.disk / "d").mkdir()
+        eventually(lambda: (place.mnt / "d").exists(), "a new one is there")
+        assert os.stat(place.mnt / "d").st_ino != number
+        assert os.fstat(fds[0]).st_nlink == 0
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 def test_a_file_replaced_by_a_directory(place):
     """And back: the kind is the disk's, nothing of the old kind is remembered."""
     (place.disk / "x").write_bytes(b"file")
@@ -229,6 +252,36 @@ def test_attributes_show(place):
         lambda n: os.stat(place.mnt / "d").st_mode & 0o777 == 0o700 + n,
         "a directory's mode",
     )  # fmt: skip
+
+
+def test_attributes_are_set_by_the_name_that_is_left(place):
+    """Of two names of one file the one that was looked at last is removed behind the mount; the other is known."""
+    for number in range(5):
+        one, other = f"one{number}", f"other{number}"
+        (place.disk / one).write_bytes(b"x")
+        os.link(place.disk / one, place.disk / other)
+        eventually(lambda one=one: os.stat(place.mnt / one).st_nlink == 2, "both names are known")
+        os.stat(place.mnt / other)
+        (place.disk / other).unlink()
+        os.utime(place.mnt / one, ns=(10**18, 10**18))
+        os.chmod(place.mnt / one, 0o640)
+        os.truncate(place.mnt / one, 3)
+        st = os.stat(place.disk / one)
+        assert (st.st_atime_ns, stat.S_IMODE(st.st_mode), st.st_size) == (10**18, 0o640, 3)
+
+
+def test_attributes_are_never_set_on_the_file_that_came_in_place(place):
+    """A name was given to another file behind the mount, and the kernel still means the old one: it looks again."""
+    (place.disk / "f").write_bytes(b"old")
+    with open(place.mnt / "f", "rb") as held:
+        (place.disk / "new").write_bytes(b"new")
+        os.chmod(place.disk / "new", 0o600)
+        os.rename(place.disk / "new", place.disk / "f")
+        os.chmod(held.fileno(), 0o604)
+        assert stat.S_IMODE(os.fstat(held.fileno()).st_mode) == 0o604
+        assert stat.S_IMODE(os.stat(place.disk / "f").st_mode) == 0o600
+    os.chmod(place.mnt / "f", 0o640)
+    assert stat.S_IMODE(os.stat(place.disk / "f").st_mode) == 0o640
 
 
 def test_bytes_show_for_who_opens_anew(place):

@@ -8,6 +8,7 @@ import attrs
 from vdfs.base.config import Config
 from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
+from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
@@ -27,6 +28,7 @@ class Core:
     tree: Tree
     namespace: Namespace
     renames: Renames
+    attributes: Attributes
     opener: Opener
     annotations: Annotations
     importer: Importer

@@ -21,9 +21,9 @@ import trio
 from index.model.entry import KIND_DIR
 from index.model.errors import Stale, Unreachable, Unsupported
 from vdfs.space import syscalls
+from vdfs.space.attributes import Attributes
 from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch
 from vdfs.space.dirs import DirRef
-from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
@@ -161,9 +161,9 @@ class Handle:
 class Opener:
     """Opens nodes and takes what was written into the index."""
 
-    def __init__(self, tree: Tree, namespace: Namespace) -> None:
+    def __init__(self, tree: Tree, attributes: Attributes) -> None:
         self.tree = tree
-        self.namespace = namespace
+        self.attributes = attributes
 
     async def open(self, node: Node, flags: int) -> tuple[Handle, os.stat_result]:
         """Open the shown replica; Unreachable at once when its branch is away."""
@@ -225,7 +225,7 @@ class Opener:
         handle.wrote = False
         st = await handle.fstat()
         if st is not None:
-            self.namespace.note_stat(handle.node, st, data=True)
+            self.attributes.note(handle.node, st, data=True)
 
 
 def statfs(tree: Tree) -> tuple[int, int, int, int, int, int]:

@@ -273,7 +273,11 @@ class Ground:
         for one in commit.changes:
             if one.what == change.META:
                 continue
-            self._touched(one.node)
+            node = self.nodes.get(one.node)
+            if node is not None:
+                node.face = None
+                if node.is_dir and one.what == change.REMOVED:
+                    node.names_changed()  # all that was in it may be gone with it
             if one.what in (change.ADDED, change.REMOVED) and one.parent_id is not None:
                 above.add(one.parent_id)
         for entry_id in above:
@@ -289,12 +293,6 @@ class Ground:
             node.names_changed()
         if ref.parent is None:
             self.root.names_changed()
-
-    def _touched(self, ino: int) -> None:
-        """The attributes of a node changed: prepared answers for it are void."""
-        node = self.nodes.get(ino)
-        if node is not None:
-            node.face = None
 
     # what apply.Disk asks ---------------------------------------------------------------------------------------------
 

@@ -1,55 +1,83 @@
-"""Completing at start what a kill interrupted: changes of several replicas that had begun.
+"""Journal: changes of several replicas, noted before they begin and completed at start when a kill interrupted them.
 
 A deletion that took the first replica and not the second would leave the file standing under its name; the journal says
-which rows it was about, and what is left of them goes now. Only replicas that are still exactly what the rows say.
+which rows it was about, and what is left of them goes then. Only replicas that are still what the rows say.
 """
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from index.model.change import ORIGIN_MOUNT
-from index.model.entry import KIND_DIR
+from index.model.entry import KIND_DIR, Entry
 from index.model.errors import VdfsError
 from index.store import changes, entries
+from index.store.store import Store
 from vdfs.space.branches import LIVE
-from vdfs.space.namespace import Namespace, Wanted
+from vdfs.space.dirs import DirRef
+from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.journal")
 
+#: Completes a change of attributes: the replica's directory (itself, for a directory), its row, what was asked.
+SetAttributes = Callable[[DirRef, Entry, dict[str, Any]], None]
 
-async def complete(namespace: Namespace) -> None:
+
+class Noted:
+    """Around a change of several replicas; a single one needs no note."""
+
+    def __init__(self, store: Store, op: str, rows: list[int], arguments: dict[str, Any] | None = None) -> None:
+        self._store = store
+        self._op = op
+        self._rows = rows
+        self._arguments = arguments or {}
+        self._id: int | None = None
+
+    def __enter__(self) -> None:
+        if len(self._rows) > 1:
+            with self._store.write(ORIGIN_MOUNT) as unit:
+                self._id = changes.journal_begin(unit.db, self._op, {"rows": self._rows, **self._arguments})
+
+    def __exit__(self, *_: object) -> None:
+        if self._id is not None:
+            with self._store.write(ORIGIN_MOUNT) as unit:
+                changes.journal_end(unit.db, self._id)
+
+
+def complete(tree: Tree, set_attributes: SetAttributes) -> None:
     """Finish every open change of the journal."""
-    store = namespace.store
+    store = tree.store
     for journal_id, op, body in changes.journal_open(store.db):
         if isinstance(body, dict):
             for entry_id in body.pop("rows", []):
-                _complete_one(namespace, op, int(entry_id), body)
+                _complete_one(tree, set_attributes, op, int(entry_id), body)
         with store.write(ORIGIN_MOUNT) as unit:
             changes.journal_end(unit.db, journal_id)
 
 
-def _complete_one(namespace: Namespace, op: str, entry_id: int, arguments: dict[str, Any]) -> None:
+def _complete_one(
+    tree: Tree, set_attributes: SetAttributes, op: str, entry_id: int, arguments: dict[str, Any]
+) -> None:
     """Do to one replica what was asked of all, unless it has been done or the replica is another file now."""
-    tree, row = namespace.tree, entries.get(namespace.store.db, entry_id)
+    row = entries.get(tree.store.db, entry_id)
     branch = None if row is None else tree.branches.get(row.branch_id)
     if row is None or branch is None or branch.state != LIVE or branch.slow:
         return
+    is_dir = row.kind == KIND_DIR and op == "attributes"
+    above = row.id if is_dir else row.parent_id
+    ref = None if above is None else tree.ref_of(above)
+    if ref is None:
+        return
     try:
-        if row.kind == KIND_DIR and op == "attributes":
-            ref, name = tree.ref_of(row.id), b""
-        else:
-            ref, name = (None if row.parent_id is None else tree.ref_of(row.parent_id)), row.name
-        if ref is None:
-            return
         if op == "attributes":
-            namespace.apply_attributes(ref, name, Wanted(**arguments))
+            set_attributes(ref, row, arguments)
         elif op == "unlink":
             with tree.dirs.opened(ref) as fd:
-                if not row.matches(os.stat(name, dir_fd=fd, follow_symlinks=False)):
+                if not row.matches(os.stat(row.name, dir_fd=fd, follow_symlinks=False)):
                     return
-                os.unlink(name, dir_fd=fd)
-            tree.mend(ref, name, row, None)
+                os.unlink(row.name, dir_fd=fd)
+            tree.mend(ref, row.name, row, None)
         log.warning("completed an interrupted %s of %s", op, os.fsdecode(row.name))
     except (OSError, VdfsError) as error:
         log.warning("an interrupted %s of %s could not be completed: %s", op, os.fsdecode(row.name), error)

@@ -1,10 +1,10 @@
-"""Namespace: what changes names and attributes, on disk first and in the index in the same step.
+"""Namespace: what changes names, on disk first and in the index in the same step.
 
 Every function does its system calls on the branch, then one unit that writes the rows, with no await between the two on
-a fast branch: what a reply acknowledges is in both. A new name goes to the branch that holds the parent; deletion and
-attributes act on the logical entry, that is on every local replica: all are checked before any is changed. What lies
-on a branch that is away is refused before anything happens.
-Renaming is next door (rename.py).
+a fast branch: what a reply acknowledges is in both. A new name goes to the branch that holds the parent; deletion acts
+on the logical entry, that is on every local replica: all are checked before any is changed (checks.py). What lies on a
+branch that is away is refused before anything happens. Renaming and attributes are next door (rename.py,
+attributes.py).
 """
 
 import contextlib
@@ -12,9 +12,7 @@ import errno
 import math
 import os
 import stat
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import trio
 
@@ -32,18 +30,18 @@ from index.model.errors import (
     Unreachable,
 )
 from index.scan import apply
-from index.store import changes, entries
+from index.store import entries
 from index.store.unit import Unit
-from vdfs.space import syscalls
+from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
 from vdfs.space.backups import Backups
-from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, Branch
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch
+from vdfs.space.checks import check_name, check_there, check_writable, os_error, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
 from vdfs.space.tree import Tree
 
-_NAME_MAX_BYTES = 255
 SYNC_DEADLINE_S = 10.0
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -55,18 +53,6 @@ class Caller(NamedTuple):
     gid: int
     umask: int
     pid: int = 0
-
-
-class Wanted(NamedTuple):
-    """The attributes a setattr asks for; None leaves one alone."""
-
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    size_bytes: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-    times_now: bool = False
 
 
 class Namespace:
@@ -240,7 +226,9 @@ class Namespace:
         if node.is_dir:
             raise NotPermitted("a directory cannot have a second name")
         await self._refuse_if_there(parent, name)
-        spot = self._live_spot(node)
+        spot = next((s for s in self.tree.replicas(node) if s.dir.branch.state == LIVE), None)
+        if spot is None:
+            raise Stale(f"{os.fsdecode(node.name)} is not there any more")
         branch = spot.dir.branch
         ref = next((p for p in parent.parts if p.branch is branch), None)
         if ref is None:
@@ -324,10 +312,10 @@ class Namespace:
         if node.is_dir:
             raise os_error(errno.EISDIR)
         doomed = [*node.spots, *node.stale_spots]  # of this name only: a lookup leaves hard-linked twins in `links`
-        self.refuse_if_away(doomed)
+        check_there(doomed)
         check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
-        with self._journal("unlink", [s.entry_id for s in doomed]):
+        with journal.Noted(self.store, "unlink", [s.entry_id for s in doomed]):
             for spot in doomed:
                 self.tree.before_look(spot.dir)
 
@@ -358,7 +346,7 @@ class Namespace:
         check_writable(self.tree, [above for _, above in hanging])
         for ref, above in hanging:
             await self.remove_directory(ref, above)
-        node.removed, node.parts = last, ()
+        node.is_removed(last)
         parent.names_changed()
         if parent is self.tree.root and name in self.tree.locations:
             await self.locations.remove(name)
@@ -401,37 +389,6 @@ class Namespace:
             node.spots = ()
         node.stale_spots = ()
 
-    def refuse_if_away(self, spots: Sequence[Spot]) -> None:
-        """Check all replicas before one is changed."""
-        for spot in spots:
-            branch = spot.dir.branch
-            if branch.state != LIVE:
-                raise Unreachable(
-                    f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away; nothing was changed"
-                )
-
-    def _live_spot(self, node: Node) -> Spot:
-        for spot in self.tree.spots_of(node):
-            if spot.dir.branch.state == LIVE:
-                return spot
-        raise NotFound(f"{os.fsdecode(node.name)} is not there any more")
-
-    # attributes -------------------------------------------------------------------------------------------------------
-
-    async def readlink(self, node: Node) -> bytes:
-        for spot in self.tree.spots_of(node):
-            if spot.dir.branch.state == MISSING:
-                raise Unreachable(f"{os.fsdecode(spot.name)} lies on {spot.dir.branch.label}, which is away")
-
-            def read(spot: Spot = spot) -> bytes:
-                with self.tree.dirs.opened(spot.dir) as fd:
-                    return os.readlink(spot.name, dir_fd=fd)
-
-            return await spot.dir.branch.call(CALL_DEADLINE_S, read)
-        if node.ghost_fd >= 0:
-            return os.readlink(b"", dir_fd=node.ghost_fd)
-        raise Stale(f"{os.fsdecode(node.name)} is not there any more")
-
     async def sync_dir(self, node: Node) -> None:
         """fsync of a directory on every live branch, and of the index, in threads."""
 
@@ -452,153 +409,6 @@ class Namespace:
                     await trio.to_thread.run_sync(sync, ref, abandon_on_cancel=ref.branch.slow)
         await self.store.make_durable()
 
-    async def set_attributes(self, node: Node, wanted: Wanted) -> AnyStat:
-        """chmod, chown, truncate, utimes: on every local replica, size on the shown one."""
-        if node.is_dir:
-            targets = [(p, b"") for p in node.parts]
-            if any(p.branch.state == MISSING for p in node.parts) and not any(
-                p.branch.state == LIVE for p in node.parts
-            ):
-                raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")
-            targets = [(p, n) for p, n in targets if p.branch.state == LIVE]
-            rows = [p.entry_id for p, _ in targets]
-        else:
-            self.refuse_if_away(node.spots)
-            spots = node.spots or self.tree.spots_of(node)[:1]
-            targets = [(s.dir, s.name) for s in spots]
-            rows = [s.entry_id for s in spots]
-        check_not_read_only(self.tree, [ref for ref, _ in targets])
-        if wanted.size_bytes is not None and targets:
-            ref, name = targets[0]
-            await ref.branch.call(CALL_DEADLINE_S, self._truncate, ref, name, wanted.size_bytes)
-        with self._journal("attributes", rows, wanted._replace(size_bytes=None)._asdict()):
-            for ref, name in targets:
-                await ref.branch.call(CALL_DEADLINE_S, self.apply_attributes, ref, name, wanted)
-        st = await self.tree.stat(node)
-        self.note_stat(node, st, data=wanted.size_bytes is not None)
-        return st
-
-    def note_stat(self, node: Node, st: AnyStat, *, data: bool) -> None:
-        """Write what a request of the kernel changed into the shown replica's row (all replicas' for attributes)."""
-        node.face = None
-        if not isinstance(st, os.stat_result):
-            return
-        for spot in node.spots[:1] if not node.is_dir else []:
-            row = entries.get(self.store.db, spot.entry_id)
-            if row is None or row.matches(st):
-                continue
-            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid))
-        for spot in node.spots[1:] if not data else []:
-            self._remend(spot)
-        if node.is_dir:
-            for ref in node.parts:
-                row = entries.get(self.store.db, ref.entry_id)
-                if row is not None and len(node.parts) == 1 and row.mode != st.st_mode:
-                    with self.store.write(ORIGIN_MOUNT) as unit:
-                        apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
-
-    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes) -> None:
-        with self.store.write(ORIGIN_MOUNT) as unit:
-            apply.change_row(unit, row, st, branch_uuid)
-            if row.nlink > 1 or st.nlink > 1:
-                apply.change_twins(unit, row, st, branch_uuid)
-
-    def _remend(self, spot: Spot) -> None:
-        branch = spot.dir.branch
-        if branch.slow or branch.state != LIVE:
-            return
-        try:
-            with self.tree.dirs.opened(spot.dir) as fd:
-                st = os.stat(spot.name, dir_fd=fd, follow_symlinks=False)
-        except OSError:
-            return
-        self.tree.mend(spot.dir, spot.name, entries.get(self.store.db, spot.entry_id), st)
-
-    def _truncate(self, ref: DirRef, name: bytes, size_bytes: int) -> None:
-        with self.tree.dirs.opened(ref) as dir_fd:
-            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
-            try:
-                os.ftruncate(fd, size_bytes)
-            finally:
-                os.close(fd)
-
-    def apply_attributes(self, ref: DirRef, name: bytes, wanted: Wanted) -> None:
-        with self.tree.dirs.opened(ref) as dir_fd:
-            if not name:
-                path = syscalls.proc_path(dir_fd)
-                if wanted.uid is not None or wanted.gid is not None:
-                    os.chown(path, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid)
-                if wanted.mode is not None:
-                    os.chmod(path, stat.S_IMODE(wanted.mode))
-                if wanted.atime_ns is not None or wanted.mtime_ns is not None:
-                    _set_times(dir_fd, b".", wanted)
-                return
-            if wanted.uid is not None or wanted.gid is not None:
-                os.chown(
-                    name, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid,
-                    dir_fd=dir_fd, follow_symlinks=False,
-                )  # fmt: skip
-            if wanted.mode is not None:
-                syscalls.change_mode(dir_fd, name, stat.S_IMODE(wanted.mode))
-            if wanted.atime_ns is not None or wanted.mtime_ns is not None:
-                _set_times(dir_fd, name, wanted)
-
-    def _journal(self, op: str, rows: list[int], arguments: dict[str, Any] | None = None) -> "_Journal":
-        return _Journal(self, op, rows, arguments or {})
-
-
-class _Journal:
-    """Notes a change of several replicas before it begins; a single one needs no note."""
-
-    def __init__(self, namespace: Namespace, op: str, rows: list[int], arguments: dict[str, Any]) -> None:
-        self._store = namespace.store
-        self._op = op
-        self._rows = rows
-        self._arguments = arguments
-        self._id: int | None = None
-
-    def __enter__(self) -> None:
-        if len(self._rows) > 1:
-            with self._store.write(ORIGIN_MOUNT) as unit:
-                self._id = changes.journal_begin(unit.db, self._op, {"rows": self._rows, **self._arguments})
-
-    def __exit__(self, *_: object) -> None:
-        if self._id is not None:
-            with self._store.write(ORIGIN_MOUNT) as unit:
-                changes.journal_end(unit.db, self._id)
-
-
-def check_name(name: bytes) -> None:
-    """Refuse a name that no file system takes."""
-    if len(name) > _NAME_MAX_BYTES:
-        raise os_error(errno.ENAMETOOLONG)
-    if name in (b"", b".", b".."):
-        raise Exists("that name is always there")
-
-
-def check_not_read_only(tree: Tree, refs: list[DirRef]) -> None:
-    """Before several replicas are changed: refuse when one of them lies on a file system that takes no writes."""
-    distinct = {ref.branch.id: ref for ref in refs if not ref.branch.slow}
-    if len(distinct) < 2:
-        return
-    for ref in distinct.values():
-        if os.fstatvfs(tree.dirs.fd(ref)).f_flag & os.ST_RDONLY:
-            raise os_error(errno.EROFS)
-
-
-def check_writable(tree: Tree, refs: list[DirRef]) -> None:
-    """Before several replicas are changed: refuse when one of their directories would."""
-    distinct = {ref.entry_id: ref for ref in refs}
-    if len({ref.branch.id for ref in distinct.values()}) < 2:  # the call itself says it
-        return
-    check_not_read_only(tree, refs)
-    for ref in distinct.values():
-        if ref.branch.slow:
-            continue
-        fd = tree.dirs.fd(ref)
-        if not os.access(syscalls.proc_path(fd), os.W_OK | os.X_OK):
-            raise os_error(errno.EACCES)
-
 
 def _mode_in(above: os.stat_result, mode: int, who: Caller, *, directory: bool) -> int:
     """The mode of a new name in a directory: the umask applied, setgid as the kernel would give or take it."""
@@ -611,19 +421,6 @@ def _mode_in(above: os.stat_result, mode: int, who: Caller, *, directory: bool) 
     return mode
 
 
-def _set_times(dir_fd: int, name: bytes, wanted: Wanted) -> None:
-    try:
-        syscalls.set_times(dir_fd, name, wanted.atime_ns, wanted.mtime_ns)
-    except PermissionError:
-        if not wanted.times_now:
-            raise
-        syscalls.touch_now(dir_fd, name)
-
-
-def os_error(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
-
-
 def _free_bytes(ref: DirRef) -> int:
     if ref.branch.slow:
         return -1
@@ -632,23 +429,3 @@ def _free_bytes(ref: DirRef) -> int:
     except OSError:
         return -1
     return vfs.f_bavail * vfs.f_frsize
-
-
-def _top(node: Node, root: Node) -> Node | None:
-    """The top-level directory a node lies under (itself included); None for the root."""
-    while node.parent is not None and node.parent is not root:
-        node = node.parent
-    return node if node.parent is root else None
-
-
-def same_location(a: Node, b: Node, root: Node) -> bool:
-    return _top(a, root) is _top(b, root)
-
-
-def is_below(node: Node, above: Node) -> bool:
-    walk: Node | None = node
-    while walk is not None:
-        if walk is above:
-            return True
-        walk = walk.parent
-    return False

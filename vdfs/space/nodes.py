@@ -97,6 +97,19 @@ class Node:
         self.face = None
         self.listing = None
 
+    def lies_in(self, parts: tuple[DirRef, ...]) -> None:
+        """A directory: these of the branches' directories are it."""
+        self.removed = None
+        if self.parts != parts:
+            self.parts = parts
+            self.names_changed()
+
+    def is_removed(self, last: "RowStat") -> None:
+        """A directory: it is nowhere any more. Who still stands in it sees it empty, and as it was last."""
+        self.removed = last
+        self.parts = ()
+        self.names_changed()
+
     def is_at(self, spot: Spot, st: os.stat_result) -> bool:
         """Whether what lies at a spot is this file: names are given to other files behind the mount."""
         return kind_of(st.st_mode) == self.kind and self.is_inode(spot.dir, st.st_ino)

@@ -25,8 +25,9 @@ from index.store import entries, metadata, places
 from index.store.unit import Unit
 from vdfs.space import syscalls
 from vdfs.space.branches import CALL_DEADLINE_S
+from vdfs.space.checks import check_name, check_there, check_writable, is_below, os_error, same_location
 from vdfs.space.dirs import DirRef
-from vdfs.space.namespace import Namespace, check_name, check_writable, is_below, os_error, same_location
+from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node, Spot, removed_stat
 
 
@@ -113,7 +114,7 @@ class Renames:
         if dst is not None:
             await self._check_replaceable(src, dst)
         moving = _spots(src)
-        self.namespace.refuse_if_away(moving)
+        check_there(moving)
         steps = [_Step(spot, await self._target(spot, src_parent, dst_parent), dst_name, flags) for spot in moving]
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
         last = None
@@ -129,7 +130,8 @@ class Renames:
         self.store.following(lambda: self._write_rows(src, dst, done))
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
-            dst.removed, dst.parts = last, ()
+            assert last is not None
+            dst.is_removed(last)
         src_parent.names_changed()
         dst_parent.names_changed()
         src.parent, src.name = dst_parent, dst_name
@@ -146,7 +148,7 @@ class Renames:
             for part in dst.parts:
                 if await self.tree.list_part(part):
                     raise NotEmpty(f"{name} is not empty")
-        self.namespace.refuse_if_away(_spots(dst))
+        check_there(_spots(dst))
 
     async def _target(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
         """Where a replica goes: it stays on its branch, whose missing parents are made."""
@@ -270,7 +272,7 @@ class Renames:
         if dst.is_dir and is_below(src_parent, dst):
             raise Invalid("a directory cannot be exchanged with what lies in it")
         ours, theirs = _spots(src), _spots(dst)
-        self.namespace.refuse_if_away([*ours, *theirs])
+        check_there([*ours, *theirs])
         src_name, dst_name = src.name, dst.name
         swaps: list[tuple[_Step, Spot]] = []
         moves: list[tuple[Node, _Step]] = []

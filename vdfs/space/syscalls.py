@@ -62,24 +62,24 @@ def rename(src_fd: int, src: bytes, dst_fd: int, dst: bytes, flags: int = 0) -> 
         _raise()
 
 
-def set_times(dir_fd: int, name: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
-    """Set either time or both, None leaves it alone; never follows a symlink."""
+def set_times(path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+    """Set either time or both of what a path of proc_path names; None leaves one alone."""
     pair = (_Timespec * 2)()
     for slot, value in zip(pair, (atime_ns, mtime_ns), strict=True):
         if value is None:
             slot.tv_nsec = UTIME_OMIT
         else:
             slot.tv_sec, slot.tv_nsec = divmod(value, 1_000_000_000)
-    if _utimensat(dir_fd, name, pair, AT_SYMLINK_NOFOLLOW) != 0:
+    if _utimensat(AT_FDCWD, path.encode(), pair, 0) != 0:
         _raise()
 
 
-def touch_now(dir_fd: int, name: bytes) -> None:
+def touch_now(path: str) -> None:
     """Both times to now, which a writer who is not the owner may do too."""
     pair = (_Timespec * 2)()
     for slot in pair:
         slot.tv_nsec = UTIME_NOW
-    if _utimensat(dir_fd, name, pair, AT_SYMLINK_NOFOLLOW) != 0:
+    if _utimensat(AT_FDCWD, path.encode(), pair, 0) != 0:
         _raise()
 
 

@@ -19,7 +19,7 @@ from vdfs.space import syscalls, union
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.ground import RECHECK_S, Found, Ground
-from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot
+from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot, removed_stat
 
 
 class Tree(Ground):
@@ -118,10 +118,7 @@ class Tree(Ground):
             self.nodes[row.node] = node
         node.parent, node.name = parent, name
         if row.kind == KIND_DIR:
-            ref = self._dir(found.dir, row)
-            if len(node.parts) != 1 or node.parts[0] is not ref:
-                node.parts = (ref,)
-                node.names_changed()
+            node.lies_in((self._dir(found.dir, row),))
         else:
             self._set_spots(node, (Spot(found.dir, row.name, row.id),), row.nlink)
             node.stale_spots = ()
@@ -168,10 +165,7 @@ class Tree(Ground):
         shown = self._unify(shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
-            parts = tuple(self._dir(f.dir, f.row) for f in shown)
-            if node.parts != parts:
-                node.parts = parts
-                node.names_changed()
+            node.lies_in(tuple(self._dir(f.dir, f.row) for f in shown))
             st = _newest(st, [f.st for f in shown if f.st is not None])
         else:
             self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), shown[0].row.nlink)
@@ -225,10 +219,7 @@ class Tree(Ground):
         node = self.nodes.get(found[0].row.node) or Node(found[0].row.node, KIND_DIR)
         self.nodes[node.ino] = node
         node.parent, node.name = self.root, name
-        parts = tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found)
-        if node.parts != parts:
-            node.parts = parts
-            node.names_changed()
+        node.lies_in(tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found))
         first: AnyStat = found[0].st if found[0].st is not None else RowStat(found[0].row)
         return node, _newest(first, [f.st for f in found if f.st is not None])
 
@@ -321,8 +312,12 @@ class Tree(Ground):
 
     def replicas(self, node: Node) -> list[Spot]:
         """One place on each branch that a file is shown from, where it still is; none when it has no name left."""
+        known = self.spots_of(node)
+        return self._one_a_branch(node, known) or self._one_a_branch(node, self._other_spots(node, known))
+
+    def _one_a_branch(self, node: Node, spots: Sequence[Spot]) -> list[Spot]:
         found: dict[int, Spot] = {}
-        for spot in self.spots_of(node):
+        for spot in spots:
             if spot.dir.branch.id not in found and self._is_at(node, spot):
                 found[spot.dir.branch.id] = spot
         return list(found.values())
@@ -375,6 +370,11 @@ class Tree(Ground):
             row = entries.get(self.store.db, ref.entry_id)
             if row is not None and ref.branch.state != LIVE:
                 return RowStat(row)
+        if node.parent is not None and all(entries.get(self.store.db, ref.entry_id) is None for ref in node.parts):
+            # Removed behind the mount. Who stands in it or has it open sees an empty directory like the one it lay in.
+            last = removed_stat(await self.stat(node.parent))
+            node.is_removed(last)
+            return last
         raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     # listings ---------------------------------------------------------------------------------------------------------

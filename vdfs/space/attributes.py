@@ -1,0 +1,189 @@
+"""Attributes: chmod, chown, truncate and utimes of a logical entry, on every local replica and in the index at once.
+
+A request of the kernel is about an inode, and names come and go behind it. So each replica is opened by its name
+without being followed (O_PATH), held against the inode that is meant, and changed by that descriptor: what has the name
+since a moment ago is never hit. Stale makes the kernel look the name up again; a file that has no name left is changed
+by what is open of it.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from index.model.change import ORIGIN_MOUNT
+from index.model.entry import Entry, Stat
+from index.model.errors import Stale, Unreachable
+from index.scan import apply
+from index.store import entries
+from vdfs.space import journal, syscalls
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING
+from vdfs.space.checks import check_not_read_only, check_there
+from vdfs.space.dirs import DirRef
+from vdfs.space.nodes import AnyStat, Node, Spot
+from vdfs.space.tree import Tree
+
+
+class Wanted(NamedTuple):
+    """The attributes a setattr asks for; None leaves one alone."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size_bytes: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    times_now: bool = False
+
+
+class Attributes:
+    """Changes of what stat tells. Used on the loop only."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.store = tree.store
+
+    async def set(self, node: Node, wanted: Wanted) -> AnyStat:
+        """Change every local replica, the size of the shown one; returns the attributes after that."""
+        if node.is_dir:
+            await self._set_dir(node, wanted)
+        else:
+            check_there(node.spots)
+            spots = self.tree.replicas(node)
+            if not spots:
+                return await self._set_nameless(node, wanted)
+            await self._set_file(node, spots, wanted)
+        st = await self.tree.stat(node)
+        self.note(node, st, data=wanted.size_bytes is not None)
+        return st
+
+    async def _set_dir(self, node: Node, wanted: Wanted) -> None:
+        parts = [ref for ref in node.parts if ref.branch.state == LIVE]
+        if not parts and any(ref.branch.state == MISSING for ref in node.parts):
+            raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")
+        check_not_read_only(self.tree, parts)
+        with self._noted([ref.entry_id for ref in parts], wanted):
+            for ref in parts:
+                await ref.branch.call(CALL_DEADLINE_S, self._apply_to_dir, ref, wanted)
+
+    async def _set_file(self, node: Node, spots: list[Spot], wanted: Wanted) -> None:
+        check_not_read_only(self.tree, [spot.dir for spot in spots])
+        if wanted.size_bytes is not None:
+            first = spots[0]
+            is_meant = partial(node.is_at, first)
+            await first.dir.branch.call(
+                CALL_DEADLINE_S, self._truncate, first.dir, first.name, is_meant, wanted.size_bytes
+            )
+        with self._noted([spot.entry_id for spot in spots], wanted):
+            for spot in spots:
+                is_meant = partial(node.is_at, spot)
+                await spot.dir.branch.call(CALL_DEADLINE_S, self._apply, spot.dir, spot.name, is_meant, wanted)
+
+    async def _set_nameless(self, node: Node, wanted: Wanted) -> AnyStat:
+        """Change a file by a descriptor: nothing is left of its names, or none is known."""
+        if node.handles:
+            handle = node.handles[-1]
+            if wanted.size_bytes is not None:
+                await handle.truncate(wanted.size_bytes)
+            await handle.branch.call(CALL_DEADLINE_S, _change, handle.fd, wanted)
+        elif node.ghost_fd >= 0:
+            _change(node.ghost_fd, wanted)
+        return await self.tree.stat(node)
+
+    def _noted(self, rows: list[int], wanted: Wanted) -> journal.Noted:
+        return journal.Noted(self.store, "attributes", rows, wanted._replace(size_bytes=None)._asdict())
+
+    # into the index ---------------------------------------------------------------------------------------------------
+
+    def note(self, node: Node, st: AnyStat, *, data: bool) -> None:
+        """Write what a request of the kernel changed into the shown replica's row (all replicas' for attributes)."""
+        node.face = None
+        if not isinstance(st, os.stat_result):
+            return
+        if node.is_dir:
+            for ref in node.parts:
+                row = entries.get(self.store.db, ref.entry_id)
+                if row is not None and len(node.parts) == 1 and row.mode != st.st_mode:
+                    with self.store.write(ORIGIN_MOUNT) as unit:
+                        apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
+            return
+        spots = self.tree.spots_of(node) if node.links else node.spots
+        for spot in spots[:1]:
+            row = entries.get(self.store.db, spot.entry_id)
+            if row is None or row.matches(st):
+                continue
+            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid))
+        for spot in node.spots[1:] if not data else []:
+            self._remend(spot)
+
+    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes) -> None:
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            apply.change_row(unit, row, st, branch_uuid)
+            if row.nlink > 1 or st.nlink > 1:
+                apply.change_twins(unit, row, st, branch_uuid)
+
+    def _remend(self, spot: Spot) -> None:
+        branch = spot.dir.branch
+        if branch.slow or branch.state != LIVE:
+            return
+        try:
+            with self.tree.dirs.opened(spot.dir) as fd:
+                st = os.stat(spot.name, dir_fd=fd, follow_symlinks=False)
+        except OSError:
+            return
+        self.tree.mend(spot.dir, spot.name, entries.get(self.store.db, spot.entry_id), st)
+
+    # on the disk ------------------------------------------------------------------------------------------------------
+
+    def complete(self, ref: DirRef, row: Entry, arguments: dict[str, Any]) -> None:
+        """Do to one replica what was asked of all before a kill; Stale when it is another file now."""
+        wanted = Wanted(**arguments)
+        if row.id == ref.entry_id:
+            self._apply_to_dir(ref, wanted)
+        else:
+            self._apply(ref, row.name, lambda st: st.st_ino == row.st_ino, wanted)
+
+    def _apply_to_dir(self, ref: DirRef, wanted: Wanted) -> None:
+        with self.tree.dirs.opened(ref) as fd:
+            _change(fd, wanted)
+
+    def _apply(
+        self, ref: DirRef, name: bytes, is_meant: Callable[[os.stat_result], bool], wanted: Wanted
+    ) -> None:
+        with self.tree.dirs.opened(ref) as dir_fd:
+            fd = syscalls.open_path(dir_fd, name)
+        try:
+            if not is_meant(os.fstat(fd)):
+                raise Stale(f"{os.fsdecode(name)} is another file now")
+            _change(fd, wanted)
+        finally:
+            os.close(fd)
+
+    def _truncate(
+        self, ref: DirRef, name: bytes, is_meant: Callable[[os.stat_result], bool], size_bytes: int
+    ) -> None:
+        with self.tree.dirs.opened(ref) as dir_fd:
+            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+        try:
+            if not is_meant(os.fstat(fd)):
+                raise Stale(f"{os.fsdecode(name)} is another file now")
+            os.ftruncate(fd, size_bytes)
+        finally:
+            os.close(fd)
+
+
+def _change(fd: int, wanted: Wanted) -> None:
+    """Owner, mode and times of what a descriptor names, in the order in which none undoes another."""
+    path = syscalls.proc_path(fd)
+    if wanted.uid is not None or wanted.gid is not None:
+        os.chown(path, -1 if wanted.uid is None else wanted.uid, -1 if wanted.gid is None else wanted.gid)
+    if wanted.mode is not None:
+        os.chmod(path, stat.S_IMODE(wanted.mode))
+    if wanted.atime_ns is not None or wanted.mtime_ns is not None:
+        try:
+            syscalls.set_times(path, wanted.atime_ns, wanted.mtime_ns)
+        except PermissionError:
+            if not wanted.times_now:
+                raise
+            syscalls.touch_now(path)

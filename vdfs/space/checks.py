@@ -1,0 +1,84 @@
+"""Checks: what is refused before anything happens.
+
+A change that concerns several replicas is looked at for all of them before the first is touched, so that a refusal
+leaves everything as it was. A single replica needs most of this not: the call itself says it.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+
+from index.model.errors import Exists, Unreachable
+from vdfs.space import syscalls
+from vdfs.space.branches import LIVE
+from vdfs.space.dirs import DirRef
+from vdfs.space.nodes import Node, Spot
+from vdfs.space.tree import Tree
+
+_NAME_MAX_BYTES = 255
+
+
+def os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def check_name(name: bytes) -> None:
+    """Refuse a name that no file system takes."""
+    if len(name) > _NAME_MAX_BYTES:
+        raise os_error(errno.ENAMETOOLONG)
+    if name in (b"", b".", b".."):
+        raise Exists("that name is always there")
+
+
+def check_there(spots: Sequence[Spot]) -> None:
+    """Refuse when a replica lies on a branch that is away."""
+    for spot in spots:
+        branch = spot.dir.branch
+        if branch.state != LIVE:
+            raise Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away; nothing was changed")
+
+
+def check_not_read_only(tree: Tree, refs: list[DirRef]) -> None:
+    """Of several branches: refuse when one lies on a file system that takes no writes."""
+    distinct = {ref.branch.id: ref for ref in refs if not ref.branch.slow}
+    if len(distinct) < 2:
+        return
+    for ref in distinct.values():
+        if os.fstatvfs(tree.dirs.fd(ref)).f_flag & os.ST_RDONLY:
+            raise os_error(errno.EROFS)
+
+
+def check_writable(tree: Tree, refs: list[DirRef]) -> None:
+    """Of several branches: refuse when one of the directories would."""
+    distinct = {ref.entry_id: ref for ref in refs}
+    if len({ref.branch.id for ref in distinct.values()}) < 2:
+        return
+    check_not_read_only(tree, refs)
+    for ref in distinct.values():
+        if ref.branch.slow:
+            continue
+        fd = tree.dirs.fd(ref)
+        if not os.access(syscalls.proc_path(fd), os.W_OK | os.X_OK):
+            raise os_error(errno.EACCES)
+
+
+def same_location(a: Node, b: Node, root: Node) -> bool:
+    """Whether two nodes lie under the same top-level directory."""
+    return _top(a, root) is _top(b, root)
+
+
+def is_below(node: Node, above: Node) -> bool:
+    """Whether a node is another or lies under it."""
+    walk: Node | None = node
+    while walk is not None:
+        if walk is above:
+            return True
+        walk = walk.parent
+    return False
+
+
+def _top(node: Node, root: Node) -> Node | None:
+    """The top-level directory a node lies under (itself included); None for the root."""
+    while node.parent is not None and node.parent is not root:
+        node = node.parent
+    return node if node.parent is root else None
