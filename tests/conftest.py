@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("numprocesses", None):
+        return  # only hands out tests; each of its workers has a keeper of its own
     mark = f"{os.getpid()}-{os.urandom(8).hex()}"
     session.config.stash[KEEPER] = subprocess.Popen(
         [sys.executable, "-I", ROOT / "tests" / "leftovers.py", mark],
@@ -85,6 +88,15 @@ def _tell(config: pytest.Config, line: str) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if keeper := session.config.stash.get(KEEPER, None):
         session.config.stash[LEFT_BEHIND], _ = keeper.communicate(timeout=60)
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["left behind"] = session.config.stash[LEFT_BEHIND]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: what it left behind is told with the rest."""
+    stash = node.config.stash
+    stash[LEFT_BEHIND] = stash.get(LEFT_BEHIND, "") + getattr(node, "workeroutput", {}).get("left behind", "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+import apsw
+
 from index.model import change
 from index.model.content import content_uuid
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, Entry, Stat
@@ -70,7 +72,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:
             continue
-        if row.seq != seq or state.disk.stat_at(row) is not None:
+        if not _is_gone(state, row, seq):
             state.again.add(directory)
             continue
         apply.remove(unit, row, state.branch_uuid)
@@ -84,6 +86,23 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         state.again.add(directory)  # a name that was added may have gone since
     entries.set_scanned(unit.db, directory, time.time_ns(), mtime_ns)
     state.listed.append((directory, mtime_ns))
+
+
+def gone_directories(db: apsw.Connection, state: WalkState, report: list[Any]) -> list[Entry]:
+    """The directories that a report will take out, with all below them; large ones are better emptied before."""
+    number, _, errno, _, _, gone, _ = report
+    directory = state.ids.get(number, number)
+    rows = [] if errno else [(entries.get(db, entry_id), seq) for entry_id, seq in gone]
+    return [
+        row
+        for row, seq in rows
+        if row is not None and row.kind == KIND_DIR and row.parent_id == directory and _is_gone(state, row, seq)
+    ]
+
+
+def _is_gone(state: WalkState, row: Entry, seq: int) -> bool:
+    """Whether a name that a walk missed is still so, and nobody wrote its row since."""
+    return row.seq == seq and state.disk.stat_at(row) is None
 
 
 def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidentified]]) -> list[int]:

@@ -95,6 +95,11 @@ def children(db: apsw.Connection, parent_id: int) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? ORDER BY name", (parent_id,))]
 
 
+def some_children(db: apsw.Connection, parent_id: int, limit: int) -> list[Entry]:
+    """Up to so many rows of a directory, in no order."""
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? LIMIT ?", (parent_id, limit))]
+
+
 #: Of a row, what a walk holds against the disk: id, seq, then what `seen_as` says of a stat.
 Known = tuple[int, int, int, int, int, int, int, int, int, int]
 

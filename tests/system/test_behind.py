@@ -437,6 +437,30 @@ def test_a_burst_while_somebody_watches(shared, place):
     shared.wait_idle()
 
 
+def test_a_large_tree_goes_and_comes_back(shared, place):
+    """It leaves the index in portions, and all that is known of it waits for it."""
+    tree_ = place.disk / "tree"
+    for folder in range(12):
+        (tree_ / f"d{folder}" / "deep").mkdir(parents=True)
+        for number in range(50):
+            (tree_ / f"d{folder}" / "deep" / f"f{number}").write_bytes(b"")
+            (tree_ / f"d{folder}" / f"g{number}").write_bytes(b"")
+    shared.wait_idle()
+    seen = {path: os.lstat(path).st_ino for path in walk(place.mnt / "tree")}
+    assert len(seen) > 1200
+    outside = shared.base / f"outside-{place.disk.name}"
+    os.rename(tree_, outside)
+    eventually(lambda: names(place.mnt) == [], "the tree is gone")
+    eventually(lambda: shared.sd("search", "g49").strip() == "", "it is not found any more", 20)
+    shared.verify()
+    os.rename(outside, tree_)
+    eventually(lambda: len(list(walk(place.mnt / "tree"))) == len(seen), "it is back")
+    shared.wait_idle()
+    back = {path: os.lstat(path).st_ino for path in walk(place.mnt / "tree")}
+    assert back == seen
+    shared.verify()
+
+
 def test_random_changes_end_equal(shared, place):
     """A few hundred random changes of names behind the mount, then both sides are the same, and the index, too."""
     seed = random.randrange(1 << 32)

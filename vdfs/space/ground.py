@@ -8,11 +8,15 @@ rows. What several branches make of a name is decided one floor up, in the union
 
 import contextlib
 import errno
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakValueDictionary
+
+import trio
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN, Commit
@@ -28,6 +32,8 @@ from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, Spot
 
 _UNIT_ROWS = 500
+#: Rows of a tree that is gone which are taken out between two turns of the loop.
+_CLEAR_SLICE = 100
 RECHECK_S = 1.0
 
 
@@ -144,6 +150,31 @@ class Ground:
                 apply.remove(unit, row, ref.branch.uuid)
 
         self.store.following(remove)
+
+    async def clear(self, row: Entry, branch_uuid: bytes) -> None:
+        """A directory is gone from the disk: all below it leaves the index, in small units; its own row stays.
+
+        A tree of a million names that was moved away is one event, and must not be one long wait for the kernel.
+        """
+        db = self.store.db
+        if row.kind != KIND_DIR or len(list(itertools.islice(entries.subtree(db, row.id), _UNIT_ROWS))) < _UNIT_ROWS:
+            return
+        tree = [row.id]
+        for count, entry_id in enumerate(tree):  # grows on the way: what lies above comes first
+            tree.extend(below for below, _ in entries.subdirectories(db, entry_id))
+            if count % _CLEAR_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        for count, entry_id in enumerate(reversed(tree)):
+            while page := entries.some_children(db, entry_id, _CLEAR_SLICE):
+                self.store.following(partial(self._take_all_out, page, branch_uuid))
+                await trio.lowlevel.checkpoint()
+            if count % _CLEAR_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _take_all_out(self, rows: list[Entry], branch_uuid: bytes) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for row in rows:
+                apply.remove(unit, row, branch_uuid)
 
     def tell_again(self, ref: DirRef, name: bytes) -> None:
         """A name is there that somebody was told is not, maybe as it was before: let him ask again."""

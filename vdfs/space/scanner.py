@@ -218,6 +218,9 @@ class Scanner:
 
     async def _take(self, state: pipeline.WalkState, reports: list[Any]) -> None:
         for start in range(0, len(reports), _UNIT_REPORTS):
+            for report in reports[start : start + _UNIT_REPORTS]:
+                for row in pipeline.gone_directories(self.store.db, state, report):
+                    await self.tree.clear(row, state.branch_uuid)
             with self.store.write(ORIGIN_SCAN) as unit:
                 for report in reports[start : start + _UNIT_REPORTS]:
                     pipeline.take_report(unit, state, report)

@@ -278,6 +278,9 @@ class Watch:
             if count % _SLICE == _SLICE - 1:
                 await trio.lowlevel.checkpoint()
             with self._tolerant(ref, name):
+                row, st = self._at(ref, name)
+                if row is not None and st is None:
+                    await self.tree.clear(row, ref.branch.uuid)
                 self._mend(ref, name, (ref.entry_id, name) in told_gone)
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
