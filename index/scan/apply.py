@@ -328,12 +328,7 @@ def _swapped(
 
 def _is_below(unit: Unit, entry_id: int | None, above: Entry) -> bool:
     """Whether the index has a row at or below a directory: then it cannot go there before the index knows better."""
-    while above.kind == KIND_DIR and entry_id is not None:
-        if entry_id == above.id:
-            return True
-        row = entries.get(unit.db, entry_id)
-        entry_id = None if row is None else row.parent_id
-    return False
+    return above.kind == KIND_DIR and entries.is_below(unit.db, entry_id, above.id)
 
 
 def _same_file(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> bool:
@@ -344,17 +339,17 @@ def _same_file(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> bo
         unchanged = (old.size_bytes, old.mtime_ns) == (st.size_bytes, st.mtime_ns)
     if unchanged or disk.is_held(old.branch_id, old.id, old.node, old.st_ino):
         return True
-    if _is_older(disk.born_ns(place.parent_id, place.name), old.ctime_ns):
+    if _is_older(disk.born_ns(place.parent_id, place.name), old.ctime_ns, st):
         return True
     return old.kind == KIND_DIR and _has_children_of(unit, old, place, disk)
 
 
-def _is_older(born_ns: int | None, seen_ns: int) -> bool:
+def _is_older(born_ns: int | None, seen_ns: int, st: Stat) -> bool:
     """Whether an inode was there when its number was seen to be a row's, by its ctime: then it was the row's all along.
 
-    Both times are the file system's own clock; within one tick of it nothing is known.
+    All are times of the file system's own clock; within one tick of it nothing is known, nor after it was set back.
     """
-    return born_ns is not None and born_ns < seen_ns
+    return born_ns is not None and born_ns < seen_ns <= st.ctime_ns
 
 
 def _has_children_of(unit: Unit, old: Entry, place: Place, disk: Disk) -> bool:
@@ -375,7 +370,7 @@ def _kept(unit: Unit, place: Place, st: Stat, disk: Disk) -> Kept | None:
     def is_same(kept: Kept) -> bool:
         if disk.is_held(place.branch_id, kept.entry_id, kept.node, st.st_ino):
             return True
-        return _is_older(disk.born_ns(place.parent_id, place.name), kept.ctime_ns)
+        return _is_older(disk.born_ns(place.parent_id, place.name), kept.ctime_ns, st)
 
     return limbo.take(unit.db, place.branch_id, st, is_same)
 

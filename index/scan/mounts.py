@@ -16,6 +16,7 @@ PSEUDO = frozenset(
 
 SLOW = frozenset("nfs nfs4 cifs smb3 smbfs 9p ceph afs ncpfs glusterfs lustre virtiofs davfs".split())
 
+RENUMBERS = frozenset("vfat msdos exfat".split())
 FOLDS_CASE = frozenset("vfat msdos exfat ntfs ntfs3 hfs hfsplus apfs jfs udf iso9660".split())
 
 #: The kernel's name of our own mounts: `fuse` plus the subtype that we give.
@@ -42,6 +43,11 @@ class Mount(NamedTuple):
     def is_slow(self) -> bool:
         """Whether a call may wait for another machine or another process."""
         return self.fs_type in SLOW or self.fs_type.split(".")[0] in ("fuse", "fuseblk")
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether inode numbers are made up at each mount: they tell nothing of what was there before."""
+        return self.fs_type in RENUMBERS
 
     @property
     def folds_case(self) -> bool:

@@ -95,6 +95,16 @@ def children(db: apsw.Connection, parent_id: int) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? ORDER BY name", (parent_id,))]
 
 
+def is_below(db: apsw.Connection, entry_id: int | None, above_id: int) -> bool:
+    """Whether a row is another or hangs below it."""
+    while entry_id is not None:
+        if entry_id == above_id:
+            return True
+        row = get(db, entry_id)
+        entry_id = None if row is None else row.parent_id
+    return False
+
+
 def some_children(db: apsw.Connection, parent_id: int, limit: int) -> list[Entry]:
     """Up to so many rows of a directory, in no order."""
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? LIMIT ?", (parent_id, limit))]

@@ -51,6 +51,7 @@ class Attributes:
         else:
             check_there(node.spots)
             spots = self.tree.replicas(node)
+            check_there(spots)  # asking may have shown that one is away
             if not spots:
                 return await self._set_nameless(node, wanted)
             await self._set_file(node, spots, wanted)
@@ -84,11 +85,12 @@ class Attributes:
         """Change a file by a descriptor: nothing is left of its names, or none is known."""
         if node.handles:
             handle = node.handles[-1]
-            if wanted.size_bytes is not None:
-                await handle.truncate(wanted.size_bytes)
-            await handle.branch.call(CALL_DEADLINE_S, _change, handle.fd, wanted)
+            await handle.branch.call(CALL_DEADLINE_S, _change_open, handle.fd, wanted)
         elif node.ghost_fd >= 0:
-            _change(node.ghost_fd, wanted)
+            _change_open(node.ghost_fd, wanted)
+        else:
+            raise Stale(f"{os.fsdecode(node.name)} is not there any more")
+        node.face = None
         return await self.tree.stat(node)
 
     def _noted(self, rows: list[int], wanted: Wanted) -> journal.Noted:
@@ -108,7 +110,7 @@ class Attributes:
                     with self.store.write(ORIGIN_MOUNT) as unit:
                         apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
             return
-        spots = self.tree.spots_of(node) if node.links else node.spots
+        spots = self.tree.replicas(node) if node.links else node.spots
         for spot in spots[:1]:
             row = entries.get(self.store.db, spot.entry_id)
             if row is None or row.matches(st):
@@ -171,6 +173,17 @@ class Attributes:
             os.ftruncate(fd, size_bytes)
         finally:
             os.close(fd)
+
+
+def _change_open(fd: int, wanted: Wanted) -> None:
+    """All that is wanted of a file that is open, for whatever it was opened."""
+    if wanted.size_bytes is not None:
+        writable = os.open(syscalls.proc_path(fd), os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.ftruncate(writable, wanted.size_bytes)
+        finally:
+            os.close(writable)
+    _change(fd, wanted)
 
 
 def _change(fd: int, wanted: Wanted) -> None:

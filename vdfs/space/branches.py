@@ -91,6 +91,7 @@ class Branch:
         mount = mount_of(row.root_path, table)
         self.slow = mount is not None and mount.is_slow
         self.folds_case = mount is not None and mount.folds_case
+        self.renumbers = mount is not None and mount.renumbers
         self.in_memory = mount is not None and mount.is_memory
         self.state = LIVE
         self.excluded = _trie(row.root_path, excluded)

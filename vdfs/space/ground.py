@@ -166,13 +166,36 @@ class Ground:
                 await trio.lowlevel.checkpoint()
         for count, entry_id in enumerate(reversed(tree)):
             while page := entries.some_children(db, entry_id, _CLEAR_SLICE):
-                self.store.following(partial(self._take_all_out, page, branch_uuid))
+                if not self._is_still_gone(row):
+                    return self._scan_anew(row.id)
+                if not entries.is_below(db, entry_id, row.id):  # it was taken out of the tree and is somewhere
+                    self._scan_anew(entry_id)
+                    break
+                self.store.following(partial(self._take_all_out, entry_id, page, branch_uuid))
                 await trio.lowlevel.checkpoint()
             if count % _CLEAR_SLICE == 0:
                 await trio.lowlevel.checkpoint()
+        return None
 
-    def _take_all_out(self, rows: list[Entry], branch_uuid: bytes) -> None:
+    def _is_still_gone(self, row: Entry) -> bool:
+        """Whether a directory hangs where it did, and nothing is there: while we waited it may have turned up."""
+        now = entries.get(self.store.db, row.id)
+        return now is not None and (now.parent_id, now.name) == (row.parent_id, row.name) and self.stat_at(now) is None
+
+    def _scan_anew(self, entry_id: int) -> None:
+        """A directory is there again of whose rows some are gone."""
+        if entries.get(self.store.db, entry_id) is None:
+            return
         with self.store.write(ORIGIN_SCAN) as unit:
+            entries.set_scanned(unit.db, entry_id, None, None)
+        ref = self.ref_of(entry_id)
+        if ref is not None:
+            self.found_dir(ref)
+
+    def _take_all_out(self, entry_id: int, rows: list[Entry], branch_uuid: bytes) -> None:
+        """Rows of a directory, which counts as not listed from now on: whoever finds it somewhere has it scanned."""
+        with self.store.write(ORIGIN_SCAN) as unit:
+            entries.set_scanned(unit.db, entry_id, None, None)
             for row in rows:
                 apply.remove(unit, row, branch_uuid)
 
@@ -365,9 +388,9 @@ class Ground:
             return None
 
     def born_ns(self, parent_id: int, name: bytes) -> int | None:
-        """When the inode under a name was made (a slow branch is not asked)."""
+        """When the inode under a name was made (not where that would wait, or numbers are new at every mount)."""
         ref = self.ref_of(parent_id)
-        if ref is None or ref.branch.slow:
+        if ref is None or ref.branch.slow or ref.branch.renumbers:
             return None
         try:
             with self.dirs.opened(ref) as fd:

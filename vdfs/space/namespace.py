@@ -71,7 +71,7 @@ class Namespace:
 
     async def place_for_new(self, parent: Node) -> DirRef:
         """The directory that takes a new name: of the branch that holds the parent, made in the store if none does."""
-        if parent.removed is not None:
+        if parent.removed is not None or self.tree.is_gone(parent):
             raise NotFound("the directory was removed")
         live = [p for p in parent.parts if p.branch.state == LIVE]
         folders = [p for p in live if not p.branch.is_store] or live
@@ -228,6 +228,7 @@ class Namespace:
         await self._refuse_if_there(parent, name)
         spot = next((s for s in self.tree.replicas(node) if s.dir.branch.state == LIVE), None)
         if spot is None:
+            check_there(node.spots)
             raise Stale(f"{os.fsdecode(node.name)} is not there any more")
         branch = spot.dir.branch
         ref = next((p for p in parent.parts if p.branch is branch), None)

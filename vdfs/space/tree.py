@@ -172,8 +172,24 @@ class Tree(Ground):
             node.stale_spots = tuple(Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale)
         out: list[tuple[Node, AnyStat]] = [(node, st)]
         for conflict, candidate in arranged.conflicts:
-            out.append(self._single(parent, conflict, found[candidate.number]))
+            one = found[candidate.number]
+            if one.row.node == node.ino and not node.is_dir:
+                one = self._part(one)
+            out.append(self._single(parent, conflict, one))
         return out
+
+    def _part(self, one: Found) -> Found:
+        """A replica that was one file with the shown one holds another version now: it gets a number of its own."""
+        row = one.row
+        with self.store.write(ORIGIN_SCAN) as unit:
+            number = unit.new_id()
+            metadata.mirror_moves(unit.db, row, number)
+            for twin in entries.by_node(unit.db, row.node):
+                if twin.branch_id == row.branch_id and twin.st_ino == row.st_ino:
+                    entries.set_node(unit.db, twin.id, number, unit.seq)
+        fresh = entries.get(self.store.db, row.id)
+        assert fresh is not None
+        return Found(one.dir, fresh, one.st)
 
     def _unify(self, shown: list[Found]) -> list[Found]:
         """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector."""
@@ -311,15 +327,22 @@ class Tree(Ground):
         return self._other_spots(node, [])
 
     def replicas(self, node: Node) -> list[Spot]:
-        """One place on each branch that a file is shown from, where it still is; none when it has no name left."""
+        """One place on each branch that a file is shown from, where it still is; none when it has no name left.
+
+        Where it cannot be asked it is taken to be. Hard links may have names on branches that hold an older version.
+        """
         known = self.spots_of(node)
         return self._one_a_branch(node, known) or self._one_a_branch(node, self._other_spots(node, known))
 
     def _one_a_branch(self, node: Node, spots: Sequence[Spot]) -> list[Spot]:
+        shown_from = {spot.dir.branch.id for spot in node.spots}
         found: dict[int, Spot] = {}
         for spot in spots:
-            if spot.dir.branch.id not in found and self._is_at(node, spot):
-                found[spot.dir.branch.id] = spot
+            branch = spot.dir.branch
+            if branch.id in found or (shown_from and branch.id not in shown_from):
+                continue
+            if self._is_at(node, spot):
+                found[branch.id] = spot
         return list(found.values())
 
     def _other_spots(self, node: Node, known: Sequence[Spot]) -> list[Spot]:
@@ -332,13 +355,15 @@ class Tree(Ground):
         return found
 
     def _is_at(self, node: Node, spot: Spot) -> bool:
-        """Whether a spot is still the node's (a branch that is slow or away is not asked)."""
+        """Whether a spot is still the node's (true where it cannot be asked: the branch is slow, away or refuses)."""
         if spot.dir.branch.slow or spot.dir.branch.state != LIVE:
             return True
         try:
             return node.is_at(spot, self._lstat(spot.dir, spot.name))
-        except (OSError, VdfsError):
+        except (FileNotFoundError, NotADirectoryError, Stale):
             return False
+        except (OSError, VdfsError):
+            return True
 
     def keep_ghost(self, node: Node) -> None:
         """Before the last name of a file goes: keep its inode within reach of who resolved the name a moment ago."""
@@ -370,12 +395,14 @@ class Tree(Ground):
             row = entries.get(self.store.db, ref.entry_id)
             if row is not None and ref.branch.state != LIVE:
                 return RowStat(row)
-        if node.parent is not None and all(entries.get(self.store.db, ref.entry_id) is None for ref in node.parts):
-            # Removed behind the mount. Who stands in it or has it open sees an empty directory like the one it lay in.
-            last = removed_stat(await self.stat(node.parent))
-            node.is_removed(last)
-            return last
+        if node.parent is not None and self.is_gone(node):
+            # Who stands in it or has it open sees an empty directory like the one it lay in.
+            return removed_stat(await self.stat(node.parent))
         raise Stale(f"{os.fsdecode(node.name)} is not there any more")
+
+    def is_gone(self, node: Node) -> bool:
+        """Whether a directory was removed behind the mount: the index has none of its parts any more."""
+        return bool(node.parts) and all(entries.get(self.store.db, ref.entry_id) is None for ref in node.parts)
 
     # listings ---------------------------------------------------------------------------------------------------------
 

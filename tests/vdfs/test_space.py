@@ -1,0 +1,247 @@
+"""The space without a kernel: a real library on real directories, asked as the mount asks it.
+
+For what is hard to time from outside: what happens between two steps of a long one, and what a request meets when a
+branch went away a moment ago.
+"""
+
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from index.model.entry import KIND_FILE
+from index.model.errors import NotFound, Unreachable
+from index.store import entries
+from vdfs.base.config import Config
+from vdfs.core import open_core
+from vdfs.ops.context import Core
+from vdfs.space import ground
+from vdfs.space.attributes import Wanted
+from vdfs.space.nodes import Node
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Callable[..., Awaitable[None]]], None]:
+    """Runs a test with a library whose location `L` has the branches X and Y."""
+
+    async def with_core(test: Callable[..., Awaitable[None]]) -> None:
+        config = Config(tmp_path / "data", tmp_path / "state", tmp_path / "run")
+        async with open_core(config, "Library") as core:
+            for name in ("X", "Y"):
+                (tmp_path / name).mkdir()
+                await core.locations.add(os.fsencode(tmp_path / name), b"L")
+            await test(core, tmp_path / "X", tmp_path / "Y")
+
+    return lambda test: trio.run(with_core, test)
+
+
+async def look(core: Core, *path: bytes) -> Node:
+    return (await core.tree.resolve([b"L", *path]))[0]
+
+
+async def names(core: Core, *path: bytes) -> list[bytes]:
+    return sorted(line.name for line in await core.tree.listing(await look(core, *path)))
+
+
+def known_same(core: Core, name: bytes) -> None:
+    """As if all replicas of a name had been read, and their bytes were equal."""
+    with core.library.store.write("test") as unit:
+        unit.db.execute(
+            "INSERT INTO content(id, sampled, full, uuid, size_bytes) VALUES(1, x'aa', zeroblob(32), zeroblob(16), 4) "
+            "ON CONFLICT DO NOTHING"
+        )
+        unit.db.execute("UPDATE entry SET content_id=1, hash_state=2 WHERE name=? AND kind=?", (name, KIND_FILE))
+
+
+def test_replicas_that_part_again_are_both_shown(run):
+    """They had been one file with one number; the newer version has the name, the older one that of a conflict."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        for folder in (x, y):
+            (folder / "f").write_bytes(b"same")
+        await look(core, b"f")
+        known_same(core, b"f")
+        merged = await look(core, b"f")
+        assert len(merged.spots) == 2
+        for folder, text, seconds in ((x, b"older", 10), (y, b"newer!", 20)):
+            (folder / "f").write_bytes(text)
+            os.utime(folder / "f", (2 * 10**9 + seconds,) * 2)
+        shown = {line.name: line.node for line in await core.tree.listing(await look(core))}
+        assert sorted(shown) == [b"f", b"f (from " + core.tree.slug.encode() + b", X)"]
+        nodes = list(shown.values())
+        assert len({node.ino for node in nodes}) == 2
+        read = {name: (await core.tree.stat(node)).st_size for name, node in shown.items()}
+        assert read[b"f"] == len(b"newer!")
+        assert sorted(read.values()) == [5, 6]
+
+    run(test)
+
+
+def test_attributes_are_refused_whole_when_a_branch_has_gone(run):
+    """It was there at the last look, a second ago: nothing is changed anywhere, and nobody is told otherwise."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        for folder in (x, y):
+            (folder / "f").write_bytes(b"same")
+        (x / "alone").write_bytes(b"data")
+        await look(core, b"f")
+        known_same(core, b"f")
+        both, alone = await look(core, b"f"), await look(core, b"alone")
+        mode = stat.S_IMODE(os.stat(y / "f").st_mode)
+        core.tree.dirs.close_all()
+        os.rename(x, x.with_name("away"))
+        for node in (alone, both):
+            with pytest.raises(Unreachable):
+                await core.attributes.set(node, Wanted(mode=0o600, size_bytes=1))
+        assert stat.S_IMODE(os.stat(y / "f").st_mode) == mode
+        assert (x.with_name("away") / "alone").read_bytes() == b"data"
+
+    run(test)
+
+
+def test_attributes_leave_an_older_version_alone(run):
+    """Also of a hard-linked file, whose node remembers every name it ever had."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        for folder in (x, y):
+            (folder / "f").write_bytes(b"same")
+        for folder in (x, y):
+            os.link(folder / "f", folder / f"g{folder.name}")
+        await names(core)
+        known_same(core, b"f")
+        node = await look(core, b"f")
+        assert len(node.spots) == 2
+        handle, _ = await core.opener.open(node, os.O_WRONLY)
+        await handle.write(0, b"other bytes")
+        await core.opener.flush(handle)
+        handle.close()
+        node = await look(core, b"f")
+        assert len(node.spots) == 1
+        older = next(folder / "f" for folder in (x, y) if (folder / "f").read_bytes() == b"same")
+        before = os.stat(older)
+        await core.attributes.set(node, Wanted(mode=0o600, atime_ns=10**18, mtime_ns=10**18))
+        after = os.stat(older)
+        assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+        assert await names(core) == [b"f", b"gX", b"gY"]
+
+    run(test)
+
+
+def test_a_file_without_a_name_is_truncated_by_what_is_left_of_it(run):
+    """By the inode that is kept within reach, or by a descriptor that was opened for something else."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        (x / "f").write_bytes(b"12345")
+        node = await look(core, b"f")
+        await core.namespace.unlink(await look(core), b"f")
+        assert (await core.attributes.set(node, Wanted(size_bytes=2))).st_size == 2
+        (x / "g").write_bytes(b"12345")
+        node = await look(core, b"g")
+        handle, _ = await core.opener.open(node, os.O_RDONLY)
+        (x / "g").unlink()
+        assert (await core.attributes.set(node, Wanted(size_bytes=3))).st_size == 3
+        handle.close()
+
+    run(test)
+
+
+def test_a_directory_that_comes_back_is_there_again_for_who_stands_in_it(run):
+    """While it was away it looked empty and removed."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        (x / "d").mkdir()
+        (x / "d" / "f").write_bytes(b"x")
+        node = await look(core, b"d")
+        assert await names(core, b"d") == [b"f"]
+        outside = x.with_name("outside")
+        os.rename(x / "d", outside)
+        core.tree.dirs.close_all()
+        assert await names(core) == []
+        assert (await core.tree.stat(node)).st_nlink == 0
+        assert await core.tree.listing(node) == []
+        with pytest.raises(NotFound):
+            await core.namespace.place_for_new(node)
+        os.rename(outside, x / "d")
+        assert await names(core) == [b"d"]
+        assert (await core.tree.stat(node)).st_nlink > 0
+        assert [line.name for line in await core.tree.listing(node)] == [b"f"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["gone", "back", "elsewhere", "partly"])
+def test_a_large_tree_that_turns_up_while_it_is_taken_out_is_scanned_anew(run, monkeypatch, how):
+    """What is there is never taken out to the end, and what was taken out already is found again."""
+    monkeypatch.setattr(ground, "_UNIT_ROWS", 10)
+    monkeypatch.setattr(ground, "_CLEAR_SLICE", 2)
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        for number in range(4):
+            (x / "big" / f"d{number}").mkdir(parents=True)
+            for leaf in range(8):
+                (x / "big" / f"d{number}" / f"f{leaf}").write_bytes(b"")
+        for path in [[b"big"], *([b"big", b"d%d" % n] for n in range(4))]:
+            await names(core, *path)
+        db = core.library.store.db
+        above = next(p for p in (await look(core)).parts if p.branch.label == "X")
+        row = entries.child(db, above.entry_id, b"big")
+        assert row is not None
+        outside = x.with_name("outside")
+        os.rename(x / "big", outside)
+        anew: list[Any] = []
+        core.tree.found_dir = anew.append
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.tree.clear, row, above.branch.uuid)
+            await trio.testing.wait_all_tasks_blocked() if how == "gone" else await _steps(12)
+            left = sum(1 for _ in entries.subtree(db, row.id)) - 1
+            if how == "back":
+                os.rename(outside, x / "big")
+            elif how == "elsewhere":
+                (x / "new").mkdir()
+                os.rename(outside, x / "new" / "big")
+                await names(core, b"new")
+            elif how == "partly":
+                folders = entries.subdirectories(db, row.id)
+                emptied = min(folders, key=lambda folder: len(entries.children(db, folder[0])))[1]
+                os.rename(outside / os.fsdecode(emptied), x / "part")
+                await names(core)
+        rest = sum(1 for _ in entries.subtree(db, row.id)) - 1
+        if how == "gone":
+            assert (rest, anew) == (0, [])
+            return
+        assert 0 < left < 36
+        if how == "partly":
+            assert b"part" in [ref.name for ref in anew]
+            assert len(await names(core, b"part")) == 8
+        else:
+            assert b"big" in [ref.name for ref in anew]
+            assert rest > 0
+
+    run(test)
+
+
+async def _steps(count: int) -> None:
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
+
+
+def test_numbers_that_are_new_at_every_mount_prove_nothing(run, monkeypatch):
+    """On FAT the inode that has a number today may be any file of yesterday."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        (x / "f").write_bytes(b"")
+        await look(core, b"f")
+        above = next(p for p in (await look(core)).parts if p.branch.label == "X")
+        told = partial(core.tree.born_ns, above.entry_id, b"f")
+        if told() is None:
+            pytest.skip("this file system does not remember when a file was made")
+        monkeypatch.setattr(above.branch, "renumbers", True)
+        assert told() is None
+
+    run(test)
