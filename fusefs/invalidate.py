@@ -65,7 +65,12 @@ class Notifier:
                         self.entry(parent.ino, one.name)
                     if len(parent.parts) > 1:
                         parent.names_changed()
-            if node is None or one.what == change.META:
+            if one.what == change.META:
+                parent = self._dir_node(one.parent_id)
+                if parent is not None and len(parent.parts) > 1 and not (isinstance(node, Node) and node.is_dir):
+                    self.entry(parent.ino, one.name)  # bytes that are known now may make one file of two, or two of one
+                continue
+            if node is None:
                 continue
             if isinstance(node, Node):
                 node.face = None

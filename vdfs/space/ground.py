@@ -323,29 +323,30 @@ class Ground:
 
     def _forget(self, commit: Commit) -> None:
         """Drop the prepared answers that a commit makes void, whoever wrote it and wherever it reached."""
-        above: set[int] = set()
+        above: dict[int, bool] = {}  # directories -> whether their names changed
         for one in commit.changes:
-            if one.what == change.META:
-                continue
             node = self.nodes.get(one.node)
-            if node is not None:
+            if node is not None and one.what != change.META:
                 node.face = None
                 if node.is_dir and one.what == change.REMOVED:
                     node.names_changed()  # all that was in it may be gone with it
-            if one.what in (change.ADDED, change.REMOVED) and one.parent_id is not None:
-                above.add(one.parent_id)
-        for entry_id in above:
+            if one.parent_id is not None:
+                above[one.parent_id] = above.get(one.parent_id, False) or one.what in (change.ADDED, change.REMOVED)
+        for entry_id, names_changed in above.items():
             ref = self.dirs.known(entry_id)
             if ref is not None:
-                self._dir_changed(ref)
+                self._dir_changed(ref, names_changed=names_changed)
 
-    def _dir_changed(self, ref: DirRef) -> None:
-        """Names of a directory changed on disk: whoever shows it must look again."""
+    def _dir_changed(self, ref: DirRef, *, names_changed: bool) -> None:
+        """A directory of a branch, or what is in it, changed: whoever shows its names must look again.
+
+        Where several branches are merged, anything that is known of a file may change which are shown.
+        """
         row = entries.get(self.store.db, ref.entry_id)
         node = None if row is None else self.nodes.get(row.node)
-        if node is not None:
+        if node is not None and (names_changed or len(node.parts) > 1):
             node.names_changed()
-        if ref.parent is None:
+        if ref.parent is None and names_changed:
             self.root.names_changed()
 
     # what apply.Disk asks ---------------------------------------------------------------------------------------------
