@@ -165,7 +165,7 @@ class Tree(Ground):
         shown = self._unify(shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
-            node.lies_in(tuple(self._dir(f.dir, f.row) for f in shown))
+            self._merge(node, tuple(self._dir(f.dir, f.row) for f in shown))
             st = _newest(st, [f.st for f in shown if f.st is not None])
         else:
             self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), shown[0].row.nlink)
@@ -177,6 +177,19 @@ class Tree(Ground):
                 one = self._part(one)
             out.append(self._single(parent, conflict, one))
         return out
+
+    def _merge(self, node: Node, parts: tuple[DirRef, ...]) -> None:
+        """A directory lies in these. What another part adds to one that the kernel knows, the kernel is told of.
+
+        The names in it may have been seen before it was known to be a part, when nobody could say whose they are.
+        """
+        more = [ref for ref in parts if ref not in node.parts] if node.lookups and node.parts else []
+        node.lies_in(parts)
+        if more:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                for ref in more:
+                    for row in entries.children(self.store.db, ref.entry_id):
+                        unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, row.name, row.node)
 
     def _part(self, one: Found) -> Found:
         """A replica that was one file with the shown one holds another version now: it gets a number of its own."""
@@ -235,7 +248,7 @@ class Tree(Ground):
         node = self.nodes.get(found[0].row.node) or Node(found[0].row.node, KIND_DIR)
         self.nodes[node.ino] = node
         node.parent, node.name = self.root, name
-        node.lies_in(tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found))
+        self._merge(node, tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found))
         first: AnyStat = found[0].st if found[0].st is not None else RowStat(found[0].row)
         return node, _newest(first, [f.st for f in found if f.st is not None])
 
