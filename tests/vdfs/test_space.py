@@ -83,6 +83,34 @@ def test_replicas_that_part_again_are_both_shown(run):
     run(test)
 
 
+def test_names_that_were_seen_before_their_directory_was_merged_are_told_with_it(run):
+    """The kernel holds the directory, as one branch has it; what the other adds must not stay hidden or old to it."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        (x / "d").mkdir()
+        (x / "d" / "f").write_bytes(b"x")
+        node = await look(core, b"d")
+        node.lookups = 1  # as the ledger counts
+        (y / "d").mkdir()
+        (y / "d" / "f").write_bytes(b"x")
+        above = next(p for p in (await look(core)).parts if p.branch.label == "Y")
+        with core.tree.dirs.opened(above) as fd:
+            seen = core.tree.mend(above, b"d", None, os.stat(b"d", dir_fd=fd))
+        assert seen is not None
+        ref = core.tree.ref_of(seen.row.id)
+        assert ref is not None
+        await core.tree.list_part(ref)
+        told: list[tuple[str, int | None, bytes]] = []
+        core.library.store.feed.at_once(
+            lambda commit: told.extend((one.what, one.parent_id, one.name) for one in commit.changes)
+        )
+        assert await look(core, b"d") is node
+        assert len(node.parts) == 2
+        assert ("added", seen.row.id, b"f") in told
+
+    run(test)
+
+
 def test_attributes_are_refused_whole_when_a_branch_has_gone(run):
     """It was there at the last look, a second ago: nothing is changed anywhere, and nobody is told otherwise."""
 
