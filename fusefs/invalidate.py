@@ -50,27 +50,18 @@ class Notifier:
             self._everything()
             return
         for one in commit.changes:
-            if one.what in (change.ADDED, change.REMOVED):
-                parent = self._dir_node(one.parent_id)
-                if parent is not None:
-                    self.entry(parent.ino, one.name)
-                    self.inode(parent.ino, attr_only=True)
             node = self.ledger.find(one.node)
-            if one.what in (change.DATA, change.ATTRS):
-                parent = self._dir_node(one.parent_id)
-                if parent is not None:
-                    # Another replica may be the shown one now. A directory that the kernel knows stays the directory it
-                    # is: forgetting its name would take the working directory from who stands in it.
-                    if not (isinstance(node, Node) and node.is_dir):
-                        self.entry(parent.ino, one.name)
-                    if len(parent.parts) > 1:
-                        parent.names_changed()
-            if one.what == change.META:
-                parent = self._dir_node(one.parent_id)
-                if parent is not None and len(parent.parts) > 1 and not (isinstance(node, Node) and node.is_dir):
-                    self.entry(parent.ino, one.name)  # bytes that are known now may make one file of two, or two of one
-                continue
-            if node is None:
+            is_dir = isinstance(node, Node) and node.is_dir
+            parent = None if one.what == change.TIMES else self._dir_node(one.parent_id)
+            if parent is not None and one.what in (change.ADDED, change.REMOVED):
+                self.entry(parent.ino, one.name)
+                self.inode(parent.ino, attr_only=True)
+            elif parent is not None and not is_dir and (one.what != change.META or len(parent.parts) > 1):
+                # Another replica may be the shown one now; bytes that are known may make one file of two. A directory
+                # that the kernel knows stays the directory it is: forgetting its name would take the working directory
+                # from who stands in it.
+                self.entry(parent.ino, one.name)
+            if node is None or one.what == change.META:
                 continue
             if isinstance(node, Node):
                 node.face = None

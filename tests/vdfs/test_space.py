@@ -59,16 +59,22 @@ def known_same(core: Core, name: bytes) -> None:
         unit.db.execute("UPDATE entry SET content_id=1, hash_state=2 WHERE name=? AND kind=?", (name, KIND_FILE))
 
 
+async def merged(core: Core, x: Path, y: Path) -> Node:
+    """The file `f`, the same on both branches, and known to be."""
+    for folder in (x, y):
+        (folder / "f").write_bytes(b"same")
+    await names(core)
+    known_same(core, b"f")
+    node = await look(core, b"f")
+    assert len(node.spots) == 2
+    return node
+
+
 def test_replicas_that_part_again_are_both_shown(run):
     """They had been one file with one number; the newer version has the name, the older one that of a conflict."""
 
     async def test(core: Core, x: Path, y: Path) -> None:
-        for folder in (x, y):
-            (folder / "f").write_bytes(b"same")
-        await look(core, b"f")
-        known_same(core, b"f")
-        merged = await look(core, b"f")
-        assert len(merged.spots) == 2
+        await merged(core, x, y)
         for folder, text, seconds in ((x, b"older", 10), (y, b"newer!", 20)):
             (folder / "f").write_bytes(text)
             os.utime(folder / "f", (2 * 10**9 + seconds,) * 2)
@@ -115,12 +121,8 @@ def test_attributes_are_refused_whole_when_a_branch_has_gone(run):
     """It was there at the last look, a second ago: nothing is changed anywhere, and nobody is told otherwise."""
 
     async def test(core: Core, x: Path, y: Path) -> None:
-        for folder in (x, y):
-            (folder / "f").write_bytes(b"same")
         (x / "alone").write_bytes(b"data")
-        await look(core, b"f")
-        known_same(core, b"f")
-        both, alone = await look(core, b"f"), await look(core, b"alone")
+        both, alone = await merged(core, x, y), await look(core, b"alone")
         mode = stat.S_IMODE(os.stat(y / "f").st_mode)
         core.tree.dirs.close_all()
         os.rename(x, x.with_name("away"))
@@ -137,12 +139,10 @@ def test_attributes_leave_an_older_version_alone(run):
     """Also of a hard-linked file, whose node remembers every name it ever had."""
 
     async def test(core: Core, x: Path, y: Path) -> None:
-        for folder in (x, y):
-            (folder / "f").write_bytes(b"same")
+        await merged(core, x, y)
         for folder in (x, y):
             os.link(folder / "f", folder / f"g{folder.name}")
         await names(core)
-        known_same(core, b"f")
         node = await look(core, b"f")
         assert len(node.spots) == 2
         handle, _ = await core.opener.open(node, os.O_WRONLY)

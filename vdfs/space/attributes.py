@@ -8,7 +8,8 @@ by what is open of it.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ from vdfs.space.checks import check_not_read_only, check_there
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import AnyStat, Node, Spot
 from vdfs.space.tree import Tree
+
+#: Whether what a name leads to is the file that a request is about.
+IsMeant = Callable[[os.stat_result], bool]
 
 
 class Wanted(NamedTuple):
@@ -151,26 +155,26 @@ class Attributes:
             _change(fd, wanted)
 
     def _apply(
-        self, ref: DirRef, name: bytes, is_meant: Callable[[os.stat_result], bool], wanted: Wanted
+        self, ref: DirRef, name: bytes, is_meant: IsMeant, wanted: Wanted
     ) -> None:
-        with self.tree.dirs.opened(ref) as dir_fd:
-            fd = syscalls.open_path(dir_fd, name)
-        try:
-            if not is_meant(os.fstat(fd)):
-                raise Stale(f"{os.fsdecode(name)} is another file now")
+        with self._opened(ref, name, os.O_PATH, is_meant) as fd:
             _change(fd, wanted)
-        finally:
-            os.close(fd)
 
     def _truncate(
-        self, ref: DirRef, name: bytes, is_meant: Callable[[os.stat_result], bool], size_bytes: int
+        self, ref: DirRef, name: bytes, is_meant: IsMeant, size_bytes: int
     ) -> None:
+        with self._opened(ref, name, os.O_WRONLY | os.O_NONBLOCK, is_meant) as fd:
+            os.ftruncate(fd, size_bytes)
+
+    @contextmanager
+    def _opened(self, ref: DirRef, name: bytes, flags: int, is_meant: IsMeant) -> Iterator[int]:
+        """A descriptor of the file that is meant; Stale when another one has its name."""
         with self.tree.dirs.opened(ref) as dir_fd:
-            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
             if not is_meant(os.fstat(fd)):
                 raise Stale(f"{os.fsdecode(name)} is another file now")
-            os.ftruncate(fd, size_bytes)
+            yield fd
         finally:
             os.close(fd)
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
@@ -30,6 +30,8 @@ from vdfs.space import realattrs, syscalls
 from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, Spot
+
+T = TypeVar("T")
 
 _UNIT_ROWS = 500
 #: Rows of a tree that is gone which are taken out between two turns of the loop.
@@ -199,12 +201,13 @@ class Ground:
             for row in rows:
                 apply.remove(unit, row, branch_uuid)
 
-    def tell_again(self, ref: DirRef, name: bytes) -> None:
-        """A name is there that somebody was told is not, maybe as it was before: let him ask again."""
-        row = entries.child(self.store.db, ref.entry_id, name)
-        if row is not None:
-            with self.store.write(ORIGIN_SCAN) as unit:
-                unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, name, row.node)
+    def tell_again(self, ref: DirRef, name: bytes | None = None) -> None:
+        """A name (None: every one) of a directory may be unknown to somebody, or known as it was: let him ask again."""
+        db = self.store.db
+        rows = entries.children(db, ref.entry_id) if name is None else [entries.child(db, ref.entry_id, name)]
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for row in filter(None, rows):
+                unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, row.name, row.node)
 
     def restamp(self, refs: Iterable[DirRef]) -> None:
         """Names in directories of fast branches changed: their rows get the times that they have now."""
@@ -330,7 +333,7 @@ class Ground:
                 node.face = None
                 if node.is_dir and one.what == change.REMOVED:
                     node.names_changed()  # all that was in it may be gone with it
-            if one.parent_id is not None:
+            if one.parent_id is not None and one.what != change.TIMES:
                 above[one.parent_id] = above.get(one.parent_id, False) or one.what in (change.ADDED, change.REMOVED)
         for entry_id, names_changed in above.items():
             ref = self.dirs.known(entry_id)
@@ -380,44 +383,34 @@ class Ground:
 
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
-        ref = self.ref_of(parent_id)
-        if ref is None or ref.branch.slow:
-            return None
-        try:
-            return self._lstat(ref, name + b"/" + child).st_ino
-        except (OSError, VdfsError):
-            return None
+        return self._asked(parent_id, lambda ref: self._lstat(ref, name + b"/" + child).st_ino, None)
 
     def born_ns(self, parent_id: int, name: bytes) -> int | None:
         """When the inode under a name was made (not where that would wait, or numbers are new at every mount)."""
-        ref = self.ref_of(parent_id)
-        if ref is None or ref.branch.slow or ref.branch.renumbers:
-            return None
-        try:
+
+        def ask(ref: DirRef) -> int | None:
             with self.dirs.opened(ref) as fd:
-                return syscalls.born_ns(fd, name)
+                return None if ref.branch.renumbers else syscalls.born_ns(fd, name)
+
+        return self._asked(parent_id, ask, None)
+
+    def _asked(self, entry_id: int, ask: Callable[[DirRef], T], otherwise: T) -> T:
+        """What the disk says in a directory; something else where it does not answer, or not at once."""
+        ref = self.ref_of(entry_id)
+        if ref is None or ref.branch.slow:
+            return otherwise
+        try:
+            return ask(ref)
         except (OSError, VdfsError):
-            return None
+            return otherwise
 
     def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
         """The `user.*` attributes that the file under a name carries (a slow branch is not asked)."""
-        ref = self.ref_of(parent_id)
-        if ref is None or ref.branch.slow:
-            return {}
-        try:
-            return realattrs.read(self.dirs, ref, name).values
-        except (OSError, VdfsError):
-            return {}
+        return self._asked(parent_id, lambda ref: realattrs.read(self.dirs, ref, name).values, {})
 
     def dir_mtime(self, entry_id: int) -> int | None:
         """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""
-        ref = self.ref_of(entry_id)
-        if ref is None or ref.branch.slow:
-            return None
-        try:
-            return self._fstat_dir(ref).st_mtime_ns
-        except (OSError, VdfsError):
-            return None
+        return self._asked(entry_id, lambda ref: self._fstat_dir(ref).st_mtime_ns, None)
 
     def moved(self, row: Entry) -> None:
         """A row hangs elsewhere: who holds its directory or its node follows."""

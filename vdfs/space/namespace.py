@@ -347,7 +347,7 @@ class Namespace:
         check_writable(self.tree, [above for _, above in hanging])
         for ref, above in hanging:
             await self.remove_directory(ref, above)
-        node.is_removed(last)
+        node.vanished(last)
         parent.names_changed()
         if parent is self.tree.root and name in self.tree.locations:
             await self.locations.remove(name)

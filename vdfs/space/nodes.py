@@ -104,7 +104,7 @@ class Node:
             self.parts = parts
             self.names_changed()
 
-    def is_removed(self, last: "RowStat") -> None:
+    def vanished(self, last: "RowStat") -> None:
         """A directory: it is nowhere any more. Who still stands in it sees it empty, and as it was last."""
         self.removed = last
         self.parts = ()

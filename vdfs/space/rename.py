@@ -131,7 +131,7 @@ class Renames:
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
             assert last is not None
-            dst.is_removed(last)
+            dst.vanished(last)
         src_parent.names_changed()
         dst_parent.names_changed()
         src.parent, src.name = dst_parent, dst_name

@@ -185,11 +185,8 @@ class Tree(Ground):
         """
         more = [ref for ref in parts if ref not in node.parts] if node.lookups and node.parts else []
         node.lies_in(parts)
-        if more:
-            with self.store.write(ORIGIN_SCAN) as unit:
-                for ref in more:
-                    for row in entries.children(self.store.db, ref.entry_id):
-                        unit.changed(change.ADDED, row.branch_id, row.id, ref.entry_id, row.name, row.node)
+        for ref in more:
+            self.tell_again(ref)
 
     def _part(self, one: Found) -> Found:
         """A replica that was one file with the shown one holds another version now: it gets a number of its own."""

@@ -278,10 +278,7 @@ class Watch:
             if count % _SLICE == _SLICE - 1:
                 await trio.lowlevel.checkpoint()
             with self._tolerant(ref, name):
-                row, st = self._at(ref, name)
-                if row is not None and st is None:
-                    await self.tree.clear(row, ref.branch.uuid)
-                self._mend(ref, name, (ref.entry_id, name) in told_gone)
+                await self._mend(ref, name, (ref.entry_id, name) in told_gone)
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
 
@@ -304,9 +301,12 @@ class Watch:
         node = self.tree.nodes.get(row.node)
         return node is not None and node.st_is_ours(st)
 
-    def _mend(self, ref: DirRef, name: bytes, was_gone: bool) -> None:
+    async def _mend(self, ref: DirRef, name: bytes, was_gone: bool) -> None:
         """`was_gone`: what has the name now came after the file of the row had left it, so it is no version of it."""
         row, st = self._at(ref, name)
+        if row is not None and st is None and row.kind == KIND_DIR:
+            await self.tree.clear(row, ref.branch.uuid)
+            row, st = self._at(ref, name)  # time has passed
         if row is not None and (st is None or (was_gone and not _is_same(row, st))):
             self.tree.take_out(ref, row)
             row = None
