@@ -18,7 +18,8 @@ from index.store.feed import LAGGED
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
-#: One thing to tell: ("inode", number, attributes only) or ("entry", parent's number, name).
+#: One thing to tell: ("inode", number, attributes only), ("entry", parent's number, name: it is gone) or ("expired",
+#: the same: ask again).
 Order = tuple[str, int, Any]
 
 
@@ -36,9 +37,13 @@ class Notifier:
         """Let the kernel ask again for the attributes of an inode (and its pages unless attr_only)."""
         self._order(("inode", ino, attr_only))
 
-    def entry(self, parent_ino: int, name: bytes) -> None:
-        """Let the kernel look a name up again."""
-        self._order(("entry", parent_ino, name))
+    def entry(self, parent_ino: int, name: bytes, *, is_gone: bool = False) -> None:
+        """Let the kernel look a name up again.
+
+        Only of a name that is gone the kernel takes the dentry away. Any other may have been looked up in the meantime,
+        and who stands in that directory or has that file open would be told that it is deleted.
+        """
+        self._order(("entry" if is_gone else "expired", parent_ino, name))
 
     def _order(self, order: Order) -> None:
         self._orders[order] = None
@@ -54,7 +59,7 @@ class Notifier:
             is_dir = isinstance(node, Node) and node.is_dir
             parent = None if one.what == change.TIMES else self._dir_node(one.parent_id)
             if parent is not None and one.what in (change.ADDED, change.REMOVED):
-                self.entry(parent.ino, one.name)
+                self.entry(parent.ino, one.name, is_gone=one.what == change.REMOVED)
                 self.inode(parent.ino, attr_only=True)
             elif parent is not None and not is_dir and (one.what != change.META or len(parent.parts) > 1):
                 # Another replica may be the shown one now; bytes that are known may make one file of two. A directory
@@ -108,4 +113,6 @@ class Notifier:
 
 
 def _notice(kind: str, ino: int, detail: Any) -> bytes:
-    return notices.inval_inode(ino, attr_only=detail) if kind == "inode" else notices.inval_entry(ino, detail)
+    if kind == "inode":
+        return notices.inval_inode(ino, attr_only=detail)
+    return notices.inval_entry(ino, detail, expire=kind == "expired")

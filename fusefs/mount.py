@@ -52,9 +52,7 @@ def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
             "inodes": len(ledger),
         }
 
-    context = ViewContext(
-        core.tree, os.getuid(), os.getgid(), core.library.device.slug, status, core.tree.readlink
-    )
+    context = ViewContext(core.tree, os.getuid(), os.getgid(), core.library.device.slug, status, core.tree.readlink)
     return Operations(
         core.tree,
         core.namespace,

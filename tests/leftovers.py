@@ -67,9 +67,7 @@ def end(mark: str, base: str) -> None:
         print(f"process {pid}: {command}", flush=True)
     for mountpoint in fuse_mounts():
         if mountpoint in named or (base and mountpoint.startswith(base + "/")):
-            unmount = (
-                ["umount", "-l"] if os.getuid() == 0 else [shutil.which("fusermount3") or "false", "-u", "-z"]
-            )
+            unmount = ["umount", "-l"] if os.getuid() == 0 else [shutil.which("fusermount3") or "false", "-u", "-z"]
             subprocess.run([*unmount, mountpoint], check=False, capture_output=True)
             print(f"mount {mountpoint}", flush=True)
 

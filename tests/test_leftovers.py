@@ -48,9 +48,7 @@ def is_running(pid: int) -> bool:
 
 def start_daemon(environment: dict[str, str]) -> int:
     command = [sys.executable, "-c", DAEMON]
-    return int(
-        subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=30, check=True).stdout
-    )
+    return int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=30, check=True).stdout)
 
 
 def test_a_daemon_is_ended_with_its_session_and_a_strangers_is_not(keeper):

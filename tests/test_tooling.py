@@ -26,16 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = ROOT / "tools" / "setup"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # What tools/setup takes for granted: coreutils, findutils, grep, awk and util-linux.
-BARE = (
-    "awk cat cut dirname env find flock grep head id ls mkdir readlink rm sh sha256sum tail tr true".split()
-)
+BARE = "awk cat cut dirname env find flock grep head id ls mkdir readlink rm sh sha256sum tail tr true".split()
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **variables}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.fixture
@@ -99,14 +95,10 @@ def test_a_launcher_hands_over_folder_and_words_unchanged(machine, tmp_path, too
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     python = venv / "bin" / "python"
-    python.write_text(
-        '#!/bin/sh\n[ "$1" != -I ] || { echo tag; exit; }\nprintf "%s\\0" "$PWD" "$PYTHONPATH" "$@"\n'
-    )
+    python.write_text('#!/bin/sh\n[ "$1" != -I ] || { echo tag; exit; }\nprintf "%s\\0" "$PWD" "$PYTHONPATH" "$@"\n')
     python.chmod(0o755)
     (venv / "libfuse").write_text("/\n")
-    (venv / ".stamp-run").write_text(
-        f"tag\n{hashlib.sha256((ROOT / 'requirements.lock').read_bytes()).hexdigest()}\n"
-    )
+    (venv / ".stamp-run").write_text(f"tag\n{hashlib.sha256((ROOT / 'requirements.lock').read_bytes()).hexdigest()}\n")
     caller = tmp_path / "a b"
     caller.mkdir()
     (caller / "link").symlink_to(ROOT / "tools" / tool)
@@ -145,12 +137,9 @@ def test_without_a_compiler_and_a_package_manager_everything_missing_is_named(ma
 
 def test_without_root_and_sudo_the_command_for_root_is_given(machine):
     """Nothing is tried that cannot work."""
-    line = only_line(
-        run(SETUP, **machine(python3=REAL_PYTHON, id="echo 1000", apt_get="exit 1"))
-    )
+    line = only_line(run(SETUP, **machine(python3=REAL_PYTHON, id="echo 1000", apt_get="exit 1")))
     assert (
-        "run 'apt-get install -y --no-install-recommends fuse3 gcc libc6-dev pkg-config libfuse3-dev' as root"
-        in line
+        "run 'apt-get install -y --no-install-recommends fuse3 gcc libc6-dev pkg-config libfuse3-dev' as root" in line
     )
 
 

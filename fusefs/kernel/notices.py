@@ -13,6 +13,7 @@ _INODE = struct.Struct("<Qqq")  # inode, offset, length
 _ENTRY = struct.Struct("<QII")  # parent, length of the name, flags
 _INVAL_INODE = 2
 _INVAL_ENTRY = 3
+_EXPIRE_ONLY = 1  # FUSE_EXPIRE_ONLY, since Linux 6.2; the field is not looked at before
 #: Requests that nobody answers: FORGET, INTERRUPT, BATCH_FORGET.
 _UNANSWERED = frozenset({2, 36, 42})
 
@@ -23,9 +24,13 @@ def inval_inode(ino: int, *, attr_only: bool) -> bytes:
     return _OUT.pack(_OUT.size + len(body), _INVAL_INODE, 0) + body
 
 
-def inval_entry(parent_ino: int, name: bytes) -> bytes:
-    """Forget a name in a directory, and that it was absent."""
-    body = _ENTRY.pack(parent_ino, len(name), 0) + name + b"\0"
+def inval_entry(parent_ino: int, name: bytes, *, expire: bool = False) -> bytes:
+    """Forget a name in a directory, and that it was absent.
+
+    With expire: believe it no longer. The kernel asks when somebody comes by, and what it finds unchanged stays linked
+    where it is for who stands in it or has it open.
+    """
+    body = _ENTRY.pack(parent_ino, len(name), _EXPIRE_ONLY if expire else 0) + name + b"\0"
     return _OUT.pack(_OUT.size + len(body), _INVAL_ENTRY, 0) + body
 
 

@@ -36,9 +36,11 @@ def test_an_inode_as_the_kernel_reads_it():
 
 
 def test_a_name_as_the_kernel_reads_it():
-    """Its length without the NUL that follows it."""
+    """Its length without the NUL that follows it; the flag FUSE_EXPIRE_ONLY is 1."""
     expected = struct.pack("<IiQ", 16 + 16 + 5, 3, 0) + struct.pack("<QII", INO, 4, 0) + b"n\xff\nm\0"
     assert notices.inval_entry(INO, b"n\xff\nm") == expected
+    expired = struct.pack("<IiQ", 16 + 16 + 2, 3, 0) + struct.pack("<QII", INO, 1, 1) + b"n\0"
+    assert notices.inval_entry(INO, b"n", expire=True) == expired
 
 
 @given(PIECES)

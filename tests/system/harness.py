@@ -240,6 +240,20 @@ def what_it_does(pid: int) -> str:
     return "\n".join(found)
 
 
+def messengers(server: int) -> list[int]:
+    """The processes that speak to the kernel for a server, by the pipe that ends with it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"fusefs.messenger" in (entry / "cmdline").read_bytes() and int(
+                (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            ) in (server, 1):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 def children(pid: int) -> list[int]:
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):

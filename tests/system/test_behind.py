@@ -7,7 +7,9 @@ import io
 import mmap
 import os
 import random
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import errno_of, eventually, names, shows_soon, tree, walk
+from tests.system.harness import errno_of, eventually, messengers, names, shows_soon, tree, walk
 from vdfs.space import syscalls
 
 TAGS = "user.xdg.tags"
@@ -689,3 +691,40 @@ def test_who_stands_in_a_directory_stays(shared, place):
                     time.sleep(0.02)
         finally:
             process.kill()
+
+
+KERNEL = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+
+
+@pytest.mark.skipif(KERNEL < (6, 2), reason="the kernel cannot take a notice that a name is to be asked for again")
+def test_who_was_there_before_the_kernel_was_told_stays(shared, place):
+    """He finds a new directory, or has a file open that changes behind the mount; the notice comes later than he."""
+    (messenger,) = messengers(shared.pid)
+    log, standing = place.disk / "log", place.mnt / "a" / "standing"
+    log.write_bytes(b"x")
+    eventually(lambda: (place.mnt / "log").exists(), "it is there")
+    shared.wait_idle()
+    os.kill(messenger, signal.SIGSTOP)
+    try:
+        with open(place.mnt / "log", "rb") as file:
+            (place.disk / "a" / "standing").mkdir(parents=True)
+            log.write_bytes(b"more")
+            eventually(lambda: shared.sd_json("search", "standing")["hits"], "it is in the index")
+            with subprocess.Popen(
+                [sys.executable, "-c", STANDS, str(standing)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            ) as process:  # fmt: skip
+                try:
+                    assert process.stdin is not None
+                    assert process.stdout is not None
+                    for number in range(30):
+                        process.stdin.write("?\n")
+                        process.stdin.flush()
+                        assert process.stdout.readline() == f"{standing} 0\n", number
+                        os.kill(messenger, signal.SIGCONT)
+                        time.sleep(0.02)
+                finally:
+                    process.kill()
+            assert os.readlink(f"/proc/self/fd/{file.fileno()}") == str(place.mnt / "log")
+    finally:
+        os.kill(messenger, signal.SIGCONT)

@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Mounted, eventually, gone, is_dead
+from tests.system.harness import Mounted, eventually, gone, is_dead, messengers
 
 # Makes, looks up, lists and removes names in one directory of the mount: the kernel holds its lock most of the time.
 BUSY = """
@@ -66,20 +65,6 @@ def killed_in_the_middle(library: Mounted, round_: int) -> None:
         for process in (*users, behind):
             process.kill()
             process.wait(10)
-
-
-def messengers(server: int) -> list[int]:
-    """The processes that speak to the kernel for a server, by the pipe that ends with it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"fusefs.messenger" in (entry / "cmdline").read_bytes() and int(
-                (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            ) in (server, 1):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 def rounds(library: Mounted, count: int) -> None:

@@ -307,11 +307,15 @@ def test_it_ends_while_it_scans(library):
         (source / f"d{number}").mkdir()
         for file in range(50):
             (source / f"d{number}" / f"f{file}").write_bytes(os.urandom(200))
+    large = source / "large"
+    large.touch()
+    os.truncate(large, 64 << 30)  # nobody hashes that in the time of this test
     library.mount(source)
     pid, workers = library.pid, library.workers
     assert not library.sd_json("status")["scan"]["idle"], "the tree is too small for this test"
     os.kill(pid, signal.SIGTERM)
     ends_cleanly(library, pid, workers)
+    large.unlink()
     library.mount()
     library.wait_idle()
     library.verify("--content")
