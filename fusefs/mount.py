@@ -28,8 +28,8 @@ log = logging.getLogger("sdmount.mount")
 _FLUSH_DEADLINE_S = 5.0
 
 
-def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
-    """The handlers over a core."""
+def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = False) -> Operations:
+    """The handlers over a core; `is_shared`: other users may enter the mount."""
     ledger = Ledger(core.tree.root)
     notifier = Notifier(core.tree, ledger)
 
@@ -60,7 +60,7 @@ def make_operations(core: Core, show: frozenset[bytes]) -> Operations:
         core.attributes,
         core.opener,
         core.watch,
-        Xattrs(core.tree, core.annotations, core.library.device.name),
+        Xattrs(core.tree, core.annotations, core.library.device.name, is_shared=is_shared),
         RootViews(context, show),
         notifier,
         ledger,
@@ -95,7 +95,7 @@ async def serve_mount(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount and serve until the kernel ends the session (umount) or this is cancelled."""
-    operations = make_operations(core, show)
+    operations = make_operations(core, show, is_shared="allow_other" in options)
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:

@@ -21,7 +21,7 @@ from fusefs.kernel.inodes import Ledger
 from fusefs.kernel.listings import Listing, Listings
 from fusefs.views.base import ViewNode
 from fusefs.views.special import RootViews
-from fusefs.xattrs import Xattrs
+from fusefs.xattrs import ACL, Xattrs
 from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly, Stale
 from vdfs.space.attributes import Attributes, Wanted
 from vdfs.space.content import Handle, Opener, statfs
@@ -32,6 +32,8 @@ from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
 _STATFS_KEEP_S = 1.0
+#: So long a listing that was made at opendir serves its first reader, also where no watch says that it still holds.
+_JUST_NOW_S = 0.05
 
 
 class Operations(pyfuse3.Operations):
@@ -197,7 +199,15 @@ class Operations(pyfuse3.Operations):
             times_now=bool(now and abs(attr.st_mtime_ns - time.time_ns()) < 1_000_000_000),
         )
         st = await self.attributes.set(node, wanted)
+        self._tell_doubts(node)
         return self._face(node.parent or node, node, st)
+
+    def _tell_doubts(self, node: Node) -> None:
+        """A request came upon a file that had been changed behind the mount: the kernel's pages of it are old."""
+        if node.is_doubted:
+            node.is_doubted = False
+            node.face = None
+            self.notifier.inode(node.ino, attr_only=False)
 
     @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -290,7 +300,7 @@ class Operations(pyfuse3.Operations):
             handle = TextHandle(node, await node.content())
             return pyfuse3.FileInfo(fh=self.handles.add(handle), direct_io=True, keep_cache=False)
         told = node.stamp
-        opened, st = await self.opener.open(node, flags)
+        opened, st = await self.opener.open(node, flags, by_uid=ctx.uid)
         keep = told == stamp_of(st)
         if not keep:
             if flags & os.O_TRUNC:
@@ -311,13 +321,12 @@ class Operations(pyfuse3.Operations):
         try:
             node, st, fd = await self.namespace.create(parent, name, keep, mode, _caller(ctx))
         except FileExistsError:
-            # made behind the mount since the kernel last looked: open it, unless it must be new
             if flags & os.O_EXCL:
                 raise
-            node, st = await self.tree.lookup(parent, name)
-            handle, st = await self.opener.open(node, flags)
-        else:
-            handle = self.opener.adopt(node, fd, flags)
+            # Made behind the mount since the kernel last looked, so nobody has asked yet who may open it: the kernel
+            # looks the name up again, and decides that before it opens what is there.
+            raise Stale(f"{os.fsdecode(name)} is there by now") from None
+        handle = self.opener.adopt(node, fd, flags)
         face = self._told(parent, node, st)
         return pyfuse3.FileInfo(fh=self.handles.add(handle), keep_cache=True), face
 
@@ -333,7 +342,9 @@ class Operations(pyfuse3.Operations):
         handle = self.handles.file(fh)
         if isinstance(handle, TextHandle):
             raise ReadOnly("views cannot be written")
-        return await handle.write(off, buf)
+        done = await handle.write(off, buf)
+        self._tell_doubts(handle.node)
+        return done
 
     @guarded
     async def flush(self, fh: int) -> None:
@@ -402,7 +413,7 @@ class Operations(pyfuse3.Operations):
         handle = self.handles.directory(fh)
         node = handle.node
         in_union = isinstance(node, Node)
-        if start_id == 0 and (handle.generation != node.generation if in_union else handle.read):
+        if start_id == 0 and (self._is_old(handle) if in_union else handle.read):
             await self._fill_listing(handle)
         handle.read = True
         names = handle.names
@@ -429,6 +440,12 @@ class Operations(pyfuse3.Operations):
             if not reply(token, name, face, index + 1):
                 break
             remember(child)
+
+    def _is_old(self, handle: DirHandle) -> bool:
+        """Whether a listing that is begun (anew) may lack what has changed since its directory was opened."""
+        if handle.generation != handle.node.generation:
+            return True
+        return time.monotonic() - handle.taken_s > _JUST_NOW_S and not self.watch.is_quiet(handle.node)
 
     async def _again(self, node: Node, name: bytes, child: Any) -> Any:
         """What a name of an older snapshot means now, None when it is gone."""
@@ -490,7 +507,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        if name.startswith((b"security.", b"system.", b"trusted.")):
+        if name.startswith((b"security.", b"system.", b"trusted.")) and not (name == ACL and self.xattrs.is_shared):
             raise pyfuse3.FUSEError(errno.ENODATA)
         return await self.xattrs.get(self.ledger.get(inode), name)
 

@@ -16,7 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,9 +27,9 @@ from fusefs.stale import heal_stale_mount, real_mountpoint
 from fusefs.views.special import ROOT_LINKS
 from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound, Unsupported, VdfsError
 from index.scan.mounts import mounts
-from vdfs.base.config import Config, load_config
+from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.version import __version__
-from vdfs.core import open_core, run_core
+from vdfs.core import open_core, run_core, run_to_end
 from vdfs.library.lock import running_holder
 from vdfs.ops.context import Core
 
@@ -176,7 +176,7 @@ def _start_server(
     config: Config, library: str, mountpoint: Path, locations: list[bytes], args: argparse.Namespace
 ) -> int:
     """Spawn the server and wait for its word."""
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(config.state_dir)
     read_fd, write_fd = os.pipe()
     command = [sys.executable, "-P", "-m", "fusefs.sdmount", "--serve", str(write_fd), "--library", library]
     if args.data_dir or os.environ.get("SDMOUNT_DATA_DIR"):
@@ -302,19 +302,9 @@ def _serve(
                             print(f"sdmount: {line}", file=sys.stderr)
                         nursery.start_soon(_show_progress, core)
 
-    _run(run)
+    run_to_end(run)
     log.info("ended")
     return 0
-
-
-def _run(run: Callable[[], Awaitable[None]]) -> None:
-    try:
-        trio.run(run)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
 
 
 async def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
@@ -365,7 +355,7 @@ async def _show_progress(core: Core) -> None:
 
 
 def _log_to(config: Config, *, foreground: bool) -> None:
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(config.state_dir)
     handler: logging.Handler = (
         logging.StreamHandler()
         if foreground

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vdfs.base.config import load_config
 from vdfs.library.lock import running_holder
 
 _DEADLINE_S = 30.0
+_ANSWER_S = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,10 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     if not ours or not ours[-1].is_own:
         print(f"sdumount: no library is mounted at {args.mountpoint}", file=sys.stderr)
         return 1
-    if is_dead(path):
+    answers = _answers(path)
+    if answers is False:
         heal_stale_mount(path)
         return 0
-    waiting = _holders(args.data_dir, path)
+    if answers is None and not args.lazy:
+        print(f"sdumount: the server of {path} does not answer; to detach the mount all the same: --lazy",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    waiting = _holders(args.data_dir, path) if answers else []
     command = ["fusermount3", "-u", *(["-z"] if args.lazy else []), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -46,6 +53,18 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         time.sleep(0.02)
     return 0
+
+
+def _answers(path: Path) -> bool | None:
+    """Whether the server of a mount answers; False when it is gone, None when nothing comes in time.
+
+    The question is asked by a thread that may wait for ever: the process ends without it.
+    """
+    dead: list[bool] = []
+    asking = threading.Thread(target=lambda: dead.append(is_dead(path)), daemon=True)
+    asking.start()
+    asking.join(_ANSWER_S)
+    return not dead[0] if dead else None
 
 
 def _holders(data_dir: str | None, mountpoint: Path) -> list[Path]:

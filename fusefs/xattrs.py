@@ -1,7 +1,8 @@
 """Extended attributes: a table of the virtual names, and the road to the stored ones.
 
 `user.vdfs.*` and `user.checksum.blake3` are answers, never listed, because tools that copy what is listed fail on what
-they cannot set. `security.*`, `system.*` and `trusted.*` are answered from constants. Names without a namespace that we
+they cannot set. `security.*`, `system.*` and `trusted.*` are answered from constants; but where other users may enter,
+the kernel is told the access control lists that the real files have. Names without a namespace that we
 keep are refused. docs/xattrs.md is generated from the table here.
 """
 
@@ -22,12 +23,14 @@ from index.model.ids import uuid_text
 from index.scan import apply
 from index.store import contents, entries
 from index.store.connection import one
+from vdfs.space import realattrs
 from vdfs.space.annotations import CHECKSUM, VIRTUAL_PREFIX, Annotations
-from vdfs.space.branches import LIVE
+from vdfs.space.branches import LIVE, NAME_DEADLINE_S
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
+ACL = b"system.posix_acl_access"
 
 
 class Virtual(NamedTuple):
@@ -41,12 +44,15 @@ class Virtual(NamedTuple):
 class Xattrs:
     """The four xattr handlers' answers."""
 
-    def __init__(self, tree: Tree, annotations: Annotations, device_name: str) -> None:
+    def __init__(self, tree: Tree, annotations: Annotations, device_name: str, *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared  # other users may enter: the kernel must know the files' access control lists
         self.tree = tree
         self.annotations = annotations
         self.device_name = device_name
 
     async def get(self, node: Any, name: bytes) -> bytes:
+        if name == ACL and self.is_shared and isinstance(node, Node):
+            return await self._acl(node)
         _check(name)
         if isinstance(node, ViewNode):
             value = node.xattr(name)
@@ -56,6 +62,17 @@ class Xattrs:
         if name.startswith(VIRTUAL_PREFIX) or name == CHECKSUM:
             return await self._virtual(node, name)
         return await self.annotations.get(node, name)
+
+    async def _acl(self, node: Node) -> bytes:
+        """The list of the shown replica's real file. Without it the mode's group bits, which are its mask, would let in
+        whom the list keeps out."""
+        places = [(ref, b"") for ref in node.parts] if node.is_dir else [(s.dir, s.name) for s in node.spots]
+        for ref, name in places[:1]:
+            st_ino = None if node.is_dir else node.st_ino
+            value = await ref.branch.call(NAME_DEADLINE_S, realattrs.acl, self.tree.dirs, ref, name, st_ino)
+            if value is not None:
+                return value
+        raise NoAttribute("it has no access control list")
 
     async def names(self, node: Any) -> list[bytes]:
         if isinstance(node, ViewNode):

@@ -92,12 +92,8 @@ def _existing_library(config: Config, wanted: str | None) -> str:
         return name
     others = ", ".join(config.library_names())
     if others:
-        raise NotRunning(
-            f"there is no library {name} in {config.data_dir}, only {others}; use --library NAME"
-        )
-    raise NotRunning(
-        f"there is no library in {config.data_dir}; `sdmount MOUNTPOINT` makes one, or give --data-dir"
-    )
+        raise NotRunning(f"there is no library {name} in {config.data_dir}, only {others}; use --library NAME")
+    raise NotRunning(f"there is no library in {config.data_dir}; `sdmount MOUNTPOINT` makes one, or give --data-dir")
 
 
 class Door:
@@ -120,9 +116,7 @@ class Door:
             self._client.close()
             self._client = None
 
-    def call(
-        self, method: str, params: Json | None = None, *, timeout_s: float | None = CALL_TIMEOUT_S
-    ) -> Json:
+    def call(self, method: str, params: Json | None = None, *, timeout_s: float | None = CALL_TIMEOUT_S) -> Json:
         """The result of one operation. Errors of the tree; an action is sent at most once."""
         deadline = time.monotonic() + FIND_TIMEOUT_S
         while True:
@@ -467,9 +461,7 @@ def _add_commands(commands: _Commands) -> None:
 
     search = commands.add("search QUERY [--limit N]", _search, "find files by a part of their name")
     search.add_argument("query", metavar="QUERY", type=_text, help="a part of the name")
-    search.add_argument(
-        "--limit", type=_positive, default=LIMIT, metavar="N", help=f"at most N (default: {LIMIT})"
-    )
+    search.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"at most N (default: {LIMIT})")
 
     info = commands.add("info PATH", _info, "show all that is known of one file or directory")
     info.add_argument("path", metavar="PATH", help="a file or directory")

@@ -118,9 +118,7 @@ def _width(text: str) -> int:
         return len(text)
     import unicodedata  # rarely needed, and `sd` starts often
 
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -132,9 +130,7 @@ def _facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 def status(result: Json, running: bool) -> list[str]:
     if running:
-        served = (
-            f"process {result['pid']} for {human_duration(result['uptime_s'])}, version {result['version']}"
-        )
+        served = f"process {result['pid']} for {human_duration(result['uptime_s'])}, version {result['version']}"
         mounted = shown(name_of(result, "mountpoint")) or "nowhere"
     else:
         served, mounted = "nobody; `sdmount MOUNTPOINT` mounts it", ""
@@ -184,9 +180,7 @@ def location_list(result: Json) -> list[str]:
         for branch in location["branches"] or [{}]:
             error = f"  ({message(str(branch['error']))})" if branch.get("error") else ""
             entries = count(branch.get("entries") or 0, "entry", "entries")
-            rows.append(
-                [name, entries, str(branch.get("state", "no branch")), shown(name_of(branch, "path")) + error]
-            )
+            rows.append([name, entries, str(branch.get("state", "no branch")), shown(name_of(branch, "path")) + error])
             name = ""
     return table(rows, right=(1,)) if rows else ["no locations; `sd location add DIR` adds one"]
 
@@ -241,9 +235,7 @@ def file_info(result: Json) -> list[str]:
             ("UUID", str(result["uuid"] or "none yet")),
             (
                 "Hash",
-                f"{result['hash']} ({result['hash_state']})"
-                if result.get("hash")
-                else str(result["hash_state"]),
+                f"{result['hash']} ({result['hash_state']})" if result.get("hash") else str(result["hash_state"]),
             ),
             ("State", str(result["state"])),
             ("Version", str(result["version"] or "")),

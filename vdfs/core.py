@@ -7,20 +7,22 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import apsw
 import trio
 
-from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
-from vdfs.base.config import Config, load_config
+from index.store.store import translate
+from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.tasks import for_ever, once
 from vdfs.library.library import open_library
 from vdfs.ops.context import Core
+from vdfs.ops.registry import Registry
 from vdfs.ops.table import load
 from vdfs.space import journal
 from vdfs.space.annotations import Annotations
@@ -36,6 +38,8 @@ from vdfs.space.watch import Watch
 from vdfs.wire import server
 
 log = logging.getLogger("sdmount.core")
+
+T = TypeVar("T")
 
 #: One worker walks, one hashes, one is kept for what somebody waits for.
 WORKERS = 3
@@ -53,7 +57,7 @@ async def open_core(
     stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Core]:
     """The library, open and loaded; nothing runs yet (see `run_core`)."""
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(config.state_dir)
     library = open_library(config, library_name)
     try:
         tree = Tree(library.store, library.device.slug)
@@ -66,10 +70,13 @@ async def open_core(
         tree.before_look = watch.look
         tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
-        locations.load()
         namespace = Namespace(tree, annotations, locations, create)
         attributes = Attributes(tree)
-        journal.complete(tree, attributes.complete)
+        try:
+            locations.load()
+            journal.complete(tree, attributes.complete)
+        except apsw.Error as error:
+            raise translate(error, library.store.path) from error
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
             importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
@@ -88,7 +95,7 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
     registry = load()
 
     async def dispatch(method: str, params: Any) -> Any:
-        return await registry.dispatch(core, method, params)
+        return await _dispatch(registry, core, method, params)
 
     socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
     core.library.store.hold_ballast()
@@ -131,12 +138,20 @@ def run_offline(data_dir: Path, library: str, method: str, params: Any) -> Any:
     async def main() -> Any:
         config = load_config(str(data_dir))
         async with open_core(config, library) as core:
-            return await load().dispatch(core, method, params)
+            return await _dispatch(load(), core, method, params)
 
-    return _unwrapped(main)
+    return run_to_end(main)
 
 
-def _unwrapped(main: Callable[[], Any]) -> Any:
+async def _dispatch(registry: Registry, core: Core, method: str, params: Any) -> Any:
+    """One operation; what SQLite says of a database that is damaged becomes our error for it."""
+    try:
+        return await registry.dispatch(core, method, params)
+    except apsw.Error as error:
+        raise translate(error, core.library.store.path) from error
+
+
+def run_to_end(main: Callable[[], Awaitable[T]]) -> T:
     """Run, and raise the one error of an exception group as itself."""
     try:
         return trio.run(main)
@@ -144,6 +159,4 @@ def _unwrapped(main: Callable[[], Any]) -> Any:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
-        if isinstance(error, VdfsError | OSError):
-            raise error from None
-        raise
+        raise error from None

@@ -7,6 +7,7 @@ before it is told, so that no listing puts a deleted name back into the kernel's
 """
 
 import itertools
+import time
 from typing import Any
 
 from index.model.errors import Invalid
@@ -30,9 +31,11 @@ class DirHandle:
         self.position: dict[bytes, int] = {}
         self.read = False
         self.generation = -1
+        self.taken_s = 0.0
 
     def take(self, lines: list[Any]) -> None:
         """Bring the snapshot up to date with a fresh listing; lines have the name first."""
+        self.taken_s = time.monotonic()
         if not self.names:
             self.names = lines
             return

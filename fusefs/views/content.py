@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from fusefs.views.base import ViewDir, ViewNode
 from fusefs.views.context import ViewContext
-from index.model.entry import Entry
+from index.model.entry import Entry, ns
 from index.model.errors import NotFound
 from index.store import contents, names
 from vdfs.space.nodes import Node
@@ -41,7 +41,7 @@ class ContentFile(ViewNode):
                 node, st = await self.context.tree.resolve(path)
             except NotFound:
                 continue
-            if st.st_size == row.size_bytes and st.st_mtime_ns == row.mtime_ns:
+            if st.st_size == row.size_bytes and ns(st.st_mtime_ns) == row.mtime_ns:
                 return node
         raise NotFound("no file has these bytes any more")
 

@@ -13,12 +13,28 @@ KIND_DIR = 1
 KIND_SYMLINK = 2
 KIND_OTHER = 3
 
+#: The longest name of a file or directory that Linux knows (NAME_MAX of limits.h).
+NAME_MAX_BYTES = 255
+
 KIND_NAMES = ("file", "directory", "symlink", "special")
 
 HASH_NONE = 0  # nothing computed yet
 HASH_SAMPLED = 1  # the sampled id is known
 HASH_FULL = 2  # the full BLAKE3 is known
 HASH_FAILED = 3  # could not be read; the reason lies with the row
+
+
+_NS_MAX = (1 << 63) - 1
+
+
+def ns(time_ns: int) -> int:
+    """A time as the index keeps it: 64 bits of ns end in the years 1677 and 2262, file systems go on."""
+    return max(-_NS_MAX, min(_NS_MAX, time_ns))
+
+
+def is_name(name: bytes) -> bool:
+    """Whether bytes can be the name of something in a directory."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
 
 
 def kind_of(mode: int) -> int:
@@ -47,7 +63,9 @@ class Stat(NamedTuple):
 
     @classmethod
     def of(cls, st: os.stat_result) -> "Stat":
-        return cls(st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_nlink, st.st_uid, st.st_gid)
+        return cls(
+            st.st_mode, st.st_size, ns(st.st_mtime_ns), ns(st.st_ctime_ns), st.st_ino, st.st_nlink, st.st_uid, st.st_gid
+        )
 
     @property
     def kind(self) -> int:
@@ -88,9 +106,9 @@ class Entry(NamedTuple):
     def matches(self, st: os.stat_result) -> bool:
         """Whether the row says what the disk says."""
         return (
-            self.mtime_ns == st.st_mtime_ns
+            (self.mtime_ns == st.st_mtime_ns or self.mtime_ns == ns(st.st_mtime_ns))
             and self.size_bytes == st.st_size
-            and self.ctime_ns == st.st_ctime_ns
+            and (self.ctime_ns == st.st_ctime_ns or self.ctime_ns == ns(st.st_ctime_ns))
             and self.st_ino == st.st_ino
             and self.mode == st.st_mode
             and self.nlink == st.st_nlink

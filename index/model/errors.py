@@ -100,6 +100,13 @@ class NotADirectory(VdfsError):
     rpc_code = 1420
 
 
+class NameTooLong(VdfsError):
+    """A name has more bytes than a file system keeps."""
+
+    errno = _errno.ENAMETOOLONG
+    rpc_code = 1414
+
+
 class NotEmpty(VdfsError):
     """The directory still holds entries."""
 

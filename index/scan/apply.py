@@ -133,14 +133,30 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
         return row
     if disk is not None and verdict == differ.REPLACED:
         return _replace(unit, row, st, branch_uuid, disk)
+    doubted = verdict == differ.ATTRS and disk is not None and _may_be_rewritten(unit, row, st, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         _new_bytes(unit, row, branch_uuid)
+    elif doubted:
+        entries.set_unsure(unit.db, row.id, unit.seq)
+        verdict = differ.DATA
     what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     if disk is not None and st.nlink > 1 and row.kind == KIND_FILE:
         change_twins(unit, row, st, branch_uuid)
     return _again(unit, row.id)
+
+
+def _may_be_rewritten(unit: Unit, row: Entry, st: Stat, disk: Disk) -> bool:
+    """Whether only the ctime of a file moved, and nothing that is seen says why.
+
+    Tools that write in place and give the mtime back leave no other trace. Who writes attributes leaves these.
+    """
+    if row.kind != KIND_FILE or not row.size_bytes or row.stat._replace(ctime_ns=st.ctime_ns) != st:
+        return False
+    if metadata.mirror_state(unit.db, row) == (st.st_ino, st.ctime_ns):
+        return False  # they were compared, or written by us, since
+    return disk.own_attributes(*_place(row)[1:]) == metadata.mirror_seen(unit.db, row)
 
 
 def change_twins(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes) -> None:
@@ -312,9 +328,7 @@ def _is_at(there: Stat | None, st: Stat) -> bool:
     return there is not None and there.st_ino == st.st_ino
 
 
-def _swapped(
-    unit: Unit, row: Entry, st: Stat, known: list[tuple[Entry, Stat | None]], disk: Disk
-) -> Entry | None:
+def _swapped(unit: Unit, row: Entry, st: Stat, known: list[tuple[Entry, Stat | None]], disk: Disk) -> Entry | None:
     """Which of the rows that have the inode that was seen has the row's file under its own name now."""
     for other, there in known:
         if there is None or there.st_ino != row.st_ino or there.kind != row.kind:
@@ -381,7 +395,7 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     row = row._replace(content_id=kept.content_id, hash_state=kept.hash_state, version=kept.version)
     _insert(unit, row)
     if kept.written:
-        _written(unit, row)
+        note_new_bytes(unit, row)
     disk.moved(row)
     return _again(unit, row.id)
 
@@ -426,7 +440,7 @@ def _restat(unit: Unit, row: Entry, st: Stat) -> None:
     """Write what lstat says of the row's own inode; what was written to it while nobody looked is a new version."""
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if row.kind == KIND_FILE and (row.size_bytes, row.mtime_ns) != (st.size_bytes, st.mtime_ns):
-        _written(unit, row)
+        note_new_bytes(unit, row)
 
 
 def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: bytes, st: Stat) -> Entry:
@@ -493,8 +507,8 @@ def _new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
     entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
 
 
-def _written(unit: Unit, row: Entry) -> None:
-    """A file that hangs elsewhere now was written to meanwhile."""
+def note_new_bytes(unit: Unit, row: Entry) -> None:
+    """A file was written to, and nobody saw it happen."""
     branch_uuid = next(branch.uuid for branch in places.branches(unit.db) if branch.id == row.branch_id)
     _new_bytes(unit, row, branch_uuid)
     unit.changed(change.DATA, row.branch_id, row.id, row.parent_id, row.name, row.node)

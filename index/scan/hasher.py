@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from index.model import content
+from index.model.entry import is_name, ns
 from index.model.errors import Stale
 
 # One reused buffer: as fast as mmap per CPU second (6.9 GB/s), a multiple of the block, and it stays in the
@@ -191,8 +192,8 @@ class Hasher:
                 return Unidentified(Outcome.STOPPED)
             sampled, full, manifest = whole
         after = os.fstat(fd)
-        mtime_ns, ctime_ns = after.st_mtime_ns, after.st_ctime_ns
-        if (after.st_size, mtime_ns, ctime_ns) != (size_bytes, before.st_mtime_ns, before.st_ctime_ns):
+        mtime_ns, ctime_ns = ns(after.st_mtime_ns), ns(after.st_ctime_ns)
+        if (after.st_size, mtime_ns, ctime_ns) != (size_bytes, ns(before.st_mtime_ns), ns(before.st_ctime_ns)):
             return Unidentified(Outcome.CHANGED)
         racy = _is_racy(ctime_ns, started_ns)
         return Identity(size_bytes, mtime_ns, ctime_ns, after.st_ino, sampled, full, manifest, racy, _carries(fd))
@@ -248,7 +249,7 @@ def unpack_results(batch: Iterable[Any]) -> Iterator[tuple[int, Result]]:
 
 
 def _check(name: bytes) -> None:
-    if name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+    if not is_name(name):
         raise ValueError(f"{name!r} is not the name of one path component")
 
 

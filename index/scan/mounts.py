@@ -94,9 +94,7 @@ def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
     best: Mount | None = None
     for mount in table:
         point = mount.mount_point
-        if is_within(path, point) and (
-            best is None or len(point) >= len(best.mount_point)
-        ):
+        if is_within(path, point) and (best is None or len(point) >= len(best.mount_point)):
             best = mount
     return best
 

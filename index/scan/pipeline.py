@@ -13,7 +13,7 @@ import apsw
 
 from index.model import change
 from index.model.content import content_uuid
-from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, Entry, Stat
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
 from index.model.ids import new_uuid
 from index.scan import apply
 from index.scan.hasher import Identity, Outcome, Unidentified
@@ -133,6 +133,10 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
                 result.manifest,
             )  # fmt: skip
             level = HASH_FULL
+            unsure = row.content_id if row.hash_state == HASH_NONE else None
+            known = None if unsure is None else contents.get(unit.db, unsure)
+            if known is not None and known.full not in (None, bytes.fromhex(result.full)):
+                apply.note_new_bytes(unit, row)  # written in place, and given its times back
         twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
         own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
         for twin in twins:

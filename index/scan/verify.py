@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,8 @@ from index.store.connection import connect
 #: (path, kind of difference, what is on which side)
 Found = tuple[bytes, str, str]
 
+_EXTRA = ("extra", "in the index, not on disk")
+
 #: How long a difference must last: changes behind the mount are taken in within this time.
 SETTLE_S = 1.0
 
@@ -33,11 +36,11 @@ _ROW = (
 
 
 class _Name(NamedTuple):
-    """A name that looked different: the row of its directory, itself, where it is."""
+    """A name that looked different: the row of its directory, the names that lead there from the root, itself."""
 
     parent_id: int
+    above: tuple[bytes, ...]
     name: bytes
-    path: bytes
 
 
 def differences(
@@ -48,52 +51,74 @@ def differences(
     try:
         (root_id,) = next(db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)))
         suspects: list[_Name] = []
-        todo: list[tuple[int, bytes, Any]] = [(root_id, root, excluded)]
+        todo: list[tuple[int, tuple[bytes, ...], Any]] = [(root_id, (), excluded)]
         while todo:
-            entry_id, path, hidden = todo.pop()
+            entry_id, above, hidden = todo.pop()
             try:
-                names = [os.fsencode(n) for n in os.listdir(os.fsdecode(path))]
-            except FileNotFoundError:
+                with _directory(root, above) as fd:
+                    names = [os.fsencode(n) for n in os.listdir(fd)]
+                    rows = {bytes(r[1]): r for r in db.execute(_ROW, (entry_id,))}
+                    checked = 0
+                    for name in names:
+                        below = hidden.get(name) if isinstance(hidden, Mapping) else None
+                        row = rows.pop(name, None)
+                        if below is True:
+                            continue
+                        checked += 1
+                        if _compare(row, fd, name, content):
+                            suspects.append(_Name(entry_id, above, name))
+                        elif row is not None and row[2] == 1:
+                            todo.append((row[0], (*above, name), below))
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # it went a moment ago: its own name is among the suspects, if its row is still there
             except OSError as error:
-                yield 0, [(path, "unreadable", str(error.strerror))]
+                yield 0, [(b"/".join((root, *above)), "unreadable", str(error.strerror))]
                 continue
-            rows = {bytes(r[1]): r for r in db.execute(_ROW, (entry_id,))}
-            checked = 0
-            for name in names:
-                below = hidden.get(name) if isinstance(hidden, Mapping) else None
-                row = rows.pop(name, None)
-                if below is True:
-                    continue
-                checked += 1
-                one = _Name(entry_id, name, path + b"/" + name)
-                if _compare(row, one.path, content):
-                    suspects.append(one)
-                elif row is not None and row[2] == 1:
-                    todo.append((row[0], one.path, below))
-            suspects.extend(_Name(entry_id, name, path + b"/" + name) for name in rows)
+            suspects.extend(_Name(entry_id, above, name) for name in rows)
             yield checked, []
         if suspects:
             time.sleep(SETTLE_S)
         for one in suspects:
-            yield 0, [(one.path, kind, detail) for kind, detail in _again(db, one, content)]
+            path = b"/".join((root, *one.above, one.name))
+            yield 0, [(path, kind, detail) for kind, detail in _again(db, root, one, content)]
     finally:
         db.close()
 
 
-def _again(db: apsw.Connection, one: _Name, content: bool) -> list[tuple[str, str]]:
+@contextmanager
+def _directory(root: bytes, names: tuple[bytes, ...]) -> Iterator[int]:
+    """A directory's descriptor, opened name by name: paths may be longer than the kernel takes."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in names:
+            above, fd = fd, os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(above)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _again(db: apsw.Connection, root: bytes, one: _Name, content: bool) -> list[tuple[str, str]]:
     row = next(iter(db.execute(f"{_ROW} AND e.name = ?", (one.parent_id, one.name))), None)
-    return _compare(row, one.path, content)
+    try:
+        with _directory(root, one.above) as fd:
+            return _compare(row, fd, one.name, content)
+    except (FileNotFoundError, NotADirectoryError):
+        return [] if row is None else [_EXTRA]
+    except OSError as error:
+        return [("unreadable", str(error.strerror))]
 
 
-def _compare(row: tuple[Any, ...] | None, path: bytes, content: bool) -> list[tuple[str, str]]:
+def _compare(row: tuple[Any, ...] | None, fd: int, name: bytes, content: bool) -> list[tuple[str, str]]:
     """(kind, detail) of what differs between the row of a name, or its lack, and the disk."""
     try:
-        st = os.lstat(path)
+        st = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
-        return [] if row is None else [("extra", "in the index, not on disk")]
+        return [] if row is None else [_EXTRA]
     if row is None:
         return [("missing", "on disk, not in the index")]
+    if name in (b"", b".", b"..") or b"/" in name:
+        return [_EXTRA]  # no listing has it
     _, _, kind, size, mtime_ns, mode, st_ino, nlink, hash_state, full = row
     out: list[tuple[str, str]] = []
     real = 1 if stat.S_ISDIR(st.st_mode) else 0 if stat.S_ISREG(st.st_mode) else 2 if stat.S_ISLNK(st.st_mode) else 3
@@ -103,7 +128,9 @@ def _compare(row: tuple[Any, ...] | None, path: bytes, content: bool) -> list[tu
         out.extend(
             (what, f"disk {on_disk}, index {in_index}")
             for what, on_disk, in_index in (
-                ("size", st.st_size, size), ("mtime", st.st_mtime_ns, mtime_ns), ("links", st.st_nlink, nlink),
+                ("size", st.st_size, size),
+                ("mtime", _kept_ns(st.st_mtime_ns), mtime_ns),
+                ("links", st.st_nlink, nlink),
             )
             if on_disk != in_index
         )  # fmt: skip
@@ -113,16 +140,26 @@ def _compare(row: tuple[Any, ...] | None, path: bytes, content: bool) -> list[tu
         if on_disk != in_index
     )
     if content and kind == 0 and hash_state == 2 and st.st_size and full is not None:
-        digest = blake3()
         try:
-            with open(path, "rb") as file:
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
+            digest = _hash(fd, name)
         except OSError as error:
             return [*out, ("unreadable", str(error.strerror))]
-        if digest.digest() != bytes(full):
-            out.append(("content", f"disk {digest.hexdigest()[:16]}…, index {bytes(full).hex()[:16]}…"))
+        if digest != bytes(full):
+            out.append(("content", f"disk {digest.hex()[:16]}…, index {bytes(full).hex()[:16]}…"))
     return out
+
+
+def _kept_ns(time_ns: int) -> int:
+    """A time as far as 64 bits hold it."""
+    return min(max(time_ns, 1 - (1 << 63)), (1 << 63) - 1)
+
+
+def _hash(fd: int, name: bytes) -> bytes:
+    digest = blake3()
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd), "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()
 
 
 class Emitter(Protocol):

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from index.model.entry import Entry, Stat
+from index.model.entry import Entry, Stat, ns
 from index.scan import differ
 from index.scan.fsid import fs_identity_fd
 from index.store import entries
@@ -158,7 +158,7 @@ class Walk:
         carrying = self.carrying(directory, [name for name, raw, _ in added if _is_empty_file(raw)])
         if dir_carries:  # few do; whether they are new is for the daemon to say
             carrying.append(b"")
-        settled = dir_st.st_mtime_ns
+        settled = ns(dir_st.st_mtime_ns)
         if added or changed or gone or carrying or me is None or me.scanned_mtime_ns != settled:
             self.report(
                 [directory.entry_id, settled, 0, added, changed, gone, carrying],

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import apsw
 
-from index.model.entry import Entry
+from index.model.entry import Entry, ns
 from index.store.connection import one
 
 SCHEMA = """
@@ -126,7 +126,8 @@ def known_names(db: apsw.Connection, parent_id: int) -> dict[bytes, Known]:
 
 def seen_as(st: os.stat_result) -> list[int]:
     """A stat in the shape of what follows id and seq in `Known`."""
-    return [st.st_mtime_ns, st.st_size, st.st_ctime_ns, st.st_ino, st.st_mode, st.st_nlink, st.st_uid, st.st_gid]
+    mtime_ns, ctime_ns = ns(st.st_mtime_ns), ns(st.st_ctime_ns)
+    return [mtime_ns, st.st_size, ctime_ns, st.st_ino, st.st_mode, st.st_nlink, st.st_uid, st.st_gid]
 
 
 def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:
@@ -209,6 +210,11 @@ def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) 
 def set_changed(db: apsw.Connection, entry_id: int, version: bytes, seq: int) -> None:
     """The bytes are new: their identity is unknown again and the version has moved on."""
     db.execute("UPDATE entry SET content_id=NULL, hash_state=0, version=?, seq=? WHERE id=?", (version, seq, entry_id))
+
+
+def set_unsure(db: apsw.Connection, entry_id: int, seq: int) -> None:
+    """The bytes may be new: they are to be read again, and until then are taken to be what they were."""
+    db.execute("UPDATE entry SET hash_state=0, seq=? WHERE id=?", (seq, entry_id))
 
 
 def set_identity(

@@ -2,12 +2,11 @@
 
 import apsw
 
-from index.model.entry import Entry
+from index.model.entry import NAME_MAX_BYTES, Entry
 from index.store.entries import COLUMNS
 
 #: Words of a query that count; SQLite bounds the depth of an expression.
 WORDS_MAX = 64
-_NAME_MAX_BYTES = 255
 
 _E = ", ".join("e." + c.strip() for c in COLUMNS.split(","))
 
@@ -15,7 +14,7 @@ _E = ", ".join("e." + c.strip() for c in COLUMNS.split(","))
 def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
     """Entries whose name contains every word of the query (letters of ASCII in either case); best matches first."""
     words = query.split()[:WORDS_MAX]
-    if not words or any(len(w) > _NAME_MAX_BYTES for w in words):  # no name is that long
+    if not words or any(len(w) > NAME_MAX_BYTES for w in words):  # no name is that long
         return []
     # LIKE folds ASCII case; its wildcards are escaped. Names are blobs: undecodable ones are compared byte by byte.
     clauses = " AND ".join("CAST(e.name AS TEXT) LIKE ? ESCAPE '\\'" for _ in words)

@@ -63,9 +63,7 @@ class Store:
             self.reserved = Reserve(self.last_entry_id, self.last_seq, packed)
         except apsw.CorruptError as error:
             self.db.close()
-            raise StoreCorrupt(
-                f"{path} is damaged ({error}); restore a backup, or move it away to start anew"
-            ) from error
+            raise translate(error, path) from error
         except BaseException:
             self.db.close()
             raise
@@ -190,6 +188,8 @@ def translate(error: apsw.Error, path: Path) -> VdfsError:
         return NoSpace(f"the disk that holds {path} is full; free some space")
     if isinstance(error, apsw.ReadOnlyError):
         return ReadOnly(f"{path} cannot be written")
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew")
     return StoreCorrupt(f"{path}: {error}")
 
 

@@ -654,6 +654,122 @@ def test_the_index_follows_without_looking(shared, place, how):
     shared.wait_idle()
 
 
+@pytest.mark.parametrize("how", ["chmod", "utimes", "write", "fchmod", "link", "setxattr", "truncate"])
+def test_bytes_that_changed_just_before_a_request_of_ours(shared, place, how):
+    """What was written behind the mount is read, however soon somebody changes something else of the file here."""
+    for number in range(6):
+        real, ours = place.disk / f"f{number}", place.mnt / f"f{number}"
+        real.write_bytes(b"aaaa" * 2000)
+        eventually(lambda ours=ours: ours.exists() and ours.read_bytes() == b"aaaa" * 2000, "it is read")
+        with open(ours, "r+b", buffering=0) as file:
+            with open(real, "r+b", buffering=0) as other:
+                other.write(b"bbbb")
+            if how == "chmod":
+                os.chmod(ours, 0o600)
+            elif how == "utimes":
+                os.utime(ours, ns=(5, 5))
+            elif how == "write":
+                os.pwrite(file.fileno(), b"cccc", 7000)
+            elif how == "fchmod":
+                os.fchmod(file.fileno(), 0o640)
+            elif how == "link":
+                os.link(ours, place.mnt / f"g{number}")
+            elif how == "setxattr":
+                os.setxattr(ours, TAGS, b"t")
+            else:
+                os.ftruncate(file.fileno(), 7900)
+            eventually(lambda file=file: os.pread(file.fileno(), 4, 0) == b"bbbb", f"after {how} {number}", 2)
+        assert ours.read_bytes() == real.read_bytes()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_bytes_that_changed_and_kept_size_and_mtime(shared, place, is_open):
+    """Tools that write in place and give the mtime back leave only the ctime: read and hashed all the same."""
+    real, ours = place.disk / "f", place.mnt / "f"
+    real.write_bytes(b"aaaa" * 2000)
+    os.utime(real, ns=(1, 1577836800_000000000))
+    shared.wait_idle()
+    assert ours.read_bytes() == b"aaaa" * 2000
+    before = os.getxattr(ours, "user.vdfs.hash")
+    version = os.getxattr(ours, "user.vdfs.version")
+    with open(ours, "rb") as file:
+        if is_open:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            assert mapped[:4] == b"aaaa"
+        with open(real, "r+b", buffering=0) as other:
+            other.write(b"bbbb")
+        os.utime(real, ns=(1, 1577836800_000000000))
+        if is_open:
+            eventually(lambda: mapped[:4] == b"bbbb", "who maps it sees it", 2)
+            eventually(lambda: os.pread(file.fileno(), 4, 0) == b"bbbb", "who has it open sees it", 2)
+            mapped.close()
+        eventually(lambda: ours.read_bytes()[:4] == b"bbbb", "it is read", 2)
+    shared.wait_idle()
+    eventually(lambda: os.getxattr(ours, "user.vdfs.hash") != before, "it is hashed anew", 10)
+    assert os.getxattr(ours, "user.vdfs.version") != version
+    shared.verify("--content")
+
+
+def test_attributes_alone_read_no_file_again(shared, place):
+    """chmod, a tag, a link: the hash that is known stays."""
+    real, ours = place.disk / "f", place.mnt / "f"
+    real.write_bytes(b"x" * 5000)
+    shared.wait_idle()
+    known = os.getxattr(ours, "user.vdfs.hash")
+    changes = (
+        lambda: os.chmod(real, 0o600),
+        lambda: os.setxattr(real, TAGS, b"outside"),
+        lambda: os.link(real, place.disk / "g"),
+        lambda: os.setxattr(ours, TAGS, b"inside"),
+        lambda: os.chmod(ours, 0o640),
+        lambda: os.rename(real, place.disk / "h"),
+    )
+    for change in changes:
+        change()
+        name = place.mnt / ("h" if (place.disk / "h").exists() else "f")
+        for _ in range(20):
+            eventually(name.exists, "it is there")
+            assert os.getxattr(name, "user.vdfs.hash") == known
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("when", ["2300-01-01", "1600-01-01"])
+def test_times_beyond_what_64_bits_hold(shared, place, when):
+    """Files, directories and what is set through the mount: listed with their times as far as the file system keeps
+    them."""
+    (place.disk / "d").mkdir()
+    for name in ("one", "far", "d/in"):
+        (place.disk / name).write_bytes(b"x")
+    for name in ("far", "d"):
+        subprocess.run(["touch", "-h", "-d", when, place.disk / name], check=True)
+    expected = {name: os.lstat(place.disk / name).st_mtime_ns for name in ("far", "d")}
+    eventually(lambda: names(place.mnt) == ["d", "far", "one"], "all are listed")
+    eventually(lambda: {n: os.lstat(place.mnt / n).st_mtime_ns for n in expected} == expected, "with their times")
+    subprocess.run(["touch", "-d", when, place.mnt / "one", place.mnt / "d" / "in"], check=True)
+    for name in ("one", "d/in"):
+        assert os.lstat(place.mnt / name).st_mtime_ns == os.lstat(place.disk / name).st_mtime_ns
+    assert names(place.mnt) == ["d", "far", "one"]
+    (place.disk / "late").write_bytes(b"y")
+    eventually(lambda: (place.mnt / "late").exists(), "life goes on")
+    assert names(place.mnt / "d") == ["in"]
+    assert shared.sd_json("info", place.mnt / "far")["path"] == str(place.mnt / "far")
+    shared.wait_idle()
+    shared.verify("--content")
+
+
+def test_an_open_directory_that_is_listed_later_is_listed_as_it_is_then(place):
+    """What came between opendir and the first reading, or a rewinding, is in it."""
+    fd = os.open(place.mnt, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for number in range(20):
+            time.sleep(0.06 if number % 4 == 0 else 0)
+            (place.disk / f"f{number}").write_bytes(b"x")
+            time.sleep(0.06)
+            assert len(os.listdir(fd)) == number + 1
+    finally:
+        os.close(fd)
+
+
 STANDS = """
 import os, sys
 os.chdir(sys.argv[1])

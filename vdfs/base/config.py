@@ -76,6 +76,13 @@ def load_config(data_dir: str | None = None) -> Config:
     return Config(base, state, runtime)
 
 
+def make_private(path: Path) -> None:
+    """Make a directory and what is missing above it, for their owner alone, whatever the umask."""
+    for missing in reversed([p for p in (path, *path.parents) if not p.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(exist_ok=True)  # what stands there is no directory: FileExistsError
+
+
 def _xdg(variable: str, default: Path) -> Path:
     value = os.environ.get(variable, "")
     return Path(value) if os.path.isabs(value) else default

@@ -14,14 +14,16 @@ import os
 import time
 from pathlib import Path
 
+import apsw
+
 from index.model.entry import Stat
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
 from index.scan.fsid import fs_identity
 from index.store import entries, places
-from index.store.store import Store
+from index.store.store import Store, translate
 from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
-from vdfs.base.config import Config
+from vdfs.base.config import Config, make_private
 from vdfs.library.lock import LibraryLock, acquire
 from vdfs.space.roots import root_row
 
@@ -51,17 +53,21 @@ def open_library(config: Config, wanted: str | None) -> Library:
     """Open the library, making it (and the device) on first use. Busy when another process holds it."""
     name = config.choose_library(wanted)
     directory = config.library_dir(name)
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(config.data_dir)
     device = load_or_create(config.data_dir)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(directory)
     lock = acquire(directory)
     try:
         _check_facts(directory)
+        _check_database(directory)
         store = Store(directory / "library.db", device.uuid)
         try:
             (directory / "store").mkdir(exist_ok=True, mode=0o755)
             library = Library(name, directory, store, device, lock)
-            _put_self(library)
+            try:
+                _put_self(library)
+            except apsw.Error as error:
+                raise translate(error, store.path) from error
             _write_facts(library)
         except BaseException:
             store.close()
@@ -104,6 +110,20 @@ def _check_facts(directory: Path) -> None:
         raise StoreCorrupt(f"{path} cannot be read ({reason}); remove it to have it written anew") from error
     if version > FACTS_VERSION:
         raise VersionUnsupported(f"{path} is of a newer sdmount; use that one (nothing was changed)")
+
+
+def _check_database(directory: Path) -> None:
+    """Where `library.json` says that there was a library, an empty or missing database is a loss and no beginning."""
+    database = directory / "library.db"
+    try:
+        is_there = database.stat().st_size > 0
+    except FileNotFoundError:
+        is_there = False
+    if not is_there and (directory / "library.json").exists():
+        raise StoreCorrupt(
+            f"{database} is empty or missing, though library.json beside it tells of a library; restore a backup, "
+            "or remove library.json to start anew (tags and attributes in it are lost, your files are not)"
+        )
 
 
 def _write_facts(library: Library) -> None:

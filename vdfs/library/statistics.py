@@ -17,7 +17,7 @@ def statistics(library: Library) -> dict[str, int]:
             for sql in (
                 "SELECT count(*) FROM entry",
                 "SELECT count(*) FROM content",
-                "SELECT count(DISTINCT tag_id) FROM tagging",
+                "SELECT count(DISTINCT g.tag_id) FROM tagging g JOIN entry e ON e.uuid = g.entry_uuid",
             )
         )
     size = 0

@@ -6,7 +6,7 @@ import os
 
 import attrs
 
-from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_NAMES
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_NAMES, ns
 from index.model.errors import NoAttribute, NotFound
 from index.model.ids import uuid_text
 from index.scan import apply
@@ -80,7 +80,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         inode=node.ino,
         kind=KIND_NAMES[row.kind],
         size_bytes=st.st_size,
-        mtime_ns=st.st_mtime_ns,
+        mtime_ns=ns(st.st_mtime_ns),
         mode=st.st_mode,
         mime=guess,
         hash=full,

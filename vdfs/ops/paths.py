@@ -4,7 +4,7 @@ import os
 
 import trio
 
-from index.model.errors import Deadline, NotFound
+from index.model.errors import Deadline, Invalid, NameTooLong, NotFound
 from index.scan.mounts import is_within
 from vdfs.ops.context import Core
 from vdfs.space.nodes import AnyStat, Node
@@ -20,7 +20,10 @@ async def union_path(core: Core, path: bytes) -> list[bytes]:
     onto a dead server.
     """
     if path.startswith(_SCHEME):
-        return [p for p in path[len(_SCHEME) :].split(b"/") if p and p != b"."]
+        names = [p for p in path[len(_SCHEME) :].split(b"/") if p and p != b"."]
+        if b".." in names:
+            raise Invalid(f"{os.fsdecode(path)}: a path in the library has no '..'")
+        return names
     path = os.path.normpath(path)
     if core.mountpoint is not None:
         mountpoint = os.fsencode(core.mountpoint)
@@ -53,6 +56,8 @@ async def node_of(core: Core, path: bytes) -> tuple[Node, AnyStat]:
         return await core.tree.resolve(names)
     except NotFound as error:
         raise NotFound(f"{os.fsdecode(path)} is not in the library") from error
+    except NameTooLong as error:
+        raise NameTooLong(f"{os.fsdecode(path)}: {error}") from error
 
 
 def shown(core: Core, names: list[bytes]) -> bytes:

@@ -196,9 +196,7 @@ class Registry:
 
     def _hint(self, method: str) -> str:
         """What was meant, perhaps: the other kind of the same name, or a close one."""
-        same_name = [
-            known for known in self._operations if known.split(":")[1] == method.rsplit(":", maxsplit=1)[-1]
-        ]
+        same_name = [known for known in self._operations if known.split(":")[1] == method.rsplit(":", maxsplit=1)[-1]]
         close = same_name or difflib.get_close_matches(method[:100], self._operations, n=1)
         return f"did you mean {close[0]}?" if close else "query:core.methods lists them"
 
@@ -566,9 +564,7 @@ def render_doc(registry: Registry) -> str:
     for method in described.methods:
         lines += [f"### {method.method}", "", method.doc, ""]
         lines += ["Params:", "", *_table(method.input, True), ""] if method.input else ["Params: none.", ""]
-        lines += (
-            ["Result:", "", *_table(method.output, False), ""] if method.output else ["Result: `{}`.", ""]
-        )
+        lines += ["Result:", "", *_table(method.output, False), ""] if method.output else ["Result: `{}`.", ""]
     if described.types:
         lines += ["## Records", ""]
         for record in described.types:
@@ -581,15 +577,9 @@ def _error_table() -> list[str]:
     rows = ["| code | kind | errno | meaning |", "|---|---|---|---|"]
     for module in (jsonrpc, errors):
         for kind in vars(module).values():
-            if (
-                isinstance(kind, type)
-                and issubclass(kind, errors.VdfsError)
-                and kind.__module__ == module.__name__
-            ):
+            if isinstance(kind, type) and issubclass(kind, errors.VdfsError) and kind.__module__ == module.__name__:
                 name = errno.errorcode.get(kind.errno, "")
-                rows.append(
-                    f"| {kind.rpc_code} | {kind.__name__} | {name} | {inspect.cleandoc(kind.__doc__ or '')} |"
-                )
+                rows.append(f"| {kind.rpc_code} | {kind.__name__} | {name} | {inspect.cleandoc(kind.__doc__ or '')} |")
     return rows
 
 

@@ -90,7 +90,10 @@ class Annotations:
         return value
 
     async def names(self, node: Node) -> list[bytes]:
-        """The names of all stored attributes."""
+        """The names of all stored attributes; of what is no file or directory none, as the kernel lets nobody read one
+        there, and a copy would fail."""
+        if node.kind not in (KIND_FILE, KIND_DIR):
+            return []
         fd = await self._compared(node)
         if fd is not None:
             return list(realattrs.read_fd(fd))

@@ -52,14 +52,14 @@ class Attributes:
         """Change every local replica, the size of the shown one; returns the attributes after that."""
         if node.is_dir:
             await self._set_dir(node, wanted)
+            st = await self.tree.stat(node)
         else:
             check_there(node.spots)
             spots = self.tree.replicas(node)
             check_there(spots)  # asking may have shown that one is away
             if not spots:
                 return await self._set_nameless(node, wanted)
-            await self._set_file(node, spots, wanted)
-        st = await self.tree.stat(node)
+            st = await self._set_file(node, spots, wanted)
         self.note(node, st, data=wanted.size_bytes is not None)
         return st
 
@@ -72,18 +72,23 @@ class Attributes:
             for ref in parts:
                 await ref.branch.call(CALL_DEADLINE_S, self._apply_to_dir, ref, wanted)
 
-    async def _set_file(self, node: Node, spots: list[Spot], wanted: Wanted) -> None:
+    async def _set_file(self, node: Node, spots: list[Spot], wanted: Wanted) -> AnyStat:
         check_not_read_only(self.tree, [spot.dir for spot in spots])
+        first = spots[0]
+        before: os.stat_result | None = None
         if wanted.size_bytes is not None:
-            first = spots[0]
-            is_meant = partial(node.is_at, first)
-            await first.dir.branch.call(
-                CALL_DEADLINE_S, self._truncate, first.dir, first.name, is_meant, wanted.size_bytes
+            before = await first.dir.branch.call(
+                CALL_DEADLINE_S, self._truncate, first.dir, first.name, partial(node.is_at, first), wanted.size_bytes
             )
         with self._noted([spot.entry_id for spot in spots], wanted):
             for spot in spots:
                 is_meant = partial(node.is_at, spot)
-                await spot.dir.branch.call(CALL_DEADLINE_S, self._apply, spot.dir, spot.name, is_meant, wanted)
+                was = await spot.dir.branch.call(CALL_DEADLINE_S, self._apply, spot.dir, spot.name, is_meant, wanted)
+                before = before or was
+        st = await self.tree.stat(node)
+        if before is not None and node.is_as_told(before):
+            node.changed(st)
+        return st
 
     async def _set_nameless(self, node: Node, wanted: Wanted) -> AnyStat:
         """Change a file by a descriptor: nothing is left of its names, or none is known."""
@@ -154,27 +159,26 @@ class Attributes:
         with self.tree.dirs.opened(ref) as fd:
             _change(fd, wanted)
 
-    def _apply(
-        self, ref: DirRef, name: bytes, is_meant: IsMeant, wanted: Wanted
-    ) -> None:
-        with self._opened(ref, name, os.O_PATH, is_meant) as fd:
+    def _apply(self, ref: DirRef, name: bytes, is_meant: IsMeant, wanted: Wanted) -> os.stat_result:
+        with self._opened(ref, name, os.O_PATH, is_meant) as (fd, before):
             _change(fd, wanted)
+        return before
 
-    def _truncate(
-        self, ref: DirRef, name: bytes, is_meant: IsMeant, size_bytes: int
-    ) -> None:
-        with self._opened(ref, name, os.O_WRONLY | os.O_NONBLOCK, is_meant) as fd:
+    def _truncate(self, ref: DirRef, name: bytes, is_meant: IsMeant, size_bytes: int) -> os.stat_result:
+        with self._opened(ref, name, os.O_WRONLY | os.O_NONBLOCK, is_meant) as (fd, before):
             os.ftruncate(fd, size_bytes)
+        return before
 
     @contextmanager
-    def _opened(self, ref: DirRef, name: bytes, flags: int, is_meant: IsMeant) -> Iterator[int]:
-        """A descriptor of the file that is meant; Stale when another one has its name."""
+    def _opened(self, ref: DirRef, name: bytes, flags: int, is_meant: IsMeant) -> Iterator[tuple[int, os.stat_result]]:
+        """A descriptor of the file that is meant, and what it is like; Stale when another one has its name."""
         with self.tree.dirs.opened(ref) as dir_fd:
             fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
-            if not is_meant(os.fstat(fd)):
+            st = os.fstat(fd)
+            if not is_meant(st):
                 raise Stale(f"{os.fsdecode(name)} is another file now")
-            yield fd
+            yield fd, st
         finally:
             os.close(fd)
 

@@ -33,7 +33,7 @@ _INLINE_WRITE_BYTES = 128 << 10
 _SLOW_WRITE_S = 0.005
 _SLOW_WRITES = 64
 
-_KEEP_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC | getattr(os, "O_NOATIME", 0)
+_KEEP_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | getattr(os, "O_NOATIME", 0)
 
 _disk_threads = trio.CapacityLimiter(16)
 
@@ -112,7 +112,7 @@ class Handle:
             done, st = await self.branch.call(CALL_DEADLINE_S, self._write, offset, data)
         elif len(data) <= _INLINE_WRITE_BYTES and not self._slow_writes:
             began_s = time.monotonic()
-            done, st = self._write(offset, data)
+            done, st = self._write_here(offset, data)
             if time.monotonic() - began_s > _SLOW_WRITE_S:
                 self._slow_writes = _SLOW_WRITES
         else:
@@ -123,6 +123,11 @@ class Handle:
         node.written(offset + done, st)
         node.face = None
         return done
+
+    def _write_here(self, offset: int, data: bytes) -> tuple[int, os.stat_result]:
+        """A write that nobody's but a stranger's can precede unseen."""
+        self.node.is_as_told(os.fstat(self.fd))
+        return self._write(offset, data)
 
     def _write(self, offset: int, data: bytes) -> tuple[int, os.stat_result]:
         appends = self._append_fd >= 0 and (offset >= self.node.kernel_size or self._append_fd == self.fd)
@@ -140,11 +145,14 @@ class Handle:
         return done, os.fstat(self.fd)
 
     async def truncate(self, size_bytes: int) -> os.stat_result:
-        def cut() -> os.stat_result:
+        def cut() -> tuple[os.stat_result, os.stat_result]:
+            before = os.fstat(self.fd)
             os.ftruncate(self.fd, size_bytes)
-            return os.fstat(self.fd)
+            return before, os.fstat(self.fd)
 
-        st = await self.branch.call(CALL_DEADLINE_S, cut)
+        before, st = await self.branch.call(CALL_DEADLINE_S, cut)
+        if self.node.is_as_told(before):
+            self.node.changed(st)
         self.wrote = True
         self.node.face = None
         return st
@@ -165,8 +173,11 @@ class Opener:
         self.tree = tree
         self.attributes = attributes
 
-    async def open(self, node: Node, flags: int) -> tuple[Handle, os.stat_result]:
-        """Open the shown replica; Unreachable at once when its branch is away."""
+    async def open(self, node: Node, flags: int, *, by_uid: int = 0) -> tuple[Handle, os.stat_result]:
+        """Open the shown replica; Unreachable at once when its branch is away.
+
+        O_TRUNC cuts what is open and was held against the inode that is meant, never what has the name by now.
+        """
         if node.kind == KIND_DIR:
             raise IsADirectoryError(errno.EISDIR, "is a directory")
         wanted = (flags & _KEEP_FLAGS) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -187,7 +198,13 @@ class Opener:
                 os.close(fd)  # replaced behind the mount: the kernel looks the name up again
                 raise Stale(f"{os.fsdecode(spot.name)} is another file now")
             handle = Handle(node, branch, fd, flags)
-            handle.wrote = bool(flags & os.O_TRUNC and flags & os.O_ACCMODE != os.O_RDONLY)
+            if flags & os.O_TRUNC:
+                try:
+                    st = await branch.call(CALL_DEADLINE_S, _cut, fd, by_uid)
+                except BaseException:
+                    handle.close()
+                    raise
+                handle.wrote = True
             return handle, st
         # a file without a name: by any descriptor of it
         held_fds = [(h.fd, h.branch) for h in reversed(node.handles)]
@@ -195,7 +212,7 @@ class Opener:
             held_fds.append((node.ghost_fd, self.tree.home))
         for held_fd, branch in held_fds:
             fd = os.open(syscalls.proc_path(held_fd), wanted & ~os.O_NOFOLLOW)
-            return Handle(node, branch, fd, flags), os.fstat(fd)
+            return Handle(node, branch, fd, flags), _cut(fd, by_uid) if flags & os.O_TRUNC else os.fstat(fd)
         raise away or Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     def _open(self, ref: DirRef, name: bytes, flags: int) -> tuple[int, os.stat_result]:
@@ -226,6 +243,21 @@ class Opener:
         st = await handle.fstat()
         if st is not None:
             self.attributes.note(handle.node, st, data=True)
+
+
+def _cut(fd: int, by_uid: int) -> os.stat_result:
+    """What O_TRUNC does, to a file that is open; and what it takes away when it is not root who does it."""
+    path = syscalls.proc_path(fd)
+    cutter = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # the open itself may be for reading
+    try:
+        os.ftruncate(cutter, 0)
+    finally:
+        os.close(cutter)
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    kept = mode & ~stat.S_ISUID & ~(stat.S_ISGID if mode & stat.S_IXGRP else 0)
+    if by_uid and kept != mode:
+        os.chmod(path, kept)
+    return os.fstat(fd)
 
 
 def statfs(tree: Tree) -> tuple[int, int, int, int, int, int]:

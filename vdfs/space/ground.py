@@ -20,7 +20,7 @@ import trio
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN, Commit
-from index.model.entry import KIND_DIR, Entry, Stat
+from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
 from index.scan import apply, differ
@@ -298,9 +298,10 @@ class Ground:
             return out
         for seen in todo:
             self._look_into(ref, out[seen.line][1])
-        if me.scanned_mtime_ns != dir_st.st_mtime_ns:
+        mtime_ns = ns(dir_st.st_mtime_ns)
+        if me.scanned_mtime_ns != mtime_ns:
             with contextlib.suppress(NoSpace), self.store.write(ORIGIN_SCAN) as unit:
-                entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), dir_st.st_mtime_ns)
+                entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), mtime_ns)
         return out
 
     def _take_in(self, ref: DirRef, some: list[_Seen], out: list[tuple[bytes, Entry, os.stat_result | None]]) -> None:
@@ -410,7 +411,7 @@ class Ground:
 
     def dir_mtime(self, entry_id: int) -> int | None:
         """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""
-        return self._asked(entry_id, lambda ref: self._fstat_dir(ref).st_mtime_ns, None)
+        return self._asked(entry_id, lambda ref: ns(self._fstat_dir(ref).st_mtime_ns), None)
 
     def moved(self, row: Entry) -> None:
         """A row hangs elsewhere: who holds its directory or its node follows."""

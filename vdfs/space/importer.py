@@ -4,6 +4,7 @@ and empty files when they are found.
 Nothing is ever written into a user's file from here.
 """
 
+import logging
 from collections.abc import Iterable
 
 from index.model import change
@@ -16,6 +17,8 @@ from vdfs.space.annotations import Annotations
 from vdfs.space.branches import LIVE
 from vdfs.space.tree import Tree
 
+log = logging.getLogger("sdmount.importer")
+
 
 class Importer:
     """Takes in the real attributes of entries."""
@@ -26,7 +29,7 @@ class Importer:
 
     def take(self, entry_ids: Iterable[int]) -> None:
         for entry_id in entry_ids:
-            self._one(entry_id)
+            self._guarded(entry_id)
 
     async def follow(self) -> None:
         """Take in what changed behind the mount, and what came that nobody will read: a directory, an empty file."""
@@ -35,9 +38,18 @@ class Importer:
             async for commit in commits:
                 for one in commit.changes:
                     if one.what in (change.ATTRS, change.DATA):
-                        self._one(one.entry_id)
+                        self._guarded(one.entry_id)
                     elif one.what == change.ADDED:
-                        self._one(one.entry_id, unread=True)
+                        self._guarded(one.entry_id, unread=True)
+
+    def _guarded(self, entry_id: int, *, unread: bool = False) -> None:
+        """One file whose attributes defeat us must not keep those of its neighbours out."""
+        try:
+            self._one(entry_id, unread=unread)
+        except (VdfsError, OSError):
+            raise
+        except Exception:
+            log.exception("the attributes of entry %d could not be taken in", entry_id)
 
     def _one(self, entry_id: int, *, unread: bool = False) -> None:
         """Hold one entry's attributes against what was last seen; `unread`: unless its bytes are to be read anyway."""

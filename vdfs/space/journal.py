@@ -56,9 +56,7 @@ def complete(tree: Tree, set_attributes: SetAttributes) -> None:
             changes.journal_end(unit.db, journal_id)
 
 
-def _complete_one(
-    tree: Tree, set_attributes: SetAttributes, op: str, entry_id: int, arguments: dict[str, Any]
-) -> None:
+def _complete_one(tree: Tree, set_attributes: SetAttributes, op: str, entry_id: int, arguments: dict[str, Any]) -> None:
     """Do to one replica what was asked of all, unless it has been done or the replica is another file now."""
     row = entries.get(tree.store.db, entry_id)
     branch = None if row is None else tree.branches.get(row.branch_id)

@@ -44,6 +44,7 @@ class Node:
         "ghost_fd",
         "handles",
         "ino",
+        "is_doubted",
         "kind",
         "links",
         "listing",
@@ -70,6 +71,7 @@ class Node:
         self.links: set[Spot] | None = None  # other names of a hard-linked file, as far as they were seen
         self.handles: tuple[Any, ...] = ()  # open handles, newest last
         self.stamp: int | None = None  # what the kernel's pages belong to, see stamp_of()
+        self.is_doubted = False  # the kernel's pages may be old, and nobody will find out: it must be told
         self._told_size: int | None = None  # what the kernel believes the size to be, where it is not the stamp's
         self.lookups = 0  # how often the kernel was told of it and has not forgotten yet
         self.generation = 0  # directories: counts the changes of names seen here
@@ -139,9 +141,30 @@ class Node:
         return 0 if self.stamp is None else self.stamp & _WORD
 
     def told(self, st: "AnyStat") -> None:
-        """The kernel is told these attributes."""
-        self.stamp = stamp_of(st)
+        """The kernel is told these attributes.
+
+        It drops its pages by itself where size or mtime moved. Where only the ctime did it keeps them, and they may be
+        old: a tool that rewrites a file can give it its mtime back. Then they go on to belong to what they belonged to.
+        """
+        stamp = stamp_of(st)
+        if self.stamp is None or self.stamp & _BYTES != stamp & _BYTES:
+            self.stamp = stamp
         self._told_size = None
+
+    def is_as_told(self, st: os.stat_result) -> bool:
+        """Whether a file is, before a request changes it, as our last answer or write left it.
+
+        If not, somebody changed it behind the mount. What the kernel keeps of it is old then, and after the request
+        nothing would show that any more: so that is noted here.
+        """
+        if self.stamp is None or self.stamp == stamp_of(st):
+            return True
+        self.is_doubted = True
+        return False
+
+    def changed(self, st: "AnyStat") -> None:
+        """A request changed attributes of a file that was as told: its pages are as good as before."""
+        self.stamp = stamp_of(st)
 
     def seen(self, st: "AnyStat") -> None:
         """The kernel's pages belong to this state from now on; what it believes the size to be is another matter."""

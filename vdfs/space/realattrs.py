@@ -4,6 +4,7 @@ Names under `user.vdfs.` are ours and virtual; a real one (left by a copy made e
 """
 
 import contextlib
+import errno
 import os
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ def _read(fd: int) -> dict[bytes, bytes]:
     path = syscalls.proc_path(fd)
     values: dict[bytes, bytes] = {}
     try:
-        names = xattr.listxattr(path)
+        names = os.listxattr(path)  # the package knows no names but UTF-8
     except OSError:
         return values
     for text in names:
@@ -74,9 +75,20 @@ def _read(fd: int) -> dict[bytes, bytes]:
     return values
 
 
-def write(
-    dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None, attribute: bytes, value: bytes | None
-) -> Real:
+def acl(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None) -> bytes | None:
+    """The access control list of a name in the kernel's form; None when it has none. Source: acl(5)."""
+    fd, _ = _open(dirs, ref, name, st_ino)
+    try:
+        return os.getxattr(syscalls.proc_path(fd), "system.posix_acl_access")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+        raise
+    finally:
+        os.close(fd)
+
+
+def write(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None, attribute: bytes, value: bytes | None) -> Real:
     """Set or remove one attribute, best effort; says what the replica is like now."""
     fd, _ = _open(dirs, ref, name, st_ino)
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
+from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry, ns
 from index.model.errors import NotFound, VdfsError
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
@@ -242,7 +242,7 @@ class Scanner:
         if not fresh:
             return
         try:
-            if os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns != mtime_ns:
+            if ns(os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns) != mtime_ns:
                 self.request(directory, 0.2)
         except (OSError, VdfsError):
             self.request(directory, 0.2)
@@ -297,7 +297,7 @@ class Scanner:
             if row.parent_id not in above:
                 above[row.parent_id] = entries.path_of(self.store.db, row.parent_id) if row.parent_id else []
             item = {"id": row.id, "path": [*above[row.parent_id], row.name]}
-            large = state == HASH_NONE and row.size_bytes > _SAMPLED_FIRST_BYTES
+            large = state == HASH_NONE and row.size_bytes > _SAMPLED_FIRST_BYTES and row.content_id is None
             mode = hasher.Mode.SAMPLED if large else hasher.Mode.FULL
             by_branch.setdefault((row.branch_id, mode), []).append(item)
         for (branch_id, mode), items in by_branch.items():

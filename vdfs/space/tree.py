@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry, kind_of
-from index.model.errors import Deadline, NotADirectory, NotFound, Stale, Unreachable, VdfsError
+from index.model.entry import KIND_DIR, KIND_SYMLINK, NAME_MAX_BYTES, Entry, is_name, kind_of
+from index.model.errors import Deadline, NameTooLong, NotADirectory, NotFound, Stale, Unreachable, VdfsError
 from index.scan import apply
 from index.store import entries, metadata
 from index.store.store import Store
@@ -71,6 +71,10 @@ class Tree(Ground):
         """The node of a name in a directory and its attributes, or NotFound."""
         if not parent.is_dir:
             raise NotADirectory(f"{os.fsdecode(parent.name)} is no directory")
+        if len(name) > NAME_MAX_BYTES:
+            raise NameTooLong(f"a name has at most {NAME_MAX_BYTES} bytes")
+        if not is_name(name):
+            raise NotFound(f"{os.fsdecode(name)!r} is the name of nothing")
         if parent is self.root and name in self.locations:
             return await self._location(name)
         found = await self._found(parent, name)

@@ -9,9 +9,8 @@ their own, made from columns that every device knows, so that they are the same 
 from typing import NamedTuple
 
 from index.model import versions
-from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry
+from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, KIND_SYMLINK, NAME_MAX_BYTES, Entry
 
-_NAME_MAX_BYTES = 255
 _WHENCE_MAX_BYTES = 64  # of a device or a branch in the name of a conflict
 
 
@@ -96,9 +95,9 @@ def conflict_name(name: bytes, c: Candidate, number: int = 1) -> bytes:
     whence = cut(c.slug.encode(), _WHENCE_MAX_BYTES) + b", " + cut(c.label.encode(), _WHENCE_MAX_BYTES)
     mark = b" (from " + whence + b")" + count.encode()
     tail = mark + dot + extension
-    if len(tail) > _NAME_MAX_BYTES - 1:
+    if len(tail) > NAME_MAX_BYTES - 1:
         tail = mark
-    return cut(stem, _NAME_MAX_BYTES - len(tail)) + tail
+    return cut(stem, NAME_MAX_BYTES - len(tail)) + tail
 
 
 def cut(text: bytes, limit: int) -> bytes:

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 
 import trio
 
-from index.model.entry import KIND_DIR, Entry, Stat
+from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import NoSpace, Stale, Unreachable
 from index.scan import differ, inotify
 from index.scan.inotify import Inotify, WatchLimitReached
@@ -370,12 +370,12 @@ class Watch:
         if row is None or row.scanned_mtime_ns is None:
             return False  # the scan has yet to come here
         try:
-            return os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns != row.scanned_mtime_ns
+            return ns(os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns) != row.scanned_mtime_ns
         except (OSError, Stale, Unreachable):
             return False
 
 
 def _is_same(row: Entry, st: os.stat_result) -> bool:
     """Whether a file that was away and is back is the one of the row: numbers of inodes are used again."""
-    unchanged = (row.mtime_ns, row.size_bytes) == (st.st_mtime_ns, st.st_size)
+    unchanged = (row.mtime_ns, row.size_bytes) == (ns(st.st_mtime_ns), st.st_size)
     return row.st_ino == st.st_ino and (unchanged or row.kind == KIND_DIR)

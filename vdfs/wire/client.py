@@ -56,9 +56,7 @@ class RpcClient:
         self._last_id += 1
         line = jsonrpc.encode(jsonrpc.request(self._last_id, method, params))
         if len(line) > jsonrpc.MAX_LINE_BYTES:
-            raise TooLarge(
-                f"{method}: the request has {len(line)} bytes, at most {jsonrpc.MAX_LINE_BYTES} go at once"
-            )
+            raise TooLarge(f"{method}: the request has {len(line)} bytes, at most {jsonrpc.MAX_LINE_BYTES} go at once")
         deadline = _deadline(self._timeout_s)
         try:
             # A server that refuses us answers and closes before it reads: its answer says more than EPIPE.
@@ -76,9 +74,7 @@ class RpcClient:
         if "error" not in message:
             return message.get("result")
         facts = message["error"] if isinstance(message["error"], dict) else {}
-        raise RpcError(
-            facts.get("code", jsonrpc.INTERNAL_ERROR), str(facts.get("message")), facts.get("data")
-        )
+        raise RpcError(facts.get("code", jsonrpc.INTERNAL_ERROR), str(facts.get("message")), facts.get("data"))
 
     def close(self) -> None:
         self._sock.close()
@@ -104,9 +100,7 @@ class RpcClient:
                 raise NotRunning(f"the process behind {self._path} went away before it answered")
             self._waiting = self._lines.feed(data)
             if self._lines.overflow:
-                raise TooLarge(
-                    f"the answer is longer than {jsonrpc.MAX_REPLY_BYTES} bytes; ask for less at a time"
-                )
+                raise TooLarge(f"the answer is longer than {jsonrpc.MAX_REPLY_BYTES} bytes; ask for less at a time")
         return self._waiting.pop(0)
 
     def _limit(self, deadline: float | None) -> None:

@@ -238,9 +238,7 @@ class ServerProtocol:
         events = [event for line in self._lines.feed(data) for event in _events_of(line)]
         if self._lines.overflow:
             self.is_open = False
-            events.append(
-                Refusal(None, LineTooLong(f"a line is longer than {MAX_LINE_BYTES} bytes; closing"))
-            )
+            events.append(Refusal(None, LineTooLong(f"a line is longer than {MAX_LINE_BYTES} bytes; closing")))
         return events
 
     def closed(self) -> list[Event]:
