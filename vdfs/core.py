@@ -30,6 +30,7 @@ from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
+from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
 from vdfs.space.scanner import Scanner
@@ -103,7 +104,11 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
         await nursery.start(server.serve, socket, dispatch)
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
-        for task in (core.watch.run, core.scanner.run, core.importer.follow, partial(_housekeeping, core)):
+        mount_watch = MountWatch(core.tree, core.watch, core.scanner, core.locations)
+        tasks = (
+            core.watch.run, core.scanner.run, core.importer.follow, mount_watch.run, partial(_housekeeping, core),
+        )  # fmt: skip
+        for task in tasks:
             nursery.start_soon(for_ever, task)
         for work in (core.watch.cover_all, core.locations.finish_removals):
             nursery.start_soon(once, work)

@@ -8,6 +8,8 @@ import os
 import stat as _stat
 from typing import NamedTuple
 
+from index.model.inode import inode_of
+
 KIND_FILE = 0
 KIND_DIR = 1
 KIND_SYMLINK = 2
@@ -63,9 +65,8 @@ class Stat(NamedTuple):
 
     @classmethod
     def of(cls, st: os.stat_result) -> "Stat":
-        return cls(
-            st.st_mode, st.st_size, ns(st.st_mtime_ns), ns(st.st_ctime_ns), st.st_ino, st.st_nlink, st.st_uid, st.st_gid
-        )
+        mtime_ns, ctime_ns = ns(st.st_mtime_ns), ns(st.st_ctime_ns)
+        return cls(st.st_mode, st.st_size, mtime_ns, ctime_ns, inode_of(st), st.st_nlink, st.st_uid, st.st_gid)
 
     @property
     def kind(self) -> int:
@@ -109,7 +110,7 @@ class Entry(NamedTuple):
             (self.mtime_ns == st.st_mtime_ns or self.mtime_ns == ns(st.st_mtime_ns))
             and self.size_bytes == st.st_size
             and (self.ctime_ns == st.st_ctime_ns or self.ctime_ns == ns(st.st_ctime_ns))
-            and self.st_ino == st.st_ino
+            and self.st_ino == inode_of(st)
             and self.mode == st.st_mode
             and self.nlink == st.st_nlink
             and self.uid == st.st_uid

@@ -21,6 +21,7 @@ def fs_identity(path: bytes) -> tuple[str, int]:
 
 def fs_identity_fd(fd: int) -> tuple[str, int]:
     st = os.fstat(fd)
+    number = st.st_ino if st.st_ino < 1 << 63 else st.st_ino - (1 << 64)  # as SQLite keeps it
     reply = bytearray(17)
     try:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, reply)
@@ -29,5 +30,5 @@ def fs_identity_fd(fd: int) -> tuple[str, int]:
     else:
         uuid = bytes(reply[1 : 1 + reply[0]])
         if any(uuid):
-            return f"uuid:{uuid.hex()}", st.st_ino
-    return f"dev:{os.major(st.st_dev)}:{os.minor(st.st_dev)}", st.st_ino
+            return f"uuid:{uuid.hex()}", number
+    return f"dev:{os.major(st.st_dev)}:{os.minor(st.st_dev)}", number

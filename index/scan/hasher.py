@@ -33,6 +33,7 @@ from blake3 import blake3
 from index.model import content
 from index.model.entry import is_name, ns
 from index.model.errors import Stale
+from index.model.inode import inode_of
 
 # One reused buffer: as fast as mmap per CPU second (6.9 GB/s), a multiple of the block, and it stays in the
 # cache.
@@ -196,7 +197,7 @@ class Hasher:
         if (after.st_size, mtime_ns, ctime_ns) != (size_bytes, ns(before.st_mtime_ns), ns(before.st_ctime_ns)):
             return Unidentified(Outcome.CHANGED)
         racy = _is_racy(ctime_ns, started_ns)
-        return Identity(size_bytes, mtime_ns, ctime_ns, after.st_ino, sampled, full, manifest, racy, _carries(fd))
+        return Identity(size_bytes, mtime_ns, ctime_ns, inode_of(after), sampled, full, manifest, racy, _carries(fd))
 
     def _read_whole(
         self, fd: int, size_bytes: int, stopped: Callable[[], bool]

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 import apsw
 from blake3 import blake3
 
+from index.model.inode import inode_of
+from index.scan.volumes import MOUNTED, use_devices
 from index.store.connection import connect
 
 #: (path, kind of difference, what is on which side)
@@ -62,7 +64,7 @@ def differences(
                     for name in names:
                         below = hidden.get(name) if isinstance(hidden, Mapping) else None
                         row = rows.pop(name, None)
-                        if below is True:
+                        if below is True or below == MOUNTED:
                             continue
                         checked += 1
                         if _compare(row, fd, name, content):
@@ -136,7 +138,7 @@ def _compare(row: tuple[Any, ...] | None, fd: int, name: bytes, content: bool) -
         )  # fmt: skip
     out.extend(
         (what, f"disk {on_disk}, index {in_index}")
-        for what, on_disk, in_index in (("mode", st.st_mode, mode), ("inode", st.st_ino, st_ino))
+        for what, on_disk, in_index in (("mode", st.st_mode, mode), ("inode", inode_of(st), st_ino))
         if on_disk != in_index
     )
     if content and kind == 0 and hash_state == 2 and st.st_size and full is not None:
@@ -171,7 +173,11 @@ class Emitter(Protocol):
 
 
 def verify(args: Mapping[str, Any], context: Emitter) -> None:
-    """In a worker: streams [entries compared, differences]. args: database, branch, root, excluded, content."""
+    """In a worker: streams [entries compared, differences].
+
+    args: database, branch, root, excluded, content, devices (of branches' roots).
+    """
+    use_devices(args["devices"])
     checked = 0
     found: list[Found] = []
     sent_s = time.monotonic()

@@ -26,6 +26,7 @@ import apsw
 from index.model.entry import Entry, Stat, ns
 from index.scan import differ
 from index.scan.fsid import fs_identity_fd
+from index.scan.volumes import MOUNTED, use_devices
 from index.store import entries
 from index.store.connection import connect
 
@@ -131,6 +132,9 @@ class Walk:
         below: list[_Dir] = []
         unknown: list[tuple[bytes, os.stat_result]] = []
         hides = directory.excluded
+        for name, leaf in hides.items() if hides else ():
+            if leaf == MOUNTED:
+                known.pop(name, None)  # it is there, and not ours to ask
         for name, st in listed:
             found = known.pop(name, None)
             if found is None:
@@ -191,7 +195,7 @@ class Walk:
             with os.scandir(fd) as scan:
                 for item in scan:
                     name = item.name.encode("utf-8", "surrogateescape")
-                    if hides and hides.get(name) is True:
+                    if hides and (hides.get(name) is True or hides.get(name) == MOUNTED):
                         continue
                     try:
                         found.append((name, item.stat(follow_symlinks=False)))
@@ -288,7 +292,8 @@ def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
     gone, carrying]: the last are names of new empty files with attributes, and b"" where it has some itself.
 
     args: database, root, root_id (file system, inode of the root), start (entry id), path (components from the root to
-    it), excluded (nested mapping by name, true ends a path)."""
+    it), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots)."""
+    use_devices(args["devices"])
     db = connect(Path(args["database"]), read_only=True)
     root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

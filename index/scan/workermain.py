@@ -40,6 +40,7 @@ import msgpack
 from index.model.errors import errno_of
 from index.scan import verify, walker
 from index.scan.hasher import Hasher, Identity, Mode
+from index.scan.volumes import use_devices
 
 #: Holds the manifest of the largest file that has one (64.3 MiB), and is what a lying peer could make us
 #: allocate.
@@ -225,8 +226,8 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
     """Streams batches of [id, Identity or Unidentified as a list], one for each item, in the order given.
 
     args: root (bytes, the branch root), items (a list of {id, path: list of components}), mode ("full",
-    "sampled"). Items of one directory should stand together. `hasher.unpack_results` reads a batch. A batch
-    is sent when it is full or 0.1 s old, also in the middle of a big file.
+    "sampled"), devices (numbers of branches' roots). Items of one directory should stand together.
+    `hasher.unpack_results` reads a batch; one is sent when it is full or 0.1 s old, also in the middle of a big file.
     """
     mode = Mode(args["mode"])
     pending: list[tuple[int, tuple[Any, ...]]] = []
@@ -245,6 +246,7 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
             flush()
         return context.stopped()
 
+    use_devices(args["devices"])
     root_fd = os.open(args["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with Hasher(root_fd) as hasher:

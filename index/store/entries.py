@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import apsw
 
 from index.model.entry import Entry, ns
+from index.model.inode import inode_of
 from index.store.connection import one
 
 SCHEMA = """
@@ -127,7 +128,7 @@ def known_names(db: apsw.Connection, parent_id: int) -> dict[bytes, Known]:
 def seen_as(st: os.stat_result) -> list[int]:
     """A stat in the shape of what follows id and seq in `Known`."""
     mtime_ns, ctime_ns = ns(st.st_mtime_ns), ns(st.st_ctime_ns)
-    return [mtime_ns, st.st_size, ctime_ns, st.st_ino, st.st_mode, st.st_nlink, st.st_uid, st.st_gid]
+    return [mtime_ns, st.st_size, ctime_ns, inode_of(st), st.st_mode, st.st_nlink, st.st_uid, st.st_gid]
 
 
 def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:

@@ -402,12 +402,12 @@ def test_excluded_paths_are_a_tree_of_names():
     """Only those below the root; a path within an excluded one adds nothing, in whatever order they come."""
     paths = [b"/r/a/b", b"/r/mnt", b"/elsewhere", b"/r", b"/rest/x", b"/r/mnt/inner"]
     wanted = {b"a": {b"b": True}, b"mnt": True}
-    assert wanted == _trie(b"/r", paths) == _trie(b"/r", paths[::-1])
+    assert wanted == _trie(b"/r", [(p, True) for p in paths]) == _trie(b"/r", [(p, True) for p in paths[::-1]])
 
 
 def test_paths_below_the_root_of_the_machine():
     """Its path ends with the slash that others lack."""
-    assert _trie(b"/", [b"/proc", b"/home/u/m"]) == {b"proc": True, b"home": {b"u": {b"m": True}}}
+    assert _trie(b"/", [(b"/proc", True), (b"/home/u/m", True)]) == {b"proc": True, b"home": {b"u": {b"m": True}}}
 
 
 NAMES = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4)
@@ -416,7 +416,7 @@ NAMES = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4)
 @given(st.lists(NAMES, max_size=5), NAMES)
 def test_a_path_is_excluded_with_all_below_it(excluded, path):
     """The tree says so exactly for those that start with an excluded path."""
-    level: Any = _trie(b"/r", [b"/r/" + b"/".join(names) for names in excluded])
+    level: Any = _trie(b"/r", [(b"/r/" + b"/".join(names), True) for names in excluded])
     for name in path:
         level = level.get(name) if isinstance(level, dict) else level
     below_an_excluded = any(path[: len(names)] == names for names in excluded)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import apsw
 
-from index.model.entry import Stat
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
 from index.scan.fsid import fs_identity
+from index.scan.volumes import root_stat
 from index.store import entries, places
 from index.store.store import Store, translate
 from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
@@ -88,7 +88,7 @@ def _put_self(library: Library) -> None:
         places.put_device(unit.db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
         if not mine:
             branch_id = places.put_branch(unit.db, new_uuid(), None, device.uuid, "store", root, fs_id, root_ino)
-            row = root_row(unit, branch_id, Stat.of(os.lstat(root)))
+            row = root_row(unit, branch_id, root_stat(root))
             entries.insert(unit.db, row)
             places.set_branch_root(unit.db, branch_id, row.id)
         else:

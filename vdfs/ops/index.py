@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from index.model.errors import NotFound, Unreachable
+from index.model.inode import DEVICES
 from index.scan import verify as verification
 from vdfs.ops.context import Core
 from vdfs.ops.registry import doc, query
@@ -60,13 +61,15 @@ async def _compared(core: Core, branch: Branch, content: bool) -> AsyncIterator[
     """Pieces of the comparison of one branch: from a worker process, or from a thread where no workers run."""
     store, pool = core.library.store, core.scanner.pool
     if not pool.is_running:
-        pieces = partial(verification.differences, store.path, branch.id, branch.root_path, branch.excluded, content)
+        pieces = partial(
+            verification.differences, store.path, branch.id, branch.root_path, branch.for_workers(), content
+        )
         for piece in await trio.to_thread.run_sync(lambda: list(pieces())):
             yield piece
         return
     args = {
-        "database": str(store.path), "branch": branch.id, "root": branch.root_path, "excluded": branch.excluded,
-        "content": content,
+        "database": str(store.path), "branch": branch.id, "root": branch.root_path, "excluded": branch.for_workers(),
+        "content": content, "devices": list(DEVICES.roots),
     }  # fmt: skip
     async with pool.stream("verify", args) as stream:
         async for count, found in stream:

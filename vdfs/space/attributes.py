@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import Entry, Stat
 from index.model.errors import Stale, Unreachable
+from index.model.inode import inode_of
 from index.scan import apply
 from index.store import entries
 from vdfs.space import journal, syscalls
@@ -153,7 +154,7 @@ class Attributes:
         if row.id == ref.entry_id:
             self._apply_to_dir(ref, wanted)
         else:
-            self._apply(ref, row.name, lambda st: st.st_ino == row.st_ino, wanted)
+            self._apply(ref, row.name, lambda st: inode_of(st) == row.st_ino, wanted)
 
     def _apply_to_dir(self, ref: DirRef, wanted: Wanted) -> None:
         with self.tree.dirs.opened(ref) as fd:

@@ -4,12 +4,20 @@ A fast branch (a local file system) is called inline: a stat takes a microsecond
 slow one (network, FUSE) is called in a thread of its own limiter under a deadline, so that a dead server stops only
 itself: after a miss the branch is `stalled` and answers at once with Unreachable until one of its calls comes back.
 
+Inside a fast branch a slow file system may be mounted (`~/nas` in a home directory). What lies there is of the same
+branch, but its calls are made by a `Branch` object of its own, an *inner* one, so that only it waits; the mount point's
+name is answered from what that was last seen to be, since even a stat of it may wait for ever. Inner ones are looked
+into when somebody does, and neither walked nor hashed.
+
 A branch is (file system, inode of its root). Whatever else stands at its path (an empty mount point, another stick)
 makes it `missing`: its rows stay, nothing of it is deleted.
 """
 
+import copy
 import errno
+import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +26,10 @@ from typing import Any, TypeVar, TypeVarTuple
 import trio
 
 from index.model.errors import Deadline, Unreachable
+from index.model.inode import DEVICES
 from index.scan.fsid import fs_identity_fd
 from index.scan.mounts import Mount, is_within, mount_of
+from index.scan.volumes import MOUNTED
 from index.store.places import BranchRow
 
 T = TypeVar("T")
@@ -39,7 +49,8 @@ _SLOW_THREADS = 8
 #: Errors of a root that say the branch is away rather than that one file is odd.
 AWAY = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EIO, errno.EHOSTDOWN, errno.ETIMEDOUT})
 
-#: Children of a directory that are never looked at: name -> True, or the same for the directory below.
+#: Children of a directory that are not like others: name -> True (never looked at), an inner Branch (mounted there), or
+#: the same for the directory below.
 Excluded = dict[bytes, Any]
 
 
@@ -93,12 +104,67 @@ class Branch:
         self.folds_case = mount is not None and mount.folds_case
         self.renumbers = mount is not None and mount.renumbers
         self.in_memory = mount is not None and mount.is_memory
+        self.device: int | None = None  # of its root, once that was open
+        self.outer: Branch | None = None  # of an inner branch: the one it lies in
+        self.mount_point: bytes | None = None  # and what is mounted there,
+        self.seen: os.stat_result | None = None  # as it was last seen
         self.state = LIVE
-        self.excluded = _trie(row.root_path, excluded)
+        self.checked_s = 0.0
+        self._begin()
+        self.inner: dict[bytes, Branch] = {}
+        self.excluded: Excluded = {}
+        self.place(table, excluded)
+
+    def _begin(self) -> None:
         self._limiter = trio.CapacityLimiter(_SLOW_THREADS)
         self._stalled_calls = 0
         self._count_lock = threading.Lock()
-        self.checked_s = 0.0
+
+    def place(self, table: list[Mount], excluded: list[bytes]) -> bool:
+        """What is mounted below the root is this now; returns whether anything is another way than before."""
+        slow: dict[bytes, Branch] = {}
+        if not self.slow:
+            for mount in table:
+                point = mount.mount_point
+                if mount.is_slow and not mount.is_own and point != self.root_path and is_within(point, self.root_path):
+                    slow[point] = self.inner.get(point) or self._inner(mount)
+        before = (self.excluded, self.inner)
+        self.inner = slow
+        self.excluded = _trie(self.root_path, [(path, True) for path in excluded] + list(slow.items()))
+        return before != (self.excluded, self.inner)
+
+    def _inner(self, mount: Mount) -> "Branch":
+        """The same branch for what lies on a slow file system inside it."""
+        inner = copy.copy(self)
+        inner._begin()
+        inner.outer, inner.mount_point = self, mount.mount_point
+        inner.slow = True
+        inner.folds_case, inner.renumbers, inner.in_memory = mount.folds_case, mount.renumbers, False
+        inner.inner, inner.excluded, inner.state = {}, {}, LIVE
+        inner.seen = None
+        return inner
+
+    def mount_stat(self) -> os.stat_result:
+        """What the mount point of an inner branch is, without asking it: its number is made of its path."""
+        word = hashlib.blake2b(self.mount_point or b"", digest_size=7).digest()
+        seen = self.seen or os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 1, os.getuid(), os.getgid(), 4096, 0, 0, 0))
+        fields = list(seen)
+        fields[stat.ST_INO], fields[stat.ST_DEV] = int.from_bytes(word, "little"), (self.outer or self).device or 0
+        return os.stat_result(
+            fields, {"st_atime_ns": seen.st_atime_ns or 0, "st_mtime_ns": seen.st_mtime_ns or 0,
+                     "st_ctime_ns": seen.st_ctime_ns or 0, "st_blocks": 8, "st_blksize": 4096, "st_rdev": 0}
+        )  # fmt: skip
+
+    def for_workers(self) -> Excluded:
+        """`excluded` as a worker is told it."""
+
+        def told(trie: Excluded) -> Excluded:
+            return {
+                name: MOUNTED if isinstance(leaf, Branch) else told(leaf) if isinstance(leaf, dict) else leaf
+                for name, leaf in trie.items()
+            }
+
+        return told(self.excluded)
 
     @property
     def is_store(self) -> bool:
@@ -124,6 +190,8 @@ class Branch:
         except BaseException:
             os.close(fd)
             raise
+        self.device = os.fstat(fd).st_dev
+        DEVICES.roots.add(self.device)
         if self.state == MISSING:
             self.state = LIVE
         return fd
@@ -137,7 +205,7 @@ class Branch:
         if not self.slow:
             return function(*args)
         if self._stalled_calls:
-            raise Unreachable(f"the file system of {os.fsdecode(self.root_path)} does not answer")
+            raise Unreachable(f"the file system of {self._where()} does not answer")
         ticket = _Ticket()
 
         def work() -> T:
@@ -153,7 +221,10 @@ class Branch:
             return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
         if ticket.give_up(self._missed):
             self.state = STALLED
-        raise Deadline(f"the file system of {os.fsdecode(self.root_path)} did not answer within {deadline_s:g} s")
+        raise Deadline(f"the file system of {self._where()} did not answer within {deadline_s:g} s")
+
+    def _where(self) -> str:
+        return os.fsdecode(self.mount_point or self.root_path)
 
     def _missed(self) -> None:
         with self._count_lock:
@@ -185,25 +256,27 @@ class Branch:
 
     def _look(self) -> None:
         try:
+            if self.mount_point is not None:
+                self.seen = os.stat(self.mount_point)
             os.close(self.open_root())
         except (OSError, Unreachable):
             if self.state != STALLED:
                 self.state = MISSING
 
 
-def _trie(root: bytes, excluded: list[bytes]) -> Excluded:
-    """The excluded paths below a root, as nested dicts by name; True ends a path."""
+def _trie(root: bytes, leaves: list[tuple[bytes, Any]]) -> Excluded:
+    """Paths below a root as nested dicts by name, with what ends each; what lies below an end is left out."""
     trie: Excluded = {}
-    for path in excluded:
+    for path, leaf in sorted(leaves, key=lambda pair: (len(pair[0]), pair[1] is not True)):
         if path == root or not is_within(path, root):
             continue
         names = path[len(root.rstrip(b"/")) + 1 :].split(b"/")
         level = trie
         for name in names[:-1]:
             below = level.setdefault(name, {})
-            if below is True:
+            if not isinstance(below, dict):
                 break
             level = below
         else:
-            level[names[-1]] = True
+            level.setdefault(names[-1], leaf)
     return trie

@@ -20,6 +20,7 @@ import trio
 
 from index.model.entry import KIND_DIR
 from index.model.errors import Stale, Unreachable, Unsupported
+from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.attributes import Attributes
 from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch
@@ -194,7 +195,7 @@ class Opener:
             except Unreachable as error:
                 away = error
                 continue
-            if st.st_ino != node.st_ino and spot in node.spots[:1]:
+            if inode_of(st) != node.st_ino and spot in node.spots[:1]:
                 os.close(fd)  # replaced behind the mount: the kernel looks the name up again
                 raise Stale(f"{os.fsdecode(spot.name)} is another file now")
             handle = Handle(node, branch, fd, flags)

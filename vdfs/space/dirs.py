@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from index.model.errors import Stale
+from index.model.inode import inode_of
 from vdfs.space.branches import Branch, Excluded
 
 _OPEN_SEEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -66,6 +67,22 @@ class DirRef:
         """Whether a name in here is never to be looked at (a mount of ours, the data directory)."""
         return self.excluded is not None and self.excluded.get(name) is True
 
+    def mounted(self, name: bytes) -> Branch | None:
+        """The inner branch that begins at a name in here: that name must not be asked for on the loop."""
+        leaf = None if self.excluded is None else self.excluded.get(name)
+        return leaf if isinstance(leaf, Branch) else None
+
+    def settle(self) -> bool:
+        """Take over what the directory above says of this one; returns whether other calls are made for it now."""
+        if self.parent is None:
+            self.excluded = self.branch.excluded or None
+            return False
+        leaf = None if self.parent.excluded is None else self.parent.excluded.get(self.name)
+        branch = leaf if isinstance(leaf, Branch) else self.parent.branch
+        self.excluded = leaf if isinstance(leaf, dict) else None
+        moved, self.branch = branch is not self.branch, branch
+        return moved
+
 
 def _open_dir(parent_fd: int, name: bytes) -> int:
     """The most that is allowed: to list without leaving a trace, to list, to reach what lies in it."""
@@ -82,7 +99,7 @@ def _open_step(parent_fd: int, ref: DirRef) -> int:
         fd = _open_dir(parent_fd, ref.name)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Stale(f"{os.fsdecode(ref.name)} is not there any more") from error
-    if os.fstat(fd).st_ino != ref.st_ino:
+    if inode_of(os.fstat(fd)) != ref.st_ino and (ref.parent is None or ref.parent.mounted(ref.name) is None):
         os.close(fd)
         raise Stale(f"another directory stands at {os.fsdecode(ref.name)}")
     return fd
@@ -107,8 +124,8 @@ class DirTable:
         """The one DirRef of a row; brought up to date with where it hangs now."""
         ref = self._refs.get(entry_id)
         if ref is None:
-            below = parent.excluded.get(name) if parent.excluded else None
-            ref = DirRef(parent.branch, entry_id, parent, name, st_ino, below if isinstance(below, dict) else None)
+            ref = DirRef(parent.branch, entry_id, parent, name, st_ino, None)
+            ref.settle()
             self._refs[entry_id] = ref
         else:
             if ref.st_ino != st_ino:
@@ -174,6 +191,14 @@ class DirTable:
         for ref in list(self._refs.values()):
             if any(step.entry_id == entry_id for step in ref.chain()):
                 ref.branch = branch
+
+    def settle(self, branch: Branch) -> list[DirRef]:
+        """What is mounted in a branch changed: every directory is opened anew. Returns those that are held of it."""
+        held = [ref for ref in list(self._refs.values()) if ref.branch.id == branch.id]
+        for ref in sorted(held, key=lambda ref: len(ref.chain())):
+            self.close(ref)
+            ref.settle()
+        return held
 
     def close_idle(self, now_s: float) -> None:
         """Close what was opened more than IDLE_S ago: reopening is cheap, a busy volume is not."""

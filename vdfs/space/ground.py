@@ -23,6 +23,7 @@ from index.model.change import ORIGIN_SCAN, Commit
 from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
+from index.model.inode import inode_of
 from index.scan import apply, differ
 from index.store import entries
 from index.store.store import Store
@@ -88,7 +89,7 @@ class Ground:
             return Found(ref, row, None) if row else None
         self.before_look(ref)
         try:
-            st = await branch.call(NAME_DEADLINE_S, self._lstat, ref, name)
+            st = await branch.call(NAME_DEADLINE_S, self.lstat, ref, name)
         except (FileNotFoundError, NotADirectoryError):
             st = None
         except (Unreachable, Deadline):
@@ -153,13 +154,16 @@ class Ground:
 
         self.store.following(remove)
 
-    async def clear(self, row: Entry, branch_uuid: bytes) -> None:
+    async def clear(self, row: Entry, branch_uuid: bytes, *, covered: bool = False) -> None:
         """A directory is gone from the disk: all below it leaves the index, in small units; its own row stays.
 
-        A tree of a million names that was moved away is one event, and must not be one long wait for the kernel.
+        A tree of a million names that was moved away is one event, and must not be one long wait for the kernel: a
+        small one is left to who takes out the row. `covered`: what was there is hidden by a mount, or was one.
         """
         db = self.store.db
-        if row.kind != KIND_DIR or len(list(itertools.islice(entries.subtree(db, row.id), _UNIT_ROWS))) < _UNIT_ROWS:
+        if row.kind != KIND_DIR:
+            return
+        if not covered and len(list(itertools.islice(entries.subtree(db, row.id), _UNIT_ROWS))) < _UNIT_ROWS:
             return
         tree = [row.id]
         for count, entry_id in enumerate(tree):  # grows on the way: what lies above comes first
@@ -168,7 +172,7 @@ class Ground:
                 await trio.lowlevel.checkpoint()
         for count, entry_id in enumerate(reversed(tree)):
             while page := entries.some_children(db, entry_id, _CLEAR_SLICE):
-                if not self._is_still_gone(row):
+                if not covered and not self._is_still_gone(row):
                     return self._scan_anew(row.id)
                 if not entries.is_below(db, entry_id, row.id):  # it was taken out of the tree and is somewhere
                     self._scan_anew(entry_id)
@@ -258,7 +262,11 @@ class Ground:
             with scan:
                 for item in scan:
                     name = item.name.encode("utf-8", "surrogateescape")
-                    if hides and hides.get(name) is True:
+                    leaf = hides.get(name) if hides else None
+                    if leaf is True:
+                        continue
+                    if isinstance(leaf, Branch):
+                        out.append((name, leaf.mount_stat()))
                         continue
                     try:
                         out.append((name, item.stat(follow_symlinks=False)))
@@ -363,8 +371,10 @@ class Ground:
         ref = self.ref_of(row.parent_id)
         if ref is None:
             return None
+        if ref.branch.slow:
+            return row.stat
         try:
-            return Stat.of(self._lstat(ref, row.name))
+            return Stat.of(self.lstat(ref, row.name))
         except (FileNotFoundError, NotADirectoryError, Stale):
             return None
         except (OSError, Unreachable):  # not there to be asked is not the same as gone
@@ -380,18 +390,22 @@ class Ground:
         fds = [h.fd for h in held.handles if h.branch.id == branch_id and not h.branch.slow]
         if held.ghost_fd >= 0:
             fds.append(held.ghost_fd)
-        return any(os.fstat(fd).st_ino == st_ino for fd in fds)
+        return any(inode_of(os.fstat(fd)) == st_ino for fd in fds)
 
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
-        return self._asked(parent_id, lambda ref: self._lstat(ref, name + b"/" + child).st_ino, None)
+
+        def ask(ref: DirRef) -> int | None:
+            return None if ref.mounted(name) else inode_of(self.lstat(ref, name + b"/" + child))
+
+        return self._asked(parent_id, ask, None)
 
     def born_ns(self, parent_id: int, name: bytes) -> int | None:
         """When the inode under a name was made (not where that would wait, or numbers are new at every mount)."""
 
         def ask(ref: DirRef) -> int | None:
             with self.dirs.opened(ref) as fd:
-                return None if ref.branch.renumbers else syscalls.born_ns(fd, name)
+                return None if ref.branch.renumbers or ref.mounted(name) else syscalls.born_ns(fd, name)
 
         return self._asked(parent_id, ask, None)
 
@@ -407,7 +421,11 @@ class Ground:
 
     def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
         """The `user.*` attributes that the file under a name carries (a slow branch is not asked)."""
-        return self._asked(parent_id, lambda ref: realattrs.read(self.dirs, ref, name).values, {})
+
+        def ask(ref: DirRef) -> dict[bytes, bytes]:
+            return {} if ref.mounted(name) else realattrs.read(self.dirs, ref, name).values
+
+        return self._asked(parent_id, ask, {})
 
     def dir_mtime(self, entry_id: int) -> int | None:
         """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""
@@ -457,7 +475,10 @@ class Ground:
             known.watch = -1  # another inode: what was watched is not this directory
         return self.dirs.child(above, row.id, row.name, row.st_ino)
 
-    def _lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
+    def lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
+        inner = ref.mounted(name)
+        if inner is not None:
+            return inner.mount_stat()
         with self.dirs.opened(ref) as fd:
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
 

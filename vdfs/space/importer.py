@@ -57,7 +57,7 @@ class Importer:
         if row is None or (unread and row.kind != KIND_DIR and (row.kind != KIND_FILE or row.size_bytes)):
             return
         ref = self.tree.ref_of(row.parent_id or row.id)
-        if ref is None or ref.branch.slow or ref.branch.state != LIVE:
+        if ref is None or ref.branch.slow or ref.branch.state != LIVE or ref.mounted(row.name):
             return
         try:
             known = metadata.mirror_state(self.tree.store.db, row)

@@ -20,6 +20,7 @@ from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADire
 from index.model.ids import new_uuid
 from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount, is_within, mount_of, mounts
+from index.scan.volumes import root_stat, use_devices
 from index.store import entries, places
 from index.store.store import Store
 from vdfs.space.branches import Branch
@@ -51,6 +52,7 @@ class Locations:
 
     def load(self) -> None:
         """Make the branches of all rows."""
+        use_devices(())
         table = mounts()
         names = {row.id: row.name for row in places.locations(self.store.db)}
         for row in places.branches(self.store.db):
@@ -59,11 +61,11 @@ class Locations:
             if row.location_id is not None and row.location_id not in names:
                 continue
             location = None if row.location_id is None else names[row.location_id]
-            branch = Branch(row, location, table, self._excluded(row.root_path, table))
+            branch = Branch(row, location, table, self.excluded(row.root_path, table))
             branch.check()
             self.tree.add_branch(branch)
 
-    def _excluded(self, root: bytes, table: list[Mount]) -> list[bytes]:
+    def excluded(self, root: bytes, table: list[Mount]) -> list[bytes]:
         """Paths below a root that are never looked at: mounts of ours, pseudo file systems, the data directory."""
         out = [m.mount_point for m in table if m.is_own or m.is_pseudo]
         if not is_within(root, self.data_dir):
@@ -89,7 +91,7 @@ class Locations:
         """Everything that must be asked of the directory itself: a thread's work."""
         real = self._acceptable(path, table)
         fs_id, root_ino = fs_identity(real)
-        return real, fs_id, root_ino, Stat.of(os.lstat(real))
+        return real, fs_id, root_ino, root_stat(real)
 
     def _add(
         self,
@@ -131,7 +133,7 @@ class Locations:
             if home is not None:
                 unit.changed(change.ADDED, home.id, row.id, home.root_entry_id, location, row.node)
         stored = next(b for b in places.branches(self.store.db) if b.id == branch_id)
-        branch = Branch(stored, location, table, self._excluded(real, table))
+        branch = Branch(stored, location, table, self.excluded(real, table))
         self.tree.add_branch(branch)
         self._touch()
         return Added(location, uuid, branch)

@@ -9,6 +9,7 @@ import os
 from typing import Any, NamedTuple
 
 from index.model.entry import KIND_DIR, Entry, kind_of
+from index.model.inode import inode_of
 from vdfs.space.dirs import DirRef
 
 
@@ -114,7 +115,7 @@ class Node:
 
     def is_at(self, spot: Spot, st: os.stat_result) -> bool:
         """Whether what lies at a spot is this file: names are given to other files behind the mount."""
-        return kind_of(st.st_mode) == self.kind and self.is_inode(spot.dir, st.st_ino)
+        return kind_of(st.st_mode) == self.kind and self.is_inode(spot.dir, inode_of(st))
 
     def is_inode(self, place: DirRef, st_ino: int) -> bool:
         """Whether an inode in a directory is this file's: the one shown, or any other on another branch."""

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import xattr
 
+from index.model.entry import ns
 from index.model.errors import Stale
+from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.dirs import DirRef, DirTable
 
@@ -32,7 +34,7 @@ def _open(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None) -> tuple
     with dirs.opened(ref) as dir_fd:
         fd = syscalls.open_path(dir_fd, name) if name else os.dup(dir_fd)
     st = os.fstat(fd)
-    if st_ino is not None and st.st_ino != st_ino:
+    if st_ino is not None and inode_of(st) != st_ino:
         os.close(fd)
         raise Stale(f"{os.fsdecode(name)} is another file now")
     return fd, st
@@ -42,7 +44,7 @@ def read(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None = None) ->
     """The attributes of a name; of that inode only, when one is given."""
     fd, st = _open(dirs, ref, name, st_ino)
     try:
-        return Real(st.st_ino, st.st_ctime_ns, _read(fd))
+        return Real(inode_of(st), ns(st.st_ctime_ns), _read(fd))
     finally:
         os.close(fd)
 
@@ -53,9 +55,9 @@ def read_if_changed(
     """The attributes unless inode and ctime are those of the last comparison."""
     fd, st = _open(dirs, ref, name, st_ino)
     try:
-        if known == (st.st_ino, st.st_ctime_ns):
+        if known == (inode_of(st), ns(st.st_ctime_ns)):
             return None
-        return Real(st.st_ino, st.st_ctime_ns, _read(fd))
+        return Real(inode_of(st), ns(st.st_ctime_ns), _read(fd))
     finally:
         os.close(fd)
 
@@ -105,7 +107,7 @@ def write(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None, attribut
                 with contextlib.suppress(OSError):
                     xattr.removexattr(path, text)
         st = os.fstat(fd)
-        return Real(st.st_ino, st.st_ctime_ns, {}, done)
+        return Real(inode_of(st), ns(st.st_ctime_ns), {}, done)
     finally:
         os.close(fd)
 

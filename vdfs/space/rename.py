@@ -20,6 +20,7 @@ from index.model import change, versions
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import KIND_FILE, Entry, Stat
 from index.model.errors import Busy, Exists, Invalid, NotADirectory, NotEmpty, NotFound, VdfsError
+from index.model.inode import inode_of
 from index.scan import apply
 from index.store import entries, metadata, places
 from index.store.unit import Unit
@@ -196,7 +197,7 @@ class Renames:
         for step, st in done:
             if step.ref.branch is not step.spot.dir.branch:
                 self.tree.dirs.change_branch(step.spot.entry_id, step.ref.branch)
-            self._moved(src, step, st.st_ino, st)
+            self._moved(src, step, inode_of(st), st)
         if over_file is not None:
             over_file.face = None
             refs = {step.ref for step, _ in done}
@@ -296,12 +297,12 @@ class Renames:
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st)
         for (step, other), st in zip(swaps, stats, strict=False):
-            self._moved(src, step, st.st_ino, st)
+            self._moved(src, step, inode_of(st), st)
             row = entries.get(self.store.db, other.entry_id)
             if row is not None:
                 self._moved(dst, _Step(other, step.spot.dir, step.spot.name), row.st_ino)
         for (node, step), st in zip(moves, stats[len(swaps) :], strict=True):
-            self._moved(node, step, st.st_ino, st)
+            self._moved(node, step, inode_of(st), st)
         for node in (src, dst):
             node.face = None
         src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name

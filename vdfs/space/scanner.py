@@ -19,6 +19,7 @@ import trio
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry, ns
 from index.model.errors import NotFound, VdfsError
+from index.model.inode import DEVICES
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
 from index.store import entries, metadata, places, tidy
@@ -69,6 +70,7 @@ class Scanner:
         self._wake = trio.Event()
         self._busy = False
         self._identifying = False
+        self._left: dict[int, int] = {}  # hash state -> how many files nobody hashes, as they lie on inner branches
         self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
     # asking -----------------------------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ class Scanner:
             await trio.sleep(_IDLE_POLL_S)
 
     def pending_files(self) -> int:
-        return entries.count_unidentified(self.store.db)
+        return max(0, entries.count_unidentified(self.store.db) - sum(self._left.values()))
 
     def pending_dirs(self) -> int:
         return len(self._todo) + len(self._again) + (1 if self._busy else 0)
@@ -170,7 +172,7 @@ class Scanner:
         """Walk one directory of a branch and all below it; returns when its differences are in the index."""
         row = entries.get(self.store.db, entry_id)
         branch = None if row is None else self.tree.branches.get(row.branch_id)
-        if row is None or branch is None:
+        if row is None or branch is None or self._is_inner(branch, entry_id):
             return
         whole = row.parent_id is None
         if branch.state == MISSING and not branch.check():
@@ -189,7 +191,8 @@ class Scanner:
             "root_id": [branch.fs_id, branch.root_ino],
             "start": entry_id,
             "path": path,
-            "excluded": branch.excluded,
+            "excluded": branch.for_workers(),
+            "devices": list(DEVICES.roots),
         }
         try:
             async with self.pool.stream("scan", args) as stream:
@@ -211,6 +214,13 @@ class Scanner:
                 )
         if whole:
             self._end(branch, "done", None)
+
+    def _is_inner(self, branch: Branch, directory: int | None) -> bool:
+        """Whether a directory lies on a slow file system inside a fast branch: that is neither walked nor hashed."""
+        if not branch.inner or directory is None:
+            return False
+        ref = self.tree.ref_of(directory)
+        return ref is not None and ref.branch.outer is not None
 
     def _end(self, branch: Branch, state: str, error: str | None) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
@@ -276,17 +286,21 @@ class Scanner:
         """
         now_s = time.monotonic()
         page: list[Entry] = []
-        after = 0
+        after = left = 0
         before_ns = time.time_ns() - _SETTLED_NS
         while len(page) < _IDENTIFY_PAGE:
             rows = entries.unidentified(self.store.db, state, after, before_ns, _IDENTIFY_PAGE)
             if not rows:
+                self._left[state] = left
                 break
             after = rows[-1].id
             for row in rows:
                 branch = self.tree.branches.get(row.branch_id)
                 held = self._retry.get(row.id)
                 if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
+                    continue
+                if self._is_inner(branch, row.parent_id):
+                    left += 1
                     continue
                 page.append(row)
         if not page:
@@ -304,7 +318,9 @@ class Scanner:
             branch = self.tree.branches.get(branch_id)
             if branch is None:
                 continue
-            args = {"root": branch.root_path, "items": items, "mode": str(mode.value)}
+            args = {
+                "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": list(DEVICES.roots),
+            }  # fmt: skip
             async with self.pool.stream("identify", args) as stream:
                 async for batch in stream:
                     results = list(hasher.unpack_results(batch))

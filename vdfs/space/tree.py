@@ -293,7 +293,7 @@ class Tree(Ground):
             if branch.state == MISSING:
                 continue
             try:
-                st: os.stat_result = await branch.call(NAME_DEADLINE_S, self._lstat, spot.dir, spot.name)
+                st: os.stat_result = await branch.call(NAME_DEADLINE_S, self.lstat, spot.dir, spot.name)
             except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
             except (Unreachable, Deadline):
@@ -373,7 +373,7 @@ class Tree(Ground):
         if spot.dir.branch.slow or spot.dir.branch.state != LIVE:
             return True
         try:
-            return node.is_at(spot, self._lstat(spot.dir, spot.name))
+            return node.is_at(spot, self.lstat(spot.dir, spot.name))
         except (FileNotFoundError, NotADirectoryError, Stale):
             return False
         except (OSError, VdfsError):

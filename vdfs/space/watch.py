@@ -27,6 +27,7 @@ import trio
 
 from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import NoSpace, Stale, Unreachable
+from index.model.inode import inode_of
 from index.scan import differ, inotify
 from index.scan.inotify import Inotify, WatchLimitReached
 from index.store import entries
@@ -184,7 +185,7 @@ class Watch:
         if ref.branch.slow:
             return False
         self._told_gone.add((ref.entry_id, name))
-        self._look_at(ref.entry_id, name)
+        self.look_at(ref.entry_id, name)
         return True
 
     def _is_watched(self, entry_id: int, st_ino: int) -> bool:
@@ -193,7 +194,8 @@ class Watch:
         known = self._wd_of.get(entry_id)
         return known is not None and known[1] == st_ino
 
-    def _look_at(self, entry_id: int, name: bytes) -> None:
+    def look_at(self, entry_id: int, name: bytes) -> None:
+        """A name in a directory may have changed: it is held against the index in the next round."""
         names = self._dirty.setdefault(entry_id, set())
         if names is not None:
             names.add(name)
@@ -219,7 +221,7 @@ class Watch:
             elif event.mask & _SELF_GONE:
                 self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
             elif event.name:
-                self._look_at(entry_id, event.name)
+                self.look_at(entry_id, event.name)
 
     def _overflow(self) -> None:
         self.overflows += 1
@@ -284,13 +286,12 @@ class Watch:
 
     def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
         """What the index and the disk have under a name."""
-        if ref.hides(name):
+        if ref.hides(name) or ref.branch.slow:
             return None, None
-        with self.tree.dirs.opened(ref) as fd:
-            try:
-                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                st = None
+        try:
+            st = self.tree.lstat(ref, name)
+        except FileNotFoundError:
+            st = None
         self._tries.pop(ref.entry_id, None)
         return entries.child(self.tree.store.db, ref.entry_id, name), st
 
@@ -342,7 +343,7 @@ class Watch:
         if name is None:
             self._look_at_all(ref.entry_id)
         else:
-            self._look_at(ref.entry_id, name)
+            self.look_at(ref.entry_id, name)
 
     async def cover_all(self) -> None:
         """Watch every directory of every live branch, in the background, a few at a time.
@@ -378,4 +379,4 @@ class Watch:
 def _is_same(row: Entry, st: os.stat_result) -> bool:
     """Whether a file that was away and is back is the one of the row: numbers of inodes are used again."""
     unchanged = (row.mtime_ns, row.size_bytes) == (ns(st.st_mtime_ns), st.st_size)
-    return row.st_ino == st.st_ino and (unchanged or row.kind == KIND_DIR)
+    return row.st_ino == inode_of(st) and (unchanged or row.kind == KIND_DIR)

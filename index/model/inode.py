@@ -1,0 +1,45 @@
+"""Inode: one number that tells the files of a branch apart, also where other volumes are mounted in it.
+
+An inode number means something on its own file system only, and a branch may hold several: a stick mounted in a home
+directory, a subvolume. What lies on the file system of some branch's root keeps its number; on any other the number is
+mixed with a word of that file system. Numbers are kept as signed 64 bits, since that is what SQLite has; some file
+systems use all of them. No I/O: what a device is called is found out by whoever sets `Devices.word_of`
+(index/scan/volumes.py). One table a process, as the devices are the machine's.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+
+_HALF = 1 << 63
+_ALL = 1 << 64
+
+
+class Devices:
+    """Which device numbers are those of branches' roots, and the words of others."""
+
+    def __init__(self) -> None:
+        self.roots: set[int] = set()
+        self.word_of: Callable[[int], int] = lambda device: hash(("device", device)) % _ALL
+        self._words: dict[int, int] = {}
+
+    def reset(self, roots: Iterable[int]) -> None:
+        """What is mounted changed: device numbers may mean something else now."""
+        self.roots = set(roots)
+        self._words.clear()
+
+    def word(self, device: int) -> int:
+        found = self._words.get(device)
+        if found is None:
+            found = self._words[device] = self.word_of(device)
+        return found
+
+
+DEVICES = Devices()
+
+
+def inode_of(st: os.stat_result) -> int:
+    """The number of an inode as the index keeps it."""
+    number = st.st_ino
+    if DEVICES.roots and st.st_dev not in DEVICES.roots:
+        number ^= DEVICES.word(st.st_dev)
+    return number if number < _HALF else number - _ALL

@@ -1,0 +1,142 @@
+"""What is mounted below the branches' roots, followed: the kernel tells of mounts nowhere but in a table.
+
+inotify is silent when a stick is mounted on a directory that is known, and a mount of our own (a bind of it, a chroot)
+must be hidden before anybody looks into it, because the server would wait for itself. So a thread waits for the table
+to change. Then every branch is told what is not to be looked at and what is slow in it (`Branch.place`), directories
+are opened anew, and the names where something came or went are looked at again; what lay there before leaves the index.
+
+Source: proc_pid_mountinfo(5), poll(2): POLLPRI on /proc/self/mountinfo.
+"""
+
+import logging
+import os
+import select
+
+import trio
+
+from index.model.entry import Entry
+from index.scan.mounts import Mount, is_within, mounts
+from index.scan.volumes import use_devices
+from index.store import entries
+from vdfs.space.branches import LIVE, Branch
+from vdfs.space.locations import Locations
+from vdfs.space.scanner import Scanner
+from vdfs.space.tree import Tree
+from vdfs.space.watch import Watch
+
+log = logging.getLogger("sdmount.mounts")
+
+#: How long the thread waits at a time; whoever ends the task leaves it behind for no longer.
+_POLL_MS = 500
+#: How often a slow file system inside a branch is asked what its root is like.
+_INNER_S = 2.0
+
+#: What is mounted at a place.
+_What = tuple[str, str]
+
+
+class MountWatch:
+    """Follows the table of mounts. Used on the loop only."""
+
+    def __init__(self, tree: Tree, watch: Watch, scanner: Scanner, locations: Locations) -> None:
+        self.tree = tree
+        self.watch = watch
+        self.scanner = scanner
+        self.locations = locations
+        self._known: dict[int, dict[bytes, _What]] = {}
+
+    async def run(self) -> None:
+        """For ever: wait for a change, take it in."""
+        with open("/proc/self/mountinfo", "rb") as table:
+            poll = select.poll()
+            poll.register(table, select.POLLPRI)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask_inner)
+                await self.refresh()
+                while True:
+                    if await trio.to_thread.run_sync(poll.poll, _POLL_MS, abandon_on_cancel=True):
+                        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Hold what is mounted against what was."""
+        table = mounts()
+        changed: list[tuple[Branch, set[bytes]]] = []
+        for branch in list(self.tree.branches.values()):
+            below = _below(branch.root_path, table)
+            before = self._known.get(branch.id, below)
+            self._known[branch.id] = below
+            points = {point for point, _ in before.items() ^ below.items()}
+            if branch.place(table, self.locations.excluded(branch.root_path, table)) or points:
+                changed.append((branch, points))
+        if not changed:
+            return
+        use_devices(branch.device for branch in self.tree.branches.values() if branch.device is not None)
+        for branch, points in changed:
+            self._settle(branch, points)
+        for branch, points in changed:
+            for point in sorted(points):
+                log.info("what is mounted at %s changed", os.fsdecode(point))
+                await self._look_again(branch, point)
+
+    def _settle(self, branch: Branch, points: set[bytes]) -> None:
+        """At once, before anybody looks: descriptors and watches of what was there before mean nothing any more."""
+        for ref in self.tree.dirs.settle(branch):
+            path = b"/".join((branch.root_path, *(step.name for step in ref.chain()[1:])))
+            if ref.branch.slow or any(is_within(path, point) for point in points):
+                self.watch.forget(ref.entry_id)
+                ref.watch = -1
+
+    async def _look_again(self, branch: Branch, point: bytes) -> None:
+        """Take what lay below a place out of the index, and have the place looked at."""
+        names = point[len(branch.root_path.rstrip(b"/")) + 1 :].split(b"/")
+        above = self._row(branch, names[:-1])
+        if above is None:
+            return  # the scan has yet to come there
+        row = entries.child(self.tree.store.db, above.id, names[-1])
+        ref = self.tree.ref_of(above.id)
+        if row is not None:
+            self._unwatch(row.id)
+            await self.tree.clear(row, branch.uuid, covered=True)
+            row = entries.get(self.tree.store.db, row.id)
+        if ref is not None and row is not None and ref.hides(names[-1]):
+            self.tree.take_out(ref, row)
+        self.watch.look_at(above.id, names[-1])
+
+    def _row(self, branch: Branch, names: list[bytes]) -> Entry | None:
+        row = entries.get(self.tree.store.db, branch.root_entry_id)
+        for name in names:
+            row = None if row is None else entries.child(self.tree.store.db, row.id, name)
+        return row
+
+    def _unwatch(self, entry_id: int) -> None:
+        """Forget the watches of a directory and all below it."""
+        todo = [entry_id]
+        for directory in todo:  # grows on the way
+            self.watch.forget(directory)
+            todo.extend(below for below, _ in entries.subdirectories(self.tree.store.db, directory))
+
+    async def _ask_inner(self) -> None:
+        """What the slow file systems inside branches are like, each in its own time."""
+        while True:
+            async with trio.open_nursery() as nursery:
+                for branch in list(self.tree.branches.values()):
+                    for inner in list(branch.inner.values()) if branch.state == LIVE else ():
+                        nursery.start_soon(self._ask, branch, inner)
+            await trio.sleep(_INNER_S)
+
+    async def _ask(self, branch: Branch, inner: Branch) -> None:
+        before = inner.mount_stat()
+        if await inner.check_slow():
+            log.warning("%s is %s now", os.fsdecode(inner.mount_point or b""), inner.state)
+        if inner.mount_stat() != before and inner.mount_point is not None:
+            names = inner.mount_point[len(branch.root_path.rstrip(b"/")) + 1 :].split(b"/")
+            above = self._row(branch, names[:-1])
+            if above is not None:
+                self.watch.look_at(above.id, names[-1])
+
+
+def _below(root: bytes, table: list[Mount]) -> dict[bytes, _What]:
+    """What is mounted below a root, by place; of several at one place the last, which hides the others."""
+    return {
+        m.mount_point: (m.device, m.fs_type) for m in table if m.mount_point != root and is_within(m.mount_point, root)
+    }
