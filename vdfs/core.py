@@ -100,11 +100,17 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
 
     socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
     core.library.store.hold_ballast()
+    with contextlib.closing(MountWatch(core.tree, core.watch, core.locations)) as mount_watch:
+        await _run_tasks(core, mount_watch, socket, dispatch, task_status)
+
+
+async def _run_tasks(
+    core: Core, mount_watch: MountWatch, socket: Path, dispatch: server.Dispatch, task_status: trio.TaskStatus[None]
+) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, socket, dispatch)
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
-        mount_watch = MountWatch(core.tree, core.watch, core.scanner, core.locations)
         tasks = (
             core.watch.run, core.scanner.run, core.importer.follow, mount_watch.run, partial(_housekeeping, core),
         )  # fmt: skip

@@ -219,6 +219,8 @@ def test_a_network_file_system_inside_a_location_stops_only_itself(library, firs
         quickly(lambda: errno_of(lambda p: Path(p).read_bytes(), shown / "nas" / "f"), 12)
         nas.process.send_signal(signal.SIGCONT)
         eventually(lambda: errno_of(os.listdir, shown / "nas") == 0 and "f" in names(shown / "nas"), "it is back", 10)
+        read = lambda: errno_of((shown / "nas" / "f").read_bytes) == 0  # noqa: E731
+        eventually(read, "it is read", 10)
         assert (shown / "nas" / "f").read_bytes() == b"far"
         subprocess.run(["umount", "-l", str(home / "nas")], check=True)
         eventually(lambda: names(shown / "nas") == [], "it is gone", SOON_S)

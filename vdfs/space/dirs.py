@@ -12,7 +12,7 @@ branches use `opened()`, which owns its descriptors.
 import os
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
@@ -112,6 +112,8 @@ class DirTable:
         self._refs: WeakValueDictionary[int, DirRef] = WeakValueDictionary()
         self._open: OrderedDict[DirRef, tuple[int, float]] = OrderedDict()
         self._pinned: Counter[DirRef] = Counter()
+        #: Asked before a directory is reached on the loop: what was mounted since must be known by then.
+        self.before_reach: Callable[[], object] = lambda: None
 
     def root(self, branch: Branch) -> DirRef:
         ref = self._refs.get(branch.root_entry_id)
@@ -143,6 +145,9 @@ class DirTable:
 
     def fd(self, ref: DirRef) -> int:
         """A descriptor of a directory of a fast branch, valid until the next await (see `opened` for two at once)."""
+        self.before_reach()
+        if ref.branch.slow:
+            raise Stale(f"{os.fsdecode(ref.name)} lies on another file system now")
         held = self._open.get(ref)
         if held is not None:
             self._open.move_to_end(ref)
@@ -213,7 +218,7 @@ class DirTable:
     def opened(self, ref: DirRef) -> Iterator[int]:
         """A descriptor that the caller owns for the block; for threads, which must not touch the table."""
         if not ref.branch.slow:
-            fd = self.fd(ref)
+            fd = self.fd(ref)  # or Stale, when it lies on a slow one by now
             self._pinned[ref] += 1
             try:
                 yield fd

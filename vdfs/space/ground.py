@@ -250,8 +250,8 @@ class Ground:
 
     def _scandir(self, ref: DirRef) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
         out = []
-        hides = ref.excluded
         with self.dirs.opened(ref) as fd:
+            hides = ref.excluded
             dir_st = os.fstat(fd)
             try:
                 scan = os.scandir(fd)
@@ -476,10 +476,12 @@ class Ground:
         return self.dirs.child(above, row.id, row.name, row.st_ino)
 
     def lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
-        inner = ref.mounted(name)
-        if inner is not None:
-            return inner.mount_stat()
         with self.dirs.opened(ref) as fd:
+            leaf = None if ref.excluded is None else ref.excluded.get(name)
+            if leaf is True:
+                raise FileNotFoundError(errno.ENOENT, "it is not to be looked at")
+            if isinstance(leaf, Branch):
+                return leaf.mount_stat()
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
     def _fstat_dir(self, ref: DirRef) -> os.stat_result:

@@ -2,8 +2,10 @@
 
 inotify is silent when a stick is mounted on a directory that is known, and a mount of our own (a bind of it, a chroot)
 must be hidden before anybody looks into it, because the server would wait for itself. So a thread waits for the table
-to change. Then every branch is told what is not to be looked at and what is slow in it (`Branch.place`), directories
-are opened anew, and the names where something came or went are looked at again; what lay there before leaves the index.
+to change, and whoever reaches for a directory on the loop asks first whether it has (`DirTable.before_reach`, half a
+microsecond). Then every branch is told at once what is not to be looked at and what is slow in it (`Branch.place`), and
+directories are opened anew; after that the names where something came or went are looked at again, and what lay there
+before leaves the index.
 
 Source: proc_pid_mountinfo(5), poll(2): POLLPRI on /proc/self/mountinfo.
 """
@@ -20,7 +22,6 @@ from index.scan.volumes import use_devices
 from index.store import entries
 from vdfs.space.branches import LIVE, Branch
 from vdfs.space.locations import Locations
-from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -38,27 +39,51 @@ _What = tuple[str, str]
 class MountWatch:
     """Follows the table of mounts. Used on the loop only."""
 
-    def __init__(self, tree: Tree, watch: Watch, scanner: Scanner, locations: Locations) -> None:
+    def __init__(self, tree: Tree, watch: Watch, locations: Locations) -> None:
         self.tree = tree
         self.watch = watch
-        self.scanner = scanner
         self.locations = locations
         self._known: dict[int, dict[bytes, _What]] = {}
+        self._changed: list[tuple[Branch, bytes]] = []  # places that wait to be looked at again
+        self._wake = trio.Event()
+        self._table = open("/proc/self/mountinfo", "rb")  # noqa: SIM115  (held until close())
+        self._poll = select.poll()
+        self._poll.register(self._table, select.POLLPRI)
+        self.refresh()
+        tree.dirs.before_reach = self._reach
+
+    def close(self) -> None:
+        self.tree.dirs.before_reach = lambda: None
+        self._table.close()
 
     async def run(self) -> None:
         """For ever: wait for a change, take it in."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_inner)
+            nursery.start_soon(self._listen)
+            while True:
+                while self._changed:
+                    branch, point = self._changed.pop(0)
+                    log.info("what is mounted at %s changed", os.fsdecode(point))
+                    await self._look_again(branch, point)
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+    async def _listen(self) -> None:
+        """A descriptor is told of each change once: the thread has one of its own."""
         with open("/proc/self/mountinfo", "rb") as table:
             poll = select.poll()
             poll.register(table, select.POLLPRI)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ask_inner)
-                await self.refresh()
-                while True:
-                    if await trio.to_thread.run_sync(poll.poll, _POLL_MS, abandon_on_cancel=True):
-                        await self.refresh()
+            while True:
+                if await trio.to_thread.run_sync(poll.poll, _POLL_MS, abandon_on_cancel=True):
+                    self._reach()
 
-    async def refresh(self) -> None:
-        """Hold what is mounted against what was."""
+    def _reach(self) -> None:
+        if self._poll.poll(0):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Hold what is mounted against what was, and see to it at once that nobody goes where he must not."""
         table = mounts()
         changed: list[tuple[Branch, set[bytes]]] = []
         for branch in list(self.tree.branches.values()):
@@ -73,10 +98,8 @@ class MountWatch:
         use_devices(branch.device for branch in self.tree.branches.values() if branch.device is not None)
         for branch, points in changed:
             self._settle(branch, points)
-        for branch, points in changed:
-            for point in sorted(points):
-                log.info("what is mounted at %s changed", os.fsdecode(point))
-                await self._look_again(branch, point)
+            self._changed.extend((branch, point) for point in sorted(points))
+        self._wake.set()
 
     def _settle(self, branch: Branch, points: set[bytes]) -> None:
         """At once, before anybody looks: descriptors and watches of what was there before mean nothing any more."""
