@@ -30,6 +30,7 @@ class Notifier:
         self.tree = tree
         self.ledger = ledger
         self._orders: dict[Order, None] = {}
+        self._telling: dict[Order, None] = {}  # handed to the kernel just now
         self._wake = trio.Event()
         self.told = 0
 
@@ -44,6 +45,11 @@ class Notifier:
         and who stands in that directory or has that file open would be told that it is deleted.
         """
         self._order(("entry" if is_gone else "expired", parent_ino, name))
+
+    def is_telling(self, parent_ino: int, name: bytes) -> bool:
+        """Whether the kernel may not have heard yet that a name means something else."""
+        orders = (("entry", parent_ino, name), ("expired", parent_ino, name))
+        return any(order in self._orders or order in self._telling for order in orders)
 
     def _order(self, order: Order) -> None:
         self._orders[order] = None
@@ -103,13 +109,14 @@ class Notifier:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                orders, self._orders = self._orders, {}
+                self._telling, self._orders = self._orders, {}
                 try:
-                    await tell([_notice(*order) for order in orders])
+                    await tell([_notice(*order) for order in self._telling])
                 except OSError:
                     self._everything()  # who knows what it was told
                     raise
-                self.told += len(orders)
+                self.told += len(self._telling)
+                self._telling = {}
 
 
 def _notice(kind: str, ino: int, detail: Any) -> bytes:

@@ -22,7 +22,7 @@ from fusefs.kernel.listings import Listing, Listings
 from fusefs.views.base import ViewNode
 from fusefs.views.special import RootViews
 from fusefs.xattrs import ACL, Xattrs
-from index.model.errors import NotADirectory, NotFound, NotPermitted, ReadOnly, Stale
+from index.model.errors import Exists, NotADirectory, NotFound, NotPermitted, ReadOnly, Stale
 from vdfs.space.attributes import Attributes, Wanted
 from vdfs.space.content import Handle, Opener, statfs
 from vdfs.space.namespace import Caller, Namespace
@@ -283,7 +283,14 @@ class Operations(pyfuse3.Operations):
         self._refuse_reserved(dst, name_new)
         if src is self.tree.root and await self.views.lookup(name_old) is not None:
             raise NotPermitted(f"{os.fsdecode(name_old)} belongs to the mount")
-        await self.renames.rename(src, name_old, dst, name_new, flags, ctx.pid)
+        places = ((src, name_old), (dst, name_new))
+        known = [self.tree.known_inos(parent, name) for parent, name in places]
+        doubted = any(self.notifier.is_telling(parent.ino, name) for parent, name in places)
+        moved = await self.renames.rename(src, name_old, dst, name_new, flags, ctx.pid)
+        if doubted or any(node is not None and node.ino not in inos for node, inos in zip(moved, known, strict=True)):
+            # Replaced behind the mount a moment ago: the kernel moves the name of a file that is not there any more.
+            for parent, name in places:
+                self.notifier.entry(parent.ino, name)
 
     # files ------------------------------------------------------------------------------------------------------------
 
@@ -320,7 +327,7 @@ class Operations(pyfuse3.Operations):
         keep = flags & ~(os.O_CREAT | os.O_EXCL | os.O_DIRECT | os.O_DIRECTORY | os.O_TRUNC)
         try:
             node, st, fd = await self.namespace.create(parent, name, keep, mode, _caller(ctx))
-        except FileExistsError:
+        except (FileExistsError, Exists):
             if flags & os.O_EXCL:
                 raise
             # Made behind the mount since the kernel last looked, so nobody has asked yet who may open it: the kernel

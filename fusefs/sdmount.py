@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(args.data_dir)
         if args.serve:
             return _serve_reporting(config, args, options)
+        if not args.mountpoint or "" in args.locations:
+            raise Invalid("an empty argument names no directory")
         _check_fuse()
         mountpoint = real_mountpoint(Path(args.mountpoint))
         library = config.choose_library(args.library)
@@ -100,7 +102,12 @@ def _options(given: list[str]) -> dict[str, str]:
             continue
         if name not in known:
             raise Invalid(f"-o {name} is not known; there are: {', '.join(known)}")
+        if value and name in ("allow_other", "ro"):
+            raise Invalid(f"-o {name} takes no value")
         chosen[name] = value
+    shown = set(chosen.get("show", "none").split(":"))
+    if not shown <= {"tags", "search", "devices"} and shown != {"none"}:
+        raise Invalid("-o show= takes none, or some of tags:search:devices")
     if chosen.get("create", "here") not in ("here", "mfs"):
         raise Invalid("-o create= takes here or mfs")
     if chosen.get("xattr", "copy") not in ("copy", "library"):
@@ -287,13 +294,14 @@ def _serve(
                     mount = mount_options(
                         allow_other="allow_other" in options, read_only="ro" in options, library=core.library.name
                     )
-                    nursery.start_soon(_end_on_signal, mountpoint, nursery.cancel_scope.cancel)
+                    nursery.start_soon(_end_on_signal, mountpoint, nursery.cancel_scope.cancel, ours := [""])
 
                     async def mounted(*, task_status: trio.TaskStatus[None]) -> None:
                         await serve_mount(core, mountpoint, mount, shown, task_status=task_status)
                         nursery.cancel_scope.cancel()
 
                     await nursery.start(mounted)
+                    ours[0] = _device_at(mountpoint)
                     log.info("library %s is mounted at %s", core.library.name, mountpoint)
                     if report is not None:
                         report(ok=True, warnings=warnings)
@@ -319,8 +327,13 @@ async def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
     return [f"{os.fsdecode(b.root_path)} is not there; its entries are shown as missing" for b in away]
 
 
-async def _end_on_signal(mountpoint: Path, end: Callable[[], None]) -> None:
-    """SIGTERM, SIGINT, SIGHUP: unmount, which ends the session and then everything else.
+def _device_at(mountpoint: Path) -> str:
+    """The device of what is mounted at a place on top, by text."""
+    return next((m.device for m in reversed(mounts()) if m.mount_point == os.fsencode(mountpoint)), "")
+
+
+async def _end_on_signal(mountpoint: Path, end: Callable[[], None], ours: list[str]) -> None:
+    """SIGTERM, SIGINT, SIGHUP: unmount, which ends the session and then everything else. `ours`: the mount's device.
 
     The mount is detached at once. Whoever still has a file open gets a moment; what was written is with the files
     already, so nothing is lost when it is cut off then.
@@ -328,6 +341,9 @@ async def _end_on_signal(mountpoint: Path, end: Callable[[], None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             log.info("signal %d: unmounting", number)
+            if _device_at(mountpoint) != ours[0]:  # it was detached before: whatever is there now is not ours
+                end()
+                continue
             result = await trio.run_process(
                 ["fusermount3", "-u", "-z", str(mountpoint)], check=False, capture_stderr=True
             )

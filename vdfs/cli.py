@@ -59,6 +59,9 @@ Json = dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; prints nothing but its answer or one line of error."""
+    if sys.stdout is None or sys.stderr is None:  # closed by the shell: `sd status >&-`
+        sink = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (until the end of the process)
+        sys.stdout, sys.stderr = sys.stdout or sink, sys.stderr or sink
     args = argparse.Namespace(json=False, data_dir=None, library=None, could_not_only=False)
     try:
         _parser().parse_args(argv, args)

@@ -63,6 +63,11 @@ def name_of(fields: Json, key: str) -> str:
     return str(fields.get(key) or "")
 
 
+def _hash_state(result: Json) -> str:
+    """Why there is no hash; nothing of what never has one."""
+    return "" if result["hash_state"] == "none" else str(result["hash_state"])
+
+
 def human_bytes(size_bytes: int) -> str:
     """`512 B`, `1.5 KiB`, `23 MiB`: three digits are enough to compare by eye."""
     if abs(size_bytes) < 1024:
@@ -235,7 +240,7 @@ def file_info(result: Json) -> list[str]:
             ("UUID", str(result["uuid"] or "none yet")),
             (
                 "Hash",
-                f"{result['hash']} ({result['hash_state']})" if result.get("hash") else str(result["hash_state"]),
+                f"{result['hash']} ({result['hash_state']})" if result.get("hash") else _hash_state(result),
             ),
             ("State", str(result["state"])),
             ("Version", str(result["version"] or "")),

@@ -42,8 +42,8 @@ log = logging.getLogger("sdmount.core")
 
 T = TypeVar("T")
 
-#: One worker walks, one hashes, one is kept for what somebody waits for.
-WORKERS = 3
+#: One worker walks, one hashes, one hashes what is large, one is kept for what somebody waits for.
+WORKERS = 4
 _HOUSEKEEPING_S = 1.0
 
 

@@ -18,6 +18,7 @@ is still the same file.
 """
 
 import time
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from index.model import change, versions
@@ -30,6 +31,8 @@ from index.store.unit import Unit
 
 #: Of a directory that changed, so many names are looked for to tell whether it is still the same.
 _CHILDREN_ASKED = 16
+#: From so many entries on a tree does not go to another branch as a whole.
+_TREE_ROWS = 2000
 
 
 class Disk(Protocol):
@@ -117,6 +120,9 @@ def add(
             continue
         if _same_file(unit, old, place, st, disk):
             return _move(unit, old, place, st, disk)
+    moved = _from_beside(unit, place, st, disk)
+    if moved is not None:
+        return moved
     kept = _kept(unit, place, st, disk)
     return _insert(unit, plain_row(unit, *place, st)) if kept is None else _return(unit, kept, place, st, disk)
 
@@ -434,6 +440,26 @@ def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
     moved = _again(unit, old.id)
     disk.moved(moved)
     return moved
+
+
+def _from_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None:
+    """A file or directory that was moved here from another branch of the same file system, with all below it.
+
+    A large tree would be one long unit: it is new here, and the files in it are found one by one.
+    """
+    for old in entries.by_st_ino_beside(unit.db, place.branch_id, st.st_ino):
+        if old.kind != st.kind or old.parent_id is None or (old.nlink > 1 and old.kind != KIND_DIR):
+            continue
+        if _is_at(disk.stat_at(old), st) or not _same_file(unit, old, place, st, disk):
+            continue
+        if old.kind == KIND_DIR and len(list(islice(entries.subtree(unit.db, old.id), _TREE_ROWS))) == _TREE_ROWS:
+            continue
+        new = change_branch(unit, old, *place, st)
+        if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
+            note_new_bytes(unit, new)
+        disk.moved(new)
+        return _again(unit, new.id)
+    return None
 
 
 def _restat(unit: Unit, row: Entry, st: Stat) -> None:

@@ -42,6 +42,8 @@ BUFFER_BYTES = 1 << 20
 # From here on a file that was not in the page cache is dropped from it again as it is read: hashing a disk
 # must not push out what the user works with.
 COLD_FILE_BYTES = 32 << 20
+#: So often a large file is looked at again while it is read; a multiple of the buffer.
+LOOK_STEP_BYTES = 64 << 20
 DROP_STEP_BYTES = 8 << 20
 
 COARSE_TICK_NS = 2_000_000_000  # FAT, and file systems that keep whole seconds
@@ -209,9 +211,12 @@ class Hasher:
         drop = _is_cold(fd, size_bytes)
         sampled: str | None = None
         done_bytes = dropped_bytes = 0
+        mtime_ns = os.fstat(fd).st_mtime_ns
         while done_bytes < size_bytes:
             if stopped():
                 return None
+            if done_bytes % LOOK_STEP_BYTES == 0 and done_bytes:
+                _refuse_if_changed(fd, size_bytes, mtime_ns)
             wanted = min(BUFFER_BYTES, size_bytes - done_bytes)
             count = _fill(fd, view, wanted)
             if count != wanted:
@@ -247,6 +252,15 @@ def unpack_results(batch: Iterable[Any]) -> Iterator[tuple[int, Result]]:
             yield item_id, Identity(*fields)
         else:
             yield item_id, Unidentified(Outcome(fields[0]), fields[1])
+
+
+def _refuse_if_changed(fd: int, size_bytes: int, mtime_ns: int) -> None:
+    """Reading on is in vain when a large file was deleted or written to. Raises FileNotFoundError, Stale."""
+    st = os.fstat(fd)
+    if not st.st_nlink:
+        raise FileNotFoundError(errno.ENOENT, "the file was removed")
+    if (st.st_size, st.st_mtime_ns) != (size_bytes, mtime_ns):
+        raise Stale("the file was written to")
 
 
 def _check(name: bytes) -> None:

@@ -142,6 +142,16 @@ def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE branch_id=? AND st_ino=?", (branch_id, st_ino))]
 
 
+def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
+    """The rows with an inode on the other branches of this device that lie on the same file system."""
+    columns = ", ".join("e." + column.strip() for column in COLUMNS.split(","))
+    sql = (
+        f"SELECT {columns} FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+        "AND o.id <> b.id JOIN entry e ON e.branch_id = o.id AND e.st_ino = ? WHERE b.id = ?"
+    )
+    return [Entry._make(row) for row in db.execute(sql, (st_ino, branch_id))]
+
+
 def by_node(db: apsw.Connection, node: int) -> list[Entry]:
     sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id"
     return [Entry._make(row) for row in db.execute(sql, (node, node, node))]

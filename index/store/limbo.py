@@ -71,7 +71,23 @@ def _put(db: apsw.Connection, row: Entry, kept: Kept, removed_ns: int) -> None:
 
 
 def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept], bool]) -> Kept | None:
-    """What waits for exactly this file, taken out. `is_same`: its number cannot be another file's by now."""
+    """What waits for exactly this file, taken out: on its branch, or on another of the same file system.
+
+    `is_same`: its number cannot be another file's by now.
+    """
+    beside = db.execute(
+        "SELECT l.branch_id FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+        "JOIN limbo l ON l.branch_id = o.id AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
+        (st.st_ino, branch_id),
+    ).fetchall()
+    for (holder,) in beside:
+        kept = _take(db, int(str(holder)), st, is_same)
+        if kept is not None:
+            return kept
+    return None
+
+
+def _take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept], bool]) -> Kept | None:
     found = db.execute(
         "SELECT kind, mtime_ns, size_bytes, entry_id, node, uuid, content_id, hash_state, version, ctime_ns FROM limbo "
         "WHERE branch_id=? AND st_ino=?",

@@ -19,10 +19,11 @@ import attrs
 from blake3 import blake3
 from nacl.signing import SigningKey
 
-from index.model.errors import StoreCorrupt
+from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import uuid_text
 
 _SEED_BYTES = 32
+_FACTS_VERSION = 1
 
 
 @attrs.frozen
@@ -79,7 +80,7 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
     if not facts_path.exists():
         name = socket.gethostname() or "device"
         facts = {
-            "version": 1,
+            "version": _FACTS_VERSION,
             "id": uuid_text(uuid),
             "name": name,
             "slug": slug_of(name),
@@ -90,6 +91,8 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
         write_atomically(facts_path, json.dumps(facts, indent=2).encode() + b"\n")
     try:
         facts = json.loads(facts_path.read_text("utf-8"))
+        if int(facts["version"]) > _FACTS_VERSION:
+            raise VersionUnsupported(f"{facts_path} is of a newer sdmount; use that one (nothing was changed)")
         identity = DeviceIdentity(uuid, str(facts["name"]), str(facts["slug"]), public, int(facts["created_ns"]))
     except (ValueError, KeyError, TypeError) as error:
         raise StoreCorrupt(

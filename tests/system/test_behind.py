@@ -770,6 +770,66 @@ def test_an_open_directory_that_is_listed_later_is_listed_as_it_is_then(place):
         os.close(fd)
 
 
+@pytest.mark.parametrize("delay_s", [0, 0.01, 0.022, 0.03])
+def test_a_hard_linked_name_that_is_replaced_and_renamed_at_once(shared, place, delay_s):
+    """The new name means the file that came, not the one whose other name still stands."""
+    for number in range(4):
+        top, disk = place.mnt / f"w{number}", place.disk / f"w{number}"
+        top.mkdir()
+        (top / "h").write_bytes(b"old")
+        os.link(top / "h", top / "hl")
+        (disk / "t").write_bytes(b"new text")
+        eventually(lambda top=top: sorted(os.listdir(top)) == ["h", "hl", "t"], "all are there")
+        assert (top / "h").read_bytes() == (top / "hl").read_bytes() == b"old"
+        os.rename(disk / "t", disk / "h")
+        time.sleep(delay_s)
+        os.rename(top / "h", top / "hr")
+        eventually(lambda top=top: (top / "hr").read_bytes() == b"new text", "the new file", 1)
+        with open(top / "hr", "ab") as file:
+            file.write(b" and more")
+        assert (disk / "hr").read_bytes() == b"new text and more"
+        assert (disk / "hl").read_bytes() == (top / "hl").read_bytes() == b"old"
+
+
+def test_a_move_between_locations_behind_the_mount(library):
+    """On one file system a file or a tree stays what it is: uuid, tags, and what no real file could carry."""
+    one, two = library.folder("One"), library.folder("Two")
+    library.mount(one, two, options=("-o", "xattr=library"))
+    (library.mnt / "One" / "d" / "e").mkdir(parents=True)
+    for name in ("f", "d/e/g"):
+        (library.mnt / "One" / name).write_bytes(b"x" * 100)
+        os.setxattr(library.mnt / "One" / name, TAGS, b"t")
+        os.setxattr(library.mnt / "One" / name, "user.big", b"y" * 20000)
+    os.setxattr(library.mnt / "One" / "d", TAGS, b"dir")
+    library.wait_idle()
+    known = {name: uuid(library.mnt / "One" / name) for name in ("f", "d", "d/e", "d/e/g")}
+    with open(library.mnt / "One" / "f", "rb") as held:
+        for name in ("f", "d"):
+            os.rename(one / name, two / name)
+        there = lambda: [n for n in known if not (library.mnt / "Two" / n).exists()] == []  # noqa: E731
+        eventually(there, "they are there", 2)
+        eventually(lambda: names(library.mnt / "One") == [], "and not here", 2)
+        assert {name: uuid(library.mnt / "Two" / name) for name in known} == known
+        assert held.read() == b"x" * 100
+    for name in ("f", "d/e/g"):
+        assert os.getxattr(library.mnt / "Two" / name, TAGS) == b"t"
+        assert os.getxattr(library.mnt / "Two" / name, "user.big") == b"y" * 20000
+    assert os.getxattr(library.mnt / "Two" / "d", TAGS) == b"dir"
+    (library.mnt / "Two" / "d" / "e" / "new").write_bytes(b"new")
+    assert (two / "d" / "e" / "new").read_bytes() == b"new"
+    (two / "d" / "e" / "late").write_bytes(b"late")
+    eventually(lambda: (library.mnt / "Two" / "d" / "e" / "late").exists(), "it is watched there")
+    library.wait_idle()
+    library.verify("--content")
+    library.unmount()
+    os.rename(two / "d", one / "back")
+    library.mount(options=("-o", "xattr=library"))
+    library.wait_idle()
+    assert uuid(library.mnt / "One" / "back" / "e" / "g") == known["d/e/g"]
+    assert os.getxattr(library.mnt / "One" / "back" / "e" / "g", TAGS) == b"t"
+    library.verify("--content")
+
+
 STANDS = """
 import os, sys
 os.chdir(sys.argv[1])

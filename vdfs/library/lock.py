@@ -15,6 +15,9 @@ import attrs
 
 from index.model.errors import Busy
 
+_SERVER_S = 0.2
+_OFFLINE_S = 5.0
+
 
 @attrs.frozen
 class Holder:
@@ -52,7 +55,7 @@ def acquire(directory: Path) -> LibraryLock:
     path = directory / "lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _take(fd)
+        _take(fd, directory)
     except OSError as error:
         os.close(fd)
         holder = read_holder(directory)
@@ -64,15 +67,18 @@ def acquire(directory: Path) -> LibraryLock:
     return LibraryLock(fd)
 
 
-def _take(fd: int) -> None:
-    """The exclusive lock; a prober (running_holder) may hold a shared one for a moment."""
-    deadline_s = time.monotonic() + 0.2
+def _take(fd: int, directory: Path) -> None:
+    """The exclusive lock. A prober (running_holder) may hold a shared one for a moment, an `sd` that does one thing and
+    ends (its note names no socket) a little longer; a server keeps it."""
+    began_s = time.monotonic()
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError:
-            if time.monotonic() > deadline_s:
+            holder = read_holder(directory)
+            waits_s = _SERVER_S if holder is not None and holder.socket else _OFFLINE_S
+            if time.monotonic() - began_s > waits_s:
                 raise
             time.sleep(0.01)
 

@@ -6,7 +6,7 @@ import os
 
 import attrs
 
-from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_NAMES, ns
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, ns
 from index.model.errors import NoAttribute, NotFound
 from index.model.ids import uuid_text
 from index.scan import apply
@@ -84,7 +84,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         mode=st.st_mode,
         mime=guess,
         hash=full,
-        hash_state=HASH_STATES.get(row.hash_state, "pending"),
+        hash_state=HASH_STATES.get(row.hash_state, "pending") if row.kind == KIND_FILE else "none",
         state="local" if any(ref.branch.state == LIVE for ref, _ in rows) else "missing",
         version=",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)),
         tags=core.annotations.tags_of(node),

@@ -4,11 +4,12 @@ import os
 
 import attrs
 
-from index.model.errors import NotFound
+from index.model.errors import NotFound, Unreachable
 from index.model.ids import uuid_text
 from index.store import places
 from vdfs.ops.context import Core
 from vdfs.ops.registry import Nothing, action, doc, query
+from vdfs.space.branches import MISSING
 from vdfs.space.locations import location_state
 
 
@@ -97,6 +98,15 @@ async def rescan_location(core: Core, asked: LocationName) -> LocationName:
     if not held:
         known = ", ".join(sorted(os.fsdecode(n) for n in core.tree.locations)) or "none"
         raise NotFound(f"there is no location {os.fsdecode(asked.name)} (there are: {known})")
+    for branch in held:
+        if not branch.slow and branch.check() is False and branch.state == MISSING:
+            path, name = os.fsdecode(branch.root_path), os.fsdecode(asked.name)
+            if os.path.isdir(branch.root_path):
+                raise Unreachable(
+                    f"another directory stands at {path} than the one that was added; to show that one: "
+                    f"sd location remove {name}, then sd location add {path}"
+                )
+            raise Unreachable(f"{path} is not there; connect its volume, or: sd location remove {name}")
     for branch in held:
         core.scanner.request_branch(branch)
     return asked

@@ -38,7 +38,9 @@ async def search(core: Core, asked: Search) -> Hits:
     """Entries whose name contains every word, best first."""
     if not asked.query.strip():
         raise Invalid("give some text to search for")
-    limit = max(1, min(asked.limit, _LIMIT_MAX))
+    if asked.limit < 1:
+        raise Invalid(f"a limit is a number from 1, not {asked.limit}")
+    limit = min(asked.limit, _LIMIT_MAX)
 
     def find() -> list[tuple[Entry, list[bytes]]]:
         with core.library.store.reader() as db:

@@ -59,7 +59,9 @@ def parse_tags(value: bytes) -> list[str]:
 
 def check_tag(tag: str) -> None:
     """Refuse what cannot be a tag."""
-    if not tag.strip() or "," in tag or "\0" in tag or "\n" in tag or len(tag.encode()) > _TAG_MAX_BYTES:
+    if len(tag.encode()) > _TAG_MAX_BYTES:
+        raise Invalid(f"a tag has at most {_TAG_MAX_BYTES} bytes, and {tag[:20]!r}… has {len(tag.encode())}")
+    if not tag.strip() or "," in tag or "\0" in tag or "\n" in tag:
         raise Invalid(f"{tag!r} cannot be a tag: it must have no comma or line break, and some text")
 
 
@@ -196,6 +198,7 @@ class Annotations:
 
     async def change_tag(self, node: Node, tag: str, present: bool, origin: str) -> bool:
         """Add or take one tag; returns whether anything changed."""
+        tag = tag.strip()  # as in the written text, whose parts are trimmed
         check_tag(tag)
         await self.reconcile(node)
         row = self._row(node)

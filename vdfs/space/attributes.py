@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import Entry, Stat
-from index.model.errors import Stale, Unreachable
+from index.model.errors import NotFound, Stale, Unreachable
 from index.model.inode import inode_of
 from index.scan import apply
 from index.store import entries
@@ -65,6 +65,8 @@ class Attributes:
         return st
 
     async def _set_dir(self, node: Node, wanted: Wanted) -> None:
+        if not node.parts:
+            raise NotFound(f"{os.fsdecode(node.name)} was removed")
         parts = [ref for ref in node.parts if ref.branch.state == LIVE]
         if not parts and any(ref.branch.state == MISSING for ref in node.parts):
             raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")

@@ -437,8 +437,11 @@ class Ground:
         if above is None:
             return
         if row.kind == KIND_DIR:
-            if self.dirs.known(row.id) is not None:
+            known = self.dirs.known(row.id)
+            if known is not None:
                 self._dir(above, row)
+                if known.branch is not above.branch:
+                    self.dirs.change_branch(row.id, above.branch)
             return
         node = self.nodes.get(row.node)
         if node is not None:

@@ -126,6 +126,8 @@ class Namespace:
 
     async def _refuse_if_there(self, parent: Node, name: bytes) -> None:
         self.store.refuse_if_full()
+        if any(ref.hides(name) for ref in parent.parts):
+            raise NotPermitted(f"{os.fsdecode(name)} is taken by what is not shown: a mount, or the library's own data")
         if len(parent.parts) > 1 or parent is self.tree.root:
             try:
                 await self.tree.lookup(parent, name)

@@ -52,28 +52,29 @@ class Renames:
 
     async def rename(
         self, src_parent: Node, src_name: bytes, dst_parent: Node, dst_name: bytes, flags: int, pid: int = 0
-    ) -> None:
-        """rename(2) with RENAME_NOREPLACE and RENAME_EXCHANGE."""
+    ) -> tuple[Node | None, Node | None]:
+        """rename(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. Returns what the two names were (None: nothing)."""
         check_name(dst_name)
         root = self.tree.root
         if src_parent is root and src_name in self.tree.locations:
             await self._rename_location(src_name, dst_parent, dst_name, flags)
-            return
+            return None, None
         if dst_parent is root and dst_name in self.tree.locations:
             if flags & syscalls.RENAME_NOREPLACE:
                 raise Exists(f"{os.fsdecode(dst_name)} is there already")
             raise Busy(f"{os.fsdecode(dst_name)} is a location and cannot be replaced")
         src, _ = await self.tree.lookup(src_parent, src_name)
         dst = await self._find(dst_parent, dst_name)
+        names = src, dst
         if dst is src:
-            return
+            return names
         if src.is_dir and is_below(dst_parent, src):
             raise Invalid("a directory cannot be moved into itself")
         if flags & syscalls.RENAME_EXCHANGE:
             if dst is None:
                 raise NotFound(f"{os.fsdecode(dst_name)} is not there")
             await self._exchange(src_parent, src, dst_parent, dst)
-            return
+            return names
         if dst is not None and flags & syscalls.RENAME_NOREPLACE:
             raise Exists(f"{os.fsdecode(dst_name)} is there already")
         await self._move(src_parent, src_name, src, dst_parent, dst_name, dst, flags)
@@ -81,6 +82,7 @@ class Renames:
             await self._continue_backup(dst_parent, dst_name, src, pid)
         rows = self._rows(src.spots)
         self.namespace.backups.note(src_parent, src_name, rows[0] if rows else None, dst_name, pid)
+        return names
 
     async def _continue_backup(self, parent: Node, name: bytes, src: Node, pid: int) -> None:
         """The name was put aside by this process a moment ago: what it moved there now is its new version."""

@@ -41,6 +41,8 @@ _IDENTIFY_POLL_S = 0.25
 _SETTLED_NS = 1_000_000_000
 #: Beyond this reading a file whole takes long enough that the sampled id comes first (it reads 57 KB of any file).
 _SAMPLED_FIRST_BYTES = 4 << 20
+#: A file of this size or more is hashed beside the others, so that they need not wait for it.
+_LARGE_BYTES = 256 << 20
 
 
 class Progress:
@@ -70,6 +72,7 @@ class Scanner:
         self._wake = trio.Event()
         self._busy = False
         self._identifying = False
+        self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
         self._left: dict[int, int] = {}  # hash state -> how many files nobody hashes, as they lie on inner branches
         self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
@@ -119,6 +122,7 @@ class Scanner:
             nursery.start_soon(self._tidy_forever)
             nursery.start_soon(self._walk_forever)
             nursery.start_soon(self._identify_forever)
+            nursery.start_soon(self._identify_large_forever)
 
     async def _tidy_forever(self) -> None:
         """At the start and then every hour: what is of no use any more leaves the database."""
@@ -302,6 +306,9 @@ class Scanner:
                 if self._is_inner(branch, row.parent_id):
                     left += 1
                     continue
+                if row.size_bytes >= _LARGE_BYTES and _is_read_whole(row):
+                    self._large.setdefault(row.id)
+                    continue
                 page.append(row)
         if not page:
             return False
@@ -311,22 +318,44 @@ class Scanner:
             if row.parent_id not in above:
                 above[row.parent_id] = entries.path_of(self.store.db, row.parent_id) if row.parent_id else []
             item = {"id": row.id, "path": [*above[row.parent_id], row.name]}
-            large = state == HASH_NONE and row.size_bytes > _SAMPLED_FIRST_BYTES and row.content_id is None
-            mode = hasher.Mode.SAMPLED if large else hasher.Mode.FULL
+            mode = hasher.Mode.FULL if _is_read_whole(row) else hasher.Mode.SAMPLED
             by_branch.setdefault((row.branch_id, mode), []).append(item)
         for (branch_id, mode), items in by_branch.items():
-            branch = self.tree.branches.get(branch_id)
-            if branch is None:
-                continue
-            args = {
-                "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": list(DEVICES.roots),
-            }  # fmt: skip
-            async with self.pool.stream("identify", args) as stream:
-                async for batch in stream:
-                    results = list(hasher.unpack_results(batch))
-                    self._take_identities(results)
-                    await trio.lowlevel.checkpoint()
+            await self._identify(branch_id, mode, items)
         return len(page) >= _IDENTIFY_PAGE
+
+    async def _identify(self, branch_id: int, mode: hasher.Mode, items: list[dict[str, Any]]) -> None:
+        branch = self.tree.branches.get(branch_id)
+        if branch is None:
+            return
+        args = {
+            "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": list(DEVICES.roots),
+        }  # fmt: skip
+        async with self.pool.stream("identify", args) as stream:
+            async for batch in stream:
+                self._take_identities(list(hasher.unpack_results(batch)))
+                await trio.lowlevel.checkpoint()
+
+    async def _identify_large_forever(self) -> None:
+        while True:
+            await trio.sleep(_IDENTIFY_POLL_S)
+            while self._large:
+                entry_id = next(iter(self._large))
+                row = entries.get(self.store.db, entry_id)
+                try:
+                    if row is not None and row.hash_state in (HASH_NONE, HASH_SAMPLED) and row.parent_id is not None:
+                        path = [*entries.path_of(self.store.db, row.parent_id), row.name]
+                        await self._identify(row.branch_id, hasher.Mode.FULL, [{"id": row.id, "path": path}])
+                except VdfsError as error:
+                    log.warning("a large file could not be identified: %s", error)
+                    self.progress.errors += 1
+                    await trio.sleep(2)
+                except Exception:
+                    log.exception("the identification of a large file failed")
+                    self.progress.errors += 1
+                    await trio.sleep(5)
+                finally:
+                    self._large.pop(entry_id, None)
 
     def _take_identities(self, results: list[tuple[int, hasher.Identity | hasher.Unidentified]]) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
@@ -369,3 +398,8 @@ class Scanner:
             node = self.tree.nodes.get(row.node)
             if node is None or not node.st_is_ours(st):
                 self.tree.mend(ref, row.name, row, st)
+
+
+def _is_read_whole(row: Entry) -> bool:
+    """Whether the whole file is to be read now; a large one gets its sampled id first, which is quick."""
+    return row.hash_state != HASH_NONE or row.size_bytes <= _SAMPLED_FIRST_BYTES or row.content_id is not None

@@ -88,6 +88,11 @@ class Tree(Ground):
                     return line.node, line.st
         raise NotFound(f"{os.fsdecode(name)} is not there")
 
+    def known_inos(self, parent: Node, name: bytes) -> set[int]:
+        """The numbers that the index has under a name just now; the disk is not asked."""
+        rows = (entries.child(self.store.db, ref.entry_id, name) for ref in parent.parts)
+        return {row.node for row in rows if row is not None}
+
     async def resolve(self, path: list[bytes]) -> tuple[Node, AnyStat]:
         """The node of a path from the root of the union."""
         node, st = self.root, await self.stat(self.root)
