@@ -18,6 +18,7 @@ from fusefs.views.context import ViewContext
 from fusefs.views.special import ROOT_LINKS, RootViews
 from fusefs.xattrs import Xattrs
 from index.model.errors import VdfsError
+from index.scan.mounts import device_at
 from vdfs.base.tasks import for_ever
 from vdfs.ops.context import Core
 from vdfs.ops.core import snapshot
@@ -100,6 +101,7 @@ async def serve_mount(
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
         raise VdfsError(f"{mountpoint} could not be mounted: {error} (see the lines above from fusermount3)") from error
+    device = device_at(os.fsencode(mountpoint))
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(for_ever, operations.notifier.run_plan)
@@ -108,7 +110,8 @@ async def serve_mount(
             await pyfuse3.main(min_tasks=1, max_tasks=64)
             nursery.cancel_scope.cancel()
     finally:
-        pyfuse3.close(unmount=True)
+        # libfuse unmounts by path: by now that may be somebody else's mount, when ours was detached before.
+        pyfuse3.close(unmount=device_at(os.fsencode(mountpoint)) == device)
         with trio.move_on_after(_FLUSH_DEADLINE_S, shield=True):
             for handle in operations.handles.take_files():
                 try:

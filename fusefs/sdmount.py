@@ -26,7 +26,7 @@ from fusefs.mount import mount_options, serve_mount
 from fusefs.stale import heal_stale_mount, real_mountpoint
 from fusefs.views.special import ROOT_LINKS
 from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound, Unsupported, VdfsError
-from index.scan.mounts import mounts
+from index.scan.mounts import device_at, mounts
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.version import __version__
 from vdfs.core import open_core, run_core, run_to_end
@@ -301,7 +301,7 @@ def _serve(
                         nursery.cancel_scope.cancel()
 
                     await nursery.start(mounted)
-                    ours[0] = _device_at(mountpoint)
+                    ours[0] = device_at(os.fsencode(mountpoint))
                     log.info("library %s is mounted at %s", core.library.name, mountpoint)
                     if report is not None:
                         report(ok=True, warnings=warnings)
@@ -327,11 +327,6 @@ async def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
     return [f"{os.fsdecode(b.root_path)} is not there; its entries are shown as missing" for b in away]
 
 
-def _device_at(mountpoint: Path) -> str:
-    """The device of what is mounted at a place on top, by text."""
-    return next((m.device for m in reversed(mounts()) if m.mount_point == os.fsencode(mountpoint)), "")
-
-
 async def _end_on_signal(mountpoint: Path, end: Callable[[], None], ours: list[str]) -> None:
     """SIGTERM, SIGINT, SIGHUP: unmount, which ends the session and then everything else. `ours`: the mount's device.
 
@@ -341,7 +336,9 @@ async def _end_on_signal(mountpoint: Path, end: Callable[[], None], ours: list[s
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             log.info("signal %d: unmounting", number)
-            if _device_at(mountpoint) != ours[0]:  # it was detached before: whatever is there now is not ours
+            if (
+                device_at(os.fsencode(mountpoint)) != ours[0]
+            ):  # detached before: what is there is not ours
                 end()
                 continue
             result = await trio.run_process(

@@ -89,6 +89,11 @@ def mounts() -> list[Mount]:
         return parse(file.read())
 
 
+def device_at(mount_point: bytes) -> str:
+    """The device of what is mounted at a place, on top of what else is; "" when nothing is."""
+    return next((m.device for m in reversed(mounts()) if m.mount_point == mount_point), "")
+
+
 def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
     """The mount that an absolute, normalised path lies on."""
     best: Mount | None = None

@@ -34,6 +34,8 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
             db.pragma("journal_size_limit", 64 << 20)
     except apsw.NotADBError as error:
         raise StoreCorrupt(f"{path} is not a library database; restore it from a backup or move it away") from error
+    except apsw.CorruptError as error:
+        raise StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew") from error
     except apsw.CantOpenError as error:
         raise StoreCorrupt(f"{path} cannot be opened: {error}") from error
     return db

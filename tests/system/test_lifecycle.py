@@ -767,3 +767,148 @@ def test_verifying_leaves_the_database_to_the_server(library):
         assert f":{database.st_ino} " in locks
     library.wait_idle()
     library.verify("--content")
+
+
+# what a stranger's disk brings ----------------------------------------------------------------------------------------
+
+
+def database(library) -> Path:
+    return library.data / "libraries" / "Library.sdlibrary" / "library.db"
+
+
+def test_what_it_makes_is_its_owners_alone(library):
+    """Nobody else may put a library there or take one away, whatever the umask is."""
+    previous = os.umask(0)
+    try:
+        library.mount(library.folder("Files"))
+    finally:
+        os.umask(previous)
+    for path in (library.data, library.data / "libraries", database(library).parent, library.data / "state"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+
+
+def test_a_damaged_database_is_one_line(library):
+    """`sd`, `sd index verify` and `sdmount` could not try: exit code and cure, no traceback, the file as it was."""
+    source = library.folder("Files")
+    for number in range(400):
+        (source / f"f{number}").write_bytes(b"%d" % number)
+    library.mount(source)
+    library.wait_idle()
+    library.unmount()
+    with open(database(library), "r+b") as file:
+        file.truncate(file.seek(0, 2) // 2)
+        file.seek(8192)
+        file.write(os.urandom(16384))
+    damaged = database(library).read_bytes()
+    for command in (("status",), ("index", "verify"), ("search", "f1"), ("tag", "list")):
+        assert "damaged" in library.sd_fails(*command, code=2), command
+    done = library.sdmount()
+    assert done.returncode == 1
+    assert "damaged" in one_line(done.stderr, "sdmount: ")
+    assert len(damaged) == database(library).stat().st_size
+    library.may_complain = True
+
+
+def test_a_database_that_is_gone_is_a_loss(library):
+    """Empty or missing beside its library.json: refused, never begun anew in silence."""
+    library.mount(library.folder("Files"))
+    library.unmount()
+    facts = (database(library).parent / "library.json").read_text()
+    for lose in (lambda: database(library).write_bytes(b""), database(library).unlink):
+        lose()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{database(library)}{suffix}").unlink(missing_ok=True)
+        done = library.sdmount()
+        assert done.returncode == 1
+        assert "empty or missing" in one_line(done.stderr, "sdmount: ")
+        assert (database(library).parent / "library.json").read_text() == facts
+
+
+def test_sdumount_of_a_server_that_hangs(library):
+    """It says so after a few seconds; `--lazy` detaches the mount all the same."""
+    library.mount(library.folder("Files"))
+    pid = library.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = library.run("fusefs.sdumount", "--data-dir", library.data, library.mnt)
+        assert done.returncode == 1
+        assert "does not answer" in one_line(done.stderr, "sdumount: ")
+        assert library.is_mounted()
+        library.run("fusefs.sdumount", "--data-dir", library.data, "--lazy", library.mnt, check=True)
+        assert not library.is_mounted()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: gone(pid), "it ends", 20)
+
+
+def test_a_detached_server_takes_nobodys_mount_away(library, root_only):
+    """SIGTERM to a server whose mount went before: what stands at its mountpoint by then is somebody else's."""
+    source = library.folder("Files")
+    (source / "f").write_bytes(b"x")
+    library.mount(source)
+    pid = library.pid
+    held = os.open(library.mnt / "Files" / "f", os.O_RDONLY)  # keeps the session alive
+    try:
+        subprocess.run(["fusermount3", "-u", "-z", str(library.mnt)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(library.mnt)], check=True)
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: gone(pid), "it ends", 20)
+        assert library.is_mounted()
+    finally:
+        errno_of(os.close, held)  # ENOTCONN: its server has ended
+        subprocess.run(["umount", "-l", str(library.mnt)], check=False)
+
+
+def test_a_large_file_holds_nobody_up(library):
+    """One that would be hashed for hours, and is deleted meanwhile: the others are identified at once."""
+    source = library.folder("Files")
+    (source / "large").touch()
+    os.truncate(source / "large", 4 << 40)
+    library.mount(source)
+    for number in range(5):
+        (source / f"f{number}").write_bytes(b"%d" % number)
+    hashed = lambda name: errno_of(os.getxattr, library.mnt / "Files" / name, "user.vdfs.hash") == 0  # noqa: E731
+    eventually(lambda: all(hashed(f"f{number}") for number in range(5)), "the small ones are known", 20)
+    (library.mnt / "Files" / "large").unlink()
+    library.wait_idle()
+    library.verify("--content")
+
+
+def test_paths_beyond_what_the_kernel_takes_are_verified(library):
+    """Made step by step, 5000 bytes deep; and a name that no file can have is one line."""
+    source = library.folder("Files")
+    library.mount(source)
+    here = os.open(source, os.O_RDONLY)
+    try:
+        for _ in range(25):
+            os.mkdir("d" * 200, dir_fd=here)
+            deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=here))
+        library.sd("location", "rescan", "Files")
+        library.wait_idle()
+        library.verify("--content")
+        os.unlink("file", dir_fd=here)
+        library.wait_idle()
+        library.verify("--content")
+    finally:
+        os.close(here)
+    assert "at most 255 bytes" in library.sd_fails("info", f"sd:/Files/{'x' * 300}")
+    assert "at most 255 bytes" in library.sd_fails("tag", "add", "t", f"sd:/Files/{'x' * 300}")
+
+
+def test_a_library_path_leads_nowhere_else(library):
+    """`..` in sd:/ is refused: nothing outside a location is read, tagged or taken into the index."""
+    source = library.folder("Files")
+    (library.disk / "outside").write_bytes(b"secret")
+    (source / "f").write_bytes(b"x")
+    library.mount(source)
+    for path in ("sd:/Files/../outside", "sd:/../library.db", "sd:/.."):
+        assert "'..'" in library.sd_fails("info", path, code=2)
+        assert "'..'" in library.sd_fails("tag", "add", "stolen", path, code=2)
+    assert os.listxattr(library.disk / "outside") == []
+    (source / "g").write_bytes(b"y")
+    library.wait_idle()
+    assert library.sd_json("search", "library")["hits"] == []
+    library.verify("--content")

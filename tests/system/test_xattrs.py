@@ -836,3 +836,52 @@ def test_what_lies_there_brings_its_tags(library):
     library.wait_idle()
     assert tag_of(library, "between") == ["between", "between empty", "in"]
     assert tag_of(library, "early") == ["empty", "full"]
+
+
+def test_names_that_are_no_text(shared, place):
+    """An attribute's name is bytes: kept, shown, copied, and no neighbour's tags are lost for it."""
+    odd = b"user.\xff\xfe"
+    for name in ("a", "bad", "z"):
+        (place.disk / name).write_bytes(name.encode())
+        os.setxattr(place.disk / name, TAGS, f"t{name}".encode())
+    os.setxattr(place.disk / "bad", odd, b"1")
+    for name in ("a", "bad", "z"):
+        eventually(lambda name=name: os.getxattr(place.mnt / name, TAGS) == f"t{name}".encode(), f"the tag of {name}")
+    shared.wait_idle()
+    assert {"ta", "tbad", "tz"} <= set(os.listdir(shared.mnt / "Tags"))
+    assert os.getxattr(place.mnt / "bad", odd) == b"1"
+    assert os.fsdecode(odd) in os.listxattr(place.mnt / "bad")
+    os.setxattr(place.mnt / "bad", b"user.\xfd", b"2")
+    assert os.getxattr(place.disk / "bad", b"user.\xfd") == b"2"
+    os.removexattr(place.mnt / "bad", odd)
+    assert errno_of(os.getxattr, place.disk / "bad", odd) == 61
+    assert shared.sd_json("info", place.mnt / "bad")["tags"] == ["tbad"]
+
+
+def test_what_nobody_may_read_is_not_listed(shared, place):
+    """A tag on a symlink or a fifo: `sd` shows it, listxattr does not, so a copy with attributes succeeds."""
+    (place.mnt / "f").write_bytes(b"x")
+    (place.mnt / "l").symlink_to("f")
+    os.mkfifo(place.mnt / "p")
+    for name in ("l", "p"):
+        shared.sd("tag", "add", "t", place.mnt / name)
+        assert shared.sd("tag", "list", place.mnt / name) == "t\n"
+        assert os.listxattr(place.mnt / name, follow_symlinks=False) == []
+
+
+def test_tags_go_with_the_last_file_that_has_them(shared, place):
+    """Of a deleted file none is listed, counted or shown as a directory; a file that comes back has them again."""
+    (place.mnt / "f").write_bytes(b"x" * 50)
+    os.setxattr(place.mnt / "f", TAGS, b"fleeting, lead")
+    assert os.getxattr(place.mnt / "f", TAGS) == b"fleeting, lead"
+    shared.sd("tag", "add", "  padded ", place.mnt / "f")
+    assert "padded" in shared.sd("tag", "list", place.mnt / "f").splitlines()
+    outside = shared.base / "outside"
+    os.rename(place.disk / "f", outside)
+    eventually(lambda: "fleeting" not in os.listdir(shared.mnt / "Tags"), "it is not in use")
+    assert "fleeting" not in shared.sd("tag", "list")
+    os.rename(outside, place.disk / "f")
+    eventually(lambda: "fleeting" in os.listdir(shared.mnt / "Tags"), "it is again")
+    (place.mnt / "f").unlink()
+    assert "fleeting" not in shared.sd("tag", "list")
+    assert "fleeting" not in os.listdir(shared.mnt / "Tags")
