@@ -29,6 +29,7 @@ from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound,
 from index.scan.mounts import device_at, mounts
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.version import __version__
+from vdfs.clirender import message
 from vdfs.core import open_core, run_core, run_to_end
 from vdfs.library.lock import running_holder
 from vdfs.ops.context import Core
@@ -44,7 +45,7 @@ _IGNORED_OPTIONS = frozenset(
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `sdmount`."""
-    args = _parser().parse_intermixed_args(argv)
+    args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
         options = _options(args.o)
         config = load_config(args.data_dir)
@@ -64,23 +65,38 @@ def main(argv: list[str] | None = None) -> int:
             return _serve(config, library, mountpoint, locations, options, None, progress=True)
         return _start_server(config, library, mountpoint, locations, args)
     except VdfsError as error:
-        print(f"sdmount: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        print(f"sdmount: {error.filename or args.mountpoint}: {error.strerror}", file=sys.stderr)
+        _complain(f"{error.filename or args.mountpoint}: {error.strerror}")
         return 1
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line; what follows `--` are directories, however they begin."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    parser = _parser()
+    args = parser.parse_intermixed_args(argv[:cut])
+    places = [*args.places, *argv[cut + 1 :]]
+    if not places:
+        parser.error("MOUNTPOINT is missing: an empty directory, or one that is to be made")
+    args.mountpoint, *args.locations = places
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sdmount",
+        usage="sdmount [options] MOUNTPOINT [LOCATION…]",
         description="Mount your library: one tree of all your directories. Returns when the mount answers.",
         epilog="End it with: sdumount MOUNTPOINT. Directories can be added later: sd location add DIR.",
     )
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory (made when it is missing)")
-    parser.add_argument("locations", metavar="LOCATION", nargs="*", help="directories to show in the library")
+    parser.add_argument(
+        "places", metavar="MOUNTPOINT [LOCATION…]", nargs="*",
+        help="an empty directory (made when it is missing), then directories to show in the library",
+    )  # fmt: skip
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, log to the terminal, end with Ctrl-C")
     parser.add_argument("--data-dir", metavar="DIR", help="where libraries lie (SDMOUNT_DATA_DIR; XDG by default)")
     parser.add_argument("--library", metavar="NAME", help="which library; made on first use")
@@ -113,6 +129,11 @@ def _options(given: list[str]) -> dict[str, str]:
     if chosen.get("xattr", "copy") not in ("copy", "library"):
         raise Invalid("-o xattr= takes copy or library")
     return chosen
+
+
+def _complain(text: str) -> None:
+    """One line on stderr, whatever the names in it hold."""
+    print(message(f"sdmount: {text}"), file=sys.stderr)
 
 
 # before the start -----------------------------------------------------------------------------------------------------
@@ -201,9 +222,9 @@ def _start_server(
     answer = _read_answer(read_fd, process)
     if answer.get("ok"):
         for line in answer.get("warnings", []):
-            print(f"sdmount: {line}", file=sys.stderr)
+            _complain(line)
         return 0
-    print(f"sdmount: {answer.get('error') or f'the server ended at once; see {config.log_path}'}", file=sys.stderr)
+    _complain(answer.get("error") or f"the server ended at once; see {config.log_path}")
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)
     return 1
@@ -307,7 +328,7 @@ def _serve(
                         report(ok=True, warnings=warnings)
                     if progress:
                         for line in warnings:
-                            print(f"sdmount: {line}", file=sys.stderr)
+                            _complain(line)
                         nursery.start_soon(_show_progress, core)
 
     run_to_end(run)
@@ -336,9 +357,7 @@ async def _end_on_signal(mountpoint: Path, end: Callable[[], None], ours: list[s
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             log.info("signal %d: unmounting", number)
-            if (
-                device_at(os.fsencode(mountpoint)) != ours[0]
-            ):  # detached before: what is there is not ours
+            if device_at(os.fsencode(mountpoint)) != ours[0]:  # detached before: what is there is not ours
                 end()
                 continue
             result = await trio.run_process(

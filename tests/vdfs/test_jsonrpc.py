@@ -305,7 +305,8 @@ def test_a_bug_says_nothing_of_itself() -> None:
 def test_an_undecodable_name_in_an_error_still_goes_out() -> None:
     """Surrogates in the text are escaped, not fatal."""
     text = b"no such file: \xff".decode(errors="surrogateescape")
-    assert b"\\udcff" in jsonrpc.encode(jsonrpc.error_reply(1, NotFound(text)))
+    assert rb"file: \\xff" in jsonrpc.encode(jsonrpc.error_reply(1, NotFound(text)))
+    assert rb"\\ud800" in jsonrpc.encode(jsonrpc.error_reply(1, NotFound("\ud800")))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", "\udcff", {1, 2}])

@@ -104,14 +104,16 @@ class Locations:
         root_st: Stat,
     ) -> Added:
         given = name is not None
-        location = os.path.basename(real) if name is None else name
+        # A symlink was named by whoever made it.
+        location = os.path.basename(os.path.normpath(os.fsencode(shown))) or os.path.basename(real)
+        location = location if name is None else name
         self._check_name(location, shown)
         for branch in self.tree.branches.values():
             self._refuse_overlap(real, shown, branch)
         if not given and location in self.tree.locations:
             raise Exists(
-                f"there is a location {os.fsdecode(location)} already; say --name NAME: another name for one of its "
-                "own, the same name to merge both"
+                f"there is a location {os.fsdecode(location)} already; sd location add {shown} --name NAME gives it "
+                "another name, or the same to merge both"
             )
         label = self._label(real, location)
         held = next((row for row in places.locations(self.store.db) if row.name == location), None)

@@ -263,7 +263,10 @@ def error_reply(id: Id, error: BaseException) -> Json:
     else:
         code, text = INTERNAL_ERROR, "internal error; the log has the details"
     # A name inside a text of an error may be undecodable; the reply must go out all the same.
-    message = text.encode(errors="backslashreplace").decode()
+    try:  # bytes of a name as \xff
+        message = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # no bytes: surrogates of somebody's own
+        message = text.encode(errors="backslashreplace").decode()
     kind = error.kind if isinstance(error, VdfsError) else "InternalError"
     data = {"kind": kind, "errno": errno_of(error)}
     return {"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message, "data": data}}
