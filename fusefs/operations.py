@@ -397,7 +397,7 @@ class Operations(pyfuse3.Operations):
         if held is not None and self.watch.is_quiet(node):
             self.listings.used(node)
             handle.take(held.lines)
-            handle.generation = node.generation
+            handle.generation, handle.was_quiet = node.generation, True
             return
         for ref in node.parts:
             self.tree.before_look(ref)  # a watch that stands now lets the kernel keep what it is told next
@@ -412,7 +412,7 @@ class Operations(pyfuse3.Operations):
             lines += [(name, view) async for name, view in self.views.listed({line[0] for line in lines})]
         elif quiet and node.generation == generation:
             self.listings.keep(node, Listing(lines))
-        handle.generation = node.generation
+        handle.generation, handle.was_quiet = node.generation, quiet
         handle.take(lines)
 
     @guarded
@@ -452,7 +452,9 @@ class Operations(pyfuse3.Operations):
         """Whether a listing that is begun (anew) may lack what has changed since its directory was opened."""
         if handle.generation != handle.node.generation:
             return True
-        return time.monotonic() - handle.taken_s > _JUST_NOW_S and not self.watch.is_quiet(handle.node)
+        if self.watch.is_quiet(handle.node):
+            return False
+        return handle.was_quiet or time.monotonic() - handle.taken_s > _JUST_NOW_S
 
     async def _again(self, node: Node, name: bytes, child: Any) -> Any:
         """What a name of an older snapshot means now, None when it is gone."""

@@ -32,6 +32,7 @@ class DirHandle:
         self.read = False
         self.generation = -1
         self.taken_s = 0.0
+        self.was_quiet = False  # nothing was left to be heard of the directory when the snapshot was taken
 
     def take(self, lines: list[Any]) -> None:
         """Bring the snapshot up to date with a fresh listing; lines have the name first."""

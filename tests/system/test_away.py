@@ -136,7 +136,7 @@ def test_another_directory_in_its_place(stick, content):
     code, seconds = timed(os.mkdir, shown / "made")
     assert seconds < AT_ONCE_S
     assert tree(source) == held, "nothing of ours lands in a foreign directory"
-    library.sd("location", "rescan", "Stick")
+    assert "another directory stands at" in library.sd_fails("location", "rescan", "Stick")
     library.wait_idle()
     assert facts(shown).keys() >= before.keys()
     shutil.rmtree(source)
