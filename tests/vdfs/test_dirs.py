@@ -353,3 +353,13 @@ def test_excluded_names_are_known_on_the_way_down(tmp_path):
 def test_the_limits_are_what_the_documents_say():
     """A few hundred directories, a few seconds."""
     assert (dirs.CAPACITY, dirs.IDLE_S) == (256, 3.0)
+
+
+def test_what_is_lent_is_not_closed_by_a_change_of_mounts(disk):
+    """Two directories are in use at once: what is asked before the second one must not take the first away."""
+    a, b = disk.mkdir(disk.root, b"a"), disk.mkdir(disk.root, b"b")
+    disk.table.before_reach = lambda: disk.table.settle(disk.branch)
+    with disk.table.opened(a) as first, disk.table.opened(b) as second:
+        assert os.fstat(first).st_ino == a.st_ino
+        assert os.fstat(second).st_ino == b.st_ino
+        assert first != second

@@ -99,7 +99,8 @@ async def rescan_location(core: Core, asked: LocationName) -> LocationName:
         known = ", ".join(sorted(os.fsdecode(n) for n in core.tree.locations)) or "none"
         raise NotFound(f"there is no location {os.fsdecode(asked.name)} (there are: {known})")
     for branch in held:
-        if not branch.slow and branch.check() is False and branch.state == MISSING:
+        branch.check()
+        if not branch.slow and branch.state == MISSING:
             path, name = os.fsdecode(branch.root_path), os.fsdecode(asked.name)
             if os.path.isdir(branch.root_path):
                 raise Unreachable(

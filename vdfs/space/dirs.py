@@ -146,7 +146,8 @@ class DirTable:
     def fd(self, ref: DirRef) -> int:
         """A descriptor of a directory of a fast branch, valid until the next await (see `opened` for two at once)."""
         branch = ref.branch
-        self.before_reach()
+        if not self._pinned:  # what is lent must stay open; it was asked when the first was reached for
+            self.before_reach()
         if ref.branch is not branch and ref.branch.slow:
             raise Stale(f"{os.fsdecode(ref.name)} lies on another file system now")
         held = self._open.get(ref)
