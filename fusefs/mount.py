@@ -93,9 +93,9 @@ async def serve_mount(
     options: set[str],
     show: frozenset[bytes] = frozenset(ROOT_LINKS),
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Mount and serve until the kernel ends the session (umount) or this is cancelled."""
+    """Mount and serve until the kernel ends the session (umount) or this is cancelled; started, it tells its device."""
     operations = make_operations(core, show, is_shared="allow_other" in options)
     try:
         pyfuse3.init(operations, str(mountpoint), options)
@@ -106,7 +106,7 @@ async def serve_mount(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(for_ever, operations.notifier.run_plan)
             nursery.start_soon(for_ever, operations.notifier.run)
-            task_status.started()
+            task_status.started(device)
             await pyfuse3.main(min_tasks=1, max_tasks=64)
             nursery.cancel_scope.cancel()
     finally:

@@ -317,12 +317,11 @@ def _serve(
                     )
                     nursery.start_soon(_end_on_signal, mountpoint, nursery.cancel_scope.cancel, ours := [""])
 
-                    async def mounted(*, task_status: trio.TaskStatus[None]) -> None:
+                    async def mounted(*, task_status: trio.TaskStatus[str]) -> None:
                         await serve_mount(core, mountpoint, mount, shown, task_status=task_status)
                         nursery.cancel_scope.cancel()
 
-                    await nursery.start(mounted)
-                    ours[0] = device_at(os.fsencode(mountpoint))
+                    ours[0] = await nursery.start(mounted)
                     log.info("library %s is mounted at %s", core.library.name, mountpoint)
                     if report is not None:
                         report(ok=True, warnings=warnings)

@@ -67,12 +67,14 @@ class Xattrs:
         """The list of the shown replica's real file. Without it the mode's group bits, which are its mask, would let in
         whom the list keeps out."""
         places = [(ref, b"") for ref in node.parts] if node.is_dir else [(s.dir, s.name) for s in node.spots]
-        for ref, name in places[:1]:
+        value = None
+        if places:
+            ref, name = places[0]
             st_ino = None if node.is_dir else node.st_ino
             value = await ref.branch.call(NAME_DEADLINE_S, realattrs.acl, self.tree.dirs, ref, name, st_ino)
-            if value is not None:
-                return value
-        raise NoAttribute("it has no access control list")
+        if value is None:
+            raise NoAttribute("it has no access control list")
+        return value
 
     async def names(self, node: Any) -> list[bytes]:
         if isinstance(node, ViewNode):

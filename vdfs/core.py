@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import apsw
 import trio
 
 from index.scan.workers import WorkerPool
-from index.store.store import translate
+from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.tasks import for_ever, once
 from vdfs.library.library import open_library
@@ -73,11 +72,9 @@ async def open_core(
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         namespace = Namespace(tree, annotations, locations, create)
         attributes = Attributes(tree)
-        try:
+        with translated(library.store.path):
             locations.load()
             journal.complete(tree, attributes.complete)
-        except apsw.Error as error:
-            raise translate(error, library.store.path) from error
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
             importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
@@ -156,10 +153,8 @@ def run_offline(data_dir: Path, library: str, method: str, params: Any) -> Any:
 
 async def _dispatch(registry: Registry, core: Core, method: str, params: Any) -> Any:
     """One operation; what SQLite says of a database that is damaged becomes our error for it."""
-    try:
+    with translated(core.library.store.path):
         return await registry.dispatch(core, method, params)
-    except apsw.Error as error:
-        raise translate(error, core.library.store.path) from error
 
 
 def run_to_end(main: Callable[[], Awaitable[T]]) -> T:

@@ -19,7 +19,7 @@ class Devices:
 
     def __init__(self) -> None:
         self.roots: set[int] = set()
-        self.word_of: Callable[[int], int] = lambda device: hash(("device", device)) % _ALL
+        self.word_of: Callable[[int], int] = lambda device: device << 32
         self._words: dict[int, int] = {}
 
     def reset(self, roots: Iterable[int]) -> None:
@@ -37,9 +37,14 @@ class Devices:
 DEVICES = Devices()
 
 
+def signed(number: int) -> int:
+    """An unsigned number of 64 bits as SQLite keeps it."""
+    return number if number < _HALF else number - _ALL
+
+
 def inode_of(st: os.stat_result) -> int:
     """The number of an inode as the index keeps it."""
     number = st.st_ino
     if DEVICES.roots and st.st_dev not in DEVICES.roots:
         number ^= DEVICES.word(st.st_dev)
-    return number if number < _HALF else number - _ALL
+    return signed(number)

@@ -18,7 +18,6 @@ is still the same file.
 """
 
 import time
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from index.model import change, versions
@@ -452,7 +451,7 @@ def _from_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None
             continue
         if _is_at(disk.stat_at(old), st) or not _same_file(unit, old, place, st, disk):
             continue
-        if old.kind == KIND_DIR and len(list(islice(entries.subtree(unit.db, old.id), _TREE_ROWS))) == _TREE_ROWS:
+        if old.kind == KIND_DIR and entries.is_larger(unit.db, old.id, _TREE_ROWS):
             continue
         new = change_branch(unit, old, *place, st)
         if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):

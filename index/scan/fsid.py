@@ -7,6 +7,8 @@ mounted file systems apart but may change over a restart of the machine.
 import fcntl
 import os
 
+from index.model.inode import signed
+
 _FS_IOC_GETFSUUID = 0x80111500
 
 
@@ -21,7 +23,7 @@ def fs_identity(path: bytes) -> tuple[str, int]:
 
 def fs_identity_fd(fd: int) -> tuple[str, int]:
     st = os.fstat(fd)
-    number = st.st_ino if st.st_ino < 1 << 63 else st.st_ino - (1 << 64)  # as SQLite keeps it
+    number = signed(st.st_ino)
     reply = bytearray(17)
     try:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, reply)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import apsw
 from blake3 import blake3
 
+from index.model.entry import is_name, ns
 from index.model.inode import inode_of
 from index.scan.volumes import MOUNTED, use_devices
 from index.store.connection import connect
@@ -119,7 +120,7 @@ def _compare(row: tuple[Any, ...] | None, fd: int, name: bytes, content: bool) -
         return [] if row is None else [_EXTRA]
     if row is None:
         return [("missing", "on disk, not in the index")]
-    if name in (b"", b".", b"..") or b"/" in name:
+    if not is_name(name):
         return [_EXTRA]  # no listing has it
     _, _, kind, size, mtime_ns, mode, st_ino, nlink, hash_state, full = row
     out: list[tuple[str, str]] = []
@@ -131,7 +132,7 @@ def _compare(row: tuple[Any, ...] | None, fd: int, name: bytes, content: bool) -
             (what, f"disk {on_disk}, index {in_index}")
             for what, on_disk, in_index in (
                 ("size", st.st_size, size),
-                ("mtime", _kept_ns(st.st_mtime_ns), mtime_ns),
+                ("mtime", ns(st.st_mtime_ns), mtime_ns),
                 ("links", st.st_nlink, nlink),
             )
             if on_disk != in_index
@@ -149,11 +150,6 @@ def _compare(row: tuple[Any, ...] | None, fd: int, name: bytes, content: bool) -
         if digest != bytes(full):
             out.append(("content", f"disk {digest.hex()[:16]}…, index {bytes(full).hex()[:16]}…"))
     return out
-
-
-def _kept_ns(time_ns: int) -> int:
-    """A time as far as 64 bits hold it."""
-    return min(max(time_ns, 1 - (1 << 63)), (1 << 63) - 1)
 
 
 def _hash(fd: int, name: bytes) -> bytes:

@@ -6,13 +6,15 @@ death of this process, not each write the loss of power (`Store.make_durable` sy
 than a thousand lookups. Source: https://sqlite.org/wal.html, https://sqlite.org/pragma.html.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
 import apsw.bestpractice
 
-from index.model.errors import StoreCorrupt, VersionUnsupported
+from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VdfsError, VersionUnsupported
 
 #: "sdml" in ASCII: `file` and `sqlite3` can tell a library from any other database.
 APPLICATION_ID = 0x73646D6C
@@ -35,10 +37,30 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     except apsw.NotADBError as error:
         raise StoreCorrupt(f"{path} is not a library database; restore it from a backup or move it away") from error
     except apsw.CorruptError as error:
-        raise StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew") from error
+        raise translate(error, path) from error
     except apsw.CantOpenError as error:
         raise StoreCorrupt(f"{path} cannot be opened: {error}") from error
     return db
+
+
+def translate(error: apsw.Error, path: Path) -> VdfsError:
+    """Our error for one of SQLite's."""
+    if isinstance(error, apsw.FullError):
+        return NoSpace(f"the disk that holds {path} is full; free some space")
+    if isinstance(error, apsw.ReadOnlyError):
+        return ReadOnly(f"{path} cannot be written")
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew")
+    return StoreCorrupt(f"{path}: {error}")
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """What SQLite says of a database leaves as our error for it."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise translate(error, path) from error
 
 
 def one(db: apsw.Connection, sql: str, *args: "apsw.SQLiteValue") -> tuple[Any, ...]:

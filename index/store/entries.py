@@ -9,6 +9,7 @@ All functions take the connection first and do not open transactions: writers ar
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import apsw
 
@@ -75,6 +76,8 @@ COLUMNS = (
     "id, branch_id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, ctime_ns, st_ino, nlink, uid, gid, "
     "content_id, hash_state, version, seq, scanned_ns, scanned_mtime_ns"
 )
+#: The same of a table that is called e in a query.
+E_COLUMNS = ", ".join(f"e.{column.strip()}" for column in COLUMNS.split(","))
 _SELECT = f"SELECT {COLUMNS} FROM entry "
 _INSERT = f"INSERT INTO entry({COLUMNS}) VALUES({','.join('?' * 21)})"
 
@@ -144,9 +147,8 @@ def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
 
 def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
     """The rows with an inode on the other branches of this device that lie on the same file system."""
-    columns = ", ".join("e." + column.strip() for column in COLUMNS.split(","))
     sql = (
-        f"SELECT {columns} FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+        f"SELECT {E_COLUMNS} FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
         "AND o.id <> b.id JOIN entry e ON e.branch_id = o.id AND e.st_ino = ? WHERE b.id = ?"
     )
     return [Entry._make(row) for row in db.execute(sql, (st_ino, branch_id))]
@@ -261,6 +263,11 @@ def move(db: apsw.Connection, entry_id: int, parent_id: int, name: bytes, seq: i
 
 def delete(db: apsw.Connection, entry_id: int) -> None:
     db.execute("DELETE FROM entry WHERE id=?", (entry_id,))
+
+
+def is_larger(db: apsw.Connection, entry_id: int, rows: int) -> bool:
+    """Whether a directory and all below it are at least so many rows; no more than these are looked at."""
+    return sum(1 for _ in islice(subtree(db, entry_id), rows)) == rows
 
 
 def subtree(db: apsw.Connection, entry_id: int) -> Iterator[Entry]:

@@ -7,7 +7,7 @@ number, uuid and version, and nobody who holds one of these notices that it was 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -76,26 +76,21 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept]
     `is_same`: its number cannot be another file's by now.
     """
     beside = db.execute(
-        "SELECT l.branch_id FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+        "SELECT l.branch_id, l.kind, l.mtime_ns, l.size_bytes, l.entry_id, l.node, l.uuid, l.content_id, l.hash_state, "
+        "l.version, l.ctime_ns FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
         "JOIN limbo l ON l.branch_id = o.id AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
         (st.st_ino, branch_id),
     ).fetchall()
-    for (holder,) in beside:
-        kept = _take(db, int(str(holder)), st, is_same)
+    for holder, *found in beside:
+        db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (holder, st.st_ino))
+        kept = _fitting(db, found, st, is_same)
         if kept is not None:
             return kept
     return None
 
 
-def _take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept], bool]) -> Kept | None:
-    found = db.execute(
-        "SELECT kind, mtime_ns, size_bytes, entry_id, node, uuid, content_id, hash_state, version, ctime_ns FROM limbo "
-        "WHERE branch_id=? AND st_ino=?",
-        (branch_id, st.st_ino),
-    ).fetchone()
-    if found is None:
-        return None
-    db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (branch_id, st.st_ino))
+def _fitting(db: apsw.Connection, found: list[Any], st: Stat, is_same: Callable[[Kept], bool]) -> Kept | None:
+    """What waits under an inode number, unless it is another file's by now."""
     kind, mtime_ns, size_bytes, *rest = found
     kept = Kept(*rest)
     if kind != st.kind:

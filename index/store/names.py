@@ -3,12 +3,10 @@
 import apsw
 
 from index.model.entry import NAME_MAX_BYTES, Entry
-from index.store.entries import COLUMNS
+from index.store.entries import E_COLUMNS
 
 #: Words of a query that count; SQLite bounds the depth of an expression.
 WORDS_MAX = 64
-
-_E = ", ".join("e." + c.strip() for c in COLUMNS.split(","))
 
 
 def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
@@ -22,7 +20,7 @@ def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
     whole = " ".join(words).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     # Graded and cut by SQLite, so that the best are found however many there are.
     sql = (
-        f"SELECT {_E} FROM entry e WHERE e.parent_id IS NOT NULL AND {clauses} ORDER BY CASE "
+        f"SELECT {E_COLUMNS} FROM entry e WHERE e.parent_id IS NOT NULL AND {clauses} ORDER BY CASE "
         "WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 0 WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 1 "
         "ELSE 2 END, e.mtime_ns DESC, e.name LIMIT ?"
     )
@@ -35,7 +33,7 @@ def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
 def with_hash(db: apsw.Connection, full: bytes) -> list[Entry]:
     """Every entry of a full hash, one of each file (hard links count once)."""
     rows = db.execute(
-        f"SELECT {_E} FROM content c JOIN entry e ON e.content_id = c.id "
+        f"SELECT {E_COLUMNS} FROM content c JOIN entry e ON e.content_id = c.id "
         "WHERE c.full=? AND e.hash_state=2 ORDER BY e.id",
         (full,),
     )

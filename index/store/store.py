@@ -21,12 +21,12 @@ from typing import TypeVar
 import apsw
 import trio
 
-from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VdfsError
+from index.model.errors import NoSpace, StoreCorrupt, VdfsError
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
 from index.store import changes
 from index.store.ballast import Ballast
-from index.store.connection import connect
+from index.store.connection import connect, translate
 from index.store.feed import Feed
 from index.store.migrations import migrate
 from index.store.unit import Reserve, Unit
@@ -180,17 +180,6 @@ class Store:
             self.is_full = True
             self.ballast.give_up()
         return translate(error, self.path)
-
-
-def translate(error: apsw.Error, path: Path) -> VdfsError:
-    """Our error for one of SQLite's."""
-    if isinstance(error, apsw.FullError):
-        return NoSpace(f"the disk that holds {path} is full; free some space")
-    if isinstance(error, apsw.ReadOnlyError):
-        return ReadOnly(f"{path} cannot be written")
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew")
-    return StoreCorrupt(f"{path}: {error}")
 
 
 def _need(value: object, kind: type[_T], path: Path) -> _T:

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -838,6 +840,26 @@ while sys.stdin.readline():
 """
 
 
+@contextmanager
+def standing(directory: Path) -> Iterator[Callable[[], str]]:
+    """A process that stands in a directory; asking it gives where it is, and how many names are there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STANDS, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def ask() -> str:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("?\n")
+            process.stdin.flush()
+            return process.stdout.readline()
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+
+
 def test_who_stands_in_a_directory_stays(shared, place):
     """What happens to it behind the mount (names in it, its times, its mode, a scan) leaves him where he is."""
     inner = place.disk / "a" / "b"
@@ -851,22 +873,12 @@ def test_who_stands_in_a_directory_stays(shared, place):
         lambda n: (place.mnt / "a" / "b" / f"own{n}").mkdir(),
         lambda n: shared.sd("location", "rescan", "Files"),
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", STANDS, str(place.mnt / "a" / "b")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            for number in range(24):
-                changes[number % len(changes)](number)
-                for _ in range(8):
-                    process.stdin.write("?\n")
-                    process.stdin.flush()
-                    assert process.stdout.readline().startswith(str(place.mnt / "a" / "b") + " "), number
-                    time.sleep(0.02)
-        finally:
-            process.kill()
+    with standing(place.mnt / "a" / "b") as ask:
+        for number in range(24):
+            changes[number % len(changes)](number)
+            for _ in range(8):
+                assert ask().startswith(str(place.mnt / "a" / "b") + " "), number
+                time.sleep(0.02)
 
 
 KERNEL = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
@@ -876,7 +888,7 @@ KERNEL = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[
 def test_who_was_there_before_the_kernel_was_told_stays(shared, place):
     """He finds a new directory, or has a file open that changes behind the mount; the notice comes later than he."""
     (messenger,) = messengers(shared.pid)
-    log, standing = place.disk / "log", place.mnt / "a" / "standing"
+    log, new = place.disk / "log", place.mnt / "a" / "standing"
     log.write_bytes(b"x")
     eventually(lambda: (place.mnt / "log").exists(), "it is there")
     shared.wait_idle()
@@ -886,21 +898,11 @@ def test_who_was_there_before_the_kernel_was_told_stays(shared, place):
             (place.disk / "a" / "standing").mkdir(parents=True)
             log.write_bytes(b"more")
             eventually(lambda: shared.sd_json("search", "standing")["hits"], "it is in the index")
-            with subprocess.Popen(
-                [sys.executable, "-c", STANDS, str(standing)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            ) as process:  # fmt: skip
-                try:
-                    assert process.stdin is not None
-                    assert process.stdout is not None
-                    for number in range(30):
-                        process.stdin.write("?\n")
-                        process.stdin.flush()
-                        assert process.stdout.readline() == f"{standing} 0\n", number
-                        os.kill(messenger, signal.SIGCONT)
-                        time.sleep(0.02)
-                finally:
-                    process.kill()
+            with standing(new) as ask:
+                for number in range(30):
+                    assert ask() == f"{new} 0\n", number
+                    os.kill(messenger, signal.SIGCONT)
+                    time.sleep(0.02)
             assert os.readlink(f"/proc/self/fd/{file.fileno()}") == str(place.mnt / "log")
     finally:
         os.kill(messenger, signal.SIGCONT)

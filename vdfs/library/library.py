@@ -14,14 +14,13 @@ import os
 import time
 from pathlib import Path
 
-import apsw
-
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
 from index.scan.fsid import fs_identity
 from index.scan.volumes import root_stat
 from index.store import entries, places
-from index.store.store import Store, translate
+from index.store.connection import translated
+from index.store.store import Store
 from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
 from vdfs.base.config import Config, make_private
 from vdfs.library.lock import LibraryLock, acquire
@@ -64,10 +63,8 @@ def open_library(config: Config, wanted: str | None) -> Library:
         try:
             (directory / "store").mkdir(exist_ok=True, mode=0o755)
             library = Library(name, directory, store, device, lock)
-            try:
+            with translated(store.path):
                 _put_self(library)
-            except apsw.Error as error:
-                raise translate(error, store.path) from error
             _write_facts(library)
         except BaseException:
             store.close()

@@ -15,6 +15,7 @@ import attrs
 
 from index.model.errors import Busy
 
+#: How long the lock is waited for while a server holds it, and while somebody does who will be done soon.
 _SERVER_S = 0.2
 _OFFLINE_S = 5.0
 

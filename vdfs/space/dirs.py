@@ -14,6 +14,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakValueDictionary
 
 from index.model.errors import Stale
@@ -65,23 +66,25 @@ class DirRef:
 
     def hides(self, name: bytes) -> bool:
         """Whether a name in here is never to be looked at (a mount of ours, the data directory)."""
-        return self.excluded is not None and self.excluded.get(name) is True
+        return self.leaf(name) is True
+
+    def leaf(self, name: bytes) -> Any:
+        """What is special about a name in here (see Excluded); None for most."""
+        return None if self.excluded is None else self.excluded.get(name)
 
     def mounted(self, name: bytes) -> Branch | None:
         """The inner branch that begins at a name in here: that name must not be asked for on the loop."""
-        leaf = None if self.excluded is None else self.excluded.get(name)
+        leaf = self.leaf(name)
         return leaf if isinstance(leaf, Branch) else None
 
-    def settle(self) -> bool:
-        """Take over what the directory above says of this one; returns whether other calls are made for it now."""
+    def settle(self) -> None:
+        """Take over what the directory above says of this one."""
         if self.parent is None:
             self.excluded = self.branch.excluded or None
-            return False
-        leaf = None if self.parent.excluded is None else self.parent.excluded.get(self.name)
-        branch = leaf if isinstance(leaf, Branch) else self.parent.branch
+            return
+        leaf = self.parent.leaf(self.name)
+        self.branch = leaf if isinstance(leaf, Branch) else self.parent.branch
         self.excluded = leaf if isinstance(leaf, dict) else None
-        moved, self.branch = branch is not self.branch, branch
-        return moved
 
 
 def _open_dir(parent_fd: int, name: bytes) -> int:

@@ -8,7 +8,6 @@ rows. What several branches make of a name is decided one floor up, in the union
 
 import contextlib
 import errno
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -163,7 +162,7 @@ class Ground:
         db = self.store.db
         if row.kind != KIND_DIR:
             return
-        if not covered and len(list(itertools.islice(entries.subtree(db, row.id), _UNIT_ROWS))) < _UNIT_ROWS:
+        if not covered and not entries.is_larger(db, row.id, _UNIT_ROWS):
             return
         tree = [row.id]
         for count, entry_id in enumerate(tree):  # grows on the way: what lies above comes first
@@ -479,8 +478,9 @@ class Ground:
         return self.dirs.child(above, row.id, row.name, row.st_ino)
 
     def lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
+        """What a name is; of a slow file system that is mounted there, what its root was last seen to be."""
         with self.dirs.opened(ref) as fd:
-            leaf = None if ref.excluded is None else ref.excluded.get(name)
+            leaf = ref.leaf(name)
             if leaf is True:
                 raise FileNotFoundError(errno.ENOENT, "it is not to be looked at")
             if isinstance(leaf, Branch):

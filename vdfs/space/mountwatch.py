@@ -111,25 +111,26 @@ class MountWatch:
 
     async def _look_again(self, branch: Branch, point: bytes) -> None:
         """Take what lay below a place out of the index, and have the place looked at."""
-        names = point[len(branch.root_path.rstrip(b"/")) + 1 :].split(b"/")
-        above = self._row(branch, names[:-1])
+        above, name = self._above(branch, point)
         if above is None:
             return  # the scan has yet to come there
-        row = entries.child(self.tree.store.db, above.id, names[-1])
+        row = entries.child(self.tree.store.db, above.id, name)
         ref = self.tree.ref_of(above.id)
         if row is not None:
             self._unwatch(row.id)
             await self.tree.clear(row, branch.uuid, covered=True)
             row = entries.get(self.tree.store.db, row.id)
-        if ref is not None and row is not None and ref.hides(names[-1]):
+        if ref is not None and row is not None and ref.hides(name):
             self.tree.take_out(ref, row)
-        self.watch.look_at(above.id, names[-1])
+        self.watch.look_at(above.id, name)
 
-    def _row(self, branch: Branch, names: list[bytes]) -> Entry | None:
+    def _above(self, branch: Branch, point: bytes) -> tuple[Entry | None, bytes]:
+        """The row of the directory that a place is in, and its name there."""
+        *names, last = point[len(branch.root_path.rstrip(b"/")) + 1 :].split(b"/")
         row = entries.get(self.tree.store.db, branch.root_entry_id)
         for name in names:
             row = None if row is None else entries.child(self.tree.store.db, row.id, name)
-        return row
+        return row, last
 
     def _unwatch(self, entry_id: int) -> None:
         """Forget the watches of a directory and all below it."""
@@ -152,10 +153,9 @@ class MountWatch:
         if await inner.check_slow():
             log.warning("%s is %s now", os.fsdecode(inner.mount_point or b""), inner.state)
         if inner.mount_stat() != before and inner.mount_point is not None:
-            names = inner.mount_point[len(branch.root_path.rstrip(b"/")) + 1 :].split(b"/")
-            above = self._row(branch, names[:-1])
+            above, name = self._above(branch, inner.mount_point)
             if above is not None:
-                self.watch.look_at(above.id, names[-1])
+                self.watch.look_at(above.id, name)
 
 
 def _below(root: bytes, table: list[Mount]) -> dict[bytes, _What]:
