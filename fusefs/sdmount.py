@@ -38,6 +38,8 @@ log = logging.getLogger("sdmount")
 
 #: How long open files keep a mount alive after it was told to end.
 _GRACE_S = 2.0
+#: How long `fusermount3` may take.
+_DETACH_S = 5.0
 _IGNORED_OPTIONS = frozenset(
     {"rw", "auto", "noauto", "user", "nofail", "_netdev", "nosuid", "nodev", "exec", "default_permissions"}
 )
@@ -359,13 +361,25 @@ async def _end_on_signal(mountpoint: Path, end: Callable[[], None], ours: list[s
             if device_at(os.fsencode(mountpoint)) != ours[0]:  # detached before: what is there is not ours
                 end()
                 continue
-            result = await trio.run_process(
-                ["fusermount3", "-u", "-z", str(mountpoint)], check=False, capture_stderr=True
-            )
-            if result.returncode != 0:
-                log.warning("fusermount3: %s", result.stderr.decode(errors="replace").strip())
+            await _detach(mountpoint)
             await trio.sleep(_GRACE_S)  # the session ends by itself when nobody holds a file
             end()
+
+
+async def _detach(mountpoint: Path) -> None:
+    """`fusermount3 -u -z`, which says itself, on our standard error, what it cannot.
+
+    Not by way of `subprocess`, which would wait until the new process has closed what it inherited (see
+    index/scan/forkserver.py).
+    """
+    try:
+        pid = os.posix_spawnp("fusermount3", ["fusermount3", "-u", "-z", str(mountpoint)], os.environ)  # noqa: ASYNC221 (see above)
+    except OSError as error:
+        log.warning("fusermount3: %s", error)
+        return
+    with trio.move_on_after(_DETACH_S):
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:  # noqa: ASYNC110, ASYNC222 (it does not wait)
+            await trio.sleep(0.01)
 
 
 async def _show_progress(core: Core) -> None:

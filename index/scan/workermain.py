@@ -5,9 +5,9 @@ to the log. A frame is a length (u32, big-endian) and a msgpack array; `Say` lis
 workers.py.
 
 Invariants
-- It never outlives its parent: the kernel kills it when the parent's main thread dies, and an end of file on
-  descriptor 0 ends it too.
-- It holds no descriptor of the parent but 0, 1 and 2.
+- It never outlives the daemon: the kernel kills it when the process dies that forked it (forkserver.py), and that one
+  with the daemon's main thread; an end of file on descriptor 0 ends it too.
+- It holds no descriptor but 0, 1 and 2.
 - An exception in an operation is an answer (kind, text, errno), not the end of the process.
 - A stream never has more unconsumed bytes under way than the parent granted: `Context.emit` waits.
 
@@ -25,7 +25,6 @@ import importlib
 import os
 import platform
 import select
-import signal
 import socket
 import struct
 import sys
@@ -56,7 +55,6 @@ RESULT_BATCH_AGE_S = 0.1
 
 _STOP_POLL_S = 0.002
 _LENGTH = struct.Struct(">I")
-_PR_SET_PDEATHSIG = 1
 _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_IDLE = 3 << 13
 _IOPRIO_SET = {
@@ -298,16 +296,6 @@ def _answer(context: Context, operation: Operation | None, name: str, args: obje
         context.reply(Say.ERROR, type(error).__name__, text, errno_of(error))
 
 
-def bind_to_parent(parent_pid: int) -> None:
-    """Asks the kernel to kill this process with its parent, and leaves at once if the parent is gone
-    already."""
-    if sys.platform == "linux":
-        zero = ctypes.c_ulong(0)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), zero, zero, zero)
-    if os.getppid() != parent_pid:
-        sys.exit(0)
-
-
 def step_back(*, idle_io: bool) -> None:
     """Gives way to people: nicer by 5, first to go when memory ends, the disk only when nobody else wants it.
 
@@ -321,21 +309,11 @@ def step_back(*, idle_io: bool) -> None:
         ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
 
 
-def main(argv: list[str]) -> None:
-    """`workermain PARENT_PID MODULE:TABLE idle|normal`, with the socket as descriptor 0."""
-    parent_pid, table, io_class = argv
-    bind_to_parent(int(parent_pid))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+def run(table: str, *, idle_io: bool) -> None:
+    """A worker's life, with the socket as descriptor 0 and its operations at `table`, as MODULE:NAME."""
     faulthandler.enable()
-    step_back(idle_io=io_class == "idle")
-    os.set_inheritable(0, False)
+    step_back(idle_io=idle_io)
     module, _, name = table.partition(":")
     operations = getattr(importlib.import_module(module), name)
     with socket.socket(fileno=0) as sock:
         serve(Link(sock), operations)
-
-
-if __name__ == "__main__":
-    # As `-m` this file is `__main__`; the operations must meet the same classes under the module's own name.
-    importlib.import_module("index.scan.workermain").main(sys.argv[1:])

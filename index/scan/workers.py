@@ -19,19 +19,13 @@ What can go wrong
   and replaced.
 - The pool ends: all workers are killed. They hold no state.
 
-Why not trio's own processes: trio starts them from a helper thread, and the kernel's "kill me with my parent"
-follows the *thread* that started them, which trio ends after ten idle seconds. So they are started from the
-loop's own thread (about 1 ms each) and the end of their socket tells of their death.
+What starts, kills and buries the processes is workerprocess.py; the end of their socket tells of their death.
 """
 
 import errno as _errno
 import logging
-import os
 import signal
-import site
 import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +38,7 @@ import trio
 
 from index.model.errors import OsFailure, TooLarge, VdfsError
 from index.scan.workermain import FRAME_COST_BYTES, FrameError, Frames, Say, pack
+from index.scan.workerprocess import ForkServer, Process
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +117,7 @@ class _Job:
 class _Worker:
     """One running process and its socket."""
 
-    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, *, reserved: bool) -> None:
+    def __init__(self, process: Process, sock: socket.socket, *, reserved: bool) -> None:
         self.process = process
         self.reserved = reserved
         self.raw = sock
@@ -221,8 +216,7 @@ class WorkerPool:
         if count < 2:
             raise ValueError("a worker pool needs two workers: one is reserved for calls, streams take the others")
         self._count = count
-        self._log_path = log_path
-        self._table = table
+        self._starter = ForkServer(table, log_path)
         self._ids = _count(1)
         self._calls: deque[_Job] = deque()
         self._streams: deque[_Job] = deque()
@@ -230,7 +224,7 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._down: set[int] = set()  # slots whose worker did not start; they try again
-        self._undead: list[subprocess.Popen[bytes]] = []
+        self._undead: list[Process] = []
         self._token: trio.lowlevel.TrioToken | None = None
         self._closed = False
 
@@ -254,6 +248,9 @@ class WorkerPool:
                 task_status.started()
         finally:
             self._closed = True
+            await self._starter.close()
+            for process in self._undead:
+                process.close()
             for queue in (self._calls, self._streams):
                 self._fail_all(queue, "the worker pool is closed")
 
@@ -385,7 +382,7 @@ class WorkerPool:
     async def _start(self, *, reserved: bool) -> _Worker | None:
         """A worker that said it is ready, or None."""
         try:
-            worker = _spawn(self._table, self._log_path, reserved=reserved)
+            worker = _Worker(*await self._starter.start(idle_io=not reserved), reserved=reserved)
         except OSError as error:
             _log.error("a worker process cannot be started: %s", error)
             return None
@@ -462,19 +459,32 @@ class WorkerPool:
         """Ends the process, and answers for it."""
         process = worker.process
         worker.socket.socket.close()
-        if process.poll() is None:
-            process.kill()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_GRACE_S):
-            await _wait(process)
+        process.kill()
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(KILL_GRACE_S):
+                await process.wait()
+            if process.has_ended:
+                await self._starter.reap(process)
         job, worker.job = worker.job, None
         if job is not None and not job.finished:
-            how = _how_it_ended(process.returncode)
-            job.finish(error=WorkerDied(f"worker process {process.pid} {how} while it ran {job.op}"))
-        if process.poll() is None:
-            _log.error("worker %d does not end by SIGKILL: a file system it waits for hangs", process.pid)
-            self._undead = [undead for undead in self._undead if undead.poll() is None] + [process]
-            if len(self._undead) > UNDEAD_MAX:
-                await _wait(process)
+            job.finish(error=WorkerDied(f"worker process {process.pid} {_how_it_ended(process)} while it ran {job.op}"))
+        if process.has_ended:
+            process.close()
+            return
+        _log.error("worker %d does not end by SIGKILL: a file system it waits for hangs", process.pid)
+        self._undead.append(process)
+        await self._await_undead()
+
+    async def _await_undead(self) -> None:
+        """Waits while there are too many processes that cannot be ended; forgets those that could be after all."""
+        while True:
+            for process in [process for process in self._undead if process.look()]:
+                self._undead.remove(process)
+                await self._starter.reap(process)
+                process.close()
+            if len(self._undead) <= UNDEAD_MAX:
+                return
+            await trio.sleep(PAUSE_MAX_S)
 
     def _nobody_comes(self, streams: bool) -> bool:
         """Whether every worker that could take such a job failed to start."""
@@ -506,61 +516,10 @@ def _take_answer(job: _Job, message: list[Any], length: int) -> bool:
     return True
 
 
-def _spawn(table: str, log_path: Path | None, *, reserved: bool) -> _Worker:
-    """Starts one process; it gets descriptors 0, 1 and 2 and nothing else. Raises OSError."""
-    io_class = "normal" if reserved else "idle"
-    ours, theirs = socket.socketpair()
-    try:
-        log_fd = os.open(
-            os.devnull if log_path is None else log_path,
-            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-            0o600,
-        )
-        try:
-            process = subprocess.Popen(
-                # -P: nothing is imported from where the daemon happened to be started, its own mount above
-                # all.
-                [sys.executable, "-P", "-m", "index.scan.workermain", str(os.getpid()), table, io_class],
-                stdin=theirs.fileno(),
-                stdout=log_fd,
-                stderr=log_fd,
-                close_fds=True,
-                cwd="/",
-                env=_environment(),
-                start_new_session=True,  # the terminal's Ctrl-C and hang-up are the daemon's business
-            )
-        finally:
-            os.close(log_fd)
-        return _Worker(process, ours, reserved=reserved)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with PYTHONPATH such that the worker finds the packages we run from.
-
-    What is installed is found anyway, and named there it would come before the standard library.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(part)]
-    if root not in (*site.getsitepackages(), site.getusersitepackages()):
-        parts.insert(0, root)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(parts)}
-
-
-async def _wait(process: subprocess.Popen[bytes]) -> None:
-    pause_s = 0.001
-    while process.poll() is None:
-        await trio.sleep(pause_s)
-        pause_s = min(pause_s * 2, 0.1)
-
-
-def _how_it_ended(code: int | None) -> str:
+def _how_it_ended(process: Process) -> str:
+    code = process.returncode
     if code is None:
-        return "hangs"
+        return "ended" if process.has_ended else "hangs"
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     return f"ended with status {code}"

@@ -5,15 +5,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from tests.system.harness import Mounted, errno_of, eventually, gone, names, one_line, tree, walk
 
+ROOT = Path(__file__).parents[2]
 TAGS = "user.xdg.tags"
 AWAY = (errno.EHOSTDOWN, errno.EIO)
 # What "at once" may take on a busy machine.
@@ -574,6 +577,130 @@ def test_a_stopped_branch_stops_only_itself(library, bound):
     library.wait_idle()
     library.verify()
     library.unmount()
+
+
+@pytest.fixture
+def flushing(library: Mounted) -> "Iterator[tuple[Path, subprocess.Popen[bytes]]]":
+    """A location of which every close asks its server, and that server."""
+    point = library.folder("Flushing")
+    process = subprocess.Popen([sys.executable, "-m", "tests.system.flushing", str(point)], cwd=ROOT)
+    try:
+        eventually(lambda: library.is_mounted(point) or process.poll() is not None, "it is mounted")
+        yield point, process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        subprocess.run(["fusermount3", "-u", "-z", str(point)], capture_output=True, check=False)
+        process.kill()
+        process.wait(20)
+
+
+def workers_of(library: Mounted) -> list[int]:
+    """The worker processes of a server: what its children started."""
+    below = []
+    for child in children(library.pid):
+        below += children(child)
+    return below
+
+
+def children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_workers_come_back_while_a_file_of_a_dead_server_is_open(library, flushing):
+    """A new process closes what it inherits, and would wait for the dead server: ours inherit nothing."""
+    point, server = flushing
+    disk = library.folder("Disk")
+    fill(disk)
+    library.mount(point, disk)
+    library.wait_idle()
+    held = [os.open(library.mnt / "Flushing" / name, os.O_RDWR) for name in ("f0", "f1")]
+    before = workers_of(library)
+    assert len(before) >= 2
+    server.send_signal(signal.SIGSTOP)
+    try:
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        code, seconds = timed(os.stat, library.mnt / "Disk" / "absent")
+        assert (code, seconds < AT_ONCE_S) == (errno.ENOENT, True), (code, seconds)
+        (disk / "later").write_bytes(b"hashed by a worker that came later")
+        wanted = blake3(b"hashed by a worker that came later").hexdigest()
+        shown = library.mnt / "Disk" / "later"
+        eventually(lambda: xattr_of(shown, "user.checksum.blake3") == wanted, "a new file is hashed", 20)
+    finally:
+        server.send_signal(signal.SIGCONT)
+        for fd in held:
+            os.close(fd)
+    library.unmount()
+
+
+def test_a_call_that_comes_back_late_touches_no_other_file(library, flushing):
+    """A cut that was given up, and its file closed: the descriptor's number is another file's by then."""
+    point, server = flushing
+    disk = library.folder("Disk")
+    for number in range(40):
+        (disk / f"d{number}").write_bytes(b"d" * 1000)
+    library.mount(point, disk)
+    library.wait_idle()
+    shown = library.mnt / "Flushing" / "f2"
+    fd = os.open(shown, os.O_RDWR)
+    cut: list[int] = []
+    call = threading.Thread(target=lambda: cut.append(errno_of(os.ftruncate, fd, 7)))
+    server.send_signal(signal.SIGSTOP)
+    held: list[int] = []
+    try:
+        call.start()
+        call.join(NEVER_LONGER_S + 5)
+        assert cut == [errno.ETIMEDOUT]
+        os.close(fd)
+        time.sleep(0.5)
+        held = [os.open(library.mnt / "Disk" / f"d{number}", os.O_RDWR) for number in range(40)]
+    finally:
+        server.send_signal(signal.SIGCONT)
+    eventually(lambda: state(shown) == "local", "it answers again", 10)
+    time.sleep(0.5)
+    assert {os.stat(disk / f"d{number}").st_size for number in range(40)} == {1000}
+    for one in held:
+        os.close(one)
+    eventually(lambda: not links_to(library.pid, point), "no descriptor is left behind", 10)
+    library.unmount()
+
+
+def test_an_open_that_comes_back_late_leaves_no_descriptor(library, flushing):
+    point, server = flushing
+    library.mount(point)
+    library.wait_idle()
+    shown = library.mnt / "Flushing" / "f3"
+    assert os.stat(shown).st_size == 1 << 20
+    server.send_signal(signal.SIGSTOP)
+    try:
+        code, seconds = timed(lambda: shown.read_bytes())
+        assert code in (*AWAY, errno.ETIMEDOUT)
+        assert seconds <= NEVER_LONGER_S
+    finally:
+        server.send_signal(signal.SIGCONT)
+    eventually(lambda: state(shown) == "local", "it answers again", 10)
+    eventually(lambda: not links_to(library.pid, point), "no descriptor is left behind", 10)
+    library.unmount()
+
+
+def xattr_of(path: Path, name: str) -> str:
+    try:
+        return os.getxattr(path, name).decode()
+    except OSError as error:
+        return str(error)
+
+
+def links_to(pid: int, point: Path) -> list[str]:
+    """Files below a path that a process has open."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except OSError:
+            continue
+        if target.startswith(f"{point}/"):
+            found.append(target)
+    return found
 
 
 def test_an_fsync_that_hangs_stops_nobody_else(library, bound):

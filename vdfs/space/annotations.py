@@ -10,7 +10,8 @@ Indexing only reads (`user.xdg.*` and the rating), it never writes into a user's
 """
 
 import os
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
@@ -65,6 +66,23 @@ def check_tag(tag: str) -> None:
         raise Invalid(f"{tag!r} cannot be a tag: it must have no comma or line break, and some text")
 
 
+#: Calls a function with a descriptor of a file, and the arguments given.
+Ask = Callable[..., Awaitable[Any]]
+
+
+def _asking(node: Node) -> Ask | None:
+    if node.handles:
+        handle = node.handles[-1]
+        return lambda function, *args: handle.call(NAME_DEADLINE_S, function, handle.fd, *args)
+    if node.ghost_fd >= 0:  # never of a slow branch
+
+        async def ask(function: Callable[..., Any], *args: object) -> Any:
+            return function(node.ghost_fd, *args)
+
+        return ask
+    return None
+
+
 class Annotations:
     """What people attach to entries. Used on the loop only."""
 
@@ -77,12 +95,12 @@ class Annotations:
 
     async def get(self, node: Node, name: bytes) -> bytes:
         """The value of a stored attribute; NoAttribute when there is none."""
-        fd = await self._compared(node)
-        if fd is not None:
-            value = realattrs.read_fd(fd).get(name)
-            if value is None:
+        ask = await self._compared(node)
+        if ask is not None:
+            values: dict[bytes, bytes] = await ask(realattrs.read_fd)
+            if name not in values:
                 raise NoAttribute(f"it has no {os.fsdecode(name)}")
-            return value
+            return values[name]
         uuid = self._uuid(node)
         value = None
         if uuid is not None:
@@ -96,9 +114,9 @@ class Annotations:
         there, and a copy would fail."""
         if node.kind not in (KIND_FILE, KIND_DIR):
             return []
-        fd = await self._compared(node)
-        if fd is not None:
-            return list(realattrs.read_fd(fd))
+        ask = await self._compared(node)
+        if ask is not None:
+            return list(await ask(realattrs.read_fd))
         uuid = self._uuid(node)
         if uuid is None:
             return []
@@ -111,26 +129,21 @@ class Annotations:
         uuid = self._uuid(node)
         return [] if uuid is None else tags.of_entry(self.store.db, uuid)
 
-    async def _compared(self, node: Node) -> int | None:
-        """Take in what was changed on the real files; or a descriptor of a file that has no name left.
+    async def _compared(self, node: Node) -> Ask | None:
+        """Take in what was changed on the real files; or the way to ask a file that has no name left, by a descriptor.
 
         What such a file carries is all there is of it.
         """
-        fd = None if node.is_dir else self._held_fd(node)
-        if fd is not None and not node.spots and not node.links:
-            return fd
+        ask = None if node.is_dir else _asking(node)
+        if ask is not None and not node.spots and not node.links:
+            return ask
         try:
             await self.reconcile(node)
         except Stale:
-            if fd is None:
+            if ask is None:
                 raise
-            return fd
+            return ask
         return None
-
-    def _held_fd(self, node: Node) -> int | None:
-        if node.handles:
-            return int(node.handles[-1].fd)
-        return node.ghost_fd if node.ghost_fd >= 0 else None
 
     def _tags_text(self, uuid: bytes) -> bytes | None:
         """The text as it was written while it names exactly the live set, else the set in order of addition."""
@@ -150,9 +163,9 @@ class Annotations:
 
     async def set(self, node: Node, name: bytes, value: bytes, origin: str) -> None:
         """Set an attribute; Invalid for a value its meaning does not allow."""
-        fd = await self._compared(node)
-        if fd is not None:
-            realattrs.set_fd(fd, name, value)
+        ask = await self._compared(node)
+        if ask is not None:
+            await ask(realattrs.set_fd, name, value)
             return
         if name == TAGS:
             wanted = parse_tags(value)
@@ -178,9 +191,9 @@ class Annotations:
 
     async def remove(self, node: Node, name: bytes, origin: str, *, missing_ok: bool = False) -> None:
         """Take an attribute away; NoAttribute when there is none."""
-        fd = await self._compared(node)
-        if fd is not None:
-            realattrs.set_fd(fd, name, None)
+        ask = await self._compared(node)
+        if ask is not None:
+            await ask(realattrs.set_fd, name, None)
             return
         row = self._row(node)
         uuid = row.uuid

@@ -97,7 +97,7 @@ class Attributes:
         """Change a file by a descriptor: nothing is left of its names, or none is known."""
         if node.handles:
             handle = node.handles[-1]
-            await handle.branch.call(CALL_DEADLINE_S, _change_open, handle.fd, wanted)
+            await handle.call(CALL_DEADLINE_S, _change_open, handle.fd, wanted)
         elif node.ghost_fd >= 0:
             _change_open(node.ghost_fd, wanted)
         else:

@@ -21,7 +21,8 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import trio
 
@@ -54,12 +55,14 @@ AWAY = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno
 Excluded = dict[bytes, Any]
 
 
-class _Ticket:
+class _Ticket(Generic[T]):
     """Where one call of a slow branch is at, agreed between its thread and the loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._state = "waiting"
+        self._missed = False
+        self.result: Future[T] | None = None  # once it is done
 
     def begin(self) -> bool:
         """The thread starts; False when nobody waits any more."""
@@ -69,19 +72,21 @@ class _Ticket:
             self._state = "running"
             return True
 
-    def end(self) -> bool:
-        """The thread is done; True when the loop had given it up meanwhile."""
+    def end(self, result: Future[T]) -> tuple[bool, bool]:
+        """The thread is done; whether nobody waits any more, and whether the loop had noted that it is stuck."""
         with self._lock:
             late, self._state = self._state == "given up", "done"
-            return late
+            self.result = result
+            return late, self._missed
 
-    def give_up(self, note: Callable[[], None]) -> bool:
+    def give_up(self, note: Callable[[], None] | None) -> bool:
         """The loop waits no longer; notes and says whether a thread is stuck in the call."""
         with self._lock:
             if self._state == "done":
                 return False
             stuck, self._state = self._state == "running", "given up"
-            if stuck:
+            if stuck and note is not None:
+                self._missed = True
                 note()
             return stuck
 
@@ -196,32 +201,57 @@ class Branch:
             self.state = LIVE
         return fd
 
-    async def call(self, deadline_s: float, function: Callable[[*Ts], T], *args: *Ts) -> T:
+    async def call(
+        self,
+        deadline_s: float,
+        function: Callable[[*Ts], T],
+        *args: *Ts,
+        drop: Callable[[T], object] | None = None,
+    ) -> T:
         """Run a function of plain system calls on this branch: inline when fast, else in a thread with a deadline.
 
         Raises Deadline when a slow branch does not answer in time (the thread is left behind, and the branch counts as
-        stalled until it returns), Unreachable at once while it is stalled.
+        stalled until it returns), Unreachable at once while it is stalled. `drop` lets go of a result that comes when
+        nobody waits any more: a descriptor, say.
         """
         if not self.slow:
             return function(*args)
         if self._stalled_calls:
             raise Unreachable(f"the file system of {self._where()} does not answer")
-        ticket = _Ticket()
+        ticket = _Ticket[T]()
 
-        def work() -> T:
+        def work() -> None:
             if not ticket.begin():
-                raise Deadline("given up before it began")
+                return
+            result = Future[T]()
             try:
-                return function(*args)
-            finally:
-                if ticket.end():
-                    self._answered()
+                result.set_result(function(*args))
+            except BaseException as error:
+                result.set_exception(error)
+            is_late, was_missed = ticket.end(result)
+            if is_late and drop is not None and result.exception() is None:
+                drop(result.result())
+            if was_missed:
+                self._answered()
 
-        with trio.move_on_after(deadline_s):
-            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+        try:
+            with trio.move_on_after(deadline_s):
+                await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+        except trio.Cancelled:  # the caller has enough: that says nothing about the branch
+            ticket.give_up(None)
+            raise
         if ticket.give_up(self._missed):
             self.state = STALLED
+        if ticket.result is not None:
+            return ticket.result.result()
         raise Deadline(f"the file system of {self._where()} did not answer within {deadline_s:g} s")
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor of a file; a slow file system may write back now, and does it in a thread of its own."""
+        if self.slow:
+            threading.Thread(target=os.close, args=(fd,), daemon=True).start()
+        else:
+            os.close(fd)
 
     def _where(self) -> str:
         return os.fsdecode(self.mount_point or self.root_path)

@@ -15,6 +15,8 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
@@ -27,6 +29,9 @@ from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Writes up to this size are made inline; the copy of more would hold up the loop.
 _INLINE_WRITE_BYTES = 128 << 10
@@ -42,7 +47,7 @@ _disk_threads = trio.CapacityLimiter(16)
 class Handle:
     """One open of one file. Reads and writes at offsets; knows its node."""
 
-    __slots__ = ("_append_fd", "_slow_writes", "branch", "fd", "flags", "node", "wrote")
+    __slots__ = ("_append_fd", "_closed", "_lock", "_slow_writes", "_users", "branch", "fd", "flags", "node", "wrote")
 
     def __init__(self, node: Node, branch: Branch, fd: int, flags: int) -> None:
         self.node = node
@@ -52,6 +57,9 @@ class Handle:
         self.wrote = False
         self._append_fd = -1
         self._slow_writes = 0
+        self._lock = threading.Lock()
+        self._users = 0  # threads that are in a call on a slow branch
+        self._closed = False
         if flags & os.O_APPEND and flags & os.O_ACCMODE != os.O_RDONLY:
             self._append_fd = fd
             mode = flags & os.O_ACCMODE
@@ -64,22 +72,53 @@ class Handle:
         node.handles = (*node.handles, self)
 
     def close(self) -> None:
-        """Let go of the descriptors; a slow file system may write back now, and does it in a thread of its own."""
+        """Let go of the descriptors; while a call that was given up still uses them, it does that when it is over."""
         self.node.handles = tuple(h for h in self.node.handles if h is not self)
-        if self.branch.slow:
-            threading.Thread(target=self._close, daemon=True).start()
-        else:
-            self._close()
+        with self._lock:
+            self._closed = True
+            if self._users:
+                return
+        self._close()
 
     def _close(self) -> None:
         if self._append_fd >= 0 and self._append_fd != self.fd:
-            os.close(self._append_fd)
-        os.close(self.fd)
+            self.branch.close(self._append_fd)
+        self.branch.close(self.fd)
+
+    async def call(
+        self, deadline_s: float, function: Callable[[*Ts], T], *args: *Ts, drop: Callable[[T], object] | None = None
+    ) -> T:
+        """`Branch.call` with a function that uses our descriptors: none is closed, and its number another file's,
+        before the function is done with it, also long after the deadline."""
+
+        def use() -> T:
+            self._enter()
+            try:
+                return function(*args)
+            finally:
+                self._leave()
+
+        if not self.branch.slow:
+            return function(*args)
+        return await self.branch.call(deadline_s, use, drop=drop)
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.EBADF, "closed meanwhile")
+            self._users += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            is_last = self._closed and not self._users
+        if is_last:
+            self._close()
 
     async def fstat(self) -> os.stat_result | None:
         """The file's stat by its descriptor; None when its branch does not answer."""
         try:
-            return await self.branch.call(CALL_DEADLINE_S, os.fstat, self.fd)
+            return await self.call(CALL_DEADLINE_S, os.fstat, self.fd)
         except OSError:
             return None
         except Unreachable:
@@ -88,7 +127,7 @@ class Handle:
     async def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`; fewer only at the end of the file."""
         if self.branch.slow:
-            return await self.branch.call(CALL_DEADLINE_S, os.pread, self.fd, size, offset)
+            return await self.call(CALL_DEADLINE_S, os.pread, self.fd, size, offset)
         if self.branch.in_memory:  # such file systems know no RWF_NOWAIT, and have nothing to wait for
             return os.pread(self.fd, size, offset)
         buffer = bytearray(size)
@@ -110,7 +149,7 @@ class Handle:
     async def write(self, offset: int, data: bytes) -> int:
         """Write all of `data`; returns its length. ENOSPC and the like come through as they are."""
         if self.branch.slow:
-            done, st = await self.branch.call(CALL_DEADLINE_S, self._write, offset, data)
+            done, st = await self.call(CALL_DEADLINE_S, self._write, offset, data)
         elif len(data) <= _INLINE_WRITE_BYTES and not self._slow_writes:
             began_s = time.monotonic()
             done, st = self._write_here(offset, data)
@@ -151,7 +190,7 @@ class Handle:
             os.ftruncate(self.fd, size_bytes)
             return before, os.fstat(self.fd)
 
-        before, st = await self.branch.call(CALL_DEADLINE_S, cut)
+        before, st = await self.call(CALL_DEADLINE_S, cut)
         if self.node.is_as_told(before):
             self.node.changed(st)
         self.wrote = True
@@ -162,7 +201,7 @@ class Handle:
         """fsync of the file, in a thread."""
         function = os.fdatasync if data_only else os.fsync
         if self.branch.slow:
-            await self.branch.call(CALL_DEADLINE_S, function, self.fd)
+            await self.call(CALL_DEADLINE_S, function, self.fd)
         else:
             await trio.to_thread.run_sync(function, self.fd, limiter=_disk_threads)
 
@@ -189,31 +228,35 @@ class Opener:
                 away = Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
                 continue
             try:
-                fd, st = await branch.call(CALL_DEADLINE_S, self._open, spot.dir, spot.name, wanted)
+                fd, st = await branch.call(
+                    CALL_DEADLINE_S, self._open, spot.dir, spot.name, wanted, drop=lambda got: os.close(got[0])
+                )
             except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
             except Unreachable as error:
                 away = error
                 continue
             if inode_of(st) != node.st_ino and spot in node.spots[:1]:
-                os.close(fd)  # replaced behind the mount: the kernel looks the name up again
+                branch.close(fd)  # replaced behind the mount: the kernel looks the name up again
                 raise Stale(f"{os.fsdecode(spot.name)} is another file now")
             handle = Handle(node, branch, fd, flags)
             if flags & os.O_TRUNC:
                 try:
-                    st = await branch.call(CALL_DEADLINE_S, _cut, fd, by_uid)
+                    st = await handle.call(CALL_DEADLINE_S, _cut, fd, by_uid)
                 except BaseException:
                     handle.close()
                     raise
                 handle.wrote = True
             return handle, st
         # a file without a name: by any descriptor of it
-        held_fds = [(h.fd, h.branch) for h in reversed(node.handles)]
+        how = (wanted, flags & os.O_TRUNC, by_uid)
+        if node.handles:
+            held = node.handles[-1]
+            fd, st = await held.call(CALL_DEADLINE_S, _open_again, held.fd, *how, drop=lambda got: os.close(got[0]))
+            return Handle(node, held.branch, fd, flags), st
         if node.ghost_fd >= 0 and self.tree.home is not None:
-            held_fds.append((node.ghost_fd, self.tree.home))
-        for held_fd, branch in held_fds:
-            fd = os.open(syscalls.proc_path(held_fd), wanted & ~os.O_NOFOLLOW)
-            return Handle(node, branch, fd, flags), _cut(fd, by_uid) if flags & os.O_TRUNC else os.fstat(fd)
+            fd, st = _open_again(node.ghost_fd, *how)
+            return Handle(node, self.tree.home, fd, flags), st
         raise away or Stale(f"{os.fsdecode(node.name)} is not there any more")
 
     def _open(self, ref: DirRef, name: bytes, flags: int) -> tuple[int, os.stat_result]:
@@ -244,6 +287,15 @@ class Opener:
         st = await handle.fstat()
         if st is not None:
             self.attributes.note(handle.node, st, data=True)
+
+
+def _open_again(held_fd: int, flags: int, cuts: int, by_uid: int) -> tuple[int, os.stat_result]:
+    fd = os.open(syscalls.proc_path(held_fd), flags & ~os.O_NOFOLLOW)
+    try:
+        return fd, _cut(fd, by_uid) if cuts else os.fstat(fd)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _cut(fd: int, by_uid: int) -> os.stat_result:

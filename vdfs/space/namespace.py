@@ -156,11 +156,11 @@ class Namespace:
                     raise
 
         self.tree.before_look(ref)
-        fd, st = await ref.branch.call(CALL_DEADLINE_S, make)
+        fd, st = await ref.branch.call(CALL_DEADLINE_S, make, drop=lambda got: os.close(got[0]))
         try:
             node = self._added(parent, ref, name, st, who.pid)
         except BaseException:
-            os.close(fd)
+            ref.branch.close(fd)
             raise
         return node, st, fd
 

@@ -1,0 +1,109 @@
+"""The process that starts workers, so that the daemon need not: a worker inherits what its parent has open.
+
+Why: whatever starts a process closes what that one shall not have, in the new process but before its program runs. To
+close a file of a file system whose server is dead waits for that server (FUSE_FLUSH), beyond any signal. A daemon with
+such a file open could start no worker for anybody, or would hang itself. This process is started before the daemon
+opens a user's file, and holds nothing.
+
+In: packets on descriptor 0 (SEQPACKET, from workerprocess.py), one request each. Out: one answer each.
+- START and a socket: forks a worker that has the socket as its descriptor 0 -> its pid, and a pidfd of it.
+- REAP and a pid: of a worker that ended -> its exit code as `subprocess` has it, or UNKNOWN.
+
+A worker is a fork: the modules are loaded already, so it is there in some milliseconds and shares their memory. The
+kernel kills it with this process, and this one with the daemon's main thread. Nothing here may start a thread.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+import traceback
+from typing import NoReturn
+
+from index.scan import workermain
+
+REQUEST = struct.Struct("=Bi")  # what, and the io class or the pid
+ANSWER = struct.Struct("=i")
+START = 0
+REAP = 1
+IO_NORMAL = 0
+IO_IDLE = 1
+#: No code of a process: it was not ours, or runs still.
+UNKNOWN = 1 << 16
+
+_PR_SET_PDEATHSIG = 1
+
+
+def bind_to_parent(parent_pid: int) -> None:
+    """Asks the kernel to kill this process with its parent, and leaves at once if the parent is gone already."""
+    if sys.platform == "linux":
+        zero = ctypes.c_ulong(0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), zero, zero, zero)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def main(argv: list[str]) -> None:
+    """`forkserver PARENT_PID MODULE:TABLE`, with the socket as descriptor 0; returns at the end of the parent."""
+    bind_to_parent(int(argv[0]))
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the daemon inherited itself, and passes on
+    os.chdir("/")
+    os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    with socket.socket(fileno=0) as control:
+        while True:
+            data, fds, _, _ = socket.recv_fds(control, REQUEST.size, 1)
+            if len(data) != REQUEST.size:
+                return
+            what, number = REQUEST.unpack(data)
+            if what == START:
+                _start(control, fds[0], number == IO_IDLE, argv[1])
+            else:
+                control.send(ANSWER.pack(_reap(number)))
+
+
+def _start(control: socket.socket, fd: int, idle_io: bool, table: str) -> None:
+    own_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _work(own_pid, fd, control, table, idle_io=idle_io)
+    os.close(fd)
+    pidfd = os.pidfd_open(pid)
+    try:
+        socket.send_fds(control, [ANSWER.pack(pid)], [pidfd])
+    finally:
+        os.close(pidfd)
+
+
+def _work(parent_pid: int, fd: int, control: socket.socket, table: str, *, idle_io: bool) -> NoReturn:
+    """The worker's life. Whatever ends it, it never returns into the loop of the process it was forked from."""
+    status = 1
+    try:
+        bind_to_parent(parent_pid)
+        os.dup2(fd, control.detach(), inheritable=False)
+        os.close(fd)
+        workermain.run(table, idle_io=idle_io)
+    except SystemExit:
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _reap(pid: int) -> int:
+    with contextlib.suppress(ChildProcessError):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+    return UNKNOWN
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
