@@ -3,11 +3,12 @@
 import os
 from collections.abc import Awaitable, Callable
 
+import apsw
 import attrs
 import trio
 
 from index.model.entry import Entry
-from index.store import entries
+from index.store import entries, tags
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 from vdfs.space.union import cut
@@ -74,5 +75,7 @@ def shown_tag(tag: str) -> bytes:
     return os.fsencode(tag.replace("/", "\u2215"))
 
 
-def tag_of(name: bytes) -> str:
-    return os.fsdecode(name).replace("\u2215", "/")
+def tag_of(db: apsw.Connection, name: bytes) -> str | None:
+    """The tag that is shown under a name: the one with `/` in it before the one that has U+2215 itself."""
+    text = os.fsdecode(name)
+    return next((tag for tag in (text.replace("\u2215", "/"), text) if tags.find(db, tag) is not None), None)

@@ -55,8 +55,8 @@ class TagDir(LinksDir):
         try:
             return await super().lookup(name)
         except NotFound:
-            tag = tag_of(name)
-            if tags.find(self.context.tree.store.db, tag) is None:
+            tag = tag_of(self.context.tree.store.db, name)
+            if tag is None:
                 raise
             return TagDir(self.context, self.child(name), [*self.wanted, tag])
 
@@ -69,15 +69,16 @@ class TagsRoot(ViewDir):
         self.context = context
 
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
-        for tag, _ in tags.names(self.context.tree.store.db):
-            name = shown_tag(tag)
-            if len(name) <= 255 and name not in (b".", b".."):
+        shown = dict.fromkeys(shown_tag(tag) for tag, _ in tags.names(self.context.tree.store.db))
+        for name in shown:
+            tag = tag_of(self.context.tree.store.db, name)
+            if tag is not None and len(name) <= 255 and name not in (b".", b".."):
                 yield name, TagDir(self.context, self.child(name), [tag])
 
     async def lookup(self, name: bytes) -> ViewNode | Node:
-        tag = tag_of(name)
-        if tags.find(self.context.tree.store.db, tag) is None:
-            raise NotFound(f"no tag {tag}")
+        tag = tag_of(self.context.tree.store.db, name)
+        if tag is None:
+            raise NotFound(f"no tag {os.fsdecode(name)}")
         return TagDir(self.context, self.child(name), [tag])
 
 

@@ -218,7 +218,7 @@ def test_a_tag_shows_the_moment_it_is_set(shared, place):
 
 def test_odd_tags_are_odd_directories(shared, place):
     """Spaces, dots, a slash, not ASCII, long; one that is called as a file."""
-    odd = ["two words", ".hidden", "..", "...", "größe", "a/b", "-dash", "x" * 255, "y" * 256, "f"]
+    odd = ["two words", ".hidden", "..", "...", "größe", "a/b", "c\u2215d", "-dash", "x" * 255, "y" * 256, "f"]
     for number, tag in enumerate(odd):
         path = place.mnt / ("f" if tag == "f" else f"file{number}")
         path.write_bytes(b"%d" % number)
