@@ -20,7 +20,7 @@ from index.model.change import ORIGIN_MOUNT
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, Entry
 from index.model.errors import Invalid, NoAttribute, NotPermitted, Unsupported
 from index.model.ids import uuid_text
-from index.scan import apply
+from index.scan import recording
 from index.store import contents, entries
 from index.store.connection import one
 from vdfs.space import realattrs
@@ -208,7 +208,7 @@ async def _version(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     branch = x.tree.branches.get(row.branch_id)
     if branch is None:
         return None
-    vector = apply.vector_of(row, branch.uuid)
+    vector = recording.vector_of(row, branch.uuid)
     return ",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)).encode()
 
 

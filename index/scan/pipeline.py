@@ -15,7 +15,7 @@ from index.model import change
 from index.model.content import content_uuid
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
 from index.model.ids import new_uuid
-from index.scan import apply
+from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
 from index.store import contents, entries
 from index.store.unit import Unit
@@ -24,7 +24,7 @@ from index.store.unit import Unit
 class WalkState:
     """What one walk has in memory: the ids that its new directories got, and what must be looked at again."""
 
-    def __init__(self, branch_id: int, branch_uuid: bytes, disk: apply.Disk, *, first: bool) -> None:
+    def __init__(self, branch_id: int, branch_uuid: bytes, disk: kinship.Disk, *, first: bool) -> None:
         self.branch_id = branch_id
         self.branch_uuid = branch_uuid
         self.disk = disk
@@ -53,7 +53,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         if row is None:
             new_names = True
             if (state.first and st.nlink <= 1) or (state.first and st.kind == KIND_DIR):
-                row = apply.plain_row(unit, state.branch_id, directory, name, st)
+                row = recording.plain_row(unit, state.branch_id, directory, name, st)
                 fresh.append(row)
             else:
                 row = apply.add(unit, state.branch_id, directory, name, st, state.disk)
@@ -66,7 +66,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         if row is None or row.seq != seq:
             state.again.add(directory)
             continue
-        place = apply.Place(state.branch_id, directory, row.name)
+        place = kinship.Place(state.branch_id, directory, row.name)
         apply.take_in(unit, place, row, Stat(*raw), state.branch_uuid, state.disk)
     for entry_id, seq in gone:
         row = entries.get(unit.db, entry_id)
@@ -136,7 +136,7 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
             unsure = row.content_id if row.hash_state == HASH_NONE else None
             known = None if unsure is None else contents.get(unit.db, unsure)
             if known is not None and known.full not in (None, bytes.fromhex(result.full)):
-                apply.note_new_bytes(unit, row)  # written in place, and given its times back
+                recording.note_new_bytes(unit, row)  # written in place, and given its times back
         twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
         own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
         for twin in twins:

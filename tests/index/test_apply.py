@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from index.model import change, versions
 from index.model.entry import HASH_FULL, HASH_NONE, KIND_DIR, Entry, Stat
-from index.scan import apply
+from index.scan import apply, kinship, recording
 from index.store import contents, entries, limbo, metadata, places, tidy
 from index.store.store import Store
 
@@ -58,7 +58,7 @@ class World:
         with self.store.write("test") as unit:
             places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
             self.branch = places.put_branch(unit.db, BRANCH, None, DEVICE, "store", b"/somewhere", "fs", 100)
-            root = apply.plain_row(unit, self.branch, 0, b"", self.root.stat)._replace(parent_id=None)
+            root = recording.plain_row(unit, self.branch, 0, b"", self.root.stat)._replace(parent_id=None)
             entries.insert(unit.db, root)
         self.root_id = root.id
 
@@ -109,7 +109,7 @@ class World:
             found += [inode for inode in directory.names.values() if stat.S_ISDIR(inode.mode)]
         return found
 
-    # apply.Disk
+    # kinship.Disk
 
     def stat_at(self, row: Entry) -> Stat | None:
         above = entries.get(self.store.db, row.parent_id)
@@ -160,7 +160,7 @@ class World:
                 if row is not None:
                     apply.remove(unit, row, BRANCH)
             elif row is None or row.stat != inode.stat:
-                place = apply.Place(self.branch, parent_id, name)
+                place = kinship.Place(self.branch, parent_id, name)
                 apply.take_in(unit, place, row, inode.stat, BRANCH, self)
 
     def look(self) -> None:
@@ -202,7 +202,7 @@ class World:
 
     def annotate(self, row: Entry, value: bytes) -> None:
         with self.store.write("test") as unit:
-            uuid = apply.ensure_uuid(unit, entries.get(unit.db, row.id))
+            uuid = recording.ensure_uuid(unit, entries.get(unit.db, row.id))
             metadata.put(unit.db, uuid, NOTE, value, unit.hlc, unit.device)
 
     def note(self, name: bytes) -> bytes | None:
@@ -347,7 +347,7 @@ def test_what_was_written_while_it_moved_is_a_new_version(world):
     world.look()
     moved = world.row(b"b")
     assert (moved.id, moved.hash_state, moved.content_id) == (row.id, HASH_NONE, None)
-    assert versions.dominates(apply.vector_of(moved, BRANCH), apply.vector_of(row, BRANCH))
+    assert versions.dominates(recording.vector_of(moved, BRANCH), recording.vector_of(row, BRANCH))
 
 
 def test_a_number_that_was_given_to_a_new_file_makes_no_move(world):
@@ -474,7 +474,7 @@ def test_a_save_over_a_file_keeps_row_and_uuid_and_gets_a_number_of_its_own(worl
     assert (after.id, after.uuid) == (before.id, before.uuid)
     assert after.node != before.node
     assert world.note(b"a") == b"x"
-    assert versions.dominates(apply.vector_of(after, BRANCH), apply.vector_of(before, BRANCH))
+    assert versions.dominates(recording.vector_of(after, BRANCH), recording.vector_of(before, BRANCH))
 
 
 def test_a_known_file_renamed_over_another_keeps_its_number_and_takes_the_uuid(world):
@@ -490,7 +490,7 @@ def test_a_known_file_renamed_over_another_keeps_its_number_and_takes_the_uuid(w
     assert (after.id, after.node, after.uuid) == (tmp.id, tmp.node, a.uuid)
     assert world.note(b"a") == b"x"
     for old in (a, tmp):
-        assert versions.dominates(apply.vector_of(after, BRANCH), apply.vector_of(old, BRANCH))
+        assert versions.dominates(recording.vector_of(after, BRANCH), recording.vector_of(old, BRANCH))
 
 
 def test_it_is_the_same_when_the_name_that_is_gone_was_looked_at_first(world):
@@ -716,7 +716,7 @@ def test_a_file_that_is_held_comes_back_though_it_was_written_to(world):
     world.look_at(b"z")
     after = world.row(b"z")
     assert (after.id, after.node) == (before.id, before.node)
-    assert versions.dominates(apply.vector_of(after, BRANCH), apply.vector_of(before, BRANCH))
+    assert versions.dominates(recording.vector_of(after, BRANCH), recording.vector_of(before, BRANCH))
 
 
 def test_a_new_file_with_an_old_number_is_not_what_waits(world):
@@ -785,10 +785,10 @@ def test_new_bytes_are_a_new_version_and_new_modes_are_not(world):
     before = world.row(b"a")
     inode.mode = FILE & ~0o044
     world.look()
-    assert apply.vector_of(world.row(b"a"), BRANCH) == apply.vector_of(before, BRANCH)
+    assert recording.vector_of(world.row(b"a"), BRANCH) == recording.vector_of(before, BRANCH)
     world.write(inode)
     world.look()
-    assert versions.dominates(apply.vector_of(world.row(b"a"), BRANCH), apply.vector_of(before, BRANCH))
+    assert versions.dominates(recording.vector_of(world.row(b"a"), BRANCH), recording.vector_of(before, BRANCH))
     assert [what for what, _, _ in world.heard()] == [change.ATTRS, change.DATA]
 
 

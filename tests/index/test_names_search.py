@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.model.entry import HASH_FULL, HASH_SAMPLED, Entry, Stat
-from index.scan import apply
+from index.scan import recording
 from index.store import contents, entries, names, places
 from index.store.store import Store
 
@@ -29,7 +29,7 @@ class Rows:
         with self.store.write("test") as unit:
             above = self.root.id if parent == 0 else parent
             st_ = Stat(mode, 3, mtime_ns, 0, 1000 + unit.seq, 1, 0, 0)
-            row = apply.plain_row(unit, self.branch, 0 if above is None else above, name, st_)
+            row = recording.plain_row(unit, self.branch, 0 if above is None else above, name, st_)
             row = row._replace(parent_id=above)
             entries.insert(unit.db, row)
         return row

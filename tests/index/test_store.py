@@ -23,7 +23,7 @@ from index.model.change import Commit
 from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
-from index.scan import apply
+from index.scan import recording
 from index.store import changes, entries, migrations, places
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
@@ -57,7 +57,7 @@ def put_root(store: Store) -> tuple[int, int]:
         places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
         branch = places.put_branch(unit.db, b"b" * 16, None, DEVICE, "store", b"/somewhere", "fs", 1)
         mode = stat.S_IFDIR | 0o755
-        root = apply.plain_row(unit, branch, 0, b"", FILE._replace(mode=mode))._replace(parent_id=None)
+        root = recording.plain_row(unit, branch, 0, b"", FILE._replace(mode=mode))._replace(parent_id=None)
         entries.insert(unit.db, root)
     return branch, root.id
 
@@ -430,7 +430,7 @@ class Units(RuleBasedStateMachine):
         try:
             with self.store.write("test") as unit:
                 for number in range(rows):
-                    row = apply.plain_row(unit, self.branch, self.root, name + b"-%d" % number, FILE)
+                    row = recording.plain_row(unit, self.branch, self.root, name + b"-%d" % number, FILE)
                     entries.insert(unit.db, row)
                     made.append(row)
                 for part in range(parts):
@@ -456,7 +456,7 @@ class Units(RuleBasedStateMachine):
         """The process dies in the middle of a unit: nothing of it is there afterwards."""
         with pytest.raises(Stop), self.store.write("test") as unit:
             for number in range(rows):
-                entries.insert(unit.db, apply.plain_row(unit, self.branch, self.root, b"lost-%d" % number, FILE))
+                entries.insert(unit.db, recording.plain_row(unit, self.branch, self.root, b"lost-%d" % number, FILE))
             unit.tell("model", "op", b"lost", None)
             self._open(crashed)
             raise Stop

@@ -9,7 +9,7 @@ import attrs
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, ns
 from index.model.errors import NoAttribute, NotFound
 from index.model.ids import uuid_text
-from index.scan import apply
+from index.scan import recording
 from index.store import contents, entries
 from vdfs.ops.context import Core
 from vdfs.ops.paths import node_of
@@ -70,7 +70,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
     full = (
         content.full.hex() if content is not None and content.full is not None and row.hash_state == HASH_FULL else None
     )
-    vector = apply.vector_of(row, rows[0][0].branch.uuid)
+    vector = recording.vector_of(row, rows[0][0].branch.uuid)
     guess = "inode/directory" if row.kind == KIND_DIR else mimetypes.guess_type(os.fsdecode(row.name), strict=False)[0]
     comment = await _text(core, node, b"user.xdg.comment")
     rating = await _text(core, node, b"user.baloo.rating")

@@ -17,7 +17,7 @@ from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
 from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, Stale, VdfsError
 from index.model.ids import new_uuid
-from index.scan import apply
+from index.scan import recording
 from index.store import entries, metadata, tags
 from index.store.unit import Unit
 from vdfs.space import realattrs
@@ -248,7 +248,7 @@ class Annotations:
         fresh = entries.get(unit.db, row.id)
         if fresh is None:
             raise NotFound(f"{os.fsdecode(row.name)} is not there any more")
-        return apply.ensure_uuid(unit, fresh)
+        return recording.ensure_uuid(unit, fresh)
 
     # real files -------------------------------------------------------------------------------------------------------
 
@@ -369,7 +369,7 @@ def take_in_edits(unit: Unit, row: Entry, edits: dict[bytes, bytes | None]) -> N
     """Edits made on the real file become the library's values; what makes no sense as a tag stays a plain value."""
     if not edits:
         return
-    uuid = apply.ensure_uuid(unit, row)
+    uuid = recording.ensure_uuid(unit, row)
     for name, value in edits.items():
         if name == TAGS:
             try:

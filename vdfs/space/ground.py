@@ -23,7 +23,7 @@ from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
 from index.model.ids import ROOT_INODE
 from index.model.inode import inode_of
-from index.scan import apply, differ
+from index.scan import apply, differ, kinship
 from index.store import entries
 from index.store.store import Store
 from vdfs.space import realattrs, syscalls
@@ -125,7 +125,7 @@ class Ground:
 
         def take_in() -> Entry:
             with self.store.write(ORIGIN_SCAN) as unit:
-                place = apply.Place(ref.branch.id, ref.entry_id, name)
+                place = kinship.Place(ref.branch.id, ref.entry_id, name)
                 return apply.take_in(unit, place, row, stat, ref.branch.uuid, self)
 
         try:
@@ -317,7 +317,7 @@ class Ground:
             for line, name, row, st in some:
                 if row is not None:  # another name may have taken or changed it meanwhile
                     row = entries.child(unit.db, ref.entry_id, name)
-                place = apply.Place(ref.branch.id, ref.entry_id, name)
+                place = kinship.Place(ref.branch.id, ref.entry_id, name)
                 new = apply.take_in(unit, place, row, Stat.of(st), ref.branch.uuid, self)
                 out[line] = (name, new, st)
 
@@ -360,7 +360,7 @@ class Ground:
         if ref.parent is None and names_changed:
             self.root.names_changed()
 
-    # what apply.Disk asks ---------------------------------------------------------------------------------------------
+    # what kinship.Disk asks -------------------------------------------------------------------------------------------
 
     def stat_at(self, row: Entry) -> Stat | None:
         """What lstat says of a row's name now, None when it is gone; the row where the branch is slow or away."""

@@ -21,7 +21,7 @@ from index.model.change import ORIGIN_MOUNT
 from index.model.entry import KIND_FILE, Entry, Stat
 from index.model.errors import Busy, Exists, Invalid, NotADirectory, NotEmpty, NotFound, VdfsError
 from index.model.inode import inode_of
-from index.scan import apply
+from index.scan import apply, recording
 from index.store import entries, metadata, places
 from index.store.unit import Unit
 from vdfs.space import syscalls
@@ -220,7 +220,7 @@ class Renames:
             entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
             unit.changed(change.ADDED, row.branch_id, row.id, step.ref.entry_id, step.name, row.node)
         else:
-            apply.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
+            recording.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
 
     def _new_version(
         self, unit: Unit, src: Node, dst: Node | None, branch_uuid: bytes
@@ -236,11 +236,11 @@ class Renames:
             return None, None
         vector: versions.Vector = {}
         for row in (*sources, *targets):
-            vector = versions.join(vector, apply.vector_of(row, self.tree.branches[row.branch_id].uuid))
+            vector = versions.join(vector, recording.vector_of(row, self.tree.branches[row.branch_id].uuid))
         uuid = sources[0].uuid
         annotated = uuid is not None and metadata.has_any(unit.db, uuid)
         own = src.kind != KIND_FILE or annotated or sources[0].nlink > 1
-        heir = None if own else apply.heir_uuid(unit, targets[0])
+        heir = None if own else recording.heir_uuid(unit, targets[0])
         return heir, versions.pack(versions.bump(vector, branch_uuid))
 
     def _rows(self, spots: Sequence[Spot]) -> list[Entry]:
@@ -294,7 +294,7 @@ class Renames:
             for (step, other), st in zip(swaps, stats, strict=False):
                 a, b = entries.get(unit.db, step.spot.entry_id), entries.get(unit.db, other.entry_id)
                 if a is not None and b is not None:
-                    apply.swap_names(unit, a, b)
+                    recording.swap_names(unit, a, b)
                     entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st)

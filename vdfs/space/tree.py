@@ -12,7 +12,7 @@ from index.model import change
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, KIND_SYMLINK, NAME_MAX_BYTES, Entry, is_name, kind_of
 from index.model.errors import Deadline, NameTooLong, NotADirectory, NotFound, Stale, Unreachable, VdfsError
-from index.scan import apply
+from index.scan import recording
 from index.store import entries, metadata
 from index.store.store import Store
 from vdfs.space import syscalls, union
@@ -152,7 +152,7 @@ class Tree(Ground):
         device = self.store.device_uuid
         for index, one in enumerate(found):
             branch = one.dir.branch
-            vector = apply.vector_of(one.row, branch.uuid)
+            vector = recording.vector_of(one.row, branch.uuid)
             target = self._target_of(one) if one.row.kind == KIND_SYMLINK else None
             out.append(union.Candidate(one.row, vector, device, branch.uuid, self.slug, branch.label, index, target))
         return out
@@ -227,9 +227,9 @@ class Tree(Ground):
                         if first.uuid is None:
                             entries.set_uuid(unit.db, first.id, uuid, unit.seq)
                         elif row.uuid is not None and row.uuid != uuid:
-                            apply.alias(unit, row.uuid, uuid)
+                            recording.alias(unit, row.uuid, uuid)
                     if row.kind != KIND_DIR:
-                        apply.join_versions(unit, first, row, shown[0].dir.branch.uuid, one.dir.branch.uuid)
+                        recording.join_versions(unit, first, row, shown[0].dir.branch.uuid, one.dir.branch.uuid)
                 fresh = entries.get(self.store.db, row.id)
                 assert fresh is not None
                 row = fresh

@@ -1,0 +1,173 @@
+"""What is written of an entry's rows: new ones, moves, new bytes, what hard-linked names share, uuids and versions.
+
+In: a unit, rows, and what is known of them already. Out: rows as they are now, their changes noted in the unit. Which
+row a file is, and what shall become of it, is decided in kinship.py and apply.py.
+"""
+
+from index.model import change, versions
+from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
+from index.model.ids import new_uuid
+from index.store import entries, metadata, places
+from index.store.limbo import Kept
+from index.store.unit import Unit
+
+
+def vector_of(row: Entry | Kept, branch_uuid: bytes) -> dict[bytes, int]:
+    """The version vector of a row; NULL stands for {its branch: 1}."""
+    return versions.unpack(row.version) if row.version is not None else {branch_uuid: 1}
+
+
+def plain_row(
+    unit: Unit,
+    branch_id: int,
+    parent_id: int,
+    name: bytes,
+    st: Stat,
+    *,
+    entry_id: int | None = None,
+    node: int | None = None,
+    uuid: bytes | None = None,
+) -> Entry:
+    """The row of a name that the index lacks, its change noted; the caller inserts it."""
+    if entry_id is None:
+        entry_id = unit.new_id()
+    if uuid is None and st.kind in (KIND_DIR, KIND_SYMLINK):
+        uuid = new_uuid()
+    row = Entry(
+        id=entry_id,
+        branch_id=branch_id,
+        parent_id=parent_id,
+        name=name,
+        node=entry_id if node is None else node,
+        uuid=uuid,
+        kind=st.kind,
+        mode=st.mode,
+        size_bytes=st.size_bytes,
+        mtime_ns=st.mtime_ns,
+        ctime_ns=st.ctime_ns,
+        st_ino=st.st_ino,
+        nlink=st.nlink,
+        uid=st.uid,
+        gid=st.gid,
+        content_id=None,
+        hash_state=HASH_NONE,
+        version=None,
+        seq=unit.seq,
+        scanned_ns=None,
+        scanned_mtime_ns=None,
+    )
+    unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, row.node)
+    return row
+
+
+def restat(unit: Unit, row: Entry, st: Stat) -> None:
+    """Write what lstat says of the row's own inode; what was written to it while nobody looked is a new version."""
+    entries.set_stat(unit.db, row.id, st, unit.seq)
+    if row.kind == KIND_FILE and (row.size_bytes, row.mtime_ns) != (st.size_bytes, st.mtime_ns):
+        note_new_bytes(unit, row)
+
+
+def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: bytes, st: Stat) -> Entry:
+    """A real rename took a file or a tree to another branch of the same volume: its rows go along."""
+    unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    for below in list(entries.subtree(unit.db, row.id)):
+        unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
+    entries.move(unit.db, row.id, parent_id, name, unit.seq)
+    entries.set_stat(unit.db, row.id, st, unit.seq)
+    unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
+    return again(unit, row.id)
+
+
+def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
+    """Give each of two rows the other's place."""
+    assert a.parent_id is not None
+    assert b.parent_id is not None
+    for row in (a, b):
+        unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+    entries.move(unit.db, a.id, a.parent_id, b"/" + a.name, unit.seq)  # no real name has a slash
+    entries.move(unit.db, b.id, a.parent_id, a.name, unit.seq)
+    entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
+    unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
+    unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
+
+
+def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
+    """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen."""
+    for twin in entries.by_node(unit.db, row.node):
+        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino and twin.stat != st:
+            entries.set_stat(unit.db, twin.id, st, unit.seq)
+            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
+
+
+def one_link_less(unit: Unit, row: Entry) -> None:
+    """A row's name is not one of its inode's any more."""
+    if row.nlink > 1 and row.kind != KIND_DIR:
+        restat_twins(unit, row, row.stat._replace(nlink=row.nlink - 1))
+
+
+def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
+    """The uuid that a new version of a row's file takes over: its own.
+
+    Other hard-linked names of the old inode go on as a file of their own, with copies of the annotations.
+    """
+    if old.uuid is None:
+        return None
+    twins = [
+        t
+        for t in entries.by_node(unit.db, old.node)
+        if t.id != old.id and t.branch_id == old.branch_id and t.uuid == old.uuid
+    ]
+    if twins:
+        fresh = new_uuid()
+        metadata.copy_to(unit.db, old.uuid, fresh, unit.hlc, unit.device, unit.seq)
+        unit.tell("annotations", "copy", fresh, old.uuid)
+        for twin in twins:
+            entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+    return old.uuid
+
+
+def insert(unit: Unit, row: Entry) -> Entry:
+    entries.insert(unit.db, row)
+    return row
+
+
+def new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
+    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
+    entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
+
+
+def note_new_bytes(unit: Unit, row: Entry) -> None:
+    """A file was written to, and nobody saw it happen."""
+    branch_uuid = next(branch.uuid for branch in places.branches(unit.db) if branch.id == row.branch_id)
+    new_bytes(unit, row, branch_uuid)
+    unit.changed(change.DATA, row.branch_id, row.id, row.parent_id, row.name, row.node)
+
+
+def again(unit: Unit, entry_id: int) -> Entry:
+    fresh = entries.get(unit.db, entry_id)
+    assert fresh is not None
+    return fresh
+
+
+def ensure_uuid(unit: Unit, row: Entry) -> bytes:
+    """The row's uuid, given now if it had none; hard-linked names get the same one."""
+    if row.uuid is not None:
+        return row.uuid
+    uuid = new_uuid()
+    for twin in entries.by_node(unit.db, row.node):
+        if twin.uuid is None:
+            entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
+    return uuid
+
+
+def alias(unit: Unit, other: bytes, kept: bytes) -> None:
+    """Two uuids turned out to name one file: annotations of `other` are read under `kept` from now on."""
+    metadata.merge_into(unit.db, other, kept)
+    unit.tell("alias", "add", other, kept)
+
+
+def join_versions(unit: Unit, first: Entry, second: Entry, first_branch: bytes, second_branch: bytes) -> None:
+    """Two replicas hold the same bytes: each has seen what the other has."""
+    joined = versions.pack(versions.join(vector_of(first, first_branch), vector_of(second, second_branch)))
+    for row in (first, second):
+        entries.set_version(unit.db, row.id, joined, unit.seq)
