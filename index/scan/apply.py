@@ -17,7 +17,7 @@ is still the same file.
 
 import time
 
-from index.model import change, versions
+from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.scan import differ, kinship, recording
 from index.scan.kinship import Disk, Place
@@ -61,14 +61,19 @@ def add(
     place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
         return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid))
-    known = entries.by_st_ino(unit.db, branch_id, st.st_ino)
+    return recording.arrive(unit, _found(unit, place, st, disk))
+
+
+def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
+    """The row of a name that appeared: one that was elsewhere, or a new one."""
+    known = entries.by_st_ino(unit.db, place.branch_id, st.st_ino)
     known = [old for old in known if old.kind == st.kind and old.parent_id is not None]
     if st.nlink > 1 and st.kind != KIND_DIR:
         for old in known:
             if kinship.is_at(disk.stat_at(old), st):
                 return _link(unit, place, st, old)
     for old in known:
-        if kinship.is_at(disk.stat_at(old), st) or kinship.is_below(unit, parent_id, old):
+        if kinship.is_at(disk.stat_at(old), st) or kinship.is_below(unit, place.parent_id, old):
             continue
         if kinship.same_file(unit, old, place, st, disk):
             return _move(unit, old, place, st, disk)
@@ -76,11 +81,9 @@ def add(
     if beside is not None:
         return _move_beside(unit, beside, place, st, disk)
     kept = kinship.kept(unit, place, st, disk)
-    return (
-        recording.insert(unit, recording.plain_row(unit, *place, st))
-        if kept is None
-        else _return(unit, kept, place, st, disk)
-    )
+    if kept is not None:
+        return _return(unit, kept, place, st, disk)
+    return recording.insert(unit, recording.plain_row(unit, *place, st))
 
 
 def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None = None) -> Entry:
@@ -154,8 +157,9 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
     )
     if moved is not None and kinship.is_below(unit, place.parent_id, moved):
         moved = None
-    kept = kinship.kept(unit, place, st, disk) if moved is None else None
-    source = moved or kept
+    beside = kinship.from_beside(unit, place, st, disk) if moved is None else None
+    kept = kinship.kept(unit, place, st, disk) if moved is None and beside is None else None
+    source = moved or beside or kept
     if source is None:
         inherits = row.kind != KIND_FILE or kinship.takes_over(unit, row, disk)
         return _renew(unit, row, st, branch_uuid, None, recording.heir_uuid(unit, row) if inherits else None)
@@ -165,6 +169,8 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
         limbo.put_number(unit.db, row, time.time_ns())
     if moved is not None:
         new = _move(unit, moved, place, st, disk)
+    elif beside is not None:
+        new = _move_beside(unit, beside, place, st, disk)
     else:
         assert kept is not None
         new = _return(unit, kept, place, st, disk)
@@ -200,8 +206,7 @@ def _new_version(
     """(uuid that the source takes over, None to keep its own; packed vector that has seen both) of a rename over."""
     if row.kind != KIND_FILE:
         return None, None
-    vector = versions.join(recording.vector_of(row, branch_uuid), recording.vector_of(source, branch_uuid))
-    version = versions.pack(versions.bump(vector, branch_uuid))
+    version = recording.over(row, source, branch_uuid)
     annotated = source.uuid is not None and metadata.has_any(unit.db, source.uuid)
     if st.nlink > 1 or annotated or not kinship.takes_over(unit, row, disk):
         return None, version
@@ -210,8 +215,14 @@ def _new_version(
 
 def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
     """Two names were exchanged on disk: so are their rows. Returns the row that now has the name of `a`."""
+    branch_uuid = recording.branch_uuid(unit, a)
+    over_a, over_b = recording.over(a, b, branch_uuid), recording.over(b, a, branch_uuid)
+    a, b = recording.leave(unit, a, b.parent_id, b.name), recording.leave(unit, b, a.parent_id, a.name)
     recording.swap_names(unit, a, b)
     recording.restat(unit, b, st)
+    for row, version in ((a, over_b), (b, over_a)):
+        if entries.same_name_elsewhere(unit.db, recording.again(unit, row.id)):
+            entries.set_version(unit.db, row.id, version, unit.seq)
     disk.moved(recording.again(unit, a.id))
     new = recording.again(unit, b.id)
     disk.moved(new)
@@ -219,6 +230,7 @@ def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
 
 
 def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
+    old = recording.leave(unit, old, place.parent_id, place.name)
     unit.changed(change.REMOVED, old.branch_id, old.id, old.parent_id, old.name, old.node)
     entries.move(unit.db, old.id, place.parent_id, place.name, unit.seq)
     unit.changed(change.ADDED, old.branch_id, old.id, place.parent_id, place.name, old.node)
@@ -230,7 +242,8 @@ def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
 
 def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
     """A row, with all below it, goes to the branch it was found in."""
-    new = recording.change_branch(unit, old, *place, st)
+    alone = recording.leave(unit, old, place.parent_id, place.name)
+    new = recording.change_branch(unit, alone, *place, st)
     if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
         recording.note_new_bytes(unit, new)
     disk.moved(new)
@@ -242,6 +255,7 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     row = recording.plain_row(unit, *place, st, entry_id=kept.entry_id, node=kept.node, uuid=kept.uuid)
     row = row._replace(content_id=kept.content_id, hash_state=kept.hash_state, version=kept.version)
     recording.insert(unit, row)
+    row = recording.leave(unit, row, place.parent_id, place.name)
     if kept.written:
         recording.note_new_bytes(unit, row)
     disk.moved(row)

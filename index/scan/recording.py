@@ -91,6 +91,71 @@ def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
     unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
 
 
+def part(unit: Unit, row: Entry) -> Entry:
+    """A replica is no part of one file with the others any more: it, and the other names of its inode, get a number of
+    their own."""
+    number = unit.new_id()
+    metadata.mirror_moves(unit.db, row, number)
+    for twin in entries.by_node(unit.db, row.node):
+        if twin.branch_id == row.branch_id and twin.st_ino == row.st_ino:
+            entries.set_node(unit.db, twin.id, number, unit.seq)
+    return again(unit, row.id)
+
+
+def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
+    """A row is to have that name. Where that is not its replicas', it has for itself from now on what it shared.
+
+    So has all that is below it; there may be something only where the directory itself was shared.
+    """
+    if not entries.is_shared(unit.db, row) or entries.is_where_replicas_are(unit.db, row, parent_id, name):
+        return row
+    for one in list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]:
+        if not entries.is_shared(unit.db, one):
+            continue
+        alone = part(unit, again(unit, one.id))
+        if alone.uuid is not None:
+            _own_uuid(unit, alone, alone.uuid)
+        unit.changed(change.REMOVED, one.branch_id, one.id, one.parent_id, one.name, one.node)
+        unit.changed(change.ADDED, one.branch_id, one.id, one.parent_id, one.name, alone.node)
+    return again(unit, row.id)
+
+
+def arrive(unit: Unit, row: Entry) -> Entry:
+    """A file has come to its name. What other branches have under it are versions of something else, or of what was
+    here before: neither has seen the other, so that neither is hidden."""
+    if row.kind == KIND_DIR or (
+        entries.is_shared(unit.db, row) and entries.is_where_replicas_are(unit.db, row, row.parent_id, row.name)
+    ):
+        return row
+    others = entries.same_name_elsewhere(unit.db, row)
+    if not others:
+        return row
+    ours = branch_uuid(unit, row)
+    seen = max(vector_of(other, branch_uuid(unit, other)).get(ours, 0) for other in others)
+    count = max(seen + 1, vector_of(row, ours).get(ours, 0))
+    entries.set_version(unit.db, row.id, versions.pack({ours: count}), unit.seq)
+    return again(unit, row.id)
+
+
+def over(row: Entry, source: Entry | Kept, branch_uuid: bytes) -> bytes:
+    """The packed vector of what came over a row on its branch: it has seen what the row had, of others nothing more."""
+    own = vector_of(source, branch_uuid).get(branch_uuid, 0)
+    return versions.pack(versions.bump(versions.join(vector_of(row, branch_uuid), {branch_uuid: own}), branch_uuid))
+
+
+def branch_uuid(unit: Unit, row: Entry) -> bytes:
+    return next(branch.uuid for branch in places.branches(unit.db) if branch.id == row.branch_id)
+
+
+def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
+    """A file goes on under a uuid of its own, with copies of the annotations."""
+    fresh = new_uuid()
+    metadata.copy_to(unit.db, uuid, fresh, unit.hlc, unit.device, unit.seq)
+    unit.tell("annotations", "copy", fresh, uuid)
+    for twin in entries.by_node(unit.db, row.node):
+        entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+
+
 def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
     """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen."""
     for twin in entries.by_node(unit.db, row.node):
@@ -138,8 +203,7 @@ def new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
 
 def note_new_bytes(unit: Unit, row: Entry) -> None:
     """A file was written to, and nobody saw it happen."""
-    branch_uuid = next(branch.uuid for branch in places.branches(unit.db) if branch.id == row.branch_id)
-    new_bytes(unit, row, branch_uuid)
+    new_bytes(unit, row, branch_uuid(unit, row))
     unit.changed(change.DATA, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
 

@@ -243,6 +243,29 @@ def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -
     db.execute("UPDATE entry SET uuid=?, seq=? WHERE id=?", (uuid, seq, entry_id))
 
 
+def is_shared(db: apsw.Connection, row: Entry) -> bool:
+    """Whether another branch has a replica under the row's number."""
+    sql = "SELECT 1 FROM entry WHERE node=? AND branch_id<>? LIMIT 1"
+    return db.execute(sql, (row.node, row.branch_id)).fetchone() is not None
+
+
+def same_name_elsewhere(db: apsw.Connection, row: Entry) -> list[Entry]:
+    """What has a row's name in the other directories that are one with its own."""
+    sql = (
+        "WHERE name=? AND parent_id IN (SELECT id FROM entry WHERE node=(SELECT node FROM entry WHERE id=?) AND id<>?)"
+    )
+    return [Entry._make(found) for found in db.execute(_SELECT + sql, (row.name, row.parent_id, row.parent_id))]
+
+
+def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:
+    """Whether every replica of a row on another branch has that name, in what is one directory with that parent."""
+    sql = (
+        "SELECT 1 FROM entry r WHERE r.node=? AND r.branch_id<>? AND (r.name<>? OR "
+        "(SELECT node FROM entry WHERE id=r.parent_id) IS NOT (SELECT node FROM entry WHERE id=?)) LIMIT 1"
+    )
+    return db.execute(sql, (row.node, row.branch_id, name, parent_id)).fetchone() is None
+
+
 def set_node(db: apsw.Connection, entry_id: int, node: int, seq: int) -> None:
     db.execute("UPDATE entry SET node=?, seq=? WHERE id=?", (node, seq, entry_id))
 

@@ -928,3 +928,105 @@ def test_a_kill_between_two_replicas_is_completed(library):
     assert listing(shown) == sorted(os.listdir(a))
     library.wait_idle()
     library.verify()
+
+
+# -- a replica that is moved behind the mount
+
+
+@pytest.mark.parametrize("where", ["within", "beside", "over", "exchange"])
+def test_a_replica_that_moved_behind_the_mount_is_a_file_of_its_own(library, where):
+    """What is written to the one does not reach the other; both keep the tags."""
+    a, b, c = library.folder("a", "L"), library.folder("b", "L"), library.folder("M")
+    put(b"same", a / "k", b / "k", mtime_s=1_000_000)
+    put(b"other", a / "n", b / "n", mtime_s=1_000_000)
+    library.mount(a, c)
+    library.add(b, "L")
+    left = library.mnt / "L" / "k"
+    library.wait_idle()
+    os.setxattr(left, "user.xdg.tags", b"kept")
+    assert len(allpaths(left)) == 2
+    new, target = {
+        "within": (library.mnt / "L" / "g", a / "g"),
+        "beside": (library.mnt / "M" / "k2", c / "k2"),
+        "over": (library.mnt / "M" / "there", c / "there"),
+        "exchange": (library.mnt / "L" / "n", a / "n"),
+    }[where]
+    if where == "over":
+        target.write_bytes(b"what was there")
+        eventually(lambda: new.read_bytes() == b"what was there", "it is seen", 3)
+        library.wait_idle()
+    if where == "exchange":
+        exchange(a / "k", a / "n")
+        eventually(lambda: (left.read_bytes(), new.read_bytes()) == (b"other", b"same"), "both are what A has now", 5)
+    else:
+        os.rename(a / "k", target)
+        eventually(lambda: new.read_bytes() == b"same", "it is there", 3)
+        eventually(lambda: len(allpaths(left)) == 1, "one is left under the old name", 3)
+        assert os.stat(left).st_ino != os.stat(new).st_ino
+        assert uuid(left) != uuid(new)
+        assert attribute(left, "user.xdg.tags") == attribute(new, "user.xdg.tags") == b"kept"
+        new.write_bytes(b"changed")
+        assert (target.read_bytes(), (b / "k").read_bytes()) == (b"changed", b"same")
+        assert (new.read_bytes(), left.read_bytes()) == (b"changed", b"same")
+        os.chmod(new, 0o600)
+        assert os.stat(b / "k").st_mode & 0o777 != 0o600
+        os.setxattr(new, "user.xdg.tags", b"mine")
+        assert attribute(left, "user.xdg.tags") == b"kept"
+        left.unlink()
+        assert new.read_bytes() == b"changed"
+    library.wait_idle()
+    numbers = {os.stat(library.mnt / "L" / n).st_ino for n in listing(library.mnt / "L")}
+    assert len(numbers) == len(os.listdir(library.mnt / "L"))
+    library.verify("--content")
+
+
+def test_what_comes_to_a_name_behind_the_mount_hides_nothing_and_is_not_hidden(pair):
+    """A new file where this branch had one before, and a file that was moved here: it has seen nobody's version."""
+    put(b"both", pair.a / "again", pair.b / "again", mtime_s=1_000_000)
+    put(b"moved", pair.a / "from", pair.b / "from", mtime_s=1_000_000)
+    put(b"there", pair.b / "to", mtime_s=1_000_000)
+    pair.settle()
+    for name in listing(pair.mnt):
+        (pair.mnt / name).read_bytes()
+    (pair.a / "again").unlink()
+    eventually(lambda: len(allpaths(pair.mnt / "again")) == 1, "one is left", 3)
+    (pair.a / "again").write_bytes(b"new")
+    os.rename(pair.a / "from", pair.a / "to")
+
+    def shown() -> list[bytes]:
+        return sorted((pair.mnt / name).read_bytes() for name in listing(pair.mnt))
+
+    eventually(lambda: shown() == [b"both", b"moved", b"moved", b"new", b"there"], "all is there", 5)
+    pair.settle()
+    assert shown() == [b"both", b"moved", b"moved", b"new", b"there"]
+
+
+def test_a_part_of_a_directory_that_moved_behind_the_mount_is_a_directory_of_its_own(library):
+    """It shows what is in it, and what is made in the one is not in the other."""
+    a, b, c = library.folder("a", "L"), library.folder("b", "L"), library.folder("M")
+    put(b"one", a / "photos" / "sub" / "same", b / "photos" / "sub" / "same", mtime_s=1_000_000)
+    put(b"a", a / "photos" / "a1")
+    put(b"b", b / "photos" / "b1")
+    library.mount(a, c)
+    library.add(b, "L")
+    library.wait_idle()
+    left, new = library.mnt / "L" / "photos", library.mnt / "M" / "album"
+    assert listing(left) == ["a1", "b1", "sub"]
+    assert listing(left / "sub") == ["same"]
+    held = os.open(left, os.O_RDONLY)
+    os.rename(a / "photos", c / "album")
+    eventually(lambda: listing(new) == ["a1", "sub"], "it is there", 3)
+    eventually(lambda: listing(left) == ["b1", "sub"], "the other is left", 3)
+    assert sorted(os.listdir(held)) == ["b1", "sub"]
+    os.close(held)
+    assert os.stat(left).st_ino != os.stat(new).st_ino
+    assert os.stat(left / "sub" / "same").st_ino != os.stat(new / "sub" / "same").st_ino
+    (new / "sub" / "made").write_bytes(b"m")
+    (left / "b2").write_bytes(b"b")
+    assert (c / "album" / "sub" / "made").exists()
+    assert (b / "photos" / "b2").exists()
+    assert listing(left / "sub") == ["same"]
+    (new / "sub" / "same").write_bytes(b"changed")
+    assert (left / "sub" / "same").read_bytes() == (b / "photos" / "sub" / "same").read_bytes() == b"one"
+    library.wait_idle()
+    library.verify("--content")

@@ -340,6 +340,7 @@ class Ground:
             if node is not None and one.what != change.META:
                 node.face = None
                 if node.is_dir and one.what == change.REMOVED:
+                    self._parted(node)
                     node.names_changed()  # all that was in it may be gone with it
             if one.parent_id is not None and one.what != change.TIMES:
                 above[one.parent_id] = above.get(one.parent_id, False) or one.what in (change.ADDED, change.REMOVED)
@@ -347,6 +348,12 @@ class Ground:
             ref = self.dirs.known(entry_id)
             if ref is not None:
                 self._dir_changed(ref, names_changed=names_changed)
+
+    def _parted(self, node: Node) -> None:
+        """A directory that was a part of a node may have got a number of its own."""
+        if len(node.parts) > 1:
+            rows = [(part, entries.get(self.store.db, part.entry_id)) for part in node.parts]
+            node.parts = tuple(part for part, row in rows if row is None or row.node == node.ino)
 
     def _dir_changed(self, ref: DirRef, *, names_changed: bool) -> None:
         """A directory of a branch, or what is in it, changed: whoever shows its names must look again.

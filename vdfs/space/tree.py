@@ -199,16 +199,8 @@ class Tree(Ground):
 
     def _part(self, one: Found) -> Found:
         """A replica that was one file with the shown one holds another version now: it gets a number of its own."""
-        row = one.row
         with self.store.write(ORIGIN_SCAN) as unit:
-            number = unit.new_id()
-            metadata.mirror_moves(unit.db, row, number)
-            for twin in entries.by_node(unit.db, row.node):
-                if twin.branch_id == row.branch_id and twin.st_ino == row.st_ino:
-                    entries.set_node(unit.db, twin.id, number, unit.seq)
-        fresh = entries.get(self.store.db, row.id)
-        assert fresh is not None
-        return Found(one.dir, fresh, one.st)
+            return Found(one.dir, recording.part(unit, one.row), one.st)
 
     def _unify(self, shown: list[Found]) -> list[Found]:
         """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector."""
