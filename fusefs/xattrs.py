@@ -17,7 +17,7 @@ import trio
 
 from fusefs.views.base import ViewNode
 from index.model.change import ORIGIN_MOUNT
-from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, Entry
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_LEFT, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, Entry
 from index.model.errors import Invalid, NoAttribute, NotPermitted, Unsupported
 from index.model.ids import uuid_text
 from index.scan import recording
@@ -160,8 +160,11 @@ async def _checksum(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     return _full(x, row)
 
 
+_HASH_STATES = {HASH_FULL: b"full", HASH_SAMPLED: b"sampled", HASH_FAILED: b"failed", HASH_LEFT: b"left"}
+
+
 async def _hash_state(x: Xattrs, node: Node, row: Entry) -> bytes | None:
-    return {HASH_FULL: b"full", HASH_SAMPLED: b"sampled", HASH_FAILED: b"failed"}.get(row.hash_state, b"pending")
+    return _HASH_STATES.get(row.hash_state, b"pending")
 
 
 async def _state(x: Xattrs, node: Node, row: Entry) -> bytes | None:
@@ -253,7 +256,7 @@ def _recursive(column: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes |
 VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.id": Virtual(_id, "all", "uuid of the entry; appears when a file is identified or annotated"),
     b"user.vdfs.hash": Virtual(_hash, "file", "`blake3:` and the full hash, once known"),
-    b"user.vdfs.hash.state": Virtual(_hash_state, "file", "pending, sampled, full or failed"),
+    b"user.vdfs.hash.state": Virtual(_hash_state, "file", "pending, sampled, full, failed, or left (on a network file system inside a location)"),
     b"user.vdfs.state": Virtual(_state, "all", "local, or missing while its volume is away"),
     b"user.vdfs.local_bytes": Virtual(_local_bytes, "file", "bytes that can be read on this device"),
     b"user.vdfs.devices": Virtual(_devices, "all", "names of the devices that hold it, NUL between them"),

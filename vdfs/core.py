@@ -127,7 +127,7 @@ async def _housekeeping(core: Core) -> None:
         core.tree.dirs.close_idle(time.monotonic())
         for branch in list(core.tree.branches.values()):
             before = branch.state
-            if await branch.check_slow() if branch.slow else branch.check():
+            if await branch.check_slow() if branch.slow else core.tree.check(branch):
                 log.warning("%s is %s now (was %s)", os.fsdecode(branch.root_path), branch.state, before)
                 core.tree.dirs.close_branch(branch)
                 core.watch.forget_branch(branch)

@@ -24,6 +24,7 @@ HASH_NONE = 0  # nothing computed yet
 HASH_SAMPLED = 1  # the sampled id is known
 HASH_FULL = 2  # the full BLAKE3 is known
 HASH_FAILED = 3  # could not be read; the reason lies with the row
+HASH_LEFT = 4  # not to be read: it lies on a network file system inside a location
 
 
 _NS_MAX = (1 << 63) - 1

@@ -8,7 +8,7 @@ systems use all of them. No I/O: what a device is called is found out by whoever
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 _HALF = 1 << 63
 _ALL = 1 << 64
@@ -22,10 +22,14 @@ class Devices:
         self.word_of: Callable[[int], int] = lambda device: device << 32
         self._words: dict[int, int] = {}
 
-    def reset(self, roots: Iterable[int]) -> None:
+    def reset(self, roots: Iterable[int], words: Mapping[int, int]) -> None:
         """What is mounted changed: device numbers may mean something else now."""
         self.roots = set(roots)
-        self._words.clear()
+        self._words = dict(words)
+
+    def told(self) -> tuple[list[int], dict[int, int]]:
+        """Both tables, for another process."""
+        return list(self.roots), dict(self._words)
 
     def word(self, device: int) -> int:
         found = self._words.get(device)

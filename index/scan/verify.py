@@ -173,7 +173,7 @@ def verify(args: Mapping[str, Any], context: Emitter) -> None:
 
     args: database, branch, root, excluded, content, devices (of branches' roots).
     """
-    use_devices(args["devices"])
+    use_devices(*args["devices"])
     checked = 0
     found: list[Found] = []
     sent_s = time.monotonic()

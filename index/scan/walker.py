@@ -293,7 +293,7 @@ def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
 
     args: database, root, root_id (file system, inode of the root), start (entry id), path (components from the root to
     it), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots)."""
-    use_devices(args["devices"])
+    use_devices(*args["devices"])
     db = connect(Path(args["database"]), read_only=True)
     root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

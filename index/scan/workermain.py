@@ -244,7 +244,7 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
             flush()
         return context.stopped()
 
-    use_devices(args["devices"])
+    use_devices(*args["devices"])
     root_fd = os.open(args["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with Hasher(root_fd) as hasher:

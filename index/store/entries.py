@@ -28,7 +28,7 @@ SCHEMA = """
 --              once, files when they are identified or annotated; until then it is NULL and no other device hears of it
 --   kind       0 file, 1 directory, 2 symlink, 3 fifo, socket or device
 --   mode … gid what lstat said last; times in nanoseconds; for a directory nlink and size are what they were then
---   content_id the bytes, once known; hash_state 0 nothing, 1 sampled, 2 full, 3 could not be read
+--   content_id the bytes, once known; hash_state 0 nothing, 1 sampled, 2 full, 3 could not be read, 4 left
 --   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that never changed
 --   seq        the unit that wrote the row last: the owner's version, by which other devices page
 --   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
@@ -178,6 +178,11 @@ def unidentified(db: apsw.Connection, state: int, after_id: int, before_ns: int,
             (state, after_id, before_ns, before_ns + 10_000_000_000, limit),
         )
     ]
+
+
+def leave_unhashed(db: apsw.Connection, entry_ids: Iterable[int]) -> None:
+    """Files that nobody is to read leave the queue, until they change or stand elsewhere."""
+    db.executemany("UPDATE entry SET hash_state=4 WHERE id=?", [(entry_id,) for entry_id in entry_ids])
 
 
 def count_unidentified(db: apsw.Connection) -> int:

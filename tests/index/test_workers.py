@@ -719,7 +719,7 @@ def test_identify_streams_one_result_for_each_item_in_order(tmp_path: Path) -> N
     async def body(pool: WorkerPool) -> None:
         found = []
         async for batch in pool.stream(
-            "identify", {"root": os.fsencode(root), "items": items, "mode": "full", "devices": []}
+            "identify", {"root": os.fsencode(root), "items": items, "mode": "full", "devices": [[], {}]}
         ):
             found += list(hasher.unpack_results(batch))
         assert without_race(found) == without_race(expected)
@@ -733,7 +733,7 @@ def without_race(results: list[Any]) -> list[Any]:
 
 def test_identify_says_which_root_is_absent(tmp_path: Path) -> None:
     async def body(pool: WorkerPool) -> None:
-        args = {"root": os.fsencode(tmp_path / "absent"), "items": [], "mode": "full", "devices": []}
+        args = {"root": os.fsencode(tmp_path / "absent"), "items": [], "mode": "full", "devices": [[], {}]}
         with pytest.raises(WorkerError, match="absent") as raised:
             _ = [batch async for batch in pool.stream("identify", args)]
         assert raised.value.error_kind == "FileNotFoundError"
@@ -750,7 +750,7 @@ def test_identify_is_stopped_in_the_middle_of_a_big_file(tmp_path: Path) -> None
 
     async def body(pool: WorkerPool) -> None:
         pids = await all_ready(pool)
-        args = {"root": os.fsencode(tmp_path), "items": items, "mode": "full", "devices": []}
+        args = {"root": os.fsencode(tmp_path), "items": items, "mode": "full", "devices": [[], {}]}
         async with pool.stream("identify", args) as batches:
             ((item_id, found),) = hasher.unpack_results(await anext(batches))
             assert item_id == 1

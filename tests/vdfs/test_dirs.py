@@ -5,8 +5,10 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -17,6 +19,8 @@ from index.store.places import BranchRow
 from vdfs.space import dirs
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import CAPACITY, IDLE_S, DirRef, DirTable
+
+T = TypeVar("T")
 
 
 class Disk:
@@ -35,9 +39,14 @@ class Disk:
 
     def mkdir(self, parent: DirRef, name: bytes) -> DirRef:
         """A new directory on disk and its DirRef; made by descriptor, so at any depth."""
-        fd = self.table.fd(parent)
-        os.mkdir(name, dir_fd=fd)
-        return self.table.child(parent, next(self.ids), name, os.stat(name, dir_fd=fd).st_ino)
+
+        def make() -> int:
+            with self.table.opened(parent) as fd:
+                os.mkdir(name, dir_fd=fd)
+                return os.stat(name, dir_fd=fd).st_ino
+
+        made = in_thread(make) if self.branch.slow else make()
+        return self.table.child(parent, next(self.ids), name, made)
 
     def chain(self, names: list[bytes]) -> DirRef:
         ref = self.root
@@ -80,6 +89,12 @@ def slow_disk(tmp_path) -> Iterator[Disk]:
         assert found.open_now() == []
     finally:
         found.table.close_all()
+
+
+def in_thread(call: Callable[[], T]) -> T:
+    """Slow branches are asked in threads only."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 def is_at(fd: int, ref: DirRef) -> bool:
@@ -185,8 +200,13 @@ def test_what_took_a_directory_s_place_is_not_entered(disk, slow_disk, replace, 
     ref = a if level == "the directory" else chosen.mkdir(a, b"b")
     chosen.table.close_all()
     replace(chosen.path / "a")
-    with pytest.raises(Stale), chosen.table.opened(ref):
-        pytest.fail("it was entered")
+
+    def enter() -> None:
+        with chosen.table.opened(ref):
+            pytest.fail("it was entered")
+
+    with pytest.raises(Stale):
+        in_thread(enter) if slow else enter()
     chosen.table.close_all()
     assert chosen.open_now() == []
 
@@ -297,6 +317,28 @@ def test_a_slow_branch_keeps_nothing_open(slow_disk):
     assert slow_disk.open_now() == []
 
 
+def test_the_loop_may_not_ask_a_slow_branch(slow_disk):
+    """It is refused at once: a wait there would be everybody's."""
+    with pytest.raises(Unreachable), slow_disk.table.opened(slow_disk.root):
+        pytest.fail("it was asked")
+    with pytest.raises(Unreachable):
+        slow_disk.table.fd(slow_disk.root)
+
+
+def test_a_thread_does_not_use_the_table(disk):
+    """Also for a fast branch: it opens what it needs, and leaves nothing open."""
+    leaf = disk.chain([b"a", b"b"])
+    disk.table.close_all()
+
+    def use() -> None:
+        with disk.table.opened(leaf) as fd:
+            assert is_at(fd, leaf)
+            assert len(disk.open_now()) == 1
+
+    in_thread(use)
+    assert disk.open_now() == []
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +371,8 @@ def test_a_tree_that_changes_branches_belongs_there_wholly(disk, slow_disk):
     leaf = disk.chain([b"a", b"b"])
     beside = disk.mkdir(disk.root, b"beside")
     assert leaf.parent is not None
-    disk.table.change_branch(leaf.parent.entry_id, slow_disk.branch)
+    leaf.parent.parent = slow_disk.root
+    disk.table.settle_below(leaf.parent.entry_id)
     assert leaf.branch is leaf.parent.branch is slow_disk.branch
     assert beside.branch is disk.root.branch is disk.branch
 

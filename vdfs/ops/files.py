@@ -6,7 +6,7 @@ import os
 
 import attrs
 
-from index.model.entry import HASH_FAILED, HASH_FULL, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, ns
+from index.model.entry import HASH_FAILED, HASH_FULL, HASH_LEFT, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, ns
 from index.model.errors import NoAttribute, NotFound
 from index.model.ids import uuid_text
 from index.scan import recording
@@ -17,7 +17,7 @@ from vdfs.ops.registry import doc, query
 from vdfs.space.branches import LIVE
 from vdfs.space.nodes import Node
 
-HASH_STATES = {HASH_FULL: "full", HASH_SAMPLED: "sampled", HASH_FAILED: "failed"}
+HASH_STATES = {HASH_FULL: "full", HASH_SAMPLED: "sampled", HASH_FAILED: "failed", HASH_LEFT: "left"}
 
 
 @attrs.frozen

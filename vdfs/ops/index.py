@@ -46,7 +46,7 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
     away: list[str] = []
     differences: list[Difference] = []
     for branch in branches:
-        if not branch.check() and branch.state != LIVE:
+        if not core.tree.check(branch) and branch.state != LIVE:
             away.append(os.fsdecode(branch.root_path))
             continue
         async for count, found in _compared(core, branch, asked.content):
@@ -69,7 +69,7 @@ async def _compared(core: Core, branch: Branch, content: bool) -> AsyncIterator[
         return
     args = {
         "database": str(store.path), "branch": branch.id, "root": branch.root_path, "excluded": branch.for_workers(),
-        "content": content, "devices": list(DEVICES.roots),
+        "content": content, "devices": DEVICES.told(),
     }  # fmt: skip
     async with pool.stream("verify", args) as stream:
         async for count, found in stream:

@@ -99,10 +99,10 @@ async def rescan_location(core: Core, asked: LocationName) -> LocationName:
         known = ", ".join(sorted(os.fsdecode(n) for n in core.tree.locations)) or "none"
         raise NotFound(f"there is no location {os.fsdecode(asked.name)} (there are: {known})")
     for branch in held:
-        branch.check()
+        core.tree.check(branch)
         if not branch.slow and branch.state == MISSING:
             path, name = os.fsdecode(branch.root_path), os.fsdecode(asked.name)
-            if os.path.isdir(branch.root_path):
+            if not branch.is_covered and os.path.isdir(branch.root_path):
                 raise Unreachable(
                     f"another directory stands at {path} than the one that was added; to show that one: "
                     f"sd location remove {name}, then sd location add {path}"

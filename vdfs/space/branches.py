@@ -110,6 +110,7 @@ class Branch:
         self.renumbers = mount is not None and mount.renumbers
         self.in_memory = mount is not None and mount.is_memory
         self.device: int | None = None  # of its root, once that was open
+        self.is_covered = False  # a mount stands over its root that must not be asked on the loop
         self.outer: Branch | None = None  # of an inner branch: the one it lies in
         self.mount_point: bytes | None = None  # and what is mounted there,
         self.seen: os.stat_result | None = None  # as it was last seen
@@ -128,15 +129,18 @@ class Branch:
     def place(self, table: list[Mount], excluded: list[bytes]) -> bool:
         """What is mounted below the root is this now; returns whether anything is another way than before."""
         slow: dict[bytes, Branch] = {}
+        over = mount_of(self.root_path, table)
+        was_covered = self.is_covered
+        self.is_covered = over is not None and (over.is_own or (over.is_slow and not self.slow))
         if not self.slow:
             for mount in table:
                 point = mount.mount_point
                 if mount.is_slow and not mount.is_own and point != self.root_path and is_within(point, self.root_path):
                     slow[point] = self.inner.get(point) or self._inner(mount)
-        before = (self.excluded, self.inner)
+        before = (was_covered, self.excluded, self.inner)
         self.inner = slow
         self.excluded = _trie(self.root_path, [(path, True) for path in excluded] + list(slow.items()))
-        return before != (self.excluded, self.inner)
+        return before != (self.is_covered, self.excluded, self.inner)
 
     def _inner(self, mount: Mount) -> "Branch":
         """The same branch for what lies on a slow file system inside it."""
@@ -177,6 +181,9 @@ class Branch:
 
     def open_root(self) -> int:
         """A descriptor of the root, or Unreachable when something else (or nothing) stands at its path."""
+        if self.is_covered:
+            self.state = MISSING
+            raise Unreachable(f"another file system is mounted over {os.fsdecode(self.root_path)}")
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
             try:

@@ -8,9 +8,9 @@ import errno
 import os
 from collections.abc import Sequence
 
-from index.model.errors import Exists, Unreachable
+from index.model.errors import CrossBranch, Exists, Unreachable
 from vdfs.space import syscalls
-from vdfs.space.branches import LIVE
+from vdfs.space.branches import LIVE, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node, Spot
 from vdfs.space.tree import Tree
@@ -36,6 +36,16 @@ def check_there(spots: Sequence[Spot]) -> None:
         branch = spot.dir.branch
         if branch.state != LIVE:
             raise Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away; nothing was changed")
+
+
+def part_on(node: Node, branch: Branch) -> DirRef | None:
+    """A directory's part on a branch; CrossBranch when that lies on another file system inside the branch."""
+    for ref in node.parts:
+        if ref.branch is branch:
+            return ref
+        if ref.branch.id == branch.id:
+            raise CrossBranch(f"{os.fsdecode(node.name)} is on another file system")
+    return None
 
 
 def check_not_read_only(tree: Tree, refs: list[DirRef]) -> None:

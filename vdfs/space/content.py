@@ -224,7 +224,7 @@ class Opener:
         away: Unreachable | None = None
         for spot in self.tree.spots_of(node):
             branch = spot.dir.branch
-            if branch.state == MISSING and not (branch.check() and branch.state != MISSING):
+            if branch.state == MISSING and not (self.tree.check(branch) and branch.state != MISSING):
                 away = Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
                 continue
             try:

@@ -5,11 +5,13 @@ never through a symlink, and checked by inode; a bounded LRU keeps the last few 
 PATH_MAX work, no rename above can lead a call astray, and idle descriptors are closed after a few seconds, so that
 none keeps a volume busy.
 
-Descriptors handed out by `fd()` are valid until the next await: the loop calls fast branches inline. Threads of slow
-branches use `opened()`, which owns its descriptors.
+Descriptors handed out by `fd()` are valid until the next await: the loop calls fast branches inline. A thread uses
+`opened()`, which opens what it needs for itself: the table is the loop's. And the loop asks no slow branch for
+anything: it is refused.
 """
 
 import os
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
-from index.model.errors import Stale
+from index.model.errors import Stale, Unreachable
 from index.model.inode import inode_of
 from vdfs.space.branches import Branch, Excluded
 
@@ -35,7 +37,7 @@ IDLE_S = 3.0
 class DirRef:
     """One directory of one branch: where it hangs, and what it was when last seen."""
 
-    __slots__ = ("__weakref__", "branch", "entry_id", "excluded", "name", "parent", "st_ino", "watch")
+    __slots__ = ("__weakref__", "branch", "entry_id", "excluded", "hidden", "name", "parent", "st_ino", "watch")
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class DirRef:
         self.name = name
         self.st_ino = st_ino
         self.excluded = excluded
+        self.hidden = False  # below something that is never to be looked at
         self.watch = -1  # the watcher's descriptor; < 0: changes behind the mount are not reported
 
     def chain(self) -> "list[DirRef]":
@@ -83,6 +86,7 @@ class DirRef:
             self.excluded = self.branch.excluded or None
             return
         leaf = self.parent.leaf(self.name)
+        self.hidden = self.parent.hidden or leaf is True
         self.branch = leaf if isinstance(leaf, Branch) else self.parent.branch
         self.excluded = leaf if isinstance(leaf, dict) else None
 
@@ -115,10 +119,13 @@ class DirTable:
         self._refs: WeakValueDictionary[int, DirRef] = WeakValueDictionary()
         self._open: OrderedDict[DirRef, tuple[int, float]] = OrderedDict()
         self._pinned: Counter[DirRef] = Counter()
+        self._loop_thread = threading.get_ident()
         #: Asked before a directory is reached on the loop: what was mounted since must be known by then.
         self.before_reach: Callable[[], object] = lambda: None
 
     def root(self, branch: Branch) -> DirRef:
+        """The root of a branch; of an inner one that is the root of the branch it lies in."""
+        branch = branch.outer or branch
         ref = self._refs.get(branch.root_entry_id)
         if ref is None or ref.branch is not branch:
             ref = DirRef(branch, branch.root_entry_id, None, b"", branch.root_ino, branch.excluded or None)
@@ -148,11 +155,8 @@ class DirTable:
 
     def fd(self, ref: DirRef) -> int:
         """A descriptor of a directory of a fast branch, valid until the next await (see `opened` for two at once)."""
-        branch = ref.branch
-        if not self._pinned:  # what is lent must stay open; it was asked when the first was reached for
-            self.before_reach()
-        if ref.branch is not branch and ref.branch.slow:
-            raise Stale(f"{os.fsdecode(ref.name)} lies on another file system now")
+        self.reach()
+        self._refuse(ref)
         held = self._open.get(ref)
         if held is not None:
             self._open.move_to_end(ref)
@@ -179,6 +183,17 @@ class DirTable:
                 temporary = fd
         return fd
 
+    def reach(self) -> None:
+        """Before the loop goes anywhere: what was mounted since must be known."""
+        if not self._pinned:  # what is lent must stay open; it was asked when the first was reached for
+            self.before_reach()
+
+    def _refuse(self, ref: DirRef) -> None:
+        if ref.hidden:
+            raise Stale(f"{os.fsdecode(ref.name)} is hidden by a mount now")
+        if ref.branch.slow and threading.get_ident() == self._loop_thread:
+            raise Unreachable(f"{os.fsdecode(ref.name)} lies on a slow file system, and this cannot wait for it")
+
     def _keep(self, ref: DirRef, fd: int) -> None:
         self._open[ref] = (fd, time.monotonic())
         if len(self._open) > CAPACITY:
@@ -196,11 +211,11 @@ class DirTable:
         for ref in [r for r in self._open if r.branch is branch]:
             self.close(ref)
 
-    def change_branch(self, entry_id: int, branch: Branch) -> None:
-        """A directory went to another branch by a rename: it and all that is known below it belong there now."""
-        for ref in list(self._refs.values()):
-            if any(step.entry_id == entry_id for step in ref.chain()):
-                ref.branch = branch
+    def settle_below(self, entry_id: int) -> None:
+        """A directory hangs elsewhere: it and all that is known below it are of the branch they are in now."""
+        below = [ref for ref in list(self._refs.values()) if any(step.entry_id == entry_id for step in ref.chain())]
+        for ref in sorted(below, key=lambda ref: len(ref.chain())):
+            ref.settle()
 
     def settle(self, branch: Branch) -> list[DirRef]:
         """What is mounted in a branch changed: every directory is opened anew. Returns those that are held of it."""
@@ -221,9 +236,9 @@ class DirTable:
 
     @contextmanager
     def opened(self, ref: DirRef) -> Iterator[int]:
-        """A descriptor that the caller owns for the block; for threads, which must not touch the table."""
-        if not ref.branch.slow:
-            fd = self.fd(ref)  # or Stale, when it lies on a slow one by now
+        """A descriptor for the block: on the loop one of the table, which stays open so long, in a thread its own."""
+        if threading.get_ident() == self._loop_thread:
+            fd = self.fd(ref)
             self._pinned[ref] += 1
             try:
                 yield fd
@@ -232,6 +247,7 @@ class DirTable:
                 if not self._pinned[ref]:
                     del self._pinned[ref]
             return
+        self._refuse(ref)
         fd = ref.branch.open_root()
         try:
             for step in ref.chain()[1:]:

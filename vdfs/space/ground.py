@@ -8,14 +8,16 @@ rows. What several branches make of a name is decided one floor up, in the union
 
 import contextlib
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
+from trio.lowlevel import TrioToken, current_trio_token
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN, Commit
@@ -27,11 +29,13 @@ from index.scan import apply, differ, kinship
 from index.store import entries
 from index.store.store import Store
 from vdfs.space import realattrs, syscalls
-from vdfs.space.branches import LIVE, MISSING, NAME_DEADLINE_S, Branch
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, Spot
 
 T = TypeVar("T")
+
+log = logging.getLogger("sdmount.ground")
 
 _UNIT_ROWS = 500
 #: Rows of a tree that is gone which are taken out between two turns of the loop.
@@ -76,13 +80,21 @@ class Ground:
         #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
         self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
 
+    def check(self, branch: Branch) -> bool:
+        """Look at a branch's root again; returns whether its state changed."""
+        self.dirs.reach()
+        return branch.check()
+
     # one name ---------------------------------------------------------------------------------------------------------
 
     async def _probe(self, ref: DirRef, name: bytes) -> Found | None:
-        """What one branch says of a name; mends the index. Stale when the directory hangs elsewhere by now."""
+        """What one branch says of a name; mends the index. Stale when the directory hangs elsewhere by now.
+
+        Unreachable or Deadline when the branch does not answer and the index cannot know either.
+        """
         branch = ref.branch
         if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
-            branch.check()
+            self.check(branch)
         row = entries.child(self.store.db, ref.entry_id, name)
         if branch.state == MISSING:
             return Found(ref, row, None) if row else None
@@ -92,6 +104,8 @@ class Ground:
         except (FileNotFoundError, NotADirectoryError):
             st = None
         except (Unreachable, Deadline):
+            if row is None and not self._knows(ref):
+                raise
             return Found(ref, row, None) if row else None
         except Stale:
             if entries.get(self.store.db, ref.entry_id) is None:
@@ -100,6 +114,11 @@ class Ground:
         if branch.slow:  # time has passed
             row = entries.child(self.store.db, ref.entry_id, name)
         return self.mend(ref, name, row, st, looked=True)
+
+    def _knows(self, ref: DirRef) -> bool:
+        """Whether the index has every name of a directory: it was listed, and what changes in it is seen."""
+        row = entries.get(self.store.db, ref.entry_id)
+        return row is not None and row.scanned_ns is not None and ref.branch.outer is None
 
     def mend(
         self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None, *, looked: bool = False
@@ -233,19 +252,40 @@ class Ground:
     # one directory ----------------------------------------------------------------------------------------------------
 
     async def list_part(self, ref: DirRef) -> list[tuple[bytes, Entry, os.stat_result | None]]:
-        """One branch's directory from disk, the index mended; from its rows when the branch is away."""
+        """One branch's directory from disk, the index mended; from its rows when the branch is away.
+
+        Unreachable or Deadline when it does not answer and was never listed: an empty listing would be a lie.
+        """
         branch = ref.branch
         if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
-            branch.check()
+            self.check(branch)
         if branch.state != MISSING:
             self.before_look(ref)
             try:
-                dir_st, listed = await branch.call(NAME_DEADLINE_S, self._scandir, ref)
+                dir_st, listed = await branch.call(
+                    CALL_DEADLINE_S, self._scandir, ref, drop=partial(self._listed_late, current_trio_token(), ref)
+                )
             except (Unreachable, Deadline):
-                pass
+                row = entries.get(self.store.db, ref.entry_id)
+                if row is not None and row.scanned_ns is None:
+                    raise
             else:
                 return self._reconcile(ref, dir_st, listed)
         return [(row.name, row, None) for row in entries.children(self.store.db, ref.entry_id)]
+
+    def _listed_late(self, token: TrioToken, ref: DirRef, got: tuple[os.stat_result, list[Any]]) -> None:
+        """A listing that nobody waits for any more, in the thread that made it: the next one may have it."""
+
+        def take() -> None:
+            try:
+                self._reconcile(ref, *got)
+            except (OSError, VdfsError) as error:
+                log.info("a late listing was of no use: %s", error)
+            except Exception:
+                log.exception("a late listing could not be taken in")
+
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(take)
 
     def _scandir(self, ref: DirRef) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
         out = []
@@ -446,8 +486,7 @@ class Ground:
             known = self.dirs.known(row.id)
             if known is not None:
                 self._dir(above, row)
-                if known.branch is not above.branch:
-                    self.dirs.change_branch(row.id, above.branch)
+                self.dirs.settle_below(row.id)
             return
         node = self.nodes.get(row.node)
         if node is not None:

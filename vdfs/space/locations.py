@@ -18,9 +18,10 @@ from index.model.change import ORIGIN_CALL
 from index.model.entry import Stat
 from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADirectory, NotFound, Unsupported
 from index.model.ids import new_uuid
+from index.model.inode import DEVICES
 from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount, is_within, mount_of, mounts
-from index.scan.volumes import root_stat, use_devices
+from index.scan.volumes import root_stat, use_devices, words_of
 from index.store import entries, places
 from index.store.store import Store
 from vdfs.space.branches import Branch
@@ -52,17 +53,16 @@ class Locations:
 
     def load(self) -> None:
         """Make the branches of all rows."""
-        use_devices(())
         table = mounts()
         names = {row.id: row.name for row in places.locations(self.store.db)}
-        for row in places.branches(self.store.db):
-            if row.device_uuid != self.store.device_uuid:
-                continue
+        own = [row for row in places.branches(self.store.db) if row.device_uuid == self.store.device_uuid]
+        use_devices((), words_of(table, [row.root_path for row in own]))
+        for row in own:
             if row.location_id is not None and row.location_id not in names:
                 continue
             location = None if row.location_id is None else names[row.location_id]
             branch = Branch(row, location, table, self.excluded(row.root_path, table))
-            branch.check()
+            self.tree.check(branch)
             self.tree.add_branch(branch)
 
     def excluded(self, root: bytes, table: list[Mount]) -> list[bytes]:
@@ -110,6 +110,7 @@ class Locations:
         self._check_name(location, shown)
         for branch in self.tree.branches.values():
             self._refuse_overlap(real, shown, branch)
+        use_devices(DEVICES.roots, words_of(table, [real, *(b.root_path for b in self.tree.branches.values())]))
         if not given and location in self.tree.locations:
             raise Exists(
                 f"there is a location {os.fsdecode(location)} already; sd location add {shown} --name NAME gives it "

@@ -18,7 +18,7 @@ import trio
 
 from index.model.entry import Entry
 from index.scan.mounts import Mount, is_within, mounts
-from index.scan.volumes import use_devices
+from index.scan.volumes import use_devices, words_of
 from index.store import entries
 from vdfs.space.branches import LIVE, Branch
 from vdfs.space.locations import Locations
@@ -95,7 +95,9 @@ class MountWatch:
                 changed.append((branch, points))
         if not changed:
             return
-        use_devices(branch.device for branch in self.tree.branches.values() if branch.device is not None)
+        branches = list(self.tree.branches.values())
+        roots = [branch.device for branch in branches if branch.device is not None]
+        use_devices(roots, words_of(table, [branch.root_path for branch in branches]))
         for branch, points in changed:
             self._settle(branch, points)
             self._changed.extend((branch, point) for point in sorted(points))

@@ -36,7 +36,7 @@ from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
 from vdfs.space.backups import Backups
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch
-from vdfs.space.checks import check_name, check_there, check_writable, os_error, same_location
+from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
@@ -85,9 +85,9 @@ class Namespace:
 
     async def ensure_dir(self, node: Node, branch: Branch) -> DirRef:
         """The directory of a node on a branch; it and its missing parents are made, with the mode of the others."""
-        for ref in node.parts:
-            if ref.branch is branch:
-                return ref
+        part = part_on(node, branch)
+        if part is not None:
+            return part
         if node.parent is None:
             raise CrossBranch("the root of the library lies in its store alone")
         if node.parent is self.tree.root and branch.location == node.name:
@@ -233,7 +233,7 @@ class Namespace:
             check_there(node.spots)
             raise Stale(f"{os.fsdecode(node.name)} is not there any more")
         branch = spot.dir.branch
-        ref = next((p for p in parent.parts if p.branch is branch), None)
+        ref = part_on(parent, branch)
         if ref is None:
             if not same_location(node, parent, self.tree.root):
                 raise CrossBranch("a hard link cannot leave its file system")
@@ -361,7 +361,7 @@ class Namespace:
             with self.tree.dirs.opened(above) as fd:
                 os.rmdir(ref.name, dir_fd=fd)
 
-        await ref.branch.call(CALL_DEADLINE_S, remove)
+        await above.branch.call(CALL_DEADLINE_S, remove)
         self._removed(Spot(above, ref.name, ref.entry_id))
         self.tree.dirs.close(ref)
 

@@ -26,7 +26,7 @@ from index.store import entries, metadata, places
 from index.store.unit import Unit
 from vdfs.space import syscalls
 from vdfs.space.branches import CALL_DEADLINE_S
-from vdfs.space.checks import check_name, check_there, check_writable, is_below, os_error, same_location
+from vdfs.space.checks import check_name, check_there, check_writable, is_below, os_error, part_on, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node, Spot, removed_stat
@@ -156,9 +156,9 @@ class Renames:
     async def _target(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
         """Where a replica goes: it stays on its branch, whose missing parents are made."""
         branch = spot.dir.branch
-        for ref in dst_parent.parts:
-            if ref.branch is branch:
-                return ref
+        part = part_on(dst_parent, branch)
+        if part is not None:
+            return part
         if same_location(src_parent, dst_parent, self.tree.root) and dst_parent is not self.tree.root:
             return await self.namespace.ensure_dir(dst_parent, branch)
         return await self.namespace.place_for_new(dst_parent)
@@ -197,9 +197,9 @@ class Renames:
                     entries.set_version(unit.db, step.spot.entry_id, vector, unit.seq)
         src.face = None
         for step, st in done:
-            if step.ref.branch is not step.spot.dir.branch:
-                self.tree.dirs.change_branch(step.spot.entry_id, step.ref.branch)
             self._moved(src, step, inode_of(st), st)
+            if step.ref.branch is not step.spot.dir.branch:
+                self.tree.dirs.settle_below(step.spot.entry_id)
         if over_file is not None:
             over_file.face = None
             refs = {step.ref for step, _ in done}

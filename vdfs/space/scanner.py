@@ -73,7 +73,6 @@ class Scanner:
         self._busy = False
         self._identifying = False
         self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
-        self._left: dict[int, int] = {}  # hash state -> how many files nobody hashes, as they lie on inner branches
         self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
     # asking -----------------------------------------------------------------------------------------------------------
@@ -110,7 +109,7 @@ class Scanner:
             await trio.sleep(_IDLE_POLL_S)
 
     def pending_files(self) -> int:
-        return max(0, entries.count_unidentified(self.store.db) - sum(self._left.values()))
+        return entries.count_unidentified(self.store.db)
 
     def pending_dirs(self) -> int:
         return len(self._todo) + len(self._again) + (1 if self._busy else 0)
@@ -179,7 +178,7 @@ class Scanner:
         if row is None or branch is None or self._is_inner(branch, entry_id):
             return
         whole = row.parent_id is None
-        if branch.state == MISSING and not branch.check():
+        if branch.state == MISSING and not self.tree.check(branch):
             self._end(branch, "failed", "its directory is not there") if whole else None
             return
         first = whole and next(iter(entries.children(self.store.db, entry_id)), None) is None
@@ -196,7 +195,7 @@ class Scanner:
             "start": entry_id,
             "path": path,
             "excluded": branch.for_workers(),
-            "devices": list(DEVICES.roots),
+            "devices": DEVICES.told(),
         }
         try:
             async with self.pool.stream("scan", args) as stream:
@@ -290,12 +289,13 @@ class Scanner:
         """
         now_s = time.monotonic()
         page: list[Entry] = []
-        after = left = 0
+        after = 0
+        left: list[int] = []
+        inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
         before_ns = time.time_ns() - _SETTLED_NS
         while len(page) < _IDENTIFY_PAGE:
             rows = entries.unidentified(self.store.db, state, after, before_ns, _IDENTIFY_PAGE)
             if not rows:
-                self._left[state] = left
                 break
             after = rows[-1].id
             for row in rows:
@@ -303,13 +303,20 @@ class Scanner:
                 held = self._retry.get(row.id)
                 if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
                     continue
-                if self._is_inner(branch, row.parent_id):
-                    left += 1
+                if row.parent_id not in inner:
+                    inner[row.parent_id] = self._is_inner(branch, row.parent_id)
+                if inner[row.parent_id]:
+                    left.append(row.id)
                     continue
                 if row.size_bytes >= _LARGE_BYTES and _is_read_whole(row):
                     self._large.setdefault(row.id)
                     continue
                 page.append(row)
+            if left:
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    entries.leave_unhashed(unit.db, left)
+                left.clear()
+                await trio.lowlevel.checkpoint()
         if not page:
             return False
         by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
@@ -329,7 +336,7 @@ class Scanner:
         if branch is None:
             return
         args = {
-            "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": list(DEVICES.roots),
+            "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": DEVICES.told(),
         }  # fmt: skip
         async with self.pool.stream("identify", args) as stream:
             async for batch in stream:

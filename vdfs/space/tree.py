@@ -102,13 +102,13 @@ class Tree(Ground):
 
     async def _found(self, parent: Node, name: bytes) -> list[Found]:
         found = []
-        lost: Stale | None = None
+        lost: VdfsError | None = None
         for ref in parent.parts:
             if ref.hides(name):
                 continue
             try:
                 one = await self._probe(ref, name)
-            except Stale as error:
+            except (Stale, Unreachable, Deadline) as error:
                 lost = error
                 continue
             if one is not None:
@@ -252,7 +252,7 @@ class Tree(Ground):
 
     async def _root_stat(self, branch: Branch, ref: DirRef) -> os.stat_result | None:
         if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
-            branch.check()
+            self.check(branch)
         if branch.state == MISSING:
             return None
         self.before_look(ref)
@@ -420,11 +420,11 @@ class Tree(Ground):
     async def listing(self, node: Node) -> list[Listed]:
         """Every name of a directory with its node and attributes, whole and true."""
         per_part: list[tuple[DirRef, list[tuple[bytes, Entry, os.stat_result | None]]]] = []
-        refused: OSError | Stale | None = None
+        refused: OSError | VdfsError | None = None
         for ref in node.parts:
             try:
                 per_part.append((ref, await self.list_part(ref)))
-            except PermissionError as error:
+            except (PermissionError, Unreachable, Deadline) as error:
                 refused = error
             except Stale as error:
                 if entries.get(self.store.db, ref.entry_id) is not None:

@@ -237,7 +237,7 @@ class Watch:
             self.tree.dirs.close(ref)
         for branch in self.tree.branches.values():
             if branch.root_entry_id == entry_id:
-                branch.check()
+                self.tree.check(branch)
 
     # rounds -----------------------------------------------------------------------------------------------------------
 
@@ -272,9 +272,9 @@ class Watch:
                         continue
                     elif row is None:
                         unknown.append((ref, name))
-                    elif was_gone or differ.compare(row, Stat.of(st)) > differ.TIMES:
+                    elif was_gone or ref.mounted(name) or differ.compare(row, Stat.of(st)) > differ.TIMES:
                         changed.append((ref, name))
-                    elif (directory := self.tree.ref_of(row.id)) is not None:
+                    elif (directory := self.tree.ref_of(row.id)) is not None and not directory.branch.slow:
                         seen.append(directory)
         for count, (ref, name) in enumerate((*unknown, *changed, *gone)):
             if count % _SLICE == _SLICE - 1:
