@@ -256,7 +256,7 @@ def _recursive(column: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes |
 VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.id": Virtual(_id, "all", "uuid of the entry; appears when a file is identified or annotated"),
     b"user.vdfs.hash": Virtual(_hash, "file", "`blake3:` and the full hash, once known"),
-    b"user.vdfs.hash.state": Virtual(_hash_state, "file", "pending, sampled, full, failed, or left (on a network file system inside a location)"),
+    b"user.vdfs.hash.state": Virtual(_hash_state, "file", "pending, sampled, full, failed; left: nobody reads it"),
     b"user.vdfs.state": Virtual(_state, "all", "local, or missing while its volume is away"),
     b"user.vdfs.local_bytes": Virtual(_local_bytes, "file", "bytes that can be read on this device"),
     b"user.vdfs.devices": Virtual(_devices, "all", "names of the devices that hold it, NUL between them"),

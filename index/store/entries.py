@@ -79,6 +79,8 @@ COLUMNS = (
 #: The same of a table that is called e in a query.
 E_COLUMNS = ", ".join(f"e.{column.strip()}" for column in COLUMNS.split(","))
 _SELECT = f"SELECT {COLUMNS} FROM entry "
+#: The rows of a number, in a form that the partial index entry_node and the key serve.
+_OF_NODE = "((id=:node AND node=:node) OR (node=:node AND node<>id))"
 _INSERT = f"INSERT INTO entry({COLUMNS}) VALUES({','.join('?' * 21)})"
 
 
@@ -146,12 +148,16 @@ def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
 
 
 def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
-    """The rows with an inode on the other branches of this device that lie on the same file system."""
+    """The rows with an inode on the other branches of this device that lie on the same file system.
+
+    CROSS JOIN: the few branches come first, or SQLite would go through all entries.
+    """
     sql = (
-        f"SELECT {E_COLUMNS} FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
-        "AND o.id <> b.id JOIN entry e ON e.branch_id = o.id AND e.st_ino = ? WHERE b.id = ?"
+        f"SELECT {E_COLUMNS} FROM branch b CROSS JOIN branch o CROSS JOIN entry e WHERE b.id = ? "
+        "AND o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid AND o.id <> b.id "
+        "AND e.branch_id = o.id AND e.st_ino = ?"
     )
-    return [Entry._make(row) for row in db.execute(sql, (st_ino, branch_id))]
+    return [Entry._make(row) for row in db.execute(sql, (branch_id, st_ino))]
 
 
 def by_node(db: apsw.Connection, node: int) -> list[Entry]:
@@ -250,25 +256,29 @@ def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -
 
 def is_shared(db: apsw.Connection, row: Entry) -> bool:
     """Whether another branch has a replica under the row's number."""
-    sql = "SELECT 1 FROM entry WHERE node=? AND branch_id<>? LIMIT 1"
-    return db.execute(sql, (row.node, row.branch_id)).fetchone() is not None
+    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND branch_id<>:branch LIMIT 1"
+    return db.execute(sql, {"node": row.node, "branch": row.branch_id}).fetchone() is not None
 
 
 def same_name_elsewhere(db: apsw.Connection, row: Entry) -> list[Entry]:
     """What has a row's name in the other directories that are one with its own."""
-    sql = (
-        "WHERE name=? AND parent_id IN (SELECT id FROM entry WHERE node=(SELECT node FROM entry WHERE id=?) AND id<>?)"
-    )
-    return [Entry._make(found) for found in db.execute(_SELECT + sql, (row.name, row.parent_id, row.parent_id))]
+    above = None if row.parent_id is None else get(db, row.parent_id)
+    if above is None:
+        return []
+    sql = f"{_SELECT}WHERE name=:name AND parent_id IN (SELECT id FROM entry WHERE {_OF_NODE} AND id<>:above)"
+    return [Entry._make(r) for r in db.execute(sql, {"name": row.name, "node": above.node, "above": above.id})]
 
 
 def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:
     """Whether every replica of a row on another branch has that name, in what is one directory with that parent."""
-    sql = (
-        "SELECT 1 FROM entry r WHERE r.node=? AND r.branch_id<>? AND (r.name<>? OR "
-        "(SELECT node FROM entry WHERE id=r.parent_id) IS NOT (SELECT node FROM entry WHERE id=?)) LIMIT 1"
-    )
-    return db.execute(sql, (row.node, row.branch_id, name, parent_id)).fetchone() is None
+    above = None if parent_id is None else get(db, parent_id)
+    for other in by_node(db, row.node):
+        if other.branch_id == row.branch_id:
+            continue
+        beside = None if other.parent_id is None else get(db, other.parent_id)
+        if other.name != name or (above and above.node) != (beside and beside.node):
+            return False
+    return True
 
 
 def set_node(db: apsw.Connection, entry_id: int, node: int, seq: int) -> None:
