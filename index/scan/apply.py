@@ -221,7 +221,7 @@ def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
     recording.swap_names(unit, a, b)
     recording.restat(unit, b, st)
     for row, version in ((a, over_b), (b, over_a)):
-        if entries.same_name_elsewhere(unit.db, recording.again(unit, row.id)):
+        if recording.same_name_elsewhere(unit, recording.again(unit, row.id)):
             entries.set_version(unit.db, row.id, version, unit.seq)
     disk.moved(recording.again(unit, a.id))
     new = recording.again(unit, b.id)

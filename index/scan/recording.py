@@ -123,18 +123,22 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
 def arrive(unit: Unit, row: Entry) -> Entry:
     """A file has come to its name. What other branches have under it are versions of something else, or of what was
     here before: neither has seen the other, so that neither is hidden."""
-    if row.kind == KIND_DIR or (
-        entries.is_shared(unit.db, row) and entries.is_where_replicas_are(unit.db, row, row.parent_id, row.name)
-    ):
-        return row
-    others = entries.same_name_elsewhere(unit.db, row)
+    others = [] if row.kind == KIND_DIR else same_name_elsewhere(unit, row)
     if not others:
+        return row
+    if entries.is_shared(unit.db, row) and entries.is_where_replicas_are(unit.db, row, row.parent_id, row.name):
         return row
     ours = branch_uuid(unit, row)
     seen = max(vector_of(other, branch_uuid(unit, other)).get(ours, 0) for other in others)
     count = max(seen + 1, vector_of(row, ours).get(ours, 0))
     entries.set_version(unit.db, row.id, versions.pack({ours: count}), unit.seq)
     return again(unit, row.id)
+
+
+def same_name_elsewhere(unit: Unit, row: Entry) -> list[Entry]:
+    """What has a row's name in the other directories that are one with its own."""
+    beside = [] if row.parent_id is None else unit.one_with(row.parent_id)
+    return [other for other in (entries.child(unit.db, directory, row.name) for directory in beside) if other]
 
 
 def over(row: Entry, source: Entry | Kept, branch_uuid: bytes) -> bytes:

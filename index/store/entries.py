@@ -260,13 +260,13 @@ def is_shared(db: apsw.Connection, row: Entry) -> bool:
     return db.execute(sql, {"node": row.node, "branch": row.branch_id}).fetchone() is not None
 
 
-def same_name_elsewhere(db: apsw.Connection, row: Entry) -> list[Entry]:
-    """What has a row's name in the other directories that are one with its own."""
-    above = None if row.parent_id is None else get(db, row.parent_id)
-    if above is None:
+def one_with(db: apsw.Connection, directory: int) -> list[int]:
+    """The directories of other branches that are one with a directory."""
+    row = get(db, directory)
+    if row is None:
         return []
-    sql = f"{_SELECT}WHERE name=:name AND parent_id IN (SELECT id FROM entry WHERE {_OF_NODE} AND id<>:above)"
-    return [Entry._make(r) for r in db.execute(sql, {"name": row.name, "node": above.node, "above": above.id})]
+    sql = f"SELECT id FROM entry WHERE {_OF_NODE} AND id<>:own"
+    return [found[0] for found in db.execute(sql, {"node": row.node, "own": row.id})]
 
 
 def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:

@@ -15,6 +15,7 @@ from index.model import hlc as hlc_model
 from index.model.change import Change, Commit
 from index.model.hlc import Hlc
 from index.store import changes as changes_table
+from index.store import entries
 from index.store.feed import Feed
 
 #: How far numbers are reserved ahead: ids, units, and milliseconds of stamps.
@@ -78,11 +79,19 @@ class Unit:
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
         self._part = 0
+        self._one_with: dict[int, list[int]] = {}
 
     def new_id(self) -> int:
         """The id of a new entry row, which is its inode number too unless it shares another's."""
         self._next_id += 1
         return self._next_id
+
+    def one_with(self, directory: int) -> list[int]:
+        """The directories of other branches that are one with a directory, asked once a unit."""
+        found = self._one_with.get(directory)
+        if found is None:
+            found = self._one_with[directory] = entries.one_with(self.db, directory)
+        return found
 
     def changed(self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int) -> None:
         self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))

@@ -885,3 +885,46 @@ def test_tags_go_with_the_last_file_that_has_them(shared, place):
     (place.mnt / "f").unlink()
     assert "fleeting" not in shared.sd("tag", "list")
     assert "fleeting" not in os.listdir(shared.mnt / "Tags")
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_file_made_anew_with_the_same_inode_number_keeps_what_the_library_has(library, mounted):
+    """Unlinked and made again on the disk, as tar and git do: the number is given out again at once."""
+    folder = library.folder("Files")
+    library.mount(folder)
+    for number in range(8):
+        path = library.mnt / "Files" / f"f{number}"
+        path.write_bytes(b"old")
+        os.setxattr(path, TAGS, b"kept,%d" % number)
+        os.setxattr(path, "user.note", b"important")
+    library.wait_idle()
+    if not mounted:
+        library.unmount()
+    time.sleep(0.05)  # a clock's tick
+    for number in range(200):  # they take the numbers that are free and lower
+        (library.folder("filler") if number == 0 else folder.parent / "filler").joinpath(str(number)).touch()
+    again = []
+    for number in range(8):
+        path = folder / f"f{number}"
+        before = path.stat().st_ino
+        path.unlink()
+        path.write_bytes(b"new")
+        if path.stat().st_ino == before:
+            again.append(number)
+    if not again:
+        pytest.skip("this file system gives no number out again at once")
+    if not mounted:
+        library.mount()
+    for number in range(8):
+        path = library.mnt / "Files" / f"f{number}"
+        eventually(lambda path=path: path.read_bytes() == b"new", "the new bytes", 5)
+        assert os.getxattr(path, TAGS) == b"kept,%d" % number
+        assert os.getxattr(path, "user.note") == b"important"
+    library.wait_idle()
+    assert names(library.mnt / "Tags" / "kept") == [f"f{number}" for number in range(8)]
+    os.removexattr(library.mnt / "Files" / "f0", "user.note")
+    os.setxattr(folder / "f1", "user.note", b"by hand")
+    eventually(lambda: os.getxattr(library.mnt / "Files" / "f1", "user.note") == b"by hand", "an edit outside", 5)
+    time.sleep(0.05)
+    os.removexattr(folder / "f1", "user.note")
+    eventually(lambda: "user.note" not in os.listxattr(library.mnt / "Files" / "f1"), "a removal outside", 5)

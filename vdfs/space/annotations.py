@@ -304,7 +304,7 @@ class Annotations:
                 with self.store.write("reconcile") as unit:
                     metadata.set_mirror_state(unit.db, row, real.st_ino, real.ctime_ns)
             return
-        same_inode = state is not None and state[0] == real.st_ino
+        same_inode = real.is_inode_of(state)
         edits: dict[bytes, bytes | None] = {
             name: value for name, value in real.values.items() if before.get(name) != value
         }

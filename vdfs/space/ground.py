@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
-from trio.lowlevel import TrioToken, current_trio_token
+from trio.lowlevel import TrioToken, current_trio_token, spawn_system_task
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN, Commit
@@ -270,22 +270,22 @@ class Ground:
                 if row is not None and row.scanned_ns is None:
                     raise
             else:
-                return self._reconcile(ref, dir_st, listed)
+                return await self._reconcile(ref, dir_st, listed)
         return [(row.name, row, None) for row in entries.children(self.store.db, ref.entry_id)]
 
     def _listed_late(self, token: TrioToken, ref: DirRef, got: tuple[os.stat_result, list[Any]]) -> None:
         """A listing that nobody waits for any more, in the thread that made it: the next one may have it."""
 
-        def take() -> None:
+        async def take() -> None:
             try:
-                self._reconcile(ref, *got)
+                await self._reconcile(ref, *got)
             except (OSError, VdfsError) as error:
                 log.info("a late listing was of no use: %s", error)
             except Exception:
                 log.exception("a late listing could not be taken in")
 
         with contextlib.suppress(trio.RunFinishedError):
-            token.run_sync_soon(take)
+            token.run_sync_soon(spawn_system_task, take)
 
     def _scandir(self, ref: DirRef) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]]]:
         out = []
@@ -313,7 +313,7 @@ class Ground:
                         continue
         return dir_st, out
 
-    def _reconcile(
+    async def _reconcile(
         self, ref: DirRef, dir_st: os.stat_result, listed: list[tuple[bytes, os.stat_result]]
     ) -> list[tuple[bytes, Entry, os.stat_result | None]]:
         me = entries.get(self.store.db, ref.entry_id)
@@ -335,8 +335,10 @@ class Ground:
         todo = unknown + changed
         try:
             for start in range(0, len(todo), _UNIT_ROWS):
+                if start:
+                    await trio.lowlevel.checkpoint()
                 some = todo[start : start + _UNIT_ROWS]
-                self.store.following(lambda some=some: self._take_in(ref, some, out))  # type: ignore[misc]
+                self.store.following(partial(self._take_in, ref, some, out, again=start > 0))
             if rows:
                 self.store.following(lambda: self._gone(ref, list(rows.values())))
         except NoSpace:  # what the index knows is told, the rest when it has room
@@ -351,11 +353,13 @@ class Ground:
                 entries.set_scanned(unit.db, ref.entry_id, time.time_ns(), mtime_ns)
         return out
 
-    def _take_in(self, ref: DirRef, some: list[_Seen], out: list[tuple[bytes, Entry, os.stat_result | None]]) -> None:
-        """Mend the rows of some names of a directory, in one unit."""
+    def _take_in(
+        self, ref: DirRef, some: list[_Seen], out: list[tuple[bytes, Entry, os.stat_result | None]], *, again: bool
+    ) -> None:
+        """Mend the rows of some names of a directory, in one unit; `again`: others had a turn since they were read."""
         with self.store.write(ORIGIN_SCAN) as unit:
             for line, name, row, st in some:
-                if row is not None:  # another name may have taken or changed it meanwhile
+                if row is not None or again:  # another name may have taken or changed it meanwhile
                     row = entries.child(unit.db, ref.entry_id, name)
                 place = kinship.Place(ref.branch.id, ref.entry_id, name)
                 new = apply.take_in(unit, place, row, Stat.of(st), ref.branch.uuid, self)

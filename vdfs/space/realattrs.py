@@ -27,6 +27,13 @@ class Real(NamedTuple):
     ctime_ns: int
     values: dict[bytes, bytes]
     written: bool = False
+    born_ns: int | None = None  # when its inode was made, where that is remembered
+
+    def is_inode_of(self, state: tuple[int, int] | None) -> bool:
+        """Whether it is the inode of the last comparison, (inode, ctime), not one that got its number since."""
+        if state is None or state[0] != self.st_ino:
+            return False
+        return self.born_ns is None or self.born_ns <= state[1] or self.born_ns > self.ctime_ns  # a clock was set back
 
 
 def _open(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None) -> tuple[int, os.stat_result]:
@@ -44,7 +51,7 @@ def read(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None = None) ->
     """The attributes of a name; of that inode only, when one is given."""
     fd, st = _open(dirs, ref, name, st_ino)
     try:
-        return Real(inode_of(st), ns(st.st_ctime_ns), _read(fd))
+        return Real(inode_of(st), ns(st.st_ctime_ns), _read(fd), born_ns=syscalls.born_ns(fd, b""))
     finally:
         os.close(fd)
 
@@ -57,7 +64,7 @@ def read_if_changed(
     try:
         if known == (inode_of(st), ns(st.st_ctime_ns)):
             return None
-        return Real(inode_of(st), ns(st.st_ctime_ns), _read(fd))
+        return Real(inode_of(st), ns(st.st_ctime_ns), _read(fd), born_ns=syscalls.born_ns(fd, b""))
     finally:
         os.close(fd)
 

@@ -63,6 +63,8 @@ class Renames:
             if flags & syscalls.RENAME_NOREPLACE:
                 raise Exists(f"{os.fsdecode(dst_name)} is there already")
             raise Busy(f"{os.fsdecode(dst_name)} is a location and cannot be replaced")
+        if flags & ~(syscalls.RENAME_NOREPLACE | syscalls.RENAME_EXCHANGE):
+            raise Invalid("a library has no whiteouts")
         src, _ = await self.tree.lookup(src_parent, src_name)
         dst = await self._find(dst_parent, dst_name)
         names = src, dst

@@ -17,6 +17,7 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
+AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 
 
@@ -84,11 +85,12 @@ def touch_now(path: str) -> None:
 
 
 def born_ns(dir_fd: int, name: bytes) -> int | None:
-    """When the inode under a name was made; None where the file system does not remember it."""
+    """When the inode under a name (empty: the descriptor's own) was made; None where the file system forgets it."""
     if _statx is None:
         return None
     found = _Statx()
-    if _statx(dir_fd, name, AT_SYMLINK_NOFOLLOW, _STATX_BTIME, found) != 0:
+    flags = AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH
+    if _statx(dir_fd, name, flags, _STATX_BTIME, found) != 0:
         _raise()
     if not found.stx_mask & _STATX_BTIME:
         return None
