@@ -53,7 +53,9 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
             "inodes": len(ledger),
         }
 
-    context = ViewContext(core.tree, os.getuid(), os.getgid(), core.library.device.slug, status, core.tree.readlink)
+    slug = core.library.device.slug
+    context = ViewContext(core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, is_shared)
+    core.library.store.feed.at_once(context.answers.forget)
     return Operations(
         core.tree,
         core.namespace,

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator
 import pyfuse3
 from blake3 import blake3
 
-from index.model.errors import Invalid, NotADirectory, NotFound, NotPermitted
+from index.model.errors import Invalid, NameTooLong, NotADirectory, NotFound, NotPermitted
 from index.model.ids import VIEW_INODE_BASE
 from vdfs.space.nodes import Node
 
 _STARTED_NS = time.time_ns()
+_TARGET_MAX_BYTES = 4095  # what the kernel takes
 
 
 def view_inode(path: tuple[bytes, ...]) -> int:
@@ -113,6 +114,8 @@ class ViewLink(ViewNode):
         return len(self._to)
 
     async def read_link(self) -> bytes:
+        if len(self._to) > _TARGET_MAX_BYTES:
+            raise NameTooLong("the path of this file is longer than a symbolic link can be")
         return self._to
 
 

@@ -1,12 +1,13 @@
 """What every view may ask: the tree, the store, who owns the mount, and how to point into the union."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 import apsw
 import attrs
 import trio
 
+from fusefs.views.answers import Answers
 from index.model.entry import Entry
 from index.store import entries, tags
 from vdfs.space.nodes import Node
@@ -27,6 +28,8 @@ class ViewContext:
     device_slug: str
     status: Callable[[], dict[str, object]]
     readlink: Callable[[Node], Awaitable[bytes]]
+    is_shared: bool = False  # other users may enter the mount
+    answers: Answers = attrs.Factory(Answers)
 
     def union_path(self, row: Entry) -> list[bytes] | None:
         """The path of a row in the union; None when its branch is not ours any more."""
@@ -57,7 +60,7 @@ def unique_names(rows: list[tuple[list[bytes], Entry]]) -> list[tuple[bytes, lis
     return out
 
 
-def unused(name: bytes, used: set[bytes]) -> bytes:
+def unused(name: bytes, used: Container[bytes]) -> bytes:
     """The name, or the first `stem (n).ext` that nobody has yet."""
     stem, dot, extension = name.rpartition(b".")
     if not stem:

@@ -5,6 +5,7 @@ The trees here are listings of the index, each file with the bytes of that very 
 
 from collections.abc import AsyncIterator
 
+from fusefs.views.answers import AnsweredDir, Names
 from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
 from fusefs.views.context import ViewContext, unused
 from index.model.entry import KIND_DIR, Entry
@@ -112,38 +113,31 @@ class DevicesRoot(ViewDir):
         yield name, DeviceDir(self.context, self.child(name))
 
 
-class ConflictsDir(ViewDir):
+class ConflictsDir(AnsweredDir):
     """`conflicts`: links to every version of every name that has more than one."""
 
     def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
-        super().__init__(path, context.uid, context.gid)
+        super().__init__(context.answers, path, context.uid, context.gid)
         self.context = context
 
-    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+    async def find(self) -> Names:
         tree = self.context.tree
-        used: set[bytes] = set()
+        depth = len(self.path) + 1
+        found: dict[bytes, ViewNode | Node] = {}
         for names in await self._merged_directories():
             try:
                 node, _ = await tree.resolve(names)
             except NotFound:
                 continue
-            lines = await tree.listing(node)
             by_row: dict[bytes, list[bytes]] = {}
-            for line in lines:
+            for line in await tree.listing(node):
                 if line.node.spots:
                     by_row.setdefault(line.node.spots[0].name, []).append(line.name)
-            for group in by_row.values():
-                if len(group) < 2:
-                    continue
-                for name in sorted(group):
-                    shown = unused(name, used)
-                    used.add(shown)
-                    yield (
-                        shown,
-                        ViewLink(
-                            self.child(shown), self.uid, self.gid, link_into_union(len(self.path) + 1, [*names, name])
-                        ),
-                    )
+            for name in (name for group in by_row.values() if len(group) > 1 for name in sorted(group)):
+                shown = unused(name, found.keys())
+                link = link_into_union(depth, [*names, name])
+                found[shown] = ViewLink(self.child(shown), self.uid, self.gid, link)
+        return found
 
     async def _merged_directories(self) -> list[list[bytes]]:
         """Paths of directories in which one name lies on several branches with several numbers."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import apsw
 
+from fusefs.views.answers import AnsweredDir, Names
 from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
 from fusefs.views.context import LISTING_MAX, ViewContext, shown_tag, tag_of, unique_names
 from index.model.entry import Entry
@@ -16,22 +17,24 @@ from index.store import entries, names, tags
 from vdfs.space.nodes import Node
 
 
-class LinksDir(ViewDir):
+class LinksDir(AnsweredDir):
     """A directory of links to rows, in the order the query gives them."""
 
     def __init__(
         self, context: ViewContext, path: tuple[bytes, ...], query: Callable[[apsw.Connection], list[Entry]]
     ) -> None:
-        super().__init__(path, context.uid, context.gid)
+        super().__init__(context.answers, path, context.uid, context.gid)
         self.context = context
         self._query = query
 
-    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
+    async def find(self) -> Names:
         rows = await self.context.rows(self._query)
         placed = [(path, row) for path, row in ((self.context.union_path(r), r) for r in rows) if path]
         depth = len(self.path) + 1
-        for name, path in unique_names(placed):
-            yield name, ViewLink(self.child(name), self.uid, self.gid, link_into_union(depth, path))
+        return {
+            name: ViewLink(self.child(name), self.uid, self.gid, link_into_union(depth, path))
+            for name, path in unique_names(placed)
+        }
 
 
 class TagDir(LinksDir):

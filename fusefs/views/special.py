@@ -102,6 +102,9 @@ class VdfsDir(ViewDir):
             b"conflicts": lambda p: ConflictsDir(context, p),
         }
 
+        if context.is_shared:  # views say names and bytes of files whatever the directories above these allow
+            self.mode = stat.S_IFDIR | 0o500
+
     async def lookup(self, name: bytes) -> ViewNode | Node:
         if name in _FIXED:
             return ViewText(self.child(name), self.uid, self.gid, _FIXED[name])

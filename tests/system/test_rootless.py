@@ -61,3 +61,46 @@ def test_a_user_without_rights_mounts_and_works(base, fuse):
 def test_everything_that_needs_no_rights(base, fuse):
     """All of this room's tests that do not need root."""
     as_somebody_else(base, [f"test_{name}.py" for name in EVERYTHING], 800)
+
+
+SCRIPT = """
+cd /
+run() {{ "{python}" -P -m "$@" --data-dir "{base}/data"; }}
+export PYTHONPATH="{root}" HOME="{base}"
+run fusefs.sdmount "{base}/mnt" "{base}/LOC" || exit 9
+for top in "{base}/mnt/LOC" "{base}/LOC"; do
+    cd "$top"; echo "in $(basename "$(dirname "$top")")"
+    rmdir closed seen full; mkdir new; mv -T new full; rm -rf full; rmdir new; ls
+    cd /
+done
+run vdfs.cli index verify; echo "verify: $?"
+"{python}" -P -m fusefs.sdumount "{base}/mnt"
+"""
+
+
+def test_directories_of_others_are_as_on_the_disk(base, fuse):
+    """An empty one may be removed by whom its parent belongs to, one that is not says so; verify could not read it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make directories that belong to somebody else")
+    for directory in (base, base / "LOC", base / "mnt"):
+        directory.mkdir(exist_ok=True)
+        os.chown(directory, NOBODY, NOBODY)
+
+    def fill() -> None:
+        for name, mode in (("closed", 0o700), ("seen", 0o711), ("full", 0o700)):
+            (base / "LOC" / name).mkdir(exist_ok=True)
+            (base / "LOC" / name).chmod(mode)
+        (base / "LOC" / "full" / "x").touch()
+
+    fill()
+    script = SCRIPT.format(python=sys.executable, root=ROOM.parents[1], base=base)
+    once = subprocess.run(
+        as_nobody(base / "way", "/bin/sh", "-c", script), capture_output=True, text=True, check=False, timeout=90
+    )
+    mounted, direct = once.stdout.split("in mnt\n")[1].split(f"in {base.name}\n")
+    assert mounted == "full\n", once.stdout + once.stderr
+    assert direct.splitlines()[0] == "full"
+    says = [line for line in once.stderr.splitlines() if "full" in line and "could not be compared" not in line]
+    assert says[:3] == says[3:6], once.stderr
+    assert "could not be compared" in once.stderr
+    assert "verify: 2" in once.stdout, once.stdout + once.stderr

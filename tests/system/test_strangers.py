@@ -156,3 +156,22 @@ def test_whom_a_list_keeps_out_stays_out(library, pub):
     time.sleep(0.1)
     eventually(lambda: answer(somebody(READS, pub / "user")) == "secret", "the list is gone", 2)
     assert errno_of(os.getxattr, pub / "user", "system.posix_acl_access") == 61
+
+
+def test_views_are_the_mounters_own(library, pub):
+    """They tell names and bytes of files in directories that others may not enter."""
+    secret = library.mnt / "Files" / "secret"
+    secret.mkdir(mode=0o700)
+    for name in ("pw", "pw.bak"):
+        (secret / name).write_bytes(b"a secret of some length")
+        (secret / name).chmod(0o600)
+    library.wait_idle()
+    (full,) = os.listdir(library.mnt / ".vdfs" / "duplicates")
+    content = library.mnt / ".vdfs" / "content" / full
+    assert content.read_bytes() == b"a secret of some length"
+    reads = "\ntry: print(open(sys.argv[1], 'rb').read())\nexcept OSError as error: print(error.errno)"
+    lists = "\ntry: print(os.listdir(sys.argv[1]))\nexcept OSError as error: print(error.errno)"
+    assert answer(somebody(reads, content)) == str(EACCES)
+    for view in ("search/pw", "recent", "duplicates", "tags", ""):
+        assert answer(somebody(lists, library.mnt / ".vdfs" / view)) == str(EACCES), view
+    assert answer(somebody(lists, library.mnt / "Search" / "pw")) == str(EACCES)

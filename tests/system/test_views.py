@@ -477,3 +477,36 @@ def test_looking_changes_nothing(small):
                 errno_of(os.listdir, small.mnt / ".vdfs" / view / name)
                 errno_of(os.stat, small.mnt / ".vdfs" / view / name / name)
     assert (small.sd_json("status")["entries"], names(small.mnt / "Tags"), tree(small.disk / "Files")) == before
+
+
+def test_a_view_of_many_leaves_can_be_listed_with_their_facts(library):
+    """`ls -l` looks every leaf up: each is found in the answer that the listing was."""
+    folder = library.folder("Many")
+    for number in range(2000):
+        (folder / f"img_{number:04}.jpg").touch()
+    library.mount(folder)
+    library.wait_idle()
+    for view in ("search/img_", "search/jpg"):
+        listed = subprocess.run(
+            ["ls", "-lL", library.mnt / ".vdfs" / view], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert len(listed.stdout.splitlines()) == 2001
+    (folder / "img_new.jpg").touch()
+    eventually(lambda: (library.mnt / ".vdfs/search/img_/img_new.jpg").exists(), "a new one shows", 3)
+    (library.mnt / "Many" / "img_new.jpg").unlink()
+    assert not (library.mnt / ".vdfs/search/img_/img_new.jpg").is_symlink()
+
+
+def test_a_leaf_whose_path_no_link_can_hold_says_so(library):
+    folder = library.folder("Deep")
+    library.mount(folder)
+    fd = os.open(library.mnt / "Deep", os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=fd)
+        fd, above = os.open("d" * 200, os.O_RDONLY, dir_fd=fd), fd
+        os.close(above)
+    os.close(os.open("leaf", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+    leaf = library.mnt / ".vdfs" / "search" / "leaf" / "leaf"
+    assert leaf.is_symlink()
+    assert errno_of(os.readlink, leaf) == errno.ENAMETOOLONG

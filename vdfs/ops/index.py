@@ -7,7 +7,7 @@ from functools import partial
 import attrs
 import trio
 
-from index.model.errors import NotFound, Unreachable
+from index.model.errors import AccessDenied, NotFound, Unreachable
 from index.model.inode import DEVICES
 from index.scan import verify as verification
 from vdfs.ops.context import Core
@@ -52,6 +52,9 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
         async for count, found in _compared(core, branch, asked.content):
             checked += count
             differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
+    if differences and all(one.kind == "unreadable" for one in differences):
+        where = ", ".join(os.fsdecode(one.path) for one in differences[:3]) + (", …" if len(differences) > 3 else "")
+        raise AccessDenied(f"{len(differences)} could not be compared: {where} ({checked} other entries are right)")
     if away and not differences:
         raise Unreachable(f"{', '.join(away)} could not be compared: not there ({checked} other entries are right)")
     return Verified(checked, differences)

@@ -1,6 +1,7 @@
 """location.*: the directories a library shows."""
 
 import os
+import shlex
 
 import attrs
 
@@ -105,9 +106,9 @@ async def rescan_location(core: Core, asked: LocationName) -> LocationName:
             if not branch.is_covered and os.path.isdir(branch.root_path):
                 raise Unreachable(
                     f"another directory stands at {path} than the one that was added; to show that one: "
-                    f"sd location remove {name}, then sd location add {path}"
+                    f"sd location remove {shlex.quote(name)}, then sd location add {shlex.quote(path)}"
                 )
-            raise Unreachable(f"{path} is not there; connect its volume, or: sd location remove {name}")
+            raise Unreachable(f"{path} is not there; connect its volume, or: sd location remove {shlex.quote(name)}")
     for branch in held:
         core.scanner.request_branch(branch)
     return asked

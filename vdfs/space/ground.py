@@ -293,24 +293,22 @@ class Ground:
             hides = ref.excluded
             dir_st = os.fstat(fd)
             try:
-                scan = os.scandir(fd)
+                with os.scandir(fd) as scan:
+                    listed = list(scan)
             except OSError as error:
                 if error.errno == errno.EBADF:  # opened with O_PATH: no permission to list it
                     raise PermissionError(errno.EACCES, "no permission to list the directory") from error
                 raise
-            with scan:
-                for item in scan:
-                    name = item.name.encode("utf-8", "surrogateescape")
-                    leaf = hides.get(name) if hides else None
-                    if leaf is True:
-                        continue
-                    if isinstance(leaf, Branch):
-                        out.append((name, leaf.mount_stat()))
-                        continue
-                    try:
-                        out.append((name, item.stat(follow_symlinks=False)))
-                    except FileNotFoundError:
-                        continue
+            for item in listed:
+                name = item.name.encode("utf-8", "surrogateescape")
+                leaf = hides.get(name) if hides else None
+                if leaf is True:
+                    continue
+                if isinstance(leaf, Branch):
+                    out.append((name, leaf.mount_stat()))
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    out.append((name, item.stat(follow_symlinks=False)))
         return dir_st, out
 
     async def _reconcile(

@@ -7,6 +7,7 @@ a user's file.
 """
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -113,8 +114,8 @@ class Locations:
         use_devices(DEVICES.roots, words_of(table, [real, *(b.root_path for b in self.tree.branches.values())]))
         if not given and location in self.tree.locations:
             raise Exists(
-                f"there is a location {os.fsdecode(location)} already; sd location add {shown} --name NAME gives it "
-                "another name, or the same to merge both"
+                f"there is a location {os.fsdecode(location)} already; "
+                f"sd location add {shlex.quote(shown)} --name NAME gives it another name, or the same to merge both"
             )
         label = self._label(real, location)
         held = next((row for row in places.locations(self.store.db) if row.name == location), None)
@@ -202,7 +203,7 @@ class Locations:
         if is_within(real, other):
             raise Exists(f"{shown} lies inside {name} ({where}), which shows it already")
         if is_within(other, real):
-            command = f"sd location remove {os.fsdecode(branch.location)}"
+            command = f"sd location remove {shlex.quote(os.fsdecode(branch.location))}"
             raise Exists(f"{shown} contains {name} ({where}); remove that one first: {command}")
 
     def _label(self, real: bytes, location: bytes) -> str:

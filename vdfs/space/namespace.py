@@ -79,6 +79,8 @@ class Namespace:
             return max(folders, key=_free_bytes)
         if folders:
             return folders[0]
+        if any(not p.branch.is_store for p in parent.parts):
+            raise Unreachable(f"the volume of {os.fsdecode(parent.name)} is away")
         if self.tree.home is None or self.tree.home.state != LIVE or not parent.parts:
             raise Unreachable(f"no branch that holds {os.fsdecode(parent.name)} is there")
         return await self.ensure_dir(parent, self.tree.home)
@@ -341,9 +343,7 @@ class Namespace:
         away = [p for p in node.parts if p.branch.state != LIVE]
         if away:
             raise Unreachable(f"{os.fsdecode(name)} lies partly on {away[0].branch.label}, which is away")
-        for ref in node.parts:
-            if await self.tree.list_part(ref):
-                raise NotEmpty(f"{os.fsdecode(name)} is not empty")
+        await self.refuse_if_not_empty(node)
         last = removed_stat(await self.tree.stat(node))
         hanging = [(ref, ref.parent) for ref in node.parts if ref.parent is not None]
         check_writable(self.tree, [above for _, above in hanging])
@@ -353,6 +353,13 @@ class Namespace:
         parent.names_changed()
         if parent is self.tree.root and name in self.tree.locations:
             await self.locations.remove(name)
+
+    async def refuse_if_not_empty(self, node: Node) -> None:
+        """NotEmpty when a part of a directory is not. Of one that may not be listed the call itself will say it."""
+        for ref in node.parts:
+            with contextlib.suppress(PermissionError):
+                if await self.tree.list_part(ref):
+                    raise NotEmpty(f"{os.fsdecode(node.name)} is not empty")
 
     async def remove_directory(self, ref: DirRef, above: DirRef) -> None:
         """Remove one branch's empty directory and its row."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from index.model import change, versions
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import KIND_FILE, Entry, Stat
-from index.model.errors import Busy, Exists, Invalid, NotADirectory, NotEmpty, NotFound, VdfsError
+from index.model.errors import Busy, Exists, Invalid, NotADirectory, NotFound, VdfsError
 from index.model.inode import inode_of
 from index.scan import apply, recording
 from index.store import entries, metadata, places
@@ -150,9 +150,7 @@ class Renames:
         if src.is_dir and not dst.is_dir:
             raise NotADirectory(f"{name} is no directory")
         if dst.is_dir:
-            for part in dst.parts:
-                if await self.tree.list_part(part):
-                    raise NotEmpty(f"{name} is not empty")
+            await self.namespace.refuse_if_not_empty(dst)
         check_there(_spots(dst))
 
     async def _target(self, spot: Spot, src_parent: Node, dst_parent: Node) -> DirRef:
