@@ -24,12 +24,13 @@ OWN_TYPE = "fuse.sdmount"
 
 
 class Mount(NamedTuple):
-    """One mounted file system: where, what type, from what, its device number as "major:minor"."""
+    """One mounted file system: where, what type, from what, its device number as "major:minor", the mount's own."""
 
     mount_point: bytes
     fs_type: str
     source: str
     device: str
+    id: int = 0
 
     @property
     def is_own(self) -> bool:
@@ -77,6 +78,7 @@ def parse(text: bytes) -> list[Mount]:
                     fields[dash + 1].decode("ascii", "replace"),
                     os.fsdecode(_unescape(fields[dash + 2])),
                     fields[2].decode("ascii"),
+                    int(fields[0]),
                 )
             )
         except (ValueError, IndexError):

@@ -228,3 +228,165 @@ def test_a_network_file_system_inside_a_location_stops_only_itself(library, firs
         library.verify("--content")
     finally:
         nas.end()
+
+
+def test_a_bind_of_our_own_mount_over_a_directory_that_somebody_holds(library, put):
+    """By a descriptor no name is asked for: it must not be entered all the same, or the server waits for itself."""
+    home = library.folder("home")
+    (home / "d" / "sub").mkdir(parents=True)
+    (home / "d" / "sub" / "f").write_bytes(b"f")
+    library.mount(home)
+    library.wait_idle()
+    shown = library.mnt / "home"
+    held = [os.open(shown / "d", os.O_RDONLY), os.open(shown / "d" / "sub", os.O_RDONLY)]
+    subprocess.run(["mount", "--bind", str(library.mnt), str(home / "d")], check=True)
+    try:
+        for fd in held:
+            quickly(lambda fd=fd: errno_of(os.listdir, fd))
+            quickly(lambda fd=fd: errno_of(lambda: os.stat("nope", dir_fd=fd)))
+        quickly(lambda: os.listdir(shown))
+        quickly(lambda: library.sd("status"))
+    finally:
+        subprocess.run(["umount", "-l", str(home / "d")], check=False, capture_output=True)
+        for fd in held:
+            os.close(fd)
+    eventually(lambda: names(shown / "d" / "sub") == ["f"], "it is back", SOON_S)
+    library.wait_idle()
+    library.verify("--content")
+
+
+def test_a_bind_of_our_own_mount_over_a_location(library, put):
+    """The location is away as long as that lasts."""
+    home, other = library.folder("home"), library.folder("other")
+    (home / "f").write_bytes(b"f")
+    (other / "g").write_bytes(b"g")
+    library.mount(home, other)
+    library.wait_idle()
+    shown = library.mnt / "home"
+    subprocess.run(["mount", "--bind", str(library.mnt / "home"), str(home)], check=True)
+    try:
+        eventually(lambda: os.getxattr(shown / "f", "user.vdfs.state") == b"missing", "it is away", SOON_S)
+        for _ in range(4):
+            quickly(lambda: os.listdir(shown))
+            quickly(lambda: errno_of((shown / "f").read_bytes))
+            quickly(lambda: (library.mnt / "other" / "g").read_bytes())
+            quickly(lambda: library.sd("status"))
+            time.sleep(0.5)
+        assert "is not there" in library.sd_fails("location", "rescan", "home")
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=False, capture_output=True)
+    eventually(lambda: (shown / "f").read_bytes() == b"f", "it is back", SOON_S)
+    library.wait_idle()
+    library.verify("--content")
+
+
+@pytest.mark.skipif(shutil.which("bindfs") is None, reason="bindfs is not installed")
+def test_nothing_moves_between_a_location_and_a_network_folder_in_it(library):
+    """EXDEV, both ways, at once, also while its server hangs; and what was refused leaves no trace."""
+    home, real = library.folder("home"), library.folder("elsewhere", "real")
+    (real / "f1").write_bytes(b"far")
+    for directory in ("nas", "docs", "docs/dd"):
+        (home / directory).mkdir()
+    for name in ("c1", "c2", "c3", "c4"):
+        (home / "docs" / name).write_bytes(name.encode())
+    nas = Stoppable(real, home / "nas")
+    try:
+        library.mount(home)
+        library.wait_idle()
+        far, docs = library.mnt / "home" / "nas", library.mnt / "home" / "docs"
+        assert names(far) == ["f1"]
+        for call in (os.rename, os.link):
+            assert errno_of(call, far / "f1", docs / "f1") == 18
+            assert errno_of(call, docs / "c1", far / "c1") == 18
+        (docs / "c1").unlink()
+        os.rename(docs / "c2", docs / "c2b")
+        os.rename(docs / "c3", docs / "c4")
+        (docs / "dd").rmdir()
+        assert names(docs) == ["c2b", "c4"]
+        assert (docs / "c4").read_bytes() == b"c3"
+        subprocess.run(["mv", far / "f1", docs], check=True, timeout=20)
+        assert (docs / "f1").read_bytes() == b"far"
+        nas.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2)
+        moving = subprocess.Popen(["mv", str(docs / "f1"), str(far / "zz")], stderr=subprocess.DEVNULL)
+        try:
+            for number in range(10):
+                quickly(lambda: os.listdir(docs))
+                quickly(lambda: os.statvfs(library.mnt))
+                quickly(lambda number=number: (docs / f"n{number}").write_bytes(b"x"))
+                time.sleep(0.2)
+        finally:
+            nas.process.send_signal(signal.SIGCONT)
+            moving.wait(30)
+        library.wait_idle()
+        library.verify("--content")
+    finally:
+        nas.end()
+
+
+@pytest.mark.skipif(shutil.which("bindfs") is None, reason="bindfs is not installed")
+def test_a_network_folder_that_comes_back_while_somebody_stands_in_it_is_still_one(library):
+    """It is not taken for a part of the disk then, and not waited for."""
+    home, real = library.folder("home"), library.folder("elsewhere", "real")
+    (real / "x").mkdir()
+    (home / "nas").mkdir()
+    (home / "docs").mkdir()
+    library.mount(home)
+    library.wait_idle()
+    shown = library.mnt / "home"
+    held = [os.open(shown / "nas", os.O_RDONLY)]
+    nas = None
+    try:
+        for _ in range(3):
+            nas = Stoppable(real, home / "nas")
+            eventually(lambda: names(shown / "nas") == ["x"], "it shows", SOON_S)
+            held.append(os.open(shown / "nas", os.O_RDONLY))
+            held.append(os.open(shown / "nas" / "x", os.O_RDONLY))
+            time.sleep(0.5)
+            if len(held) < 6:
+                nas.end()
+                eventually(lambda: names(shown / "nas") == [], "it is gone", SOON_S)
+                held.append(os.open(shown / "nas", os.O_RDONLY))
+                time.sleep(0.5)
+            else:
+                break
+        nas.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2)
+        waiting = subprocess.Popen(
+            ["ls", str(shown / "nas" / "x")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        try:
+            for number in range(10):
+                quickly(lambda: os.listdir(shown / "docs"))
+                quickly(lambda number=number: (shown / "docs" / f"n{number}").write_bytes(b"x"))
+                time.sleep(0.3)
+        finally:
+            nas.process.send_signal(signal.SIGCONT)
+            waiting.wait(30)
+    finally:
+        for fd in held:
+            os.close(fd)
+        if nas is not None:
+            nas.end()
+    assert "AttributeError" not in library.log()
+
+
+@pytest.mark.skipif(shutil.which("bindfs") is None, reason="bindfs is not installed")
+def test_what_a_hanging_server_does_not_say_is_an_error_and_not_empty(library):
+    """Nobody knows what is in a network folder that was never listed: rsync --delete must not believe it empty."""
+    home, real = library.folder("home"), library.folder("elsewhere", "real")
+    (real / "f").write_bytes(b"far")
+    (home / "nas").mkdir()
+    nas = Stoppable(real, home / "nas")
+    try:
+        library.mount(home)
+        library.wait_idle()
+        nas.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2)
+        shown = library.mnt / "home" / "nas"
+        assert errno_of(os.listdir, shown) in (110, 112)
+        assert errno_of(os.stat, shown / "f") in (110, 112)
+        nas.process.send_signal(signal.SIGCONT)
+        eventually(lambda: names(shown) == ["f"], "it shows", 10)
+    finally:
+        nas.end()

@@ -65,8 +65,8 @@ def test_everything_that_needs_no_rights(base, fuse):
 
 SCRIPT = """
 cd /
-run() {{ "{python}" -P -m "$@" --data-dir "{base}/data"; }}
-export PYTHONPATH="{root}" HOME="{base}"
+run() {{ "{python}" -P -m "$@"; }}
+export PYTHONPATH="{root}" HOME="{base}" SDMOUNT_DATA_DIR="{base}/data"
 run fusefs.sdmount "{base}/mnt" "{base}/LOC" || exit 9
 for top in "{base}/mnt/LOC" "{base}/LOC"; do
     cd "$top"; echo "in $(basename "$(dirname "$top")")"
@@ -74,7 +74,7 @@ for top in "{base}/mnt/LOC" "{base}/LOC"; do
     cd /
 done
 run vdfs.cli index verify; echo "verify: $?"
-"{python}" -P -m fusefs.sdumount "{base}/mnt"
+run fusefs.sdumount "{base}/mnt"; echo "ended: $?"
 """
 
 
@@ -103,4 +103,5 @@ def test_directories_of_others_are_as_on_the_disk(base, fuse):
     says = [line for line in once.stderr.splitlines() if "full" in line and "could not be compared" not in line]
     assert says[:3] == says[3:6], once.stderr
     assert "could not be compared" in once.stderr
+    assert "ended: 0" in once.stdout, once.stdout + once.stderr
     assert "verify: 2" in once.stdout, once.stdout + once.stderr

@@ -113,6 +113,7 @@ class Branch:
         self.is_covered = False  # a mount stands over its root that must not be asked on the loop
         self.outer: Branch | None = None  # of an inner branch: the one it lies in
         self.mount_point: bytes | None = None  # and what is mounted there,
+        self.mount_id = 0
         self.seen: os.stat_result | None = None  # as it was last seen
         self.state = LIVE
         self.checked_s = 0.0
@@ -136,7 +137,8 @@ class Branch:
             for mount in table:
                 point = mount.mount_point
                 if mount.is_slow and not mount.is_own and point != self.root_path and is_within(point, self.root_path):
-                    slow[point] = self.inner.get(point) or self._inner(mount)
+                    known = self.inner.get(point)
+                    slow[point] = known if known is not None and known.mount_id == mount.id else self._inner(mount)
         before = (was_covered, self.excluded, self.inner)
         self.inner = slow
         self.excluded = _trie(self.root_path, [(path, True) for path in excluded] + list(slow.items()))
@@ -146,7 +148,7 @@ class Branch:
         """The same branch for what lies on a slow file system inside it."""
         inner = copy.copy(self)
         inner._begin()
-        inner.outer, inner.mount_point = self, mount.mount_point
+        inner.outer, inner.mount_point, inner.mount_id = self, mount.mount_point, mount.id
         inner.slow = True
         inner.folds_case, inner.renumbers, inner.in_memory = mount.folds_case, mount.renumbers, False
         inner.inner, inner.excluded, inner.state = {}, {}, LIVE

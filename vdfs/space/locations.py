@@ -68,7 +68,8 @@ class Locations:
 
     def excluded(self, root: bytes, table: list[Mount]) -> list[bytes]:
         """Paths below a root that are never looked at: mounts of ours, pseudo file systems, the data directory."""
-        out = [m.mount_point for m in table if m.is_own or m.is_pseudo]
+        on_top = {m.mount_point: m for m in table}  # of several at one place the last is seen
+        out = [m.mount_point for m in on_top.values() if m.is_own or m.is_pseudo]
         if not is_within(root, self.data_dir):
             out.append(self.data_dir)
         if self.mountpoint is not None:

@@ -33,7 +33,7 @@ _POLL_MS = 500
 _INNER_S = 2.0
 
 #: What is mounted at a place.
-_What = tuple[str, str]
+_What = tuple[int, str, str]
 
 
 class MountWatch:
@@ -163,5 +163,5 @@ class MountWatch:
 def _below(root: bytes, table: list[Mount]) -> dict[bytes, _What]:
     """What is mounted below a root, by place; of several at one place the last, which hides the others."""
     return {
-        m.mount_point: (m.device, m.fs_type) for m in table if m.mount_point != root and is_within(m.mount_point, root)
+        m.mount_point: (m.id, m.device, m.fs_type) for m in table if m.mount_point != root and is_within(m.mount_point, root)
     }
