@@ -17,7 +17,7 @@ is still the same file.
 
 import time
 
-from index.model import change
+from index.model import change, versions
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.scan import differ, kinship, recording
 from index.scan.kinship import Disk, Place
@@ -215,16 +215,11 @@ def _new_version(
 
 def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
     """Two names were exchanged on disk: so are their rows. Returns the row that now has the name of `a`."""
-    branch_uuid = recording.branch_uuid(unit, a)
-    over_a, over_b = recording.over(a, b, branch_uuid), recording.over(b, a, branch_uuid)
     a, b = recording.leave(unit, a, b.parent_id, b.name), recording.leave(unit, b, a.parent_id, a.name)
     recording.swap_names(unit, a, b)
     recording.restat(unit, b, st)
-    for row, version in ((a, over_b), (b, over_a)):
-        if recording.same_name_elsewhere(unit, recording.again(unit, row.id)):
-            entries.set_version(unit.db, row.id, version, unit.seq)
-    disk.moved(recording.again(unit, a.id))
-    new = recording.again(unit, b.id)
+    disk.moved(recording.arrive(unit, recording.again(unit, a.id)))
+    new = recording.arrive(unit, recording.again(unit, b.id))
     disk.moved(new)
     return new
 
@@ -241,9 +236,13 @@ def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
 
 
 def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
-    """A row, with all below it, goes to the branch it was found in."""
+    """A row, with all below it, goes to the branch it was found in; what it had seen, it has seen there too."""
     alone = recording.leave(unit, old, place.parent_id, place.name)
+    had = recording.vector_of(alone, recording.branch_uuid(unit, alone)) if alone.version is not None else None
     new = recording.change_branch(unit, alone, *place, st)
+    if had is not None:
+        version = versions.pack(versions.bump(had, recording.branch_uuid(unit, new)))
+        entries.set_version(unit.db, new.id, version, unit.seq)
     if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
         recording.note_new_bytes(unit, new)
     disk.moved(new)

@@ -162,6 +162,5 @@ class MountWatch:
 
 def _below(root: bytes, table: list[Mount]) -> dict[bytes, _What]:
     """What is mounted below a root, by place; of several at one place the last, which hides the others."""
-    return {
-        m.mount_point: (m.id, m.device, m.fs_type) for m in table if m.mount_point != root and is_within(m.mount_point, root)
-    }
+    below = [m for m in table if m.mount_point != root and is_within(m.mount_point, root)]
+    return {m.mount_point: (m.id, m.device, m.fs_type) for m in below}
