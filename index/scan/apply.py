@@ -75,7 +75,7 @@ def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
     for old in known:
         if kinship.is_at(disk.stat_at(old), st) or kinship.is_below(unit, place.parent_id, old):
             continue
-        if kinship.same_file(unit, old, place, st, disk):
+        if kinship.same_file(unit, old, place, st, disk) and kinship.goes_as_a_whole(unit, old):
             return _move(unit, old, place, st, disk)
     beside = kinship.from_beside(unit, place, st, disk)
     if beside is not None:
@@ -148,6 +148,7 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
         return _exchange(unit, row, swapped, st, disk)
     twin = next((other for other, there in known if kinship.is_at(there, st)), None)
     if twin is not None and st.nlink > 1 and st.kind != KIND_DIR:
+        twin = recording.alone(unit, twin)
         renewed = _renew(unit, row, st, branch_uuid, twin.node, twin.uuid)
         recording.restat_twins(unit, renewed, st)
         return renewed
@@ -155,7 +156,9 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
     moved = next(
         (o for o, there in known if not kinship.is_at(there, st) and kinship.same_file(unit, o, place, st, disk)), None
     )
-    if moved is not None and kinship.is_below(unit, place.parent_id, moved):
+    if moved is not None and (
+        kinship.is_below(unit, place.parent_id, moved) or not kinship.goes_as_a_whole(unit, moved)
+    ):
         moved = None
     beside = kinship.from_beside(unit, place, st, disk) if moved is None else None
     kept = kinship.kept(unit, place, st, disk) if moved is None and beside is None else None
@@ -263,6 +266,7 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
 
 def _link(unit: Unit, place: Place, st: Stat, twin: Entry) -> Entry:
     """Another name of a file that is known by others."""
+    twin = recording.alone(unit, twin)
     row = recording.plain_row(unit, *place, st, node=twin.node, uuid=twin.uuid)
     row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state, version=twin.version)
     recording.insert(unit, row)

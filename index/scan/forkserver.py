@@ -6,8 +6,9 @@ such a file open could start no worker for anybody, or would hang itself. This p
 opens a user's file, and holds nothing.
 
 In: packets on descriptor 0 (SEQPACKET, from workerprocess.py), one request each. Out: one answer each.
-- START and a socket: forks a worker that has the socket as its descriptor 0 -> its pid, and a pidfd of it.
+- START and a socket: forks a worker that has the socket as its descriptor 0 -> its pid, and a pidfd of it; or -errno.
 - REAP and a pid: of a worker that ended -> its exit code as `subprocess` has it, or UNKNOWN.
+- FORGET and a pid: of a worker whose pidfd could not be taken -> 0; it is killed.
 
 A worker is a fork: the modules are loaded already, so it is there in some milliseconds and shares their memory. The
 kernel kills it with this process, and this one with the daemon's main thread. Nothing here may start a thread.
@@ -15,6 +16,7 @@ kernel kills it with this process, and this one with the daemon's main thread. N
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -29,6 +31,7 @@ REQUEST = struct.Struct("=Bi")  # what, and the io class or the pid
 ANSWER = struct.Struct("=i")
 START = 0
 REAP = 1
+FORGET = 2
 IO_NORMAL = 0
 IO_IDLE = 1
 #: No code of a process: it was not ours, or runs still.
@@ -54,25 +57,46 @@ def main(argv: list[str]) -> None:
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    with socket.socket(fileno=0) as control:
-        while True:
-            data, fds, _, _ = socket.recv_fds(control, REQUEST.size, 1)
-            if len(data) != REQUEST.size:
-                return
-            what, number = REQUEST.unpack(data)
-            if what == START:
-                _start(control, fds[0], number == IO_IDLE, argv[1])
-            else:
-                control.send(ANSWER.pack(_reap(number)))
+    with socket.socket(fileno=0) as control, contextlib.suppress(ConnectionError):  # the end of the parent
+        while _answer(control, argv[1]):
+            pass
+
+
+def _answer(control: socket.socket, table: str) -> bool:
+    """One request; False when there are no more."""
+    data, fds, _, _ = socket.recv_fds(control, REQUEST.size, 1)
+    if len(data) != REQUEST.size:
+        return False
+    what, number = REQUEST.unpack(data)
+    if what == START and fds:
+        _start(control, fds[0], number == IO_IDLE, table)
+    elif what == START:
+        control.send(ANSWER.pack(-errno.EMFILE))
+    elif what == FORGET:
+        _end(number)
+        control.send(ANSWER.pack(0))
+    else:
+        control.send(ANSWER.pack(_reap(number)))
+    return True
 
 
 def _start(control: socket.socket, fd: int, idle_io: bool, table: str) -> None:
     own_pid = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(fd)
+        control.send(ANSWER.pack(-(error.errno or errno.EAGAIN)))
+        return
     if pid == 0:
         _work(own_pid, fd, control, table, idle_io=idle_io)
     os.close(fd)
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        _end(pid)
+        control.send(ANSWER.pack(-(error.errno or errno.EMFILE)))
+        return
     try:
         socket.send_fds(control, [ANSWER.pack(pid)], [pidfd])
     finally:
@@ -95,6 +119,11 @@ def _work(parent_pid: int, fd: int, control: socket.socket, table: str, *, idle_
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(status)
+
+
+def _end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _reap(pid: int) -> int:

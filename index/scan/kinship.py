@@ -74,7 +74,9 @@ def swapped(unit: Unit, row: Entry, st: Stat, known: list[tuple[Entry, Stat | No
             continue
         if not same_file(unit, row, place(other), there, disk) or not same_file(unit, other, place(row), st, disk):
             continue
-        if not is_below(unit, other.id, row) and not is_below(unit, row.id, other):
+        if is_below(unit, other.id, row) or is_below(unit, row.id, other):
+            continue
+        if goes_as_a_whole(unit, other) and goes_as_a_whole(unit, row):
             return other
     return None
 
@@ -82,6 +84,15 @@ def swapped(unit: Unit, row: Entry, st: Stat, known: list[tuple[Entry, Stat | No
 def is_below(unit: Unit, entry_id: int | None, above: Entry) -> bool:
     """Whether the index has a row at or below a directory: then it cannot go there before the index knows better."""
     return above.kind == KIND_DIR and entries.is_below(unit.db, entry_id, above.id)
+
+
+def goes_as_a_whole(unit: Unit, old: Entry) -> bool:
+    """Whether a tree may be taken to another place in one unit.
+
+    A large one that shares its numbers with replicas is new there, and the files in it are found one by one.
+    """
+    shares = old.kind == KIND_DIR and entries.is_shared(unit.db, old)
+    return not shares or not entries.is_larger(unit.db, old.id, _TREE_ROWS)
 
 
 def same_file(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> bool:

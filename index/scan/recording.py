@@ -102,6 +102,11 @@ def part(unit: Unit, row: Entry) -> Entry:
     return again(unit, row.id)
 
 
+def alone(unit: Unit, row: Entry) -> Entry:
+    """A file that is to have several names shares its number with them, and not with replicas of one of them."""
+    return part(unit, row) if entries.is_shared(unit.db, row) else row
+
+
 def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
     """A row is to have that name. Where that is not its replicas', it has for itself from now on what it shared.
 

@@ -8,6 +8,7 @@ the new program is there and before the descriptors that close with that are clo
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import trio
 
-from index.scan.forkserver import ANSWER, IO_IDLE, IO_NORMAL, REAP, REQUEST, START, UNKNOWN
+from index.scan.forkserver import ANSWER, FORGET, IO_IDLE, IO_NORMAL, REAP, REQUEST, START, UNKNOWN
 
 _DEADLINE_S = 30.0
 _END_S = 2.0
@@ -78,7 +79,13 @@ class ForkServer:
         try:
             with theirs:
                 data, fds = await self._ask(START, IO_IDLE if idle_io else IO_NORMAL, theirs)
-            return Process(ANSWER.unpack(data)[0], fds[0]), ours
+            (pid,) = ANSWER.unpack(data)
+            if pid < 0:
+                raise OSError(-pid, os.strerror(-pid))
+            if not fds:  # there was no descriptor left for it
+                await self._ask(FORGET, pid)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return Process(pid, fds[0]), ours
         except BaseException:
             ours.close()
             raise

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +286,45 @@ def test_the_death_of_the_process_that_starts_them_takes_the_workers_along_and_o
         os.kill(pool._starter._pid, signal.SIGKILL)
         await until(lambda: len(pool.pids()) == 2 and not set(pids) & set(pool.pids()))
         assert await pool.call("echo", {"n": 1}) == {"n": 1}
+
+    with_pool(tmp_path, body)
+
+
+def test_a_worker_that_cannot_be_started_is_started_later(tmp_path: Path) -> None:
+    """No descriptor is left when one died: the two that it leaves go to the next, and none to what names that."""
+
+    async def body(pool: WorkerPool) -> None:
+        pids = await all_ready(pool)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held: list[int] = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            os.kill(pids[0], signal.SIGKILL)
+            await trio.sleep(0.5)
+            assert pids[1] in pool.pids()
+        finally:
+            for fd in held:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await until(lambda: len(pool.pids()) == 2 and pids[0] not in pool.pids())
+        assert await pool.call("echo", {"n": 1}) == {"n": 1}
+
+    with_pool(tmp_path, body)
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+def test_a_fork_that_fails_ends_no_other_worker(tmp_path: Path) -> None:
+    async def body(pool: WorkerPool) -> None:
+        pids = await all_ready(pool)
+        server = pool._starter._pid
+        await trio.run_process(["prlimit", "--pid", str(server), "--data=1:1", "--as=1:unlimited"])
+        os.kill(pids[0], signal.SIGKILL)
+        await trio.sleep(0.5)
+        assert pids[1] in pool.pids()
+        await trio.run_process(["prlimit", "--pid", str(server), "--data=unlimited", "--as=unlimited"], check=False)
 
     with_pool(tmp_path, body)
 

@@ -1032,3 +1032,32 @@ def test_a_part_of_a_directory_that_moved_behind_the_mount_is_a_directory_of_its
     assert (left / "sub" / "same").read_bytes() == (b / "photos" / "sub" / "same").read_bytes() == b"one"
     library.wait_idle()
     library.verify("--content")
+
+
+def test_a_hard_link_of_a_merged_file_is_a_name_of_that_replica_alone(library):
+    """Made behind the mount, beside a replica on another branch that has no such name; and the same by the mount."""
+    a, b = library.folder("a", "L"), library.folder("b", "L")
+    put(b"first", a / "f1", b / "f1", a / "g1", b / "g1", mtime_s=1_000_000)
+    library.mount(a)
+    library.add(b, "L")
+    library.wait_idle()
+    shown = library.mnt / "L"
+    assert len(allpaths(shown / "f1")) == len(allpaths(shown / "g1")) == 2
+    os.link(a / "f1", a / "f9")
+    eventually(lambda: (shown / "f9").read_bytes() == b"first", "the link shows", 3)
+    os.link(shown / "g1", shown / "g9")
+    linked = a if (a / "g9").exists() else b
+    other = b if linked is a else a
+    (b / "f1").write_bytes(b"newer on b")
+    (other / "g1").write_bytes(b"newer there")
+    eventually(lambda: (shown / "f1").read_bytes() == b"newer on b", "the newer version", 5)
+    eventually(lambda: (shown / "g1").read_bytes() == b"newer there", "the newer version", 5)
+    library.wait_idle()
+    assert (shown / "f9").read_bytes() == (shown / "g9").read_bytes() == b"first"
+    assert os.stat(shown / "f9").st_ino != os.stat(shown / "f1").st_ino
+    (shown / "f9").write_bytes(b"w9")
+    (shown / "g9").write_bytes(b"w9")
+    assert ((a / "f1").read_bytes(), (b / "f1").read_bytes()) == (b"w9", b"newer on b")
+    assert ((linked / "g1").read_bytes(), (other / "g1").read_bytes()) == (b"w9", b"newer there")
+    library.wait_idle()
+    library.verify("--content")

@@ -5,6 +5,7 @@ branch went away a moment ago.
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,13 +17,14 @@ import trio
 import trio.testing
 
 from index.model.entry import KIND_FILE
-from index.model.errors import NotFound, Unreachable
+from index.model.errors import NotFound, Stale, Unreachable, VdfsError
 from index.store import entries
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
 from vdfs.space import ground
 from vdfs.space.attributes import Wanted
+from vdfs.space.namespace import Caller
 from vdfs.space.nodes import Node
 
 
@@ -271,5 +273,92 @@ def test_numbers_that_are_new_at_every_mount_prove_nothing(run, monkeypatch):
             pytest.skip("this file system does not remember when a file was made")
         monkeypatch.setattr(above.branch, "renumbers", True)
         assert told() is None
+
+    run(test)
+
+
+# -- a listing that takes several turns --------------------------------------------------------------------------------
+
+
+async def between_units(
+    core: Core, node: Node, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[None]]
+) -> Any:
+    """List a large directory, `act` after the first unit of names; returns the names, or what it raised."""
+    plain = trio.lowlevel.checkpoint
+    turns = 0
+
+    async def checkpoint() -> None:
+        nonlocal turns
+        turns += 1
+        await plain()
+        if turns == 1:
+            await act()
+
+    monkeypatch.setattr(ground, "_UNIT_ROWS", 5)
+    monkeypatch.setattr(ground.trio.lowlevel, "checkpoint", checkpoint)
+    try:
+        listed = await core.tree.listing(node)
+    except (NotFound, OSError, VdfsError) as error:
+        return error
+    finally:
+        monkeypatch.undo()
+    assert turns
+    return sorted(line.name for line in listed)
+
+
+def fill(directory: Path) -> None:
+    directory.mkdir()
+    for number in range(20):
+        (directory / f"f{number:02}").write_bytes(b"x")
+
+
+def test_what_happens_while_a_large_directory_is_listed_is_not_undone(run, monkeypatch):
+    """Files are made, saved, renamed, removed in it by others; their rows are what these made them, tags and all."""
+
+    async def test(core: Core, x: Path, _y: Path) -> None:
+        fill(x / "d")
+        node = await look(core, b"d")
+        await core.tree.listing(node)
+        tagged = await look(core, b"d", b"f19")
+        await core.annotations.change_tag(tagged, "kept", True, "call")
+        for path in (x / "d").iterdir():
+            path.chmod(0o600)
+        (x / "d" / "early").write_bytes(b"e")
+
+        async def act() -> None:
+            who = Caller(os.getuid(), os.getgid(), 0o022, os.getpid())
+            _, _, fd = await core.namespace.create(node, b"new", os.O_RDWR, 0o644, who)
+            os.write(fd, b"saved")
+            os.close(fd)
+            await core.renames.rename(node, b"new", node, b"f19", 0, 1)
+            await core.renames.rename(node, b"f18", node, b"a18", 0, 1)
+            await core.namespace.unlink(node, b"f17")
+            (x / "d" / "f16").unlink()
+
+        listed = await between_units(core, node, monkeypatch, act)
+        there = sorted(os.fsencode(name) for name in os.listdir(x / "d"))
+        assert set(there) - set(listed) == {b"a18"}, "made after the directory was read"
+        assert set(listed) - set(there) <= {b"f16"}, "removed after it was read"
+        assert await names(core, b"d") == there
+        saved = await look(core, b"d", b"f19")
+        assert core.annotations.tags_of(saved) == ["kept"]
+        assert (x / "d" / "f19").read_bytes() == b"saved"
+
+    run(test)
+
+
+def test_a_directory_that_goes_while_it_is_listed_is_not_there(run, monkeypatch):
+    async def test(core: Core, x: Path, _y: Path) -> None:
+        fill(x / "d")
+        node = await look(core, b"d")
+
+        async def act() -> None:
+            shutil.rmtree(x / "d")
+            with pytest.raises(NotFound):
+                await look(core, b"d")
+
+        assert isinstance(await between_units(core, node, monkeypatch, act), Stale | list)
+        with pytest.raises(NotFound):
+            await look(core, b"d")
 
     run(test)

@@ -118,7 +118,7 @@ class Ground:
     def _knows(self, ref: DirRef) -> bool:
         """Whether the index has every name of a directory: it was listed, and what changes in it is seen."""
         row = entries.get(self.store.db, ref.entry_id)
-        return row is not None and row.scanned_ns is not None and ref.branch.outer is None
+        return row is not None and row.scanned_ns is not None and not ref.branch.slow
 
     def mend(
         self, ref: DirRef, name: bytes, row: Entry | None, st: os.stat_result | None, *, looked: bool = False
@@ -278,7 +278,7 @@ class Ground:
 
         async def take() -> None:
             try:
-                await self._reconcile(ref, *got)
+                await self._reconcile(ref, *got, late=True)
             except (OSError, VdfsError) as error:
                 log.info("a late listing was of no use: %s", error)
             except Exception:
@@ -312,8 +312,10 @@ class Ground:
         return dir_st, out
 
     async def _reconcile(
-        self, ref: DirRef, dir_st: os.stat_result, listed: list[tuple[bytes, os.stat_result]]
+        self, ref: DirRef, dir_st: os.stat_result, listed: list[tuple[bytes, os.stat_result]], *, late: bool = False
     ) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        """Make the rows say what a listing says. Large ones take several turns of the loop, between which anybody may
+        have been there: then the disk is asked once more. `late`: the listing is older than the rows, and adds only."""
         me = entries.get(self.store.db, ref.entry_id)
         if me is None:
             raise Stale("the directory left the index a moment ago")
@@ -330,21 +332,27 @@ class Ground:
             out.append((name, row, st))  # type: ignore[arg-type]  # rows that are missing yet are put in below
         unknown.sort(key=lambda seen: seen.name)
         # An inode of an unknown name may be that of a known one; so they come first, and what is gone comes last.
-        todo = unknown + changed
+        todo = unknown if late else unknown + changed
+        pauses = late or len(todo) > _UNIT_ROWS
         try:
             for start in range(0, len(todo), _UNIT_ROWS):
                 if start:
                     await trio.lowlevel.checkpoint()
                 some = todo[start : start + _UNIT_ROWS]
-                self.store.following(partial(self._take_in, ref, some, out, again=start > 0))
-            if rows:
-                self.store.following(lambda: self._gone(ref, list(rows.values())))
+                self.store.following(partial(self._take_in, ref, some, out, again=late or start > 0))
+            if rows and not late:
+                self.store.following(lambda: self._gone(ref, list(rows.values()), again=pauses))
         except NoSpace:  # what the index knows is told, the rest when it has room
             if any(row is None for _, row, _ in out):
                 raise
             return out
+        if pauses:
+            out = self._as_it_is_now(ref, out)
+        known = {name: row for name, row, _ in out} if pauses else None
         for seen in todo:
-            self._look_into(ref, out[seen.line][1])
+            row = out[seen.line][1] if known is None else known.get(seen.name)
+            if row is not None:
+                self._look_into(ref, row)
         mtime_ns = ns(dir_st.st_mtime_ns)
         if me.scanned_mtime_ns != mtime_ns:
             with contextlib.suppress(NoSpace), self.store.write(ORIGIN_SCAN) as unit:
@@ -354,23 +362,53 @@ class Ground:
     def _take_in(
         self, ref: DirRef, some: list[_Seen], out: list[tuple[bytes, Entry, os.stat_result | None]], *, again: bool
     ) -> None:
-        """Mend the rows of some names of a directory, in one unit; `again`: others had a turn since they were read."""
+        """Mend the rows of some names of a directory, in one unit; `again`: others had a turn since they were seen."""
+        if again and entries.get(self.store.db, ref.entry_id) is None:
+            raise Stale("the directory left the index a moment ago")
         with self.store.write(ORIGIN_SCAN) as unit:
             for line, name, row, st in some:
                 if row is not None or again:  # another name may have taken or changed it meanwhile
-                    row = entries.child(unit.db, ref.entry_id, name)
+                    fresh = entries.child(unit.db, ref.entry_id, name)
+                    if again and ref.branch.slow and fresh is not None and (row is None or fresh.seq != row.seq):
+                        continue  # who wrote it since knows better
+                    row = fresh
+                if again and not ref.branch.slow:
+                    try:
+                        st = self.lstat(ref, name)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue  # who took it away, or the watcher, has said so
                 place = kinship.Place(ref.branch.id, ref.entry_id, name)
                 new = apply.take_in(unit, place, row, Stat.of(st), ref.branch.uuid, self)
                 out[line] = (name, new, st)
 
-    def _gone(self, ref: DirRef, rows: list[Entry]) -> None:
-        """Names of a directory are not on its disk any more."""
+    def _gone(self, ref: DirRef, rows: list[Entry], *, again: bool) -> None:
+        """Names of a directory are not on its disk any more; `again` as above."""
         rows = [row for row in rows if not self.left_to_watch(ref, row.name)]
         with self.store.write(ORIGIN_SCAN) as unit:
             for row in rows:
                 fresh = entries.get(unit.db, row.id)  # an addition may have been the move of this one
-                if fresh is not None and fresh.parent_id == ref.entry_id and fresh.name == row.name:
+                if fresh is None or fresh.parent_id != ref.entry_id or fresh.name != row.name:
+                    continue
+                if not again or (fresh.seq == row.seq if ref.branch.slow else self.stat_at(fresh) is None):
                     apply.remove(unit, fresh, ref.branch.uuid)
+
+    def _as_it_is_now(
+        self, ref: DirRef, out: list[tuple[bytes, Entry, os.stat_result | None]]
+    ) -> list[tuple[bytes, Entry, os.stat_result | None]]:
+        """A listing that took several turns: rows as they are by now, without the names that went meanwhile."""
+        now = {row.name: row for row in entries.children(self.store.db, ref.entry_id)}
+        lines: list[tuple[bytes, Entry, os.stat_result | None]] = []
+        for name, row, st in out:
+            fresh = now.get(name)
+            if fresh is None:
+                continue
+            if fresh != row:
+                try:
+                    st = None if ref.branch.slow else self.lstat(ref, name)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+            lines.append((name, fresh, st))
+        return lines
 
     # answers made from rows -------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from index.model.errors import (
     Stale,
     Unreachable,
 )
-from index.scan import apply
+from index.scan import apply, recording
 from index.store import entries
 from index.store.unit import Unit
 from vdfs.space import journal, syscalls
@@ -74,13 +74,14 @@ class Namespace:
         if parent.removed is not None or self.tree.is_gone(parent):
             raise NotFound("the directory was removed")
         live = [p for p in parent.parts if p.branch.state == LIVE]
-        folders = [p for p in live if not p.branch.is_store] or live
+        folders = [p for p in live if not p.branch.is_store]
+        if not folders and any(not p.branch.is_store for p in parent.parts):
+            raise Unreachable(f"the volume of {os.fsdecode(parent.name)} is away")
+        folders = folders or live
         if self.create_policy == "mfs" and len(folders) > 1:
             return max(folders, key=_free_bytes)
         if folders:
             return folders[0]
-        if any(not p.branch.is_store for p in parent.parts):
-            raise Unreachable(f"the volume of {os.fsdecode(parent.name)} is away")
         if self.tree.home is None or self.tree.home.state != LIVE or not parent.parts:
             raise Unreachable(f"no branch that holds {os.fsdecode(parent.name)} is there")
         return await self.ensure_dir(parent, self.tree.home)
@@ -252,6 +253,9 @@ class Namespace:
         st = await branch.call(CALL_DEADLINE_S, make)
         with self.store.write(ORIGIN_MOUNT) as unit:
             old = entries.get(unit.db, spot.entry_id)
+            for replica in entries.by_node(unit.db, node.ino):
+                if replica.branch_id != branch.id and (now := entries.get(unit.db, replica.id)) is not None:
+                    recording.alone(unit, now)
             row = apply.add(
                 unit, branch.id, target.entry_id, name, Stat.of(st), self.tree,
                 node=node.ino, uuid=old.uuid if old else None,
@@ -355,11 +359,16 @@ class Namespace:
             await self.locations.remove(name)
 
     async def refuse_if_not_empty(self, node: Node) -> None:
-        """NotEmpty when a part of a directory is not. Of one that may not be listed the call itself will say it."""
+        """NotEmpty when a part of a directory is not. Of an only one that may not be listed the call itself says it."""
         for ref in node.parts:
-            with contextlib.suppress(PermissionError):
-                if await self.tree.list_part(ref):
-                    raise NotEmpty(f"{os.fsdecode(node.name)} is not empty")
+            try:
+                listed = await self.tree.list_part(ref)
+            except PermissionError:
+                if len(node.parts) > 1:  # what would be done to the others could not be taken back
+                    raise
+                continue
+            if listed:
+                raise NotEmpty(f"{os.fsdecode(node.name)} is not empty")
 
     async def remove_directory(self, ref: DirRef, above: DirRef) -> None:
         """Remove one branch's empty directory and its row."""

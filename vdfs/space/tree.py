@@ -209,11 +209,14 @@ class Tree(Ground):
         for one in shown[1:]:
             row = one.row
             same = row.kind == KIND_DIR or union.known_same(first, row)
-            if same and (row.node != first.node or row.uuid != first.uuid):
+            # Names of one inode share a number: not with replicas of one of them, which have no such other name.
+            linked = row.kind != KIND_DIR and max(first.nlink, row.nlink) > 1
+            number = row.node if linked else first.node
+            if same and (row.node != number or row.uuid != first.uuid):
                 with self.store.write(ORIGIN_SCAN) as unit:
                     uuid = first.uuid or row.uuid
-                    metadata.mirror_moves(unit.db, row, first.node)
-                    entries.set_node(unit.db, row.id, first.node, unit.seq)
+                    metadata.mirror_moves(unit.db, row, number)
+                    entries.set_node(unit.db, row.id, number, unit.seq)
                     if uuid is not None:
                         entries.set_uuid(unit.db, row.id, uuid, unit.seq)
                         if first.uuid is None:
@@ -424,7 +427,7 @@ class Tree(Ground):
         for ref in node.parts:
             try:
                 per_part.append((ref, await self.list_part(ref)))
-            except (PermissionError, Unreachable, Deadline) as error:
+            except PermissionError as error:
                 refused = error
             except Stale as error:
                 if entries.get(self.store.db, ref.entry_id) is not None:
