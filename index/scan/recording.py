@@ -104,7 +104,11 @@ def part(unit: Unit, row: Entry) -> Entry:
 
 def alone(unit: Unit, row: Entry) -> Entry:
     """A file that is to have several names shares its number with them, and not with replicas of one of them."""
-    return part(unit, row) if entries.is_shared(unit.db, row) else row
+    if not entries.is_shared(unit.db, row):
+        return row
+    parted = part(unit, row)
+    _renumbered(unit, row, parted)
+    return parted
 
 
 def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
@@ -117,12 +121,16 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
     for one in list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]:
         if not entries.is_shared(unit.db, one):
             continue
-        alone = part(unit, again(unit, one.id))
-        if alone.uuid is not None:
-            _own_uuid(unit, alone, alone.uuid)
-        unit.changed(change.REMOVED, one.branch_id, one.id, one.parent_id, one.name, one.node)
-        unit.changed(change.ADDED, one.branch_id, one.id, one.parent_id, one.name, alone.node)
+        parted = part(unit, again(unit, one.id))
+        if parted.uuid is not None:
+            _own_uuid(unit, parted, parted.uuid)
+        _renumbered(unit, one, parted)
     return again(unit, row.id)
+
+
+def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:
+    unit.changed(change.REMOVED, old.branch_id, old.id, old.parent_id, old.name, old.node)
+    unit.changed(change.ADDED, new.branch_id, new.id, new.parent_id, new.name, new.node)
 
 
 def arrive(unit: Unit, row: Entry) -> Entry:
