@@ -206,12 +206,12 @@ def test_a_wrong_answer_of_a_living_tree_fails_the_writer(place: Path) -> None:
     )
     try:
         wait_for_acks(place / "ack", 40)
-        for path in (place / "tree").rglob("8-0-*"):
-            if path.is_file():
-                path.unlink(missing_ok=True)
         deadline_s = time.monotonic() + 20
         while '"failed"' not in (place / "ack").read_text():
             assert time.monotonic() < deadline_s, "the loss was not noticed"
+            for path in (place / "tree").rglob("8-0-*"):  # again and again: what there is may have been over and done
+                if path.is_file():
+                    path.unlink(missing_ok=True)
             time.sleep(0.01)
     finally:
         os.killpg(writing.pid, signal.SIGKILL)
