@@ -55,6 +55,11 @@ AWAY = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno
 Excluded = dict[bytes, Any]
 
 
+def let_go(opened: tuple[int, os.stat_result]) -> None:
+    """`drop` for calls that open: a descriptor, and its stat, that came when nobody waits any more."""
+    os.close(opened[0])
+
+
 class _Ticket(Generic[T]):
     """Where one call of a slow branch is at, agreed between its thread and the loop."""
 

@@ -25,7 +25,7 @@ from index.model.errors import Stale, Unreachable, Unsupported
 from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.attributes import Attributes
-from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch
+from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch, let_go
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
@@ -228,9 +228,7 @@ class Opener:
                 away = Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
                 continue
             try:
-                fd, st = await branch.call(
-                    CALL_DEADLINE_S, self._open, spot.dir, spot.name, wanted, drop=lambda got: os.close(got[0])
-                )
+                fd, st = await branch.call(CALL_DEADLINE_S, self._open, spot.dir, spot.name, wanted, drop=let_go)
             except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
             except Unreachable as error:
@@ -252,7 +250,7 @@ class Opener:
         how = (wanted, flags & os.O_TRUNC, by_uid)
         if node.handles:
             held = node.handles[-1]
-            fd, st = await held.call(CALL_DEADLINE_S, _open_again, held.fd, *how, drop=lambda got: os.close(got[0]))
+            fd, st = await held.call(CALL_DEADLINE_S, _open_again, held.fd, *how, drop=let_go)
             return Handle(node, held.branch, fd, flags), st
         if node.ghost_fd >= 0 and self.tree.home is not None:
             fd, st = _open_again(node.ghost_fd, *how)

@@ -35,7 +35,7 @@ from index.store.unit import Unit
 from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
 from vdfs.space.backups import Backups
-from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch, let_go
 from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
@@ -159,7 +159,7 @@ class Namespace:
                     raise
 
         self.tree.before_look(ref)
-        fd, st = await ref.branch.call(CALL_DEADLINE_S, make, drop=lambda got: os.close(got[0]))
+        fd, st = await ref.branch.call(CALL_DEADLINE_S, make, drop=let_go)
         try:
             node = self._added(parent, ref, name, st, who.pid)
         except BaseException:
