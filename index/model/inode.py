@@ -31,6 +31,10 @@ class Devices:
         """Both tables, for another process."""
         return list(self.roots), dict(self._words)
 
+    def is_plain(self, device: int) -> bool:
+        """Whether inodes on a device keep their numbers."""
+        return not self.roots or device in self.roots
+
     def word(self, device: int) -> int:
         found = self._words.get(device)
         if found is None:
@@ -49,6 +53,6 @@ def signed(number: int) -> int:
 def inode_of(st: os.stat_result) -> int:
     """The number of an inode as the index keeps it."""
     number = st.st_ino
-    if DEVICES.roots and st.st_dev not in DEVICES.roots:
+    if not DEVICES.is_plain(st.st_dev):
         number ^= DEVICES.word(st.st_dev)
     return signed(number)

@@ -16,6 +16,9 @@ is still the same file.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from index.model import change, versions
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
@@ -34,7 +37,7 @@ def take_in(unit: Unit, place: Place, row: Entry | None, st: Stat, branch_uuid: 
         return add(unit, *place, st, disk)
     if row.kind == st.kind:
         return change_row(unit, row, st, branch_uuid, disk)
-    swapped = kinship.swapped(unit, row, st, kinship.elsewhere(unit, row, st, disk), disk)
+    swapped = kinship.swapped(unit, row, st, kinship.elsewhere(unit, row.branch_id, st, disk, row), disk)
     if swapped is not None:
         return _exchange(unit, row, swapped, st, disk)
     remove(unit, row, branch_uuid)
@@ -61,29 +64,40 @@ def add(
     place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
         return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid))
-    return recording.arrive(unit, _found(unit, place, st, disk))
+    row = recording.arrive(unit, _found(unit, place, st, disk))
+    recording.restat_twins(unit, row, st)
+    return row
 
 
 def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
     """The row of a name that appeared: one that was elsewhere, or a new one."""
-    known = entries.by_st_ino(unit.db, place.branch_id, st.st_ino)
-    known = [old for old in known if old.kind == st.kind and old.parent_id is not None]
-    if st.nlink > 1 and st.kind != KIND_DIR:
-        for old in known:
-            if kinship.is_at(disk.stat_at(old), st):
-                return _link(unit, place, st, old)
-    for old in known:
-        if kinship.is_at(disk.stat_at(old), st) or kinship.is_below(unit, place.parent_id, old):
+    known = kinship.elsewhere(unit, place.branch_id, st, disk)
+    twin = kinship.twin(known, st)
+    if twin is not None:
+        return _link(unit, place, st, twin)
+    source = _source(unit, place, st, known, disk)
+    return recording.insert(unit, recording.plain_row(unit, *place, st)) if source is None else source.bring()
+
+
+class _Source(NamedTuple):
+    """What a file was before it was seen at a place, and the step that brings its row there."""
+
+    was: Entry | Kept
+    bring: Callable[[], Entry]
+
+
+def _source(unit: Unit, place: Place, st: Stat, known: kinship.Known, disk: Disk) -> _Source | None:
+    """Where a file was before: under another name in the branch, in a branch beside, in limbo; None: it is new."""
+    for old, there in known:
+        if kinship.is_at(there, st) or kinship.is_below(unit, place.parent_id, old):
             continue
         if kinship.same_file(unit, old, place, st, disk) and kinship.goes_as_a_whole(unit, old):
-            return _move(unit, old, place, st, disk)
+            return _Source(old, partial(_move, unit, old, place, st, disk))
     beside = kinship.from_beside(unit, place, st, disk)
     if beside is not None:
-        return _move_beside(unit, beside, place, st, disk)
+        return _Source(beside, partial(_move_beside, unit, beside, place, st, disk))
     kept = kinship.kept(unit, place, st, disk)
-    if kept is not None:
-        return _return(unit, kept, place, st, disk)
-    return recording.insert(unit, recording.plain_row(unit, *place, st))
+    return None if kept is None else _Source(kept, partial(_return, unit, kept, place, st, disk))
 
 
 def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk | None = None) -> Entry:
@@ -97,7 +111,9 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     if disk is None and verdict in (differ.REPLACED, differ.OTHER_KIND):
         return row
     if disk is not None and verdict == differ.REPLACED:
-        return _replace(unit, row, st, branch_uuid, disk)
+        row = _replace(unit, row, st, branch_uuid, disk)
+        recording.restat_twins(unit, row, st)
+        return row
     doubted = verdict == differ.ATTRS and disk is not None and kinship.may_be_rewritten(unit, row, st, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
@@ -142,41 +158,25 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
 
 def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -> Entry:
     """Another inode of the same kind stands under a row's name: exchanged, linked, moved here, come back, or new."""
-    known = kinship.elsewhere(unit, row, st, disk)
+    known = kinship.elsewhere(unit, row.branch_id, st, disk, row)
     swapped = kinship.swapped(unit, row, st, known, disk)
     if swapped is not None:
         return _exchange(unit, row, swapped, st, disk)
-    twin = next((other for other, there in known if kinship.is_at(there, st)), None)
-    if twin is not None and st.nlink > 1 and st.kind != KIND_DIR:
+    twin = kinship.twin(known, st)
+    if twin is not None:
         twin = recording.alone(unit, twin)
-        renewed = _renew(unit, row, st, branch_uuid, twin.node, twin.uuid)
-        recording.restat_twins(unit, renewed, st)
-        return renewed
-    place = kinship.place(row)
-    moved = next(
-        (o for o, there in known if not kinship.is_at(there, st) and kinship.same_file(unit, o, place, st, disk)), None
-    )
-    if moved is not None and (
-        kinship.is_below(unit, place.parent_id, moved) or not kinship.goes_as_a_whole(unit, moved)
-    ):
-        moved = None
-    beside = kinship.from_beside(unit, place, st, disk) if moved is None else None
-    kept = kinship.kept(unit, place, st, disk) if moved is None and beside is None else None
-    source = moved or beside or kept
+        return _renew(unit, row, st, branch_uuid, twin.node, twin.uuid)
+    source = _source(unit, kinship.place(row), st, known, disk)
     if source is None:
         inherits = row.kind != KIND_FILE or kinship.takes_over(unit, row, disk)
         return _renew(unit, row, st, branch_uuid, None, recording.heir_uuid(unit, row) if inherits else None)
-    heir, version = _new_version(unit, row, source, st, branch_uuid, disk)
+    heir, version = _new_version(unit, row, source.was, st, branch_uuid, disk)
+    if isinstance(source.was, Entry) and kinship.is_below(unit, source.was.parent_id, row):
+        recording.set_aside(unit, source.was, row)  # a directory took the place of the one it was in
     remove(unit, row, branch_uuid, told=heir is None)
     if heir is not None:
         limbo.put_number(unit.db, row, time.time_ns())
-    if moved is not None:
-        new = _move(unit, moved, place, st, disk)
-    elif beside is not None:
-        new = _move_beside(unit, beside, place, st, disk)
-    else:
-        assert kept is not None
-        new = _return(unit, kept, place, st, disk)
+    new = source.bring()
     if heir is not None:
         entries.set_uuid(unit.db, new.id, heir, unit.seq)
     if version is not None:
@@ -269,6 +269,4 @@ def _link(unit: Unit, place: Place, st: Stat, twin: Entry) -> Entry:
     twin = recording.alone(unit, twin)
     row = recording.plain_row(unit, *place, st, node=twin.node, uuid=twin.uuid)
     row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state, version=twin.version)
-    recording.insert(unit, row)
-    recording.restat_twins(unit, row, st)
-    return row
+    return recording.insert(unit, row)

@@ -53,13 +53,24 @@ class Place(NamedTuple):
     name: bytes
 
 
-def elsewhere(unit: Unit, row: Entry, st: Stat, disk: Disk) -> list[tuple[Entry, Stat | None]]:
-    """The other rows that have the inode that was seen, each with what is under its name now."""
+#: Rows that have an inode that was seen, each with what is under its name now.
+Known = list[tuple[Entry, Stat | None]]
+
+
+def elsewhere(unit: Unit, branch_id: int, st: Stat, disk: Disk, but: Entry | None = None) -> Known:
+    """The rows of a branch, but for one, that have the inode that was seen."""
     return [
         (other, disk.stat_at(other))
-        for other in entries.by_st_ino(unit.db, row.branch_id, st.st_ino)
-        if other.id != row.id and other.kind == st.kind and other.parent_id is not None
+        for other in entries.by_st_ino(unit.db, branch_id, st.st_ino)
+        if (but is None or other.id != but.id) and other.kind == st.kind and other.parent_id is not None
     ]
+
+
+def twin(known: Known, st: Stat) -> Entry | None:
+    """A row whose name is another one of the inode that was seen: a hard link."""
+    if st.nlink < 2 or st.kind == KIND_DIR:
+        return None
+    return next((other for other, there in known if is_at(there, st)), None)
 
 
 def is_at(there: Stat | None, st: Stat) -> bool:
@@ -67,7 +78,7 @@ def is_at(there: Stat | None, st: Stat) -> bool:
     return there is not None and there.st_ino == st.st_ino
 
 
-def swapped(unit: Unit, row: Entry, st: Stat, known: list[tuple[Entry, Stat | None]], disk: Disk) -> Entry | None:
+def swapped(unit: Unit, row: Entry, st: Stat, known: Known, disk: Disk) -> Entry | None:
     """Which of the rows that have the inode that was seen has the row's file under its own name now."""
     for other, there in known:
         if there is None or there.st_ino != row.st_ino or there.kind != row.kind:

@@ -72,10 +72,30 @@ def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: 
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
     for below in list(entries.subtree(unit.db, row.id)):
         unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
+        _join_links(unit, below._replace(branch_id=branch_id))
     entries.move(unit.db, row.id, parent_id, name, unit.seq)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
     return again(unit, row.id)
+
+
+def _join_links(unit: Unit, row: Entry) -> None:
+    """A hard-linked file came with its tree: it is one with the other names of its inode in the branch it came to."""
+    if row.nlink < 2 or row.kind == KIND_DIR:
+        return
+    twins = [t for t in entries.by_st_ino(unit.db, row.branch_id, row.st_ino) if t.kind == row.kind]
+    twin = next((t for t in twins if t.id != row.id and t.node != row.node), None)
+    if twin is None:
+        return
+    twin = alone(unit, twin)
+    entries.set_node(unit.db, row.id, twin.node, unit.seq)
+    if row.uuid is not None and twin.uuid is not None and row.uuid != twin.uuid:
+        alias(unit, row.uuid, twin.uuid)
+    uuid = twin.uuid or row.uuid
+    for one in entries.by_node(unit.db, twin.node):
+        if one.uuid != uuid and uuid is not None:
+            entries.set_uuid(unit.db, one.id, uuid, unit.seq)
+    _renumbered(unit, row, again(unit, row.id))
 
 
 def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
@@ -89,6 +109,12 @@ def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
     entries.move(unit.db, a.id, b.parent_id, b.name, unit.seq)
     unit.changed(change.ADDED, a.branch_id, a.id, b.parent_id, b.name, a.node)
     unit.changed(change.ADDED, b.branch_id, b.id, a.parent_id, a.name, b.node)
+
+
+def set_aside(unit: Unit, row: Entry, beside: Entry) -> None:
+    """Take a row out of a tree that is about to leave the index, until it gets its own new place in the same unit."""
+    assert beside.parent_id is not None
+    entries.move(unit.db, row.id, beside.parent_id, b"/" + row.name, unit.seq)  # no real name has a slash
 
 
 def part(unit: Unit, row: Entry) -> Entry:
@@ -175,16 +201,20 @@ def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
 
 def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
     """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen."""
-    for twin in entries.by_node(unit.db, row.node):
-        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino and twin.stat != st:
+    if st.kind == KIND_DIR or max(st.nlink, row.nlink) < 2:
+        return
+    twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
+    beside = entries.by_st_ino_beside(unit.db, row.branch_id, st.st_ino)
+    twins += [t for t in beside if (t.kind, t.size_bytes, t.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]
+    for twin in twins:
+        if twin.st_ino == st.st_ino and twin.stat != st:
             entries.set_stat(unit.db, twin.id, st, unit.seq)
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 
 def one_link_less(unit: Unit, row: Entry) -> None:
     """A row's name is not one of its inode's any more."""
-    if row.nlink > 1 and row.kind != KIND_DIR:
-        restat_twins(unit, row, row.stat._replace(nlink=row.nlink - 1))
+    restat_twins(unit, row, row.stat._replace(nlink=row.nlink - 1))
 
 
 def heir_uuid(unit: Unit, old: Entry) -> bytes | None:

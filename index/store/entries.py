@@ -117,7 +117,9 @@ def some_children(db: apsw.Connection, parent_id: int, limit: int) -> list[Entry
 
 
 #: Of a row, what a walk holds against the disk: id, seq, then what `seen_as` says of a stat.
-Known = tuple[int, int, int, int, int, int, int, int, int, int]
+Known = tuple[int, ...]
+#: Where in it that begins.
+KNOWN_SEEN = 2
 
 
 def known_names(db: apsw.Connection, parent_id: int) -> dict[bytes, Known]:
@@ -130,10 +132,18 @@ def known_names(db: apsw.Connection, parent_id: int) -> dict[bytes, Known]:
     return {row[0]: row[1:] for row in rows}
 
 
-def seen_as(st: os.stat_result) -> list[int]:
-    """A stat in the shape of what follows id and seq in `Known`."""
+def seen_as(st: os.stat_result) -> tuple[int, ...]:
+    """A stat in the shape of the end of `Known`."""
     mtime_ns, ctime_ns = ns(st.st_mtime_ns), ns(st.st_ctime_ns)
-    return [mtime_ns, st.st_size, ctime_ns, inode_of(st), st.st_mode, st.st_nlink, st.st_uid, st.st_gid]
+    return mtime_ns, st.st_size, ctime_ns, inode_of(st), st.st_mode, st.st_nlink, st.st_uid, st.st_gid
+
+
+def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None] | None:
+    """The mtime a directory had when it was listed, as a row of one; None where it has no row."""
+    found: tuple[int | None] | None = db.execute(
+        "SELECT scanned_mtime_ns FROM entry WHERE id=?", (directory_id,)
+    ).fetchone()
+    return found
 
 
 def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:

@@ -128,6 +128,54 @@ def test_a_renamed_tree_is_the_same_tree(shared, place):
     assert {name: os.lstat(moved / name).st_ino for name in contents} == {n: i for n, (i, _) in before.items()}
 
 
+def test_a_directory_takes_the_place_of_the_one_it_was_in(library):
+    """Who unpacked too deep does so: what came with it, it keeps."""
+    disk = library.folder("L")
+    (disk / "d" / "sub" / "deep").mkdir(parents=True)
+    (disk / "d" / "sub" / "f").write_text("f")
+    (disk / "d" / "beside").write_text("b")
+    library.mount(disk)
+    library.wait_idle()
+    mnt = library.mnt / "L"
+    warm(mnt)
+    library.sd("tag", "add", "Kept", mnt / "d" / "sub", mnt / "d" / "sub" / "f")
+    numbers = [(mnt / "d" / "sub").stat().st_ino, (mnt / "d" / "sub" / "f").stat().st_ino]
+    os.rename(disk / "d" / "sub", disk / "aside")
+    shutil.rmtree(disk / "d")
+    os.rename(disk / "aside", disk / "d")
+    eventually(lambda: tree(mnt) == tree(disk), "it is there", 5)
+    assert [(mnt / "d").stat().st_ino, (mnt / "d" / "f").stat().st_ino] == numbers
+    assert [os.getxattr(path, TAGS) for path in (mnt / "d", mnt / "d" / "f")] == [b"Kept"] * 2
+    library.wait_idle()
+    library.verify()
+
+
+def test_a_file_with_names_in_two_locations(library):
+    """What is done to it by one name, behind the mount or through it, is so by the other, in the index too."""
+    one, other = library.folder("A"), library.folder("B")
+    (one / "f").write_text("one")
+    os.link(one / "f", other / "g")
+    library.mount(one, other)
+    library.wait_idle()
+
+    def agrees(what: str) -> None:
+        eventually(lambda: (library.mnt / "B" / "g").read_text() == (other / "g").read_text(), what, 5)
+        assert (library.mnt / "B" / "g").stat().st_nlink == (other / "g").stat().st_nlink
+        library.wait_idle()
+        library.verify()
+
+    (one / "f").write_text("two two")
+    agrees("written behind the mount")
+    (library.mnt / "A" / "f").write_text("three three three")
+    agrees("written through the mount")
+    os.link(one / "f", one / "h")
+    agrees("linked behind the mount")
+    (library.mnt / "A" / "f").unlink()
+    agrees("removed through the mount")
+    (one / "h").unlink()
+    agrees("removed behind the mount")
+
+
 def test_out_and_in_again(shared, place):
     """mv out of the location and back: the same file, with its tags; a tree as well."""
     outside = shared.disk / f"outside-{place.disk.name}"

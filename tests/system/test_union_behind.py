@@ -14,20 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.posix.syscalls import RENAME_EXCHANGE, renameat2
 from tests.system.harness import Mounted, eventually
-from vdfs.space import syscalls
 
-RENAME_EXCHANGE = 2
 NAMES = ("a", "b", "c", "d.txt")
 CONFLICT = re.compile(r" \(from [^)]*\)( \d+)?")
-
-
-def exchange(one: Path, other: Path) -> None:
-    fd = os.open("/", os.O_RDONLY)
-    try:
-        syscalls.rename(fd, os.fsencode(one), fd, os.fsencode(other), RENAME_EXCHANGE)
-    finally:
-        os.close(fd)
 
 
 class Behind:
@@ -61,7 +52,7 @@ class Behind:
         kind = self.dice.choice(("make", "make", "move", "move", "beside", "copy", "remove", "swap"))
         if kind == "swap" and len(there) > 1:
             one, other = self.dice.sample(there, 2)
-            exchange(one, other)  # by way of a third name it would be a new version over an old one
+            renameat2(one, other, RENAME_EXCHANGE)  # by way of a third name it would be a new version over an old one
             self.note(kind, one, other)
         elif kind == "remove" and there:
             one = self.dice.choice(there)

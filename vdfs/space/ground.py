@@ -79,6 +79,8 @@ class Ground:
         self.is_watched: Callable[[int, int], bool] = lambda _id, _ino: False
         #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
         self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
+        #: Told of a name, by its directory's row, that may not be as its row says.
+        self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
 
     def check(self, branch: Branch) -> bool:
         """Look at a branch's root again; returns whether its state changed."""

@@ -398,6 +398,9 @@ class Namespace:
         for twin in entries.by_node(unit.db, row.node):
             if twin.branch_id == row.branch_id and twin.id != row.id:
                 unit.db.execute("UPDATE entry SET nlink=? WHERE id=?", (max(1, row.nlink - 1), twin.id))
+        for other in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino):
+            if other.parent_id is not None:
+                self.tree.look_at(other.parent_id, other.name)
 
     def dropped(self, node: Node, spots: list[Spot]) -> None:
         if node.links is not None:

@@ -19,6 +19,7 @@ import errno
 import logging
 import os
 import select
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +155,7 @@ class Watch:
         """Read events for ever, and take them in round by round."""
         self.tree.left_to_watch = self._suspect
         self.tree.is_watched = self._is_watched
+        self.tree.look_at = self.look_at
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -173,6 +175,7 @@ class Watch:
         finally:
             self.tree.left_to_watch = lambda _ref, _name: False
             self.tree.is_watched = lambda _id, _ino: False
+            self.tree.look_at = lambda _id, _name: None
 
     async def _listen(self) -> None:
         while True:
@@ -265,6 +268,7 @@ class Watch:
                     await trio.lowlevel.checkpoint()
                 with self._tolerant(ref, name):
                     row, st = self._at(ref, name)
+                    self._look_beside(ref.branch, row, st)
                     was_gone = (entry_id, name) in told_gone
                     if st is None and row is not None:
                         gone.append((ref, name))
@@ -294,6 +298,16 @@ class Watch:
             st = None
         self._tries.pop(ref.entry_id, None)
         return entries.child(self.tree.store.db, ref.entry_id, name), st
+
+    def _look_beside(self, branch: Branch, row: Entry | None, st: os.stat_result | None) -> None:
+        """A file may have a name on another branch, too: of what is done to it by this name, that one hears nothing."""
+        links = {inode_of(st)} if st is not None and st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode) else set()
+        if row is not None and row.nlink > 1 and row.kind != KIND_DIR:
+            links.add(row.st_ino)
+        for number in links:
+            for other in entries.by_st_ino_beside(self.tree.store.db, branch.id, number):
+                if other.parent_id is not None and (st is None or not other.matches(st)):
+                    self.look_at(other.parent_id, other.name)
 
     def _is_known(self, row: Entry | None, st: os.stat_result) -> bool:
         """Whether the row says so already, or will when a handle that wrote through the mount is closed."""

@@ -1,0 +1,135 @@
+"""Trees shuffled behind the mount, many steps at a time: directories take the place of the one they were in, names
+swap, files are linked across locations, and nobody looks until it is over. In a second or two the mount and the index
+say what the disk says.
+
+In tests/system/test_union_behind.py each step is seen before the next; here the watcher sees a heap of events whose
+order tells it little.
+"""
+
+import os
+import random
+import shutil
+import sqlite3
+import stat
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.contract.posix.syscalls import RENAME_EXCHANGE, renameat2
+from tests.system.harness import Mounted, errno_of, eventually
+
+NAMES = ("a", "b", "c", "d")
+#: What a directory's names are: path -> (mode, size, mtime, bytes).
+Tree = dict[str, tuple[int, int, int, bytes]]
+
+
+def seen(root: Path) -> Tree:
+    found: Tree = {}
+    for path in root.rglob("*"):
+        st = path.lstat()
+        is_file = stat.S_ISREG(st.st_mode)
+        found[str(path.relative_to(root))] = (
+            st.st_mode, st.st_size if is_file else 0, st.st_mtime_ns, path.read_bytes() if is_file else b"",
+        )  # fmt: skip
+    return found
+
+
+def is_in(path: Path, above: Path) -> bool:
+    return path == above or above in path.parents
+
+
+class Shuffle:
+    """Two locations on one file system, and what was done in them."""
+
+    def __init__(self, library: Mounted, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.library = library
+        self.tops = [library.folder("A"), library.folder("B")]
+        library.mount(*self.tops)
+        library.wait_idle()
+        self.history: list[str] = []
+
+    def all(self, *, dirs: bool) -> list[Path]:
+        tops = self.tops if dirs else []
+        return [*tops, *(path for top in self.tops for path in sorted(top.rglob("*")) if not dirs or path.is_dir())]
+
+    def step(self) -> None:
+        target = self.dice.choice(self.all(dirs=True)) / self.dice.choice(NAMES)
+        there = self.all(dirs=False)
+        one, other = (self.dice.choice(there), self.dice.choice(there)) if there else (target, target)
+        kinds = ("mkdir", "mkdir", "write", "write", *["rename"] * 6, "remove", "swap", "link")
+        kind = self.dice.choice(kinds)
+        try:
+            if kind == "mkdir":
+                target.mkdir()
+                other = one = target
+            elif kind == "write":
+                with target.open("ab") as file:
+                    file.write(self.dice.choice((b"x", b"yy", b"zzz")))
+                other = one = target
+            elif kind == "rename" and not is_in(target, one) and (one.is_dir() or not target.is_dir()):
+                os.rename(one, target)
+                other = target
+            elif kind == "remove":
+                shutil.rmtree(one) if one.is_dir() else one.unlink()
+                other = one
+            elif kind == "swap" and not is_in(one, other) and not is_in(other, one):
+                renameat2(one, other, RENAME_EXCHANGE)
+            elif kind == "link" and one.is_file():
+                os.link(one, target)
+                other = target
+            else:
+                return
+        except OSError:
+            return
+        self.history.append(" ".join([kind, *(str(p.relative_to(self.library.disk)) for p in (one, other))]))
+
+    def burst(self) -> None:
+        self.history = [*self.history, "--"][-80:]
+        for _ in range(self.dice.choice((1, 2, 3, 5, 8, 15, 30))):
+            self.step()
+            if self.dice.random() < 0.1:
+                time.sleep(self.dice.choice((0, 0.01, 0.03)))
+            if self.dice.random() < 0.1:  # somebody looks while it goes on
+                looked = self.dice.choice(self.all(dirs=True)).relative_to(self.library.disk)
+                errno_of(os.listdir, self.library.mnt / looked)
+
+    def is_shown(self) -> bool:
+        return all(seen(top) == seen(self.library.mnt / top.name) for top in self.tops)
+
+    def torn(self) -> list[int]:
+        """Inodes whose names in one location have several numbers."""
+        with closing(sqlite3.connect(f"file:{self.library.library_dir / 'library.db'}?mode=ro", uri=True)) as db:
+            sql = "SELECT st_ino FROM entry WHERE kind=0 GROUP BY branch_id, st_ino HAVING count(DISTINCT node)>1"
+            return [number for (number,) in db.execute(sql)]
+
+    def compare(self, *, closely: bool) -> None:
+        try:
+            eventually(self.is_shown, "everything shows", 10)
+            if closely:
+                eventually(lambda: not self.torn(), "a file has one number by all its names", 5)
+                self.library.wait_idle()
+                self.library.verify()
+            assert "Traceback" not in self.library.log()
+        except (AssertionError, OSError) as error:
+            raise AssertionError("\n".join([str(error), *self.history])) from error
+
+
+def ends_equal(library: Mounted, bursts: int, seed: int) -> None:
+    print(f"seed {seed}")
+    shuffle = Shuffle(library, seed)
+    for number in range(bursts):
+        shuffle.burst()
+        shuffle.compare(closely=number % 10 == 9)
+
+
+def test_shuffled_trees_end_equal(library):
+    ends_equal(library, 60, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_shuffled_trees_end_equal_for_long(library):
+    ends_equal(library, 1500, int(os.environ.get("SDMOUNT_SEED", "7")))
