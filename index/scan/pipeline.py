@@ -40,7 +40,11 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     """Apply one directory's differences; rows that somebody wrote since are left and the directory is noted."""
     number, mtime_ns, errno, added, changed, gone, carrying = report
     directory = state.ids.get(number, number)
-    if directory < 0 or entries.get(unit.db, directory) is None:
+    above = entries.get(unit.db, directory) if directory > 0 else None
+    if above is None or above.kind != KIND_DIR:
+        return
+    if above.branch_id != state.branch_id:  # it was moved to another branch since it was listed
+        state.again.add(directory)
         return
     if errno:
         state.failed.append((directory, errno))
@@ -57,8 +61,10 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
                 fresh.append(row)
             else:
                 row = apply.add(unit, state.branch_id, directory, name, st, state.disk)
-        if new_number:
+        if new_number and row.kind == KIND_DIR:
             state.ids[new_number] = row.id
+        elif new_number:  # a file has the name by now: what was in the directory is not in it
+            state.again.add(directory)
     if fresh:
         entries.insert_many(unit.db, fresh)
     for entry_id, seq, raw in changed:

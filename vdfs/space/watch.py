@@ -268,7 +268,7 @@ class Watch:
                     await trio.lowlevel.checkpoint()
                 with self._tolerant(ref, name):
                     row, st = self._at(ref, name)
-                    self._look_beside(ref.branch, row, st)
+                    self._look_at_links(ref.branch, row, st)
                     was_gone = (entry_id, name) in told_gone
                     if st is None and row is not None:
                         gone.append((ref, name))
@@ -299,14 +299,17 @@ class Watch:
         self._tries.pop(ref.entry_id, None)
         return entries.child(self.tree.store.db, ref.entry_id, name), st
 
-    def _look_beside(self, branch: Branch, row: Entry | None, st: os.stat_result | None) -> None:
-        """A file may have a name on another branch, too: of what is done to it by this name, that one hears nothing."""
+    def _look_at_links(self, branch: Branch, row: Entry | None, st: os.stat_result | None) -> None:
+        """A file may have other names: of what is done to it by this one, these hear nothing."""
         links = {inode_of(st)} if st is not None and st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode) else set()
         if row is not None and row.nlink > 1 and row.kind != KIND_DIR:
             links.add(row.st_ino)
+        db = self.tree.store.db
         for number in links:
-            for other in entries.by_st_ino_beside(self.tree.store.db, branch.id, number):
-                if other.parent_id is not None and (st is None or not other.matches(st)):
+            for other in (*entries.by_st_ino(db, branch.id, number), *entries.by_st_ino_beside(db, branch.id, number)):
+                if other.parent_id is None or (row is not None and other.id == row.id):
+                    continue
+                if st is None or not other.matches(st):
                     self.look_at(other.parent_id, other.name)
 
     def _is_known(self, row: Entry | None, st: os.stat_result) -> bool:
@@ -324,6 +327,7 @@ class Watch:
             row, st = self._at(ref, name)  # time has passed
         if row is not None and (st is None or (was_gone and not _is_same(row, st))):
             self.tree.take_out(ref, row)
+            self._look_at_links(ref.branch, row, None)  # it may have moved, and have as many names as before
             row = None
         if st is not None and not self._is_known(row, st):
             self.tree.mend(ref, name, row, st)
