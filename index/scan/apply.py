@@ -74,7 +74,7 @@ def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
     known = kinship.elsewhere(unit, place.branch_id, st, disk)
     twin = kinship.twin(known, st)
     if twin is not None:
-        return _link(unit, place, st, twin)
+        return _link(unit, place, st, twin, disk)
     source = _source(unit, place, st, known, disk)
     return recording.insert(unit, recording.plain_row(unit, *place, st)) if source is None else source.bring()
 
@@ -164,7 +164,7 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
         return _exchange(unit, row, swapped, st, disk)
     twin = kinship.twin(known, st)
     if twin is not None:
-        twin = recording.alone(unit, twin)
+        twin = _known_twin(unit, twin, st, disk)
         return _renew(unit, row, st, branch_uuid, twin.node, twin.uuid)
     source = _source(unit, kinship.place(row), st, known, disk)
     if source is None:
@@ -233,9 +233,18 @@ def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
     entries.move(unit.db, old.id, place.parent_id, place.name, unit.seq)
     unit.changed(change.ADDED, old.branch_id, old.id, place.parent_id, place.name, old.node)
     recording.restat(unit, old, st)
+    _doubt_written(unit, old, place, disk)
     moved = recording.again(unit, old.id)
     disk.moved(moved)
     return moved
+
+
+def _doubt_written(unit: Unit, row: Entry, place: Place, disk: Disk) -> None:
+    """Somebody wrote to a file that moved here: its bytes are others, whatever its size and mtime say."""
+    if row.kind == KIND_FILE and (
+        disk.was_written(*place[1:]) or (row.parent_id is not None and disk.was_written(row.parent_id, row.name))
+    ):
+        entries.set_unsure(unit.db, row.id, unit.seq)
 
 
 def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
@@ -248,6 +257,7 @@ def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> 
         entries.set_version(unit.db, new.id, version, unit.seq)
     if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
         recording.note_new_bytes(unit, new)
+    _doubt_written(unit, old, place, disk)
     disk.moved(new)
     return recording.again(unit, new.id)
 
@@ -260,13 +270,20 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     row = recording.leave(unit, row, place.parent_id, place.name)
     if kept.written:
         recording.note_new_bytes(unit, row)
+    _doubt_written(unit, row, place, disk)
     disk.moved(row)
     return recording.again(unit, row.id)
 
 
-def _link(unit: Unit, place: Place, st: Stat, twin: Entry) -> Entry:
-    """Another name of a file that is known by others."""
+def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
+    """A hard-linked file is to have another name: it goes by its own number, and what was just seen of it is known."""
     twin = recording.alone(unit, twin)
+    return change_row(unit, twin, st, recording.branch_uuid(unit, twin), disk)
+
+
+def _link(unit: Unit, place: Place, st: Stat, twin: Entry, disk: Disk) -> Entry:
+    """Another name of a file that is known by others."""
+    twin = _known_twin(unit, twin, st, disk)
     row = recording.plain_row(unit, *place, st, node=twin.node, uuid=twin.uuid)
     row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state, version=twin.version)
     return recording.insert(unit, row)

@@ -35,6 +35,9 @@ class Disk(Protocol):
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         """Which inode has a name in the directory that stands under a name."""
 
+    def was_written(self, parent_id: int, name: bytes) -> bool | None:
+        """Whether somebody wrote to the file under a name since it was last looked at; None where that is not heard."""
+
     def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
         """The attributes that the file under a name carries: a person or a script gave it these."""
 
@@ -140,14 +143,22 @@ def place(row: Entry) -> Place:
 
 
 def may_be_rewritten(unit: Unit, row: Entry, st: Stat, disk: Disk) -> bool:
-    """Whether only the ctime of a file moved, and nothing that is seen says why.
+    """Whether the bytes of a file may be others though its size and mtime are not: only its ctime moved.
 
-    Tools that write in place and give the mtime back leave no other trace. Who writes attributes leaves these.
+    Tools that write in place and give the mtime back leave no other trace; often they set mode or owner as well. Where
+    writes are heard of, what explains the ctime is believed: who changed mode, owner, links or attributes.
     """
-    if row.kind != KIND_FILE or not row.size_bytes or row.stat._replace(ctime_ns=st.ctime_ns) != st:
+    if row.kind != KIND_FILE or not row.size_bytes or row.ctime_ns == st.ctime_ns:
         return False
+    written = disk.was_written(*place(row)[1:])
+    if written:
+        return True
     if metadata.mirror_state(unit.db, row) == (st.st_ino, st.ctime_ns):
         return False  # they were compared, or written by us, since
+    if written is None:
+        return True
+    if row.stat._replace(ctime_ns=st.ctime_ns) != st:
+        return False
     return disk.own_attributes(*place(row)[1:]) == metadata.mirror_seen(unit.db, row)
 
 

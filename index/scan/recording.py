@@ -208,7 +208,7 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
     twins += [t for t in beside if (t.kind, t.size_bytes, t.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]
     for twin in twins:
         if twin.st_ino == st.st_ino and twin.stat != st:
-            entries.set_stat(unit.db, twin.id, st, unit.seq)
+            restat(unit, twin, st)
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 

@@ -33,6 +33,8 @@ CREATE TABLE limbo(
     ctime_ns   INTEGER NOT NULL,
     PRIMARY KEY (branch_id, st_ino)
 ) STRICT, WITHOUT ROWID;
+-- tidy.py: a content is kept for what waits here.
+CREATE INDEX limbo_content ON limbo(content_id) WHERE content_id IS NOT NULL;
 """
 
 KEEP_NS = 86_400 * 1_000_000_000

@@ -14,7 +14,7 @@ from index.model.errors import VersionUnsupported
 from index.store import changes, contents, entries, limbo, metadata, places, tags
 from index.store.connection import APPLICATION_ID, check_identity
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES = (changes, places, contents, entries, limbo, tags, metadata)
 
@@ -24,14 +24,23 @@ def _create_all(db: apsw.Connection) -> None:
         db.execute(module.SCHEMA)
 
 
-def _limbo_with_ctime(db: apsw.Connection) -> None:
+def _limbo_anew(db: apsw.Connection) -> None:
     """What waits there waits a day at most: begin anew."""
     db.execute("DROP TABLE limbo")
     db.execute(limbo.SCHEMA)
 
 
+def _limbo_keeps_contents(db: apsw.Connection) -> None:
+    """A file that came back could get the content of another: what shows by its size is hashed again."""
+    _limbo_anew(db)
+    db.execute(
+        "UPDATE entry SET content_id=NULL, hash_state=0 WHERE kind=0 AND content_id IS NOT NULL AND size_bytes <> "
+        "(SELECT c.size_bytes FROM content c WHERE c.id = entry.content_id)"
+    )
+
+
 #: version -> what takes a file from it to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_with_ctime}
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

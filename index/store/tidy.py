@@ -13,7 +13,11 @@ from index.store.limbo import KEEP_NS
 #: Rows of each kind that one round finds, so that no unit is long.
 ROUND_ROWS = 2000
 
-_UNUSED_CONTENT = "NOT EXISTS (SELECT 1 FROM entry e WHERE e.content_id = content.id)"
+#: What waits in limbo comes back with its content, and an id is given again once its row is gone.
+_UNUSED_CONTENT = (
+    "NOT EXISTS (SELECT 1 FROM entry e WHERE e.content_id = content.id) "
+    "AND NOT EXISTS (SELECT 1 FROM limbo l WHERE l.content_id = content.id)"
+)
 _UNUSED_MIRROR = (
     "node NOT IN (SELECT node FROM limbo) "
     "AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.id = {0}.node AND e.node = e.id) "
@@ -26,7 +30,7 @@ class Strays(NamedTuple):
     """Keys of rows that were found to be of no use."""
 
     limbo: list[tuple[int, int]]  # (branch, inode) of what did not come back in time
-    contents: list[int]  # contents that no entry has
+    contents: list[int]  # contents that no entry has, nor what waits in limbo
     mirrors: list[int]  # numbers of files that no row has and that are not expected back
 
     def __bool__(self) -> bool:

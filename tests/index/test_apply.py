@@ -145,6 +145,9 @@ class World:
         carries = any(d.names[name].carries for d in self.directories() if d.st_ino == above.st_ino)
         return {b"user.own": b"value", b"user.more": b"x"} if carries else {}
 
+    def was_written(self, parent_id: int, name: bytes) -> bool | None:
+        return False
+
     def born_ns(self, parent_id: int, name: bytes) -> int | None:
         above = entries.get(self.store.db, parent_id)
         found = [d.names[name].born_ns for d in self.directories() if d.st_ino == above.st_ino]

@@ -121,6 +121,7 @@ class Branch:
         self.mount_id = 0
         self.seen: os.stat_result | None = None  # as it was last seen
         self.state = LIVE
+        self.is_followed = False  # the index has caught up with what happened while nobody watched
         self.checked_s = 0.0
         self._begin()
         self.inner: dict[bytes, Branch] = {}

@@ -79,6 +79,8 @@ class Ground:
         self.is_watched: Callable[[int, int], bool] = lambda _id, _ino: False
         #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
         self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
+        #: Asked whether a file was written to since it was last looked at; None where nobody hears of it.
+        self.heard_written: Callable[[int, bytes], bool | None] = lambda _id, _name: None
         #: Told of a name, by its directory's row, that may not be as its row says.
         self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
 
@@ -506,6 +508,10 @@ class Ground:
             return ask(ref)
         except (OSError, VdfsError):
             return otherwise
+
+    def was_written(self, parent_id: int, name: bytes) -> bool | None:
+        """Whether a file was written to behind the mount since it was last looked at; None where that is not heard."""
+        return self.heard_written(parent_id, name)
 
     def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
         """The `user.*` attributes that the file under a name carries (a slow branch is not asked)."""

@@ -216,6 +216,7 @@ class Scanner:
                     "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
                 )
         if whole:
+            branch.is_followed = not branch.slow
             self._end(branch, "done", None)
 
     def _is_inner(self, branch: Branch, directory: int | None) -> bool:

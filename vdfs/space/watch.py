@@ -49,6 +49,7 @@ _HELD_UP_S = 1.0
 #: How many rounds a change is kept whose directory is not where the index has it.
 _TRIES = 10
 
+_WRITTEN = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE
 _SELF_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
 
 
@@ -65,6 +66,8 @@ class Watch:
         self._entry_of: dict[int, int] = {}  # watch descriptor -> entry id of the directory
         self._wd_of: dict[int, tuple[int, int]] = {}  # entry id -> (watch descriptor, inode)
         self._dirty: dict[int, set[bytes] | None] = {}  # entry id of a directory -> names to look at, None for all
+        self._written: set[tuple[int, bytes]] = set()  # names whose files were written to since the last round,
+        self._writing: set[tuple[int, bytes]] = set()  # and of which this round takes in
         self._told_gone: set[tuple[int, bytes]] = set()  # names that somebody was told are not there
         self._round = 0
         self._tries: dict[int, int] = {}  # directory that is not where the index has it -> the first round it was so
@@ -141,6 +144,7 @@ class Watch:
 
     def forget_branch(self, branch: Branch) -> None:
         """A branch went away or came back: its watches mean nothing any more."""
+        branch.is_followed = False
         for entry_id in list(self._wd_of):
             ref = self.tree.dirs.known(entry_id)
             row = entries.get(self.tree.store.db, entry_id) if ref is None else None
@@ -156,6 +160,7 @@ class Watch:
         self.tree.left_to_watch = self._suspect
         self.tree.is_watched = self._is_watched
         self.tree.look_at = self.look_at
+        self.tree.heard_written = self._heard_written
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -165,10 +170,12 @@ class Watch:
                     self._wake = trio.Event()
                     self._gather()
                     self._batch, self._dirty = self._dirty, {}
+                    self._writing, self._written = self._written, set()
                     try:
                         await self._take_in(self._batch)
                     finally:
                         self._batch = {}
+                        self._writing = set()
                     if self._held_up:
                         self._held_up = False
                         await trio.sleep(_HELD_UP_S)
@@ -176,6 +183,7 @@ class Watch:
             self.tree.left_to_watch = lambda _ref, _name: False
             self.tree.is_watched = lambda _id, _ino: False
             self.tree.look_at = lambda _id, _name: None
+            self.tree.heard_written = lambda _id, _name: None
 
     async def _listen(self) -> None:
         while True:
@@ -196,6 +204,16 @@ class Watch:
         self._gather()
         known = self._wd_of.get(entry_id)
         return known is not None and known[1] == st_ino
+
+    def _heard_written(self, entry_id: int, name: bytes) -> bool | None:
+        """Whether a file was written to since it was last looked at; None in a directory where that may be missed."""
+        self._gather()
+        ref = self.tree.ref_of(entry_id)
+        if ref is None or not ref.branch.is_followed or self._wd_of.get(entry_id, (-1, 0))[1] != ref.st_ino:
+            return None
+        if None in (self._dirty.get(entry_id, ()), self._batch.get(entry_id, ())):
+            return None
+        return (entry_id, name) in self._written or (entry_id, name) in self._writing
 
     def look_at(self, entry_id: int, name: bytes) -> None:
         """A name in a directory may have changed: it is held against the index in the next round."""
@@ -225,6 +243,8 @@ class Watch:
                 self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
             elif event.name:
                 self.look_at(entry_id, event.name)
+                if event.mask & _WRITTEN:
+                    self._written.add((entry_id, event.name))
 
     def _overflow(self) -> None:
         self.overflows += 1
@@ -355,6 +375,7 @@ class Watch:
     def _try_again(self, ref: DirRef, name: bytes | None) -> None:
         """A directory is not where the index has it: its own move is in this round or one of the next."""
         first = self._tries.setdefault(ref.entry_id, self._round)
+        self._written.update(one for one in self._writing if one[0] == ref.entry_id)
         if self._round - first > _TRIES or entries.get(self.tree.store.db, ref.entry_id) is None:
             self._tries.pop(ref.entry_id, None)
             return
