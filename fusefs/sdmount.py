@@ -16,6 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,6 +39,8 @@ log = logging.getLogger("sdmount")
 
 #: How long open files keep a mount alive after it was told to end.
 _GRACE_S = 2.0
+#: How long the directories of the command line may take to say that they are there.
+_LOOK_S = 5.0
 #: How long `fusermount3` may take.
 _DETACH_S = 5.0
 _IGNORED_OPTIONS = frozenset(
@@ -191,12 +194,22 @@ def _absolute(directory: str) -> bytes:
 
 
 def _check_locations(locations: list[bytes]) -> None:
-    for path in locations:
-        shown = os.fsdecode(path)
-        if not os.path.lexists(path):
-            raise NotFound(f"{shown} does not exist")
-        if not os.path.isdir(path):
-            raise NotADirectory(f"{shown} is no directory; a location is a directory")
+    """What can be said at once; a file system that does not answer is the server's to judge, which may know it."""
+    wrong: list[VdfsError] = []
+
+    def look() -> None:
+        for path in locations:
+            shown = os.fsdecode(path)
+            if not os.path.lexists(path):
+                wrong.append(NotFound(f"{shown} does not exist"))
+            elif not os.path.isdir(path):
+                wrong.append(NotADirectory(f"{shown} is no directory; a location is a directory"))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(_LOOK_S)
+    if wrong:
+        raise wrong[0]
 
 
 # the server -----------------------------------------------------------------------------------------------------------
@@ -340,8 +353,8 @@ def _serve(
 async def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
     """Add the directories of the command line; those that are locations already stay as they are."""
     for path in locations:
-        real = os.path.realpath(path)
-        if any(b.root_path == real for b in core.tree.branches.values()):
+        known = {branch.root_path for branch in core.tree.branches.values()}
+        if path in known or await core.locations.real(path) in known:
             continue
         added = await core.locations.add(path, None)
         log.info("location %s: %s", os.fsdecode(added.name), os.fsdecode(path))

@@ -67,6 +67,7 @@ async def open_core(
         scanner = Scanner(tree, pool, importer.take)
         watch = Watch(tree)
         scanner.watch = watch
+        watch.imports = importer.take
         tree.before_look = watch.look
         tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
@@ -109,12 +110,12 @@ async def _run_tasks(
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
         tasks = (
-            core.watch.run, core.scanner.run, core.importer.follow, mount_watch.run, partial(_housekeeping, core),
+            core.watch.run, core.watch.cover_all, core.scanner.run, core.importer.follow, mount_watch.run,
+            partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)
-        for work in (core.watch.cover_all, core.locations.finish_removals):
-            nursery.start_soon(once, work)
+        nursery.start_soon(once, core.locations.finish_removals)
         for branch in core.tree.branches.values():
             core.scanner.request(branch.root_entry_id)
         task_status.started()

@@ -12,7 +12,7 @@ WORDS_MAX = 64
 def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
     """Entries whose name contains every word of the query (letters of ASCII in either case); best matches first."""
     words = query.split()[:WORDS_MAX]
-    if not words or any(len(w) > NAME_MAX_BYTES for w in words):  # no name is that long
+    if not words or any(len(w) > NAME_MAX_BYTES or "\0" in w or "/" in w for w in words):  # in no name
         return []
     # LIKE folds ASCII case; its wildcards are escaped. Names are blobs: undecodable ones are compared byte by byte.
     clauses = " AND ".join("CAST(e.name AS TEXT) LIKE ? ESCAPE '\\'" for _ in words)

@@ -93,8 +93,12 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
         facts = json.loads(facts_path.read_text("utf-8"))
         if int(facts["version"]) > _FACTS_VERSION:
             raise VersionUnsupported(f"{facts_path} is of a newer sdmount; use that one (nothing was changed)")
-        identity = DeviceIdentity(uuid, str(facts["name"]), str(facts["slug"]), public, int(facts["created_ns"]))
-    except (ValueError, KeyError, TypeError) as error:
+        name, slug, created_ns = str(facts["name"]), str(facts["slug"]), int(facts["created_ns"])
+        name.encode()
+        if slug != slug_of(slug) or abs(created_ns) >= 1 << 63:
+            raise ValueError("its slug or its time is none")
+        identity = DeviceIdentity(uuid, name, slug, public, created_ns)
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise StoreCorrupt(
             f"{facts_path} cannot be read ({error}); restore it, or remove it to write it anew"
         ) from error

@@ -105,15 +105,18 @@ class Shuffle:
             found += [f"{top.name}/{name}: {shown.get(name)}, not {there.get(name)}" for name in wrong]
         return found
 
-    def torn(self) -> list[int]:
+    def torn(self) -> list[str]:
         """Inodes whose names in one location have several numbers, and rows that hang where nothing can."""
         with closing(sqlite3.connect(f"file:{self.library.library_dir / 'library.db'}?mode=ro", uri=True)) as db:
-            names = "SELECT st_ino FROM entry WHERE kind=0 GROUP BY branch_id, st_ino HAVING count(DISTINCT node)>1"
+            names = (
+                "SELECT group_concat(id || ': ' || node || ' ' || st_ino || ' ' || nlink || ' ' || name) FROM entry "
+                "WHERE kind=0 GROUP BY branch_id, st_ino HAVING count(DISTINCT node)>1"
+            )
             rows = (
-                "SELECT e.id FROM entry e JOIN entry p ON e.parent_id = p.id "
+                "SELECT 'hangs wrong: ' || e.id || ' ' || e.name FROM entry e JOIN entry p ON e.parent_id = p.id "
                 "WHERE p.kind <> 1 OR p.branch_id <> e.branch_id OR instr(e.name, '/')"
             )
-            return [number for sql in (names, rows) for (number,) in db.execute(sql)]
+            return [text for sql in (names, rows) for (text,) in db.execute(sql)]
 
     def compare(self, *, closely: bool) -> None:
         try:
@@ -124,7 +127,9 @@ class Shuffle:
                 self.library.verify()
             assert "Traceback" not in self.library.log()
         except (AssertionError, OSError) as error:
-            raise AssertionError("\n".join([str(error), *self.history, *self.wrong(), self.library.log()])) from error
+            raise AssertionError(
+                "\n".join([str(error), *self.history, *self.torn(), *self.wrong(), self.library.log()])
+            ) from error
 
 
 def ends_equal(library: Mounted, bursts: int, seed: int) -> None:

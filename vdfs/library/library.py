@@ -102,7 +102,7 @@ def _check_facts(directory: Path) -> None:
         version = int(facts["version"])
     except FileNotFoundError:
         return
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise StoreCorrupt(f"{path} cannot be read ({reason}); remove it to have it written anew") from error
     if version > FACTS_VERSION:

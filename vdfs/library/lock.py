@@ -8,12 +8,13 @@ descriptor is close-on-exec, so no child keeps the lock.
 import fcntl
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
 import attrs
 
-from index.model.errors import Busy
+from index.model.errors import Busy, Invalid
 
 #: How long the lock is waited for while a server holds it, and while somebody does who will be done soon.
 _SERVER_S = 0.2
@@ -54,7 +55,10 @@ class LibraryLock:
 def acquire(directory: Path) -> LibraryLock:
     """Take the library's lock, or raise Busy with the holder's pid."""
     path = directory / "lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Invalid(f"{path} is no regular file; remove it (it is made anew)")
     try:
         _take(fd, directory)
     except OSError as error:

@@ -11,6 +11,8 @@ from vdfs.space.nodes import AnyStat, Node
 
 _SCHEME = b"sd:/"
 _RESOLVE_DEADLINE_S = 5.0
+#: Threads that a dead file system may keep; nobody else waits for one of these.
+_threads = trio.CapacityLimiter(8)
 
 
 async def union_path(core: Core, path: bytes) -> list[bytes]:
@@ -31,7 +33,7 @@ async def union_path(core: Core, path: bytes) -> list[bytes]:
             return [p for p in path[len(mountpoint) :].split(b"/") if p]
     real = None
     with trio.move_on_after(_RESOLVE_DEADLINE_S):
-        real = await trio.to_thread.run_sync(_real, path, abandon_on_cancel=True)
+        real = await trio.to_thread.run_sync(_real, path, abandon_on_cancel=True, limiter=_threads)
     if real is None:
         raise Deadline(f"{os.fsdecode(path)} did not answer within {_RESOLVE_DEADLINE_S:g} s")
     if core.mountpoint is not None and is_within(real, os.fsencode(core.mountpoint)):

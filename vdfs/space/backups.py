@@ -4,6 +4,7 @@ Whoever renamed a file aside to something that looks like its backup and then ma
 soon, gets the uuid of the old file for the new one, and with it tags and attributes.
 """
 
+import re
 import time
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _WINDOW_S = 10.0
+_SUFFIX = re.compile(rb"~|\.~\d+~|\.\d+|\.(?:bak|bkp|backup|orig|old|sav|save|sw[a-p]|tmp)~?", re.IGNORECASE)
 
 
 class _Backup(NamedTuple):
@@ -53,5 +55,11 @@ class Backups:
 
 
 def looks_like_backup(name: bytes, new_name: bytes) -> bool:
-    """f~, f.bak, f.orig, .f.swp and the like: the old name with something around it."""
-    return new_name != name and (new_name.startswith((name, b"." + name)) or new_name == b"#" + name + b"#")
+    """f~, f.~1~, f.bak, .f.old, f.1, #f# and the like: what programs call a file that they are about to write anew.
+
+    Not any longer name: who renames f to f-2019 and then makes a new f has two files.
+    """
+    if new_name == b"#" + name + b"#":
+        return True
+    tail = new_name.removeprefix(b"." if not name.startswith(b".") else b"")
+    return tail.startswith(name) and _SUFFIX.fullmatch(tail[len(name) :]) is not None

@@ -60,6 +60,10 @@ def let_go(opened: tuple[int, os.stat_result]) -> None:
     os.close(opened[0])
 
 
+#: What may wait for a disk: nothing that is left behind when a slow file system does not answer.
+DISK_THREADS = trio.CapacityLimiter(16)
+
+
 class _Ticket(Generic[T]):
     """Where one call of a slow branch is at, agreed between its thread and the loop."""
 

@@ -77,16 +77,6 @@ def same_location(a: Node, b: Node, root: Node) -> bool:
     return _top(a, root) is _top(b, root)
 
 
-def is_below(node: Node, above: Node) -> bool:
-    """Whether a node is another or lies under it."""
-    walk: Node | None = node
-    while walk is not None:
-        if walk is above:
-            return True
-        walk = walk.parent
-    return False
-
-
 def _top(node: Node, root: Node) -> Node | None:
     """The top-level directory a node lies under (itself included); None for the root."""
     while node.parent is not None and node.parent is not root:

@@ -25,7 +25,7 @@ from index.model.errors import Stale, Unreachable, Unsupported
 from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.attributes import Attributes
-from vdfs.space.branches import CALL_DEADLINE_S, MISSING, Branch, let_go
+from vdfs.space.branches import CALL_DEADLINE_S, DISK_THREADS, MISSING, Branch, let_go
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
@@ -40,8 +40,6 @@ _SLOW_WRITE_S = 0.005
 _SLOW_WRITES = 64
 
 _KEEP_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | getattr(os, "O_NOATIME", 0)
-
-_disk_threads = trio.CapacityLimiter(16)
 
 
 class Handle:
@@ -144,7 +142,7 @@ class Handle:
         return bytes(buffer[:got]) + await self._read_from_disk(offset + got, size - got)
 
     async def _read_from_disk(self, offset: int, size: int) -> bytes:
-        return await trio.to_thread.run_sync(os.pread, self.fd, size, offset, limiter=_disk_threads)
+        return await trio.to_thread.run_sync(os.pread, self.fd, size, offset, limiter=DISK_THREADS)
 
     async def write(self, offset: int, data: bytes) -> int:
         """Write all of `data`; returns its length. ENOSPC and the like come through as they are."""
@@ -157,7 +155,7 @@ class Handle:
                 self._slow_writes = _SLOW_WRITES
         else:
             self._slow_writes = max(0, self._slow_writes - 1)
-            done, st = await trio.to_thread.run_sync(self._write, offset, data, limiter=_disk_threads)
+            done, st = await trio.to_thread.run_sync(self._write, offset, data, limiter=DISK_THREADS)
         node = self.node
         self.wrote = True
         node.written(offset + done, st)
@@ -170,7 +168,7 @@ class Handle:
         return self._write(offset, data)
 
     def _write(self, offset: int, data: bytes) -> tuple[int, os.stat_result]:
-        appends = self._append_fd >= 0 and (offset >= self.node.kernel_size or self._append_fd == self.fd)
+        appends = self._append_fd >= 0 and (self._append_fd == self.fd or self._is_at_end(offset))
         done, view = 0, memoryview(data)
         while done < len(data):
             try:
@@ -183,6 +181,12 @@ class Handle:
                     break
                 raise
         return done, os.fstat(self.fd)
+
+    def _is_at_end(self, offset: int) -> bool:
+        """Whether a write of a handle that appends is an append: it begins where the kernel has the end. What begins
+        beyond any end is none: O_APPEND was taken off (F_SETFL), which the kernel tells nobody."""
+        known = self.node.kernel_size
+        return offset == known or known < offset <= os.fstat(self.fd).st_size
 
     async def truncate(self, size_bytes: int) -> os.stat_result:
         def cut() -> tuple[os.stat_result, os.stat_result]:
@@ -203,7 +207,7 @@ class Handle:
         if self.branch.slow:
             await self.call(CALL_DEADLINE_S, function, self.fd)
         else:
-            await trio.to_thread.run_sync(function, self.fd, limiter=_disk_threads)
+            await trio.to_thread.run_sync(function, self.fd, limiter=DISK_THREADS)
 
 
 class Opener:

@@ -31,7 +31,7 @@ from index.store.store import Store
 from vdfs.space import realattrs, syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef, DirTable
-from vdfs.space.nodes import Node, Spot
+from vdfs.space.nodes import Node, Spot, is_below
 
 T = TypeVar("T")
 
@@ -81,6 +81,8 @@ class Ground:
         self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
         #: Asked whether a file was written to since it was last looked at; None where nobody hears of it.
         self.heard_written: Callable[[int, bytes], bool | None] = lambda _id, _name: None
+        #: Told of a branch that is about to leave.
+        self.forget_watches: Callable[[Branch], None] = lambda _: None
         #: Told of a name, by its directory's row, that may not be as its row says.
         self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
 
@@ -535,10 +537,43 @@ class Ground:
             if known is not None:
                 self._dir(above, row)
                 self.dirs.settle_below(row.id)
+            node, parent = self.nodes.get(row.node), self._held(above.entry_id)
+            if node is not None and parent is not None:
+                self.hang(node, parent, row.name)
             return
         node = self.nodes.get(row.node)
         if node is not None:
             node.name_moved(Spot(above, row.name, row.id))
+
+    def hang(self, node: Node, parent: Node, name: bytes) -> None:
+        """A node is in a directory, by a name. Nodes never hang in a circle, for whoever goes up would not come back:
+        what is above the directory may date from before a move behind the mount, and then goes where the index has it.
+        """
+        if node.is_dir and is_below(parent, node):
+            walk = parent
+            while walk is not node and is_below(parent, node):
+                above = walk.parent
+                assert above is not None
+                walk.parent = self._nearest(walk, but=node)
+                walk = above
+        node.parent, node.name = parent, name
+
+    def _nearest(self, node: Node, but: Node) -> Node:
+        """The next directory above one, by the rows, that is held and not at or below another."""
+        row = entries.get(self.store.db, node.parts[0].entry_id) if node.parts else None
+        while row is not None and row.parent_id is not None:
+            held = self._held(row.parent_id)
+            if held is not None and not is_below(held, but):
+                return held
+            row = entries.get(self.store.db, row.parent_id)
+        return self.root
+
+    def _held(self, entry_id: int) -> Node | None:
+        """The node of a directory's row, if there is one."""
+        if any(ref.entry_id == entry_id for ref in self.root.parts):
+            return self.root
+        row = entries.get(self.store.db, entry_id)
+        return None if row is None else self.nodes.get(row.node)
 
     # directories ------------------------------------------------------------------------------------------------------
 

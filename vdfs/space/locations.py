@@ -9,7 +9,9 @@ a user's file.
 import os
 import shlex
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import trio
@@ -29,8 +31,12 @@ from vdfs.space.branches import Branch
 from vdfs.space.roots import root_row
 from vdfs.space.tree import Tree
 
+T = TypeVar("T")
+
 _DELETE_ROWS = 2000
 _LOOK_DEADLINE_S = 10.0
+#: Threads that a dead file system may keep; nobody else waits for one of these.
+_threads = trio.CapacityLimiter(8)
 _NAME_MAX_BYTES = 255
 
 
@@ -41,6 +47,13 @@ class Added:
     name: bytes
     uuid: bytes
     branch: Branch
+
+
+async def _asked(path: bytes, look: Callable[[], T]) -> T:
+    """What must be asked of a directory itself, which may lie on a dead server."""
+    with trio.move_on_after(_LOOK_DEADLINE_S):
+        return await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=_threads)
+    raise Deadline(f"{os.fsdecode(path)} did not answer within {_LOOK_DEADLINE_S:g} s; its file system may be dead")
 
 
 class Locations:
@@ -80,14 +93,13 @@ class Locations:
 
     async def add(self, path: bytes, name: bytes | None) -> Added:
         """Make a directory a branch of the location `name` (of its own name by default)."""
-        shown = os.fsdecode(path)
         table = mounts()
-        with trio.move_on_after(_LOOK_DEADLINE_S):  # it may lie on a dead server
-            real, fs_id, root_ino, root_st = await trio.to_thread.run_sync(
-                self._look, path, table, abandon_on_cancel=True
-            )
-            return self._add(real, shown, name, table, fs_id, root_ino, root_st)
-        raise Deadline(f"{shown} did not answer within {_LOOK_DEADLINE_S:g} s; its file system may be dead")
+        real, fs_id, root_ino, root_st = await _asked(path, lambda: self._look(path, table))
+        return self._add(real, os.fsdecode(path), name, table, fs_id, root_ino, root_st)
+
+    async def real(self, path: bytes) -> bytes:
+        """A path without symlinks."""
+        return await _asked(path, lambda: os.path.realpath(path))
 
     def _look(self, path: bytes, table: list[Mount]) -> tuple[bytes, str, int, Stat]:
         """Everything that must be asked of the directory itself: a thread's work."""
@@ -227,6 +239,7 @@ class Locations:
             known = ", ".join(sorted(os.fsdecode(n) for n in self.tree.locations)) or "none"
             raise NotFound(f"there is no location {os.fsdecode(name)} (there are: {known})")
         for branch in held:
+            self.tree.forget_watches(branch)
             self.tree.drop_branch(branch)
         home = self.tree.home
         with self.store.write(ORIGIN_CALL) as unit:

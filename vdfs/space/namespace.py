@@ -9,7 +9,6 @@ attributes.py).
 
 import contextlib
 import errno
-import math
 import os
 import stat
 from typing import NamedTuple
@@ -35,7 +34,7 @@ from index.store.unit import Unit
 from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
 from vdfs.space.backups import Backups
-from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch, let_go
+from vdfs.space.branches import CALL_DEADLINE_S, DISK_THREADS, LIVE, MISSING, Branch, let_go
 from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
@@ -426,9 +425,10 @@ class Namespace:
                 os.close(fd)
 
         for ref in node.parts:
-            if ref.branch.state == LIVE:
-                with trio.move_on_after(SYNC_DEADLINE_S if ref.branch.slow else math.inf):
-                    await trio.to_thread.run_sync(sync, ref, abandon_on_cancel=ref.branch.slow)
+            if ref.branch.slow and ref.branch.state != MISSING:
+                await ref.branch.call(SYNC_DEADLINE_S, sync, ref)
+            elif ref.branch.state == LIVE:
+                await trio.to_thread.run_sync(sync, ref, limiter=DISK_THREADS)
         await self.store.make_durable()
 
 

@@ -195,6 +195,16 @@ class Node:
         return out
 
 
+def is_below(node: Node, above: Node) -> bool:
+    """Whether a node is another or lies under it."""
+    walk: Node | None = node
+    while walk is not None:
+        if walk is above:
+            return True
+        walk = walk.parent
+    return False
+
+
 class RowStat:
     """What the index remembers of a replica whose branch is away (or that is gone), in the shape of a stat result."""
 

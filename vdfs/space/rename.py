@@ -19,17 +19,17 @@ from typing import NamedTuple
 from index.model import change, versions
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import KIND_FILE, Entry, Stat
-from index.model.errors import Busy, Exists, Invalid, NotADirectory, NotFound, VdfsError
+from index.model.errors import Busy, CrossBranch, Exists, Invalid, NotADirectory, NotFound, VdfsError
 from index.model.inode import inode_of
 from index.scan import apply, recording
 from index.store import entries, metadata, places
 from index.store.unit import Unit
 from vdfs.space import syscalls
 from vdfs.space.branches import CALL_DEADLINE_S
-from vdfs.space.checks import check_name, check_there, check_writable, is_below, os_error, part_on, same_location
+from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
-from vdfs.space.nodes import Node, Spot, removed_stat
+from vdfs.space.nodes import Node, Spot, is_below, removed_stat
 
 
 class _Step(NamedTuple):
@@ -39,6 +39,21 @@ class _Step(NamedTuple):
     ref: DirRef
     name: bytes
     flags: int = 0
+
+
+def _alone(spot: Spot, ref: DirRef, name: bytes) -> _Step:
+    """One half of an exchange, on a branch that has nothing of the other half: it replaces nothing."""
+    return _Step(spot, ref, name, syscalls.RENAME_NOREPLACE)
+
+
+def _check_distinct(steps: Sequence[_Step], taken: Sequence[Spot] = ()) -> None:
+    """No step may go where another goes, nor where something lies that is to stay: of two files one would be lost.
+
+    So it would be where replicas, of which one may be an older version, leave for a location that takes one of them.
+    """
+    places = [(step.ref.entry_id, step.name) for step in steps] + [(spot.dir.entry_id, spot.name) for spot in taken]
+    if len({*places}) < len(places):
+        raise CrossBranch("it lies on several branches that cannot go there together; copy it")
 
 
 class Renames:
@@ -121,6 +136,7 @@ class Renames:
         moving = _spots(src)
         check_there(moving)
         steps = [_Step(spot, await self._target(spot, src_parent, dst_parent), dst_name, flags) for spot in moving]
+        _check_distinct(steps)
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
         last = None
         if dst is not None:
@@ -139,7 +155,7 @@ class Renames:
             dst.vanished(last)
         src_parent.names_changed()
         dst_parent.names_changed()
-        src.parent, src.name = dst_parent, dst_name
+        self.tree.hang(src, dst_parent, dst_name)
         if dst is not None and not src.is_dir:
             await self.annotations.copy_all(src)
 
@@ -284,10 +300,11 @@ class Renames:
             if other is not None:
                 swaps.append((_Step(spot, other.dir, other.name, syscalls.RENAME_EXCHANGE), other))
             else:
-                moves.append((src, _Step(spot, await self._target(spot, src_parent, dst_parent), dst_name)))
+                moves.append((src, _alone(spot, await self._target(spot, src_parent, dst_parent), dst_name)))
         lone = [t for t in theirs if not any(s.dir.branch is t.dir.branch for s in ours)]
-        moves += [(dst, _Step(t, await self._target(t, dst_parent, src_parent), src_name)) for t in lone]
+        moves += [(dst, _alone(t, await self._target(t, dst_parent, src_parent), src_name)) for t in lone]
         steps = [s for s, _ in swaps] + [s for _, s in moves]
+        _check_distinct([s for _, s in moves], [*ours, *theirs])
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
         stats = await self._on_disk(steps)
         with self.store.write(ORIGIN_MOUNT) as unit:
@@ -307,7 +324,8 @@ class Renames:
             self._moved(node, step, inode_of(st), st)
         for node in (src, dst):
             node.face = None
-        src.parent, src.name, dst.parent, dst.name = dst_parent, dst_name, src_parent, src_name
+        self.tree.hang(src, dst_parent, dst_name)
+        self.tree.hang(dst, src_parent, src_name)
         src_parent.names_changed()
         dst_parent.names_changed()
 

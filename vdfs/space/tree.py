@@ -5,6 +5,7 @@ query. Local attributes are always those of the disk just now.
 """
 
 import os
+import stat
 import time
 from collections.abc import Sequence
 
@@ -125,7 +126,7 @@ class Tree(Ground):
         if node is None or node.kind != row.kind:
             node = Node(row.node, row.kind)
             self.nodes[row.node] = node
-        node.parent, node.name = parent, name
+        self.hang(node, parent, name)
         if row.kind == KIND_DIR:
             node.lies_in((self._dir(found.dir, row),))
         else:
@@ -475,18 +476,34 @@ class Tree(Ground):
 
 
 def _newest(first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
-    """Mode and owner of the first, times of the newest: what a merged directory shows."""
+    """The owner of the first, what all their modes allow, times of the newest: what a merged directory shows."""
     if len(stats) < 2:
         return first
-    newest = max(stats, key=lambda s: s.st_mtime_ns)
-    if newest is first:
+    newest, mode = max(stats, key=lambda s: s.st_mtime_ns), _allowed_by_all(first, stats)
+    if newest is first and mode == first.st_mode:
         return first
     merged = RowStat.__new__(RowStat)
     for field in RowStat.__slots__:
         setattr(merged, field, getattr(first, field))
+    merged.st_mode = mode
     merged.st_mtime_ns = newest.st_mtime_ns
     merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)
     return merged
+
+
+def _allowed_by_all(first: AnyStat, stats: list[os.stat_result]) -> int:
+    """The mode of several directories shown as one: nobody gets into what he may not enter where it lies.
+
+    The owner of the first is a stranger to what somebody else owns; only a server with all rights would let him in, so
+    only there he is held to that. That he may write says his own directory alone, which new names go to.
+    """
+    mode, theirs = first.st_mode, os.geteuid() == 0
+    for st in stats:
+        strangers = st.st_mode & stat.S_IRWXO
+        group = st.st_mode & stat.S_IRWXG if st.st_gid == first.st_gid else strangers << 3
+        owner = st.st_mode & stat.S_IRWXU if st.st_uid == first.st_uid else strangers << 6 if theirs else stat.S_IRWXU
+        mode &= ~0o777 | owner | stat.S_IWUSR | group | strangers
+    return mode
 
 
 def _numbered(name: bytes, number: int) -> bytes:

@@ -21,7 +21,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -48,6 +48,8 @@ _SLICE = 64
 _HELD_UP_S = 1.0
 #: How many rounds a change is kept whose directory is not where the index has it.
 _TRIES = 10
+#: How often it is tried whether the system allows more watches by now.
+_ROOM_POLL_S = 60.0
 
 _WRITTEN = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE
 _SELF_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
@@ -76,6 +78,12 @@ class Watch:
         self._has_events.register(self._inotify.fd, select.POLLIN)
         self._wake = trio.Event()
         self._full = False
+        self._said_full = False
+        self._filled = trio.Event()
+        self._room = trio.Event()  # there may be room for watches again
+        self._attributes: set[int] = set()  # directories whose own attributes may have changed
+        #: Told of entries whose real attributes are to be read again.
+        self.imports: Callable[[list[int]], None] = lambda _: None
         self._held_up = False  # something could not be written down for want of room
         self.overflows = 0
 
@@ -117,7 +125,10 @@ class Watch:
             wd = self._inotify.add(os.fsencode(syscalls.proc_path(fd)))
         except WatchLimitReached as error:
             self._full = True
-            log.warning("%s; directories beyond are believed for one second only", error)
+            self._filled.set()
+            if not self._said_full:
+                self._said_full = True
+                log.warning("%s; directories beyond are believed for one second only", error)
             return False
         except (OSError, Stale, Unreachable):
             return False
@@ -152,6 +163,8 @@ class Watch:
                 self.forget(entry_id)
                 if ref is not None:
                     ref.watch = -1
+                self._full = False
+                self._room.set()
 
     # events -----------------------------------------------------------------------------------------------------------
 
@@ -161,6 +174,7 @@ class Watch:
         self.tree.is_watched = self._is_watched
         self.tree.look_at = self.look_at
         self.tree.heard_written = self._heard_written
+        self.tree.forget_watches = self.forget_branch
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -184,6 +198,7 @@ class Watch:
             self.tree.is_watched = lambda _id, _ino: False
             self.tree.look_at = lambda _id, _name: None
             self.tree.heard_written = lambda _id, _name: None
+            self.tree.forget_watches = lambda _: None
 
     async def _listen(self) -> None:
         while True:
@@ -245,6 +260,9 @@ class Watch:
                 self.look_at(entry_id, event.name)
                 if event.mask & _WRITTEN:
                     self._written.add((entry_id, event.name))
+            elif event.mask & inotify.IN_ATTRIB:
+                self._attributes.add(entry_id)
+                self._wake.set()
 
     def _overflow(self) -> None:
         self.overflows += 1
@@ -307,6 +325,8 @@ class Watch:
                 await self._mend(ref, name, (ref.entry_id, name) in told_gone)
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
+        attributes, self._attributes = self._attributes, set()
+        self.imports(sorted(attributes))
 
     def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
         """What the index and the disk have under a name."""
@@ -385,9 +405,18 @@ class Watch:
             self.look_at(ref.entry_id, name)
 
     async def cover_all(self) -> None:
-        """Watch every directory of every live branch, in the background, a few at a time.
+        """Watch every directory of every live branch, in the background; again when there may be room for more."""
+        while True:
+            await self._cover_branches()
+            await self._filled.wait()
+            with trio.move_on_after(_ROOM_POLL_S):
+                await self._room.wait()
+            self._full, self._filled, self._room = False, trio.Event(), trio.Event()
 
-        A directory that is not as it was listed when its watch stands is looked at again.
+    async def _cover_branches(self) -> None:
+        """A few directories at a time.
+
+        One that is not as it was listed when its watch stands is looked at again.
         """
         for branch in list(self.tree.branches.values()):
             level = [] if branch.slow or branch.state != LIVE else [branch.root_entry_id]
