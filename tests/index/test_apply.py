@@ -795,6 +795,24 @@ def test_limbo_is_left_after_a_day(world):
     assert limbo.take(world.store.db, world.branch, inode.stat, lambda _: True) is None
 
 
+def test_a_content_is_kept_for_what_waits_in_limbo(world):
+    """Its number would be another's, and with it the file's hash when it comes back."""
+    world.make(b"a")
+    world.look()
+    row = world.row(b"a")
+    with world.store.write("test") as unit:
+        content = contents.exact(unit.db, b"s" * 32, b"f" * 32, b"u" * 16, 1, None)
+        entries.set_identity(unit.db, row.id, content, 2, None, unit.seq)
+        limbo.put(unit.db, entries.get(unit.db, row.id), 0)
+        entries.delete(unit.db, row.id)
+        assert tidy.find(unit.db, limbo.KEEP_NS).contents == []
+        tidy.drop(unit.db, tidy.Strays([], [content], []), limbo.KEEP_NS)
+        assert contents.get(unit.db, content) is not None
+        tidy.drop(unit.db, tidy.find(unit.db, limbo.KEEP_NS + 1), limbo.KEEP_NS + 1)
+        tidy.drop(unit.db, tidy.find(unit.db, limbo.KEEP_NS + 1), limbo.KEEP_NS + 1)
+        assert contents.get(unit.db, content) is None
+
+
 # -- changes -----------------------------------------------------------------------------------------------------------
 
 

@@ -744,6 +744,56 @@ def test_an_fsync_that_hangs_stops_nobody_else(library, bound):
     library.unmount()
 
 
+def test_directories_that_cannot_be_synced_stop_nobody_else(library, bound):
+    """More of them than there are threads; who asked is told that nothing was synced."""
+    disk = library.folder("Disk")
+    fill(disk)
+    for number in range(45):
+        (bound.point / f"d{number}").mkdir()
+    library.mount(bound.point, disk)
+    library.wait_idle()
+    fds = [os.open(library.mnt / "Slow" / f"d{number}", os.O_RDONLY) for number in range(45)]
+    other = os.open(library.mnt / "Disk", os.O_RDONLY)
+    bound.stop()
+    told: list[int] = []
+    calls = [threading.Thread(target=lambda fd=fd: told.append(errno_of(os.fsync, fd))) for fd in fds]
+    try:
+        for call in calls:
+            call.start()
+        time.sleep(0.5)
+        code, took_s = timed(os.fsync, other)
+        assert (code, took_s < 5) == (0, True), f"fsync of a directory on another location took {took_s:.1f} s"
+        assert (library.mnt / "Disk" / "a.txt").read_bytes()
+        for call in calls:
+            call.join(2 * NEVER_LONGER_S)
+        assert len(told) == len(calls), "an fsync hangs"
+        assert 0 not in told, "an fsync that did nothing said that all was well"
+    finally:
+        bound.go_on()
+        for call in calls:
+            call.join(30)
+        for fd in (*fds, other):
+            errno_of(os.close, fd)
+    library.unmount()
+
+
+def test_a_start_that_names_a_hanging_directory(library, bound):
+    """One that is a location already is known by its path; another is refused in a while."""
+    library.mount(bound.point)
+    library.wait_idle()
+    library.unmount()
+    bound.stop()
+    try:
+        library.mount(bound.point)
+        assert library.is_mounted()
+        library.unmount()
+        done = library.sdmount(bound.point / "sub")
+        assert done.returncode == 1
+        assert "did not answer" in one_line(done.stderr, "sdmount: ")
+    finally:
+        bound.go_on()
+
+
 def test_it_can_be_ended_while_a_branch_hangs(library, bound):
     """SIGTERM: gone soon, although one of its branches never answers."""
     library.mount(bound.point)

@@ -182,6 +182,96 @@ def test_a_file_with_names_in_two_locations(library):
     agrees("removed behind the mount")
 
 
+def test_a_directory_that_moved_into_what_it_held(place):
+    """Whoever stands in the lower one looks for the upper one in it; nobody goes round in a circle for ever."""
+    (place.disk / "a" / "b" / "d").mkdir(parents=True)
+    eventually(lambda: (place.mnt / "a" / "b" / "d").is_dir(), "it shows")
+    fd = os.open(place.mnt / "a" / "b", os.O_RDONLY)
+    try:
+        os.rename(place.disk / "a" / "b", place.disk / "b")
+        os.rename(place.disk / "a", place.disk / "b" / "a")
+        errno_of(lambda: os.stat("a", dir_fd=fd))
+        errno_of(lambda: os.rename("d", "d2", src_dir_fd=fd, dst_dir_fd=fd))
+        eventually(lambda: sorted(os.listdir(place.mnt / "b")) == sorted(os.listdir(place.disk / "b")), "it shows", 5)
+        os.mkdir(place.mnt / "b" / "a" / "e")
+        assert (place.disk / "b" / "a" / "e").is_dir()
+    finally:
+        os.close(fd)
+
+
+def test_tags_of_directories_show(shared, place):
+    """Set, changed and removed on the real directory, with nobody looking at it here."""
+    (place.disk / "d").mkdir()
+    shared.wait_idle()
+    eventually(lambda: (place.mnt / "d").is_dir(), "it shows")
+
+    for value in (b"LiveTag", b"OtherTag"):
+        os.setxattr(place.disk / "d", TAGS, value)
+        eventually(lambda value=value: value.decode() in shared.sd("tag", "list"), "a tag of a directory", 5)
+    os.removexattr(place.disk / "d", TAGS)
+    eventually(lambda: "OtherTag" not in shared.sd("tag", "list"), "it is gone", 5)
+
+
+def test_what_was_written_and_linked_at_once_has_a_new_hash(shared, place):
+    """The other name is seen before the bytes are."""
+    (place.disk / "d").mkdir()
+    (place.disk / "f").write_bytes(b"first")
+    shared.wait_idle()
+    with open(place.disk / "f", "ab") as file:
+        file.write(b" and more")
+    os.link(place.disk / "f", place.disk / "d" / "g")
+    eventually(lambda: (place.mnt / "d" / "g").read_bytes() == b"first and more", "it shows")
+    shared.wait_idle()
+    shared.verify("--content")
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "while nothing runs"])
+def test_bytes_that_changed_with_mode_or_tags_and_kept_the_mtime(library, is_running):
+    """As `cp -p` and `rsync --inplace -a` leave them: nothing but the ctime tells, which the mode explains as well."""
+    disk = library.folder("L")
+    hows = ("chmod", "xattr", "link", "nothing")
+    for how in hows:
+        (disk / how).write_bytes(b"aaaa")
+        os.utime(disk / how, ns=(10**18, 10**18))
+    library.mount(disk)
+    library.wait_idle()
+    if not is_running:
+        library.unmount()
+    for how in hows:
+        with open(disk / how, "r+b") as file:
+            file.write(b"bbbb")
+        os.utime(disk / how, ns=(10**18, 10**18))
+    os.chmod(disk / "chmod", 0o600)
+    os.setxattr(disk / "xattr", TAGS, b"new")
+    os.link(disk / "link", disk / "link2")
+    if not is_running:
+        library.mount()
+    eventually(lambda: (library.mnt / "L" / "link2").exists(), "it shows")
+    library.wait_idle()
+    eventually(lambda: library.verify("--content") or True, "all hashes are true", 10)
+
+
+def test_a_file_that_comes_back_after_a_restart_has_its_own_hash(library):
+    """What it had was let go of by then, and may be another's."""
+    disk, out = library.folder("L"), library.folder("out")
+    (disk / "photo").write_bytes(b"a photo of a holiday")
+    library.mount(disk)
+    library.wait_idle()
+    os.rename(disk / "photo", out / "photo")
+    eventually(lambda: not (library.mnt / "L" / "photo").exists(), "it is gone", 5)
+    library.remount()
+    library.wait_idle()
+    time.sleep(1)
+    (disk / "other").write_bytes(b"something else, of another size")
+    eventually(lambda: (library.mnt / "L" / "other").exists(), "it shows", 5)
+    library.wait_idle()
+    os.rename(out / "photo", disk / "photo")
+    eventually(lambda: (library.mnt / "L" / "photo").exists(), "it is back", 5)
+    library.wait_idle()
+    library.verify("--content")
+    assert os.listdir(library.mnt / ".vdfs" / "duplicates") == []
+
+
 def test_out_and_in_again(shared, place):
     """mv out of the location and back: the same file, with its tags; a tree as well."""
     outside = shared.disk / f"outside-{place.disk.name}"

@@ -175,3 +175,21 @@ def test_views_are_the_mounters_own(library, pub):
     for view in ("search/pw", "recent", "duplicates", "tags", ""):
         assert answer(somebody(lists, library.mnt / ".vdfs" / view)) == str(EACCES), view
     assert answer(somebody(lists, library.mnt / "Search" / "pw")) == str(EACCES)
+
+
+def test_a_merged_directory_lets_in_whom_all_its_parts_let_in(library, pub):
+    """The real directory behind a private part is not read through the public one; whoever may enter both, may."""
+    second = library.folder("second", "Files")
+    for name, mode in (("mixed", 0o700), ("open", 0o755)):
+        for top, bits in ((second, mode), (library.disk / "Files", 0o755)):
+            (top / name).mkdir()
+            (top / name).chmod(bits)
+        (second / name / "secret").write_bytes(b"secret")
+        (second / name / "secret").chmod(0o644)
+    library.add(second, "Files")
+    mnt = library.mnt / "Files"
+    eventually(lambda: (mnt / "mixed" / "secret").exists(), "both parts show")
+    reads = "\ntry: print(open(sys.argv[1], 'rb').read())\nexcept OSError as error: print(error.errno)"
+    assert answer(somebody(reads, mnt / "mixed" / "secret")) == str(EACCES)
+    assert answer(somebody(reads, mnt / "open" / "secret")) == "b'secret'"
+    (mnt / "mixed" / "new").write_bytes(b"by the owner")

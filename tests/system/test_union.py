@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.contract.posix.syscalls import renameat2
 from tests.system.harness import Mounted, errno_of, eventually, names, tree
 
 ENOENT, EXDEV, EEXIST, ENOTEMPTY, EROFS, EBUSY = 2, 18, 17, 39, 30, 16
@@ -771,6 +772,45 @@ def test_a_move_between_volumes_is_exdev_and_mv_copies(library, root_only):
 
 
 # -- the root
+
+
+def test_an_older_version_never_goes_over_the_newer_in_a_move(library):
+    """A file of two branches leaves for a location that takes one of them: mv copies what is shown."""
+    a, b, other = library.folder("a", "L"), library.folder("b", "L"), library.folder("M")
+    put(b"old", a / "x", b / "x", a / "dir" / "in-a", b / "dir" / "in-b")
+    library.mount(a, other)
+    library.add(b, "L")
+    library.wait_idle()
+    mnt = library.mnt
+    (mnt / "L" / "x").write_bytes(b"new and precious")
+    assert errno_of(os.rename, mnt / "L" / "x", mnt / "M" / "x") == EXDEV
+    assert errno_of(os.rename, mnt / "L" / "x", mnt / "x") == EXDEV
+    assert errno_of(os.rename, mnt / "L" / "dir", mnt / "M" / "dir") == EXDEV
+    assert (mnt / "L" / "x").read_bytes() == b"new and precious"
+    for name in ("x", "dir"):
+        subprocess.run(["mv", mnt / "L" / name, mnt / "M" / name], check=True)
+    assert (other / "x").read_bytes() == b"new and precious"
+    assert tree(mnt / "M" / "dir").keys() == {"in-a", "in-b"}
+    assert listing(mnt / "L") == []
+    library.wait_idle()
+    library.verify()
+
+
+def test_an_exchange_between_locations_loses_neither(library):
+    """It is refused where no branch holds both, and both are as before."""
+    one, other = library.folder("L"), library.folder("M")
+    put(b"one", one / "x")
+    put(b"other", other / "y")
+    library.mount(one, other)
+    library.wait_idle()
+    (library.mnt / "New").mkdir()
+    (library.mnt / "New" / "z").write_bytes(b"in the store")
+    for place in (library.mnt / "M" / "y", library.mnt / "New" / "z"):
+        before = place.read_bytes()
+        assert errno_of(renameat2, library.mnt / "L" / "x", place, RENAME_EXCHANGE) == EXDEV
+        assert ((library.mnt / "L" / "x").read_bytes(), place.read_bytes()) == (b"one", before)
+    library.wait_idle()
+    library.verify()
 
 
 def test_the_root_works_with_no_location_at_all(library):

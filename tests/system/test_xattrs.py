@@ -698,6 +698,18 @@ def test_a_save_with_a_backup_keeps_who_it_is(place):
     assert names(place.mnt) == ["f"]
 
 
+@pytest.mark.parametrize("longer", ["f-2019", "f_old", "f2", "f.txt"])
+def test_a_file_that_gets_a_longer_name_is_no_backup(place, longer):
+    """Its tags go with it, though the same process makes a file of its old name anew."""
+    path = place.mnt / "f"
+    path.write_bytes(b"the one")
+    os.setxattr(path, TAGS, b"kept")
+    os.rename(path, place.mnt / longer)
+    path.write_bytes(b"another")
+    assert os.getxattr(place.mnt / longer, TAGS) == b"kept"
+    assert errno_of(os.getxattr, path, TAGS) == errno.ENODATA
+
+
 def test_a_backup_that_stays_has_an_identity_of_its_own(place):
     """With the backup kept, f is who it was, and the two are not one file."""
     path, backup = place.mnt / "f", place.mnt / "f~"

@@ -151,3 +151,12 @@ def check_one_large_append_is_whole(root: Path, env: Env) -> None:
     with opened("f", APPEND) as fd:
         write_all(fd, pattern(5_000_000))
     equal(read("f"), b"head" + pattern(5_000_000))
+
+
+def check_a_write_beyond_the_end_after_append_was_taken_off_leaves_a_hole(root: Path, env: Env) -> None:
+    with opened("f", APPEND) as fd:
+        os.write(fd, b"0123")
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_APPEND)
+        os.pwrite(fd, b"END", 100)
+        os.pwrite(fd, b"B", 1)
+    equal(read("f"), b"0B23" + bytes(96) + b"END")
