@@ -127,6 +127,12 @@ def mirror_moves(db: apsw.Connection, row: Entry, node: int) -> None:
         )
 
 
+def mirror_forget(db: apsw.Connection, row: Entry) -> None:
+    """A file goes by another uuid than when its real attributes were seen: they are read anew, for that one."""
+    for table in ("mirror", "mirror_state"):
+        db.execute(f"DELETE FROM {table} WHERE node=? AND branch_id=?", (row.node, row.branch_id))
+
+
 def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:
     """Move the annotations of one uuid under another: tags join, of each cell the later stamp wins."""
     db.execute(

@@ -7,6 +7,8 @@ Nothing is ever written into a user's file from here.
 import logging
 from collections.abc import Iterable
 
+import trio
+
 from index.model import change
 from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT
 from index.model.entry import KIND_DIR, KIND_FILE
@@ -19,6 +21,9 @@ from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.importer")
 
+_AGAIN_S = 0.5
+_TRIES = 10
+
 
 class Importer:
     """Takes in the real attributes of entries."""
@@ -26,6 +31,7 @@ class Importer:
     def __init__(self, tree: Tree, annotations: Annotations) -> None:
         self.tree = tree
         self.annotations = annotations
+        self._missed: dict[int, int] = {}  # entries that could not be asked -> how often
 
     def take(self, entry_ids: Iterable[int]) -> None:
         for entry_id in entry_ids:
@@ -33,6 +39,19 @@ class Importer:
 
     async def follow(self) -> None:
         """Take in what changed behind the mount, and what came that nobody will read: a directory, an empty file."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._try_again)
+            await self._follow()
+
+    async def _try_again(self) -> None:
+        """What was not where the index had it may be soon: a directory above it has moved."""
+        while True:
+            await trio.sleep(_AGAIN_S)
+            missed, self._missed = self._missed, {}
+            for entry_id, tries in missed.items():
+                self._guarded(entry_id, tries=tries)
+
+    async def _follow(self) -> None:
         quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})
         with self.tree.store.feed.subscribe(without=quiet) as commits:
             async for commit in commits:
@@ -42,28 +61,32 @@ class Importer:
                     elif one.what == change.ADDED:
                         self._guarded(one.entry_id, unread=True)
 
-    def _guarded(self, entry_id: int, *, unread: bool = False) -> None:
+    def _guarded(self, entry_id: int, *, unread: bool = False, tries: int = 0) -> None:
         """One file whose attributes defeat us must not keep those of its neighbours out."""
         try:
-            self._one(entry_id, unread=unread)
+            if not self._one(entry_id, unread=unread) and tries < _TRIES:
+                self._missed[entry_id] = tries + 1
         except (VdfsError, OSError):
             raise
         except Exception:
             log.exception("the attributes of entry %d could not be taken in", entry_id)
 
-    def _one(self, entry_id: int, *, unread: bool = False) -> None:
-        """Hold one entry's attributes against what was last seen; `unread`: unless its bytes are to be read anyway."""
+    def _one(self, entry_id: int, *, unread: bool = False) -> bool:
+        """Hold one entry's attributes against what was last seen; `unread`: unless its bytes are to be read anyway.
+
+        Returns False where it cannot be asked just now.
+        """
         row = entries.get(self.tree.store.db, entry_id)
         if row is None or (unread and row.kind != KIND_DIR and (row.kind != KIND_FILE or row.size_bytes)):
-            return
+            return True
         ref = self.tree.ref_of(row.parent_id or row.id)
         if ref is None or ref.branch.slow or ref.branch.state != LIVE or ref.mounted(row.name):
-            return
+            return True
         try:
             known = metadata.mirror_state(self.tree.store.db, row)
             real = realattrs.read_if_changed(self.tree.dirs, ref, row.name, row.st_ino, known)
         except (OSError, VdfsError):
-            return
-        if real is None:
-            return
-        self.annotations.take_in(row, real)
+            return False
+        if real is not None:
+            self.annotations.take_in(row, real)
+        return True
