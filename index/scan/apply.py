@@ -66,7 +66,7 @@ def add(
         return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid))
     row = recording.arrive(unit, _found(unit, place, st, disk))
     recording.restat_twins(unit, row, st)
-    return row
+    return recording.again(unit, row.id)
 
 
 def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
@@ -113,7 +113,7 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     if disk is not None and verdict == differ.REPLACED:
         row = _replace(unit, row, st, branch_uuid, disk)
         recording.restat_twins(unit, row, st)
-        return row
+        return recording.again(unit, row.id)
     doubted = verdict == differ.ATTRS and disk is not None and kinship.may_be_rewritten(unit, row, st, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
@@ -125,6 +125,7 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     if disk is not None and st.nlink > 1 and row.kind == KIND_FILE:
         change_twins(unit, row, st, branch_uuid)
+        return recording.join_links(unit, recording.again(unit, row.id))
     return recording.again(unit, row.id)
 
 
@@ -280,7 +281,15 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
 def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
     """A hard-linked file is to have another name: it goes by its own number, and what was just seen of it is known."""
     twin = recording.alone(unit, twin)
-    return change_row(unit, twin, st, recording.branch_uuid(unit, twin), disk)
+    branch_uuid = recording.branch_uuid(unit, twin)
+    row = change_row(unit, twin, st, branch_uuid)
+    change_twins(unit, row, st, branch_uuid)
+    # The name that came explains the ctime; a write by any name is one nevertheless.
+    names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
+    if twin.ctime_ns != st.ctime_ns and any(disk.was_written(*kinship.place(one)[1:]) is not False for one in names):
+        for one in names:
+            entries.set_unsure(unit.db, one.id, unit.seq)
+    return recording.again(unit, row.id)
 
 
 def _link(unit: Unit, place: Place, st: Stat, twin: Entry, disk: Disk) -> Entry:

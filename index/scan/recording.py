@@ -72,30 +72,36 @@ def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: 
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
     for below in list(entries.subtree(unit.db, row.id)):
         unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
-        _join_links(unit, below._replace(branch_id=branch_id))
+        join_links(unit, below._replace(branch_id=branch_id))
     entries.move(unit.db, row.id, parent_id, name, unit.seq)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
     return again(unit, row.id)
 
 
-def _join_links(unit: Unit, row: Entry) -> None:
-    """A hard-linked file came with its tree: it is one with the other names of its inode in the branch it came to."""
+def join_links(unit: Unit, row: Entry) -> Entry:
+    """A hard-linked file is one by all the names it has in a branch, however they came there. Returns its row."""
     if row.nlink < 2 or row.kind == KIND_DIR:
-        return
-    twins = [t for t in entries.by_st_ino(unit.db, row.branch_id, row.st_ino) if t.kind == row.kind]
-    twin = next((t for t in twins if t.id != row.id and t.node != row.node), None)
-    if twin is None:
-        return
-    twin = alone(unit, twin)
-    entries.set_node(unit.db, row.id, twin.node, unit.seq)
-    if row.uuid is not None and twin.uuid is not None and row.uuid != twin.uuid:
-        alias(unit, row.uuid, twin.uuid)
-    uuid = twin.uuid or row.uuid
-    for one in entries.by_node(unit.db, twin.node):
-        if one.uuid != uuid and uuid is not None:
+        return row
+    others = [
+        other
+        for other in entries.by_st_ino(unit.db, row.branch_id, row.st_ino)
+        if other.node != row.node
+        and (other.kind, other.size_bytes, other.mtime_ns) == (row.kind, row.size_bytes, row.mtime_ns)
+    ]
+    if not others:
+        return row
+    row = alone(unit, row)
+    uuid = row.uuid or next((other.uuid for other in others if other.uuid is not None), None)
+    for other in others:
+        entries.set_node(unit.db, other.id, row.node, unit.seq)
+        if other.uuid is not None and uuid is not None and other.uuid != uuid:
+            alias(unit, other.uuid, uuid)
+        _renumbered(unit, other, again(unit, other.id))
+    for one in entries.by_node(unit.db, row.node):
+        if one.uuid != uuid:
             entries.set_uuid(unit.db, one.id, uuid, unit.seq)
-    _renumbered(unit, row, again(unit, row.id))
+    return again(unit, row.id)
 
 
 def swap_names(unit: Unit, a: Entry, b: Entry) -> None:
@@ -203,6 +209,7 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
     """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen."""
     if st.kind == KIND_DIR or max(st.nlink, row.nlink) < 2:
         return
+    row = join_links(unit, row)
     twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
     beside = entries.by_st_ino_beside(unit.db, row.branch_id, st.st_ino)
     twins += [t for t in beside if (t.kind, t.size_bytes, t.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]

@@ -23,6 +23,7 @@ log = logging.getLogger("sdmount.importer")
 
 _AGAIN_S = 0.5
 _TRIES = 10
+_MISSED_MAX = 1000
 
 
 class Importer:
@@ -64,7 +65,8 @@ class Importer:
     def _guarded(self, entry_id: int, *, unread: bool = False, tries: int = 0) -> None:
         """One file whose attributes defeat us must not keep those of its neighbours out."""
         try:
-            if not self._one(entry_id, unread=unread) and tries < _TRIES:
+            is_asked = self._one(entry_id, unread=unread)
+            if not is_asked and tries < _TRIES and len(self._missed) < _MISSED_MAX:
                 self._missed[entry_id] = tries + 1
         except (VdfsError, OSError):
             raise
@@ -85,6 +87,8 @@ class Importer:
         try:
             known = metadata.mirror_state(self.tree.store.db, row)
             real = realattrs.read_if_changed(self.tree.dirs, ref, row.name, row.st_ino, known)
+        except PermissionError:
+            return True
         except (OSError, VdfsError):
             return False
         if real is not None:
