@@ -55,6 +55,14 @@ def rows(tmp_path):
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("query", ["\0", "f\0g", "f g\0", "a/b", "/"])
+def test_what_can_be_in_no_name_finds_nothing(rows, query):
+    """NUL ends a pattern in SQLite: what stands before it must not count alone."""
+    rows.add(b"f")
+    rows.add(b"fg")
+    assert rows.search(query) == []
+
+
 def test_a_name_is_found_by_any_part_of_it(rows):
     """At its beginning, in the middle, at its end; not by what it lacks."""
     rows.add(b"Beach 2019.jpg")

@@ -24,7 +24,7 @@ from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import changes, entries, migrations, places
+from index.store import changes, contents, entries, migrations, places
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
@@ -334,6 +334,27 @@ def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     assert store.library_uuid == uuid
     assert "ctime_ns" in [row[1] for row in store.db.execute("PRAGMA table_info(limbo)")]
     assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
+    store.close()
+
+
+def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_another(tmp_path):
+    """It shows by the size; what agrees stays."""
+    store = open_store(tmp_path / "library")
+    branch, root = put_root(store)
+    with store.write("test") as unit:
+        content = contents.exact(unit.db, b"s" * 32, b"f" * 32, b"u" * 16, FILE.size_bytes, None)
+        ids = {}
+        for name, size_bytes in ((b"agrees", FILE.size_bytes), (b"not", FILE.size_bytes + 1)):
+            row = recording.plain_row(unit, branch, root, name, FILE._replace(size_bytes=size_bytes))
+            entries.insert(unit.db, row._replace(content_id=content, hash_state=2))
+            ids[name] = row.id
+        unit.db.execute("DROP INDEX limbo_content")
+    store.db.execute("PRAGMA user_version = 2")
+    store.close()
+    store = open_store(tmp_path / "library")
+    assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
+    states = {name: entries.get(store.db, number).hash_state for name, number in ids.items()}
+    assert states == {b"agrees": 2, b"not": 0}
     store.close()
 
 

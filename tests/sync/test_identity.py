@@ -140,6 +140,25 @@ def test_facts_that_make_no_sense_are_named_and_left_alone(tmp_path, text):
     assert (tmp_path / "device.json").read_text("latin-1") == text
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        '{"version": 1e999}',
+        '{"version": ' + "[" * 100_000,
+        '{"version": 1, "name": "x", "slug": "x", "created_ns": ' + "9" * 30 + "}",
+        '{"version": 1, "name": "\\ud800x", "slug": "x", "created_ns": 1}',
+        '{"version": 1, "name": "x", "slug": "../x", "created_ns": 1}',
+    ],
+    ids=["infinite", "deep", "late", "half a character", "a slug that is a path"],
+)
+def test_facts_beyond_all_bounds_are_named_too(tmp_path, facts):
+    load_or_create(tmp_path)
+    (tmp_path / "device.json").write_text(facts)
+    with pytest.raises(StoreCorrupt) as caught:
+        load_or_create(tmp_path)
+    assert str(tmp_path / "device.json") in str(caught.value)
+
+
 def test_files_of_two_devices_are_refused(tmp_path):
     """A key restored beside another's facts."""
     for name in ("a", "b"):

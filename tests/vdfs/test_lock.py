@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from index.model.errors import Busy
+from index.model.errors import Busy, Invalid
 from vdfs.library import lock
 from vdfs.library.lock import acquire, read_holder, running_holder
 
@@ -238,3 +238,10 @@ def test_a_reader_sees_the_old_note_or_the_new_one(tmp_path, monkeypatch, after)
         held.release()
     assert seen
     assert {"nobody" if holder is None else holder.mountpoint for holder in seen} <= {"/mnt/before", after}
+
+
+def test_a_lock_that_is_no_file_is_named(tmp_path):
+    """And nobody waits for what the other end of a fifo never says."""
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(Invalid, match=r"lock is no regular file; remove it"):
+        acquire(tmp_path)

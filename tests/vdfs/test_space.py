@@ -18,6 +18,7 @@ import trio.testing
 
 from index.model.entry import KIND_FILE
 from index.model.errors import NotFound, Stale, Unreachable, VdfsError
+from index.scan.inotify import WatchLimitReached
 from index.store import entries
 from vdfs.base.config import Config
 from vdfs.core import open_core
@@ -360,5 +361,40 @@ def test_a_directory_that_goes_while_it_is_listed_is_not_there(run, monkeypatch)
         assert isinstance(await between_units(core, node, monkeypatch, act), Stale | list)
         with pytest.raises(NotFound):
             await look(core, b"d")
+
+    run(test)
+
+
+def test_watches_that_a_location_had_are_given_to_the_next(run, monkeypatch):
+    """Where the system allows no more, what is beyond is watched as soon as there is room."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        for number in range(20):
+            (x / f"d{number}").mkdir()
+        other = x.parent / "Other"
+        (other / "in").mkdir(parents=True)
+        add = core.watch._inotify.add
+
+        def limited(path: bytes) -> int:
+            if len(core.watch) >= 5:
+                raise WatchLimitReached("no more than 5")
+            return add(path)
+
+        monkeypatch.setattr(core.watch._inotify, "add", limited)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.watch.run)
+            nursery.start_soon(core.watch.cover_all)
+            for line in await core.tree.listing(await look(core)):
+                await core.tree.listing(line.node)
+            await core.locations.add(os.fsencode(other), b"Other")
+            (node, _) = await core.tree.resolve([b"Other"])
+            await core.tree.listing(node)
+            assert len(core.watch) == 5
+            assert not core.watch.covers(node)
+            await core.locations.remove(b"L")
+            with trio.fail_after(10):
+                while not core.watch.covers(node):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
 
     run(test)
