@@ -326,7 +326,12 @@ class Watch:
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
         attributes, self._attributes = self._attributes, set()
-        self.imports(sorted(attributes))
+        try:
+            self.imports(sorted(attributes))
+        except NoSpace:
+            self._attributes |= attributes
+            self._held_up = True
+            self._wake.set()
 
     def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
         """What the index and the disk have under a name."""
@@ -349,7 +354,7 @@ class Watch:
             for other in (*entries.by_st_ino(db, branch.id, number), *entries.by_st_ino_beside(db, branch.id, number)):
                 if other.parent_id is None or (row is not None and other.id == row.id):
                     continue
-                if st is None or not other.matches(st):
+                if st is None or not self._is_known(other, st):
                     self.look_at(other.parent_id, other.name)
 
     def _is_known(self, row: Entry | None, st: os.stat_result) -> bool:
