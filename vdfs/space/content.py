@@ -145,30 +145,35 @@ class Handle:
         return await trio.to_thread.run_sync(os.pread, self.fd, size, offset, limiter=DISK_THREADS)
 
     async def write(self, offset: int, data: bytes) -> int:
-        """Write all of `data`; returns its length. ENOSPC and the like come through as they are."""
+        """Write all of `data`; returns its length. ENOSPC and the like come through as they are.
+
+        A write with O_APPEND begins where the kernel has the end. Others by such a handle are pages that are written
+        back, or come from who has taken the flag off (F_SETFL), of which nobody is told.
+        """
+        at_end = self._append_fd >= 0 and self.node.begins_at_end(offset, len(data))
+        appends = at_end or self._append_fd == self.fd
         if self.branch.slow:
-            done, st = await self.call(CALL_DEADLINE_S, self._write, offset, data)
+            done, st = await self.call(CALL_DEADLINE_S, self._write, offset, data, appends)
         elif len(data) <= _INLINE_WRITE_BYTES and not self._slow_writes:
             began_s = time.monotonic()
-            done, st = self._write_here(offset, data)
+            done, st = self._write_here(offset, data, appends)
             if time.monotonic() - began_s > _SLOW_WRITE_S:
                 self._slow_writes = _SLOW_WRITES
         else:
             self._slow_writes = max(0, self._slow_writes - 1)
-            done, st = await trio.to_thread.run_sync(self._write, offset, data, limiter=DISK_THREADS)
+            done, st = await trio.to_thread.run_sync(self._write, offset, data, appends, limiter=DISK_THREADS)
         node = self.node
         self.wrote = True
-        node.written(offset + done, st)
+        node.written(offset + done, st, at_end=at_end)
         node.face = None
         return done
 
-    def _write_here(self, offset: int, data: bytes) -> tuple[int, os.stat_result]:
+    def _write_here(self, offset: int, data: bytes, appends: bool) -> tuple[int, os.stat_result]:
         """A write that nobody's but a stranger's can precede unseen."""
         self.node.is_as_told(os.fstat(self.fd))
-        return self._write(offset, data)
+        return self._write(offset, data, appends)
 
-    def _write(self, offset: int, data: bytes) -> tuple[int, os.stat_result]:
-        appends = self._append_fd >= 0 and (self._append_fd == self.fd or self._is_at_end(offset))
+    def _write(self, offset: int, data: bytes, appends: bool) -> tuple[int, os.stat_result]:
         done, view = 0, memoryview(data)
         while done < len(data):
             try:
@@ -181,12 +186,6 @@ class Handle:
                     break
                 raise
         return done, os.fstat(self.fd)
-
-    def _is_at_end(self, offset: int) -> bool:
-        """Whether a write of a handle that appends is an append: it begins where the kernel has the end. What begins
-        beyond any end is none: O_APPEND was taken off (F_SETFL), which the kernel tells nobody."""
-        known = self.node.kernel_size
-        return offset == known or known < offset <= os.fstat(self.fd).st_size
 
     async def truncate(self, size_bytes: int) -> os.stat_result:
         def cut() -> tuple[os.stat_result, os.stat_result]:

@@ -5,6 +5,7 @@ in a directory of a branch); the first is the one that is shown, read and writte
 DirRef for each branch that holds them.
 """
 
+import mmap
 import os
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ class Spot(NamedTuple):
 
 
 _WORD = (1 << 64) - 1
+#: How many sizes are remembered that the kernel may still have.
+_SIZES_MAX = 63
 _BYTES = (1 << 128) - 1  # of a stamp, what speaks of the bytes: mtime and size
 
 
@@ -38,6 +41,7 @@ class Node:
 
     __slots__ = (
         "__weakref__",
+        "_older_sizes",
         "_told_size",
         "entry_id",
         "face",
@@ -74,6 +78,7 @@ class Node:
         self.stamp: int | None = None  # what the kernel's pages belong to, see stamp_of()
         self.is_doubted = False  # the kernel's pages may be old, and nobody will find out: it must be told
         self._told_size: int | None = None  # what the kernel believes the size to be, where it is not the stamp's
+        self._older_sizes: tuple[int, ...] = ()  # and what it may believe still: it drops answers that cross a write
         self.lookups = 0  # how often the kernel was told of it and has not forgotten yet
         self.generation = 0  # directories: counts the changes of names seen here
         self.face: Any = None
@@ -148,9 +153,30 @@ class Node:
         old: a tool that rewrites a file can give it its mtime back. Then they go on to belong to what they belonged to.
         """
         stamp = stamp_of(st)
+        if self.stamp is not None and (self._told_size is not None or self.stamp & _WORD != stamp & _WORD):
+            self._outdated(self.kernel_size)
         if self.stamp is None or self.stamp & _BYTES != stamp & _BYTES:
             self.stamp = stamp
         self._told_size = None
+
+    def _outdated(self, size_bytes: int) -> None:
+        if size_bytes not in self._older_sizes:
+            self._older_sizes = (*self._older_sizes[-_SIZES_MAX:], size_bytes)
+
+    def begins_at_end(self, offset: int, length: int) -> bool:
+        """Whether a write begins where the kernel has the end of the file, as far as we can know.
+
+        It has what it was told last, or something before: an answer that crosses a write or a notice is dropped. Pages
+        that are written back may begin there by chance; they end with a page, or where the kernel has the end.
+        """
+        known = self.kernel_size
+        if offset == known:
+            return True
+        if offset not in self._older_sizes:
+            return False
+        end = offset + length
+        is_pages = offset % mmap.PAGESIZE == 0 and (end % mmap.PAGESIZE == 0 or end in (known, *self._older_sizes))
+        return offset > known or not is_pages
 
     def is_as_told(self, st: os.stat_result) -> bool:
         """Whether a file is, before a request changes it, as our last answer or write left it.
@@ -177,9 +203,17 @@ class Node:
         if self.stamp is not None and self.stamp & _BYTES == stamp_of(st) & _BYTES:
             self.seen(st)
 
-    def written(self, end: int, st: os.stat_result) -> None:
-        """The kernel wrote up to an offset, and the file is so now; writes in threads may end in another order."""
-        self._told_size = max(self.kernel_size, end)
+    def written(self, end: int, st: os.stat_result, *, at_end: bool) -> None:
+        """The kernel wrote up to an offset, and the file is so now; writes in threads may end in another order.
+
+        `at_end`: it began where the kernel has the end, which is where it ended, now.
+        """
+        if at_end:
+            self._told_size, self._older_sizes = end, ()
+        else:
+            if end < self.kernel_size:
+                self._outdated(end)
+            self._told_size = max(self.kernel_size, end)
         stamp = stamp_of(st)
         if self.stamp is None or stamp > self.stamp:
             self.stamp = stamp
