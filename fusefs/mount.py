@@ -98,7 +98,8 @@ async def serve_mount(
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount and serve until the kernel ends the session (umount) or this is cancelled; started, it tells its device."""
-    operations = make_operations(core, show, is_shared="allow_other" in options)
+    core.tree.is_shared = "allow_other" in options
+    operations = make_operations(core, show, is_shared=core.tree.is_shared)
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:

@@ -131,7 +131,7 @@ async def _housekeeping(core: Core) -> None:
             if await branch.check_slow() if branch.slow else core.tree.check(branch):
                 log.warning("%s is %s now (was %s)", os.fsdecode(branch.root_path), branch.state, before)
                 core.tree.dirs.close_branch(branch)
-                core.watch.forget_branch(branch)
+                await core.watch.forget_branch(branch)
                 core.tree.branch_changed(branch)
                 if branch.state == "live":
                     core.scanner.request(branch.root_entry_id)

@@ -285,10 +285,11 @@ def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
     row = change_row(unit, twin, st, branch_uuid)
     change_twins(unit, row, st, branch_uuid)
     # The name that came explains the ctime; a write by any name is one nevertheless.
-    names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
-    if twin.ctime_ns != st.ctime_ns and any(disk.was_written(*kinship.place(one)[1:]) is not False for one in names):
-        for one in names:
-            entries.set_unsure(unit.db, one.id, unit.seq)
+    if twin.ctime_ns != st.ctime_ns:
+        names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
+        if any(disk.was_written(*kinship.place(one)[1:]) for one in names):
+            for one in names:
+                entries.set_unsure(unit.db, one.id, unit.seq)
     return recording.again(unit, row.id)
 
 

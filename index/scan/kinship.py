@@ -16,6 +16,8 @@ from index.store.unit import Unit
 
 #: Of a directory that changed, so many names are looked for to tell whether it is still the same.
 _CHILDREN_ASKED = 16
+#: Of a file with many hard links, so many names are asked who has it.
+_NAMES_ASKED = 16
 #: From so many entries on a tree does not go to another branch as a whole.
 _TREE_ROWS = 2000
 
@@ -61,10 +63,10 @@ Known = list[tuple[Entry, Stat | None]]
 
 
 def elsewhere(unit: Unit, branch_id: int, st: Stat, disk: Disk, but: Entry | None = None) -> Known:
-    """The rows of a branch, but for one, that have the inode that was seen."""
+    """The rows of a branch, but for one, that have the inode that was seen; of many hard links a few."""
     return [
         (other, disk.stat_at(other))
-        for other in entries.by_st_ino(unit.db, branch_id, st.st_ino)
+        for other in entries.by_st_ino(unit.db, branch_id, st.st_ino, _NAMES_ASKED)
         if (but is None or other.id != but.id) and other.kind == st.kind and other.parent_id is not None
     ]
 
@@ -156,7 +158,7 @@ def may_be_rewritten(unit: Unit, row: Entry, st: Stat, disk: Disk) -> bool:
     if metadata.mirror_state(unit.db, row) == (st.st_ino, st.ctime_ns):
         return False  # they were compared, or written by us, since
     if written is None:
-        return True
+        return row.nlink == st.nlink  # a link, of a backup say, explains itself
     if row.stat._replace(ctime_ns=st.ctime_ns) != st:
         return False
     return disk.own_attributes(*place(row)[1:]) == metadata.mirror_seen(unit.db, row)

@@ -85,9 +85,8 @@ def join_links(unit: Unit, row: Entry) -> Entry:
         return row
     others = [
         other
-        for other in entries.by_st_ino(unit.db, row.branch_id, row.st_ino)
-        if other.node != row.node
-        and (other.kind, other.size_bytes, other.mtime_ns) == (row.kind, row.size_bytes, row.mtime_ns)
+        for other in entries.other_nodes(unit.db, row)
+        if (other.kind, other.size_bytes, other.mtime_ns) == (row.kind, row.size_bytes, row.mtime_ns)
     ]
     if not others:
         return row

@@ -153,8 +153,16 @@ def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes
     ]
 
 
-def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
-    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE branch_id=? AND st_ino=?", (branch_id, st_ino))]
+def by_st_ino(db: apsw.Connection, branch_id: int, st_ino: int, limit: int = -1) -> list[Entry]:
+    """The rows of a branch with an inode: one, or the names of a hard-linked file."""
+    rows = db.execute(_SELECT + "WHERE branch_id=? AND st_ino=? LIMIT ?", (branch_id, st_ino, limit))
+    return [Entry._make(row) for row in rows]
+
+
+def other_nodes(db: apsw.Connection, row: Entry) -> list[Entry]:
+    """The rows of a branch with the inode of a file that do not share its number."""
+    rows = db.execute(_SELECT + "WHERE branch_id=? AND st_ino=? AND node<>?", (row.branch_id, row.st_ino, row.node))
+    return [Entry._make(found) for found in rows]
 
 
 def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:

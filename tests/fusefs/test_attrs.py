@@ -129,9 +129,9 @@ def test_what_the_kernel_believes_of_a_size():
     assert node.kernel_size == 10
     node.seen(made(50, ctime_ns=8))
     assert node.kernel_size == 10, "somebody made it longer; the kernel has not asked"
-    node.written(14, made(64, ctime_ns=9))
+    node.written(14, made(64, ctime_ns=9), at_end=False)
     assert node.kernel_size == 14
-    node.written(12, made(64, ctime_ns=8))
+    node.written(12, made(64, ctime_ns=8), at_end=False)
     assert (node.kernel_size, node.stamp) == (14, stamp_of(made(64, ctime_ns=9))), "an older write that ended later"
     node.renamed(made(64, ctime_ns=11))
     assert (node.kernel_size, node.stamp) == (14, stamp_of(made(64, ctime_ns=11)))
@@ -139,3 +139,23 @@ def test_what_the_kernel_believes_of_a_size():
     assert node.stamp == stamp_of(made(64, ctime_ns=11)), "other bytes: no mere change of name"
     node.told(made(65, ctime_ns=12))
     assert node.kernel_size == 65
+
+
+def test_where_an_append_begins():
+    """At what the kernel was told last, or before, since it drops answers that cross a write. Pages do not count."""
+    node = Node(9, KIND_FILE)
+    node.told(made(100))
+    node.told(made(250, ctime_ns=8))
+    assert [node.begins_at_end(offset, 10) for offset in (250, 100, 0, 99, 300)] == [True, True, False, False, False]
+    node.written(110, made(260, ctime_ns=9), at_end=True)
+    assert [node.begins_at_end(offset, 10) for offset in (110, 250, 100)] == [True, True, False]
+    node.written(260, made(270, ctime_ns=9), at_end=True)
+    assert [node.begins_at_end(offset, 10) for offset in (260, 250, 110)] == [True, False, False]
+    node.told(made(0, ctime_ns=10))
+    assert node.begins_at_end(260, 10), "the file was cut behind the mount, and the kernel may not know"
+    page = 4096
+    node.told(made(page, ctime_ns=11))
+    node.told(made(4 * page, ctime_ns=12))
+    assert not node.begins_at_end(page, page), "a page that is written back"
+    assert not node.begins_at_end(page, 3 * page)
+    assert node.begins_at_end(page, 30)

@@ -229,7 +229,7 @@ def test_what_was_written_and_linked_at_once_has_a_new_hash(shared, place):
 def test_bytes_that_changed_with_mode_or_tags_and_kept_the_mtime(library, is_running):
     """As `cp -p` and `rsync --inplace -a` leave them: nothing but the ctime tells, which the mode explains as well."""
     disk = library.folder("L")
-    hows = ("chmod", "xattr", "link", "nothing")
+    hows = ("chmod", "xattr", "nothing", *["link"] * is_running)  # what got a link while nothing ran is believed
     for how in hows:
         (disk / how).write_bytes(b"aaaa")
         os.utime(disk / how, ns=(10**18, 10**18))
@@ -243,10 +243,11 @@ def test_bytes_that_changed_with_mode_or_tags_and_kept_the_mtime(library, is_run
         os.utime(disk / how, ns=(10**18, 10**18))
     os.chmod(disk / "chmod", 0o600)
     os.setxattr(disk / "xattr", TAGS, b"new")
-    os.link(disk / "link", disk / "link2")
-    if not is_running:
+    if is_running:
+        os.link(disk / "link", disk / "link2")
+        eventually(lambda: (library.mnt / "L" / "link2").exists(), "it shows")
+    else:
         library.mount()
-    eventually(lambda: (library.mnt / "L" / "link2").exists(), "it shows")
     library.wait_idle()
     eventually(lambda: library.verify("--content") or True, "all hashes are true", 10)
 
@@ -504,6 +505,40 @@ def test_appending_to_what_grew_behind_the_mount(place):
             expected.append(line)
         assert real.read_bytes() == b"".join(expected)
     eventually(lambda: path.read_bytes() == b"".join(expected), "all lines, in order", 3)
+
+
+@pytest.mark.parametrize("how", ["cut", "appended to"])
+def test_a_log_that_is_written_while_somebody_looks_at_it(place, how):
+    """Appends here land at the end, whatever is done to the file behind and however often its size is asked: none
+    leaves a hole, none goes over another's line."""
+    real, ours = place.disk / "log", place.mnt / "log"
+    real.write_bytes(b"")
+    eventually(ours.exists, "it shows")
+    script = """
+import os, sys, time
+kind, path, seconds = sys.argv[1:]
+end, count = time.monotonic() + float(seconds), 0
+fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+while time.monotonic() < end:
+    if kind == "look":
+        os.stat(path); time.sleep(0.02)
+    elif kind == "cut":
+        os.truncate(path, 0); time.sleep(0.2)
+    else:
+        count += os.write(fd, b"a line of thirty bytes, or so.\\n"); time.sleep(0.0005)
+print(count)
+"""
+    kinds = [("write", ours), ("look", ours), ("cut" if how == "cut" else "write", real)]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script, kind, path, "3"], stdout=subprocess.PIPE, text=True)
+        for kind, path in kinds
+    ]
+    counts = [int(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert counts[0]
+    assert b"\0" not in real.read_bytes()
+    if how == "appended to":
+        assert real.stat().st_size == sum(counts)
+    eventually(lambda: ours.read_bytes() == real.read_bytes(), "it shows", 5)
 
 
 def test_a_deleted_file_stays_readable_by_who_has_it_open(place):

@@ -698,7 +698,7 @@ def test_a_save_with_a_backup_keeps_who_it_is(place):
     assert names(place.mnt) == ["f"]
 
 
-@pytest.mark.parametrize("longer", ["f-2019", "f_old", "f2", "f.txt"])
+@pytest.mark.parametrize("longer", ["f-2019", "f_older", "f2", "f.txt"])
 def test_a_file_that_gets_a_longer_name_is_no_backup(place, longer):
     """Its tags go with it, though the same process makes a file of its old name anew."""
     path = place.mnt / "f"
@@ -708,6 +708,18 @@ def test_a_file_that_gets_a_longer_name_is_no_backup(place, longer):
     path.write_bytes(b"another")
     assert os.getxattr(place.mnt / longer, TAGS) == b"kept"
     assert errno_of(os.getxattr, path, TAGS) == errno.ENODATA
+
+
+@pytest.mark.parametrize("backup", ["f_original", "f.bak", "f-backup", "f.~1~", "f.orig", "f.1", "#f#", "f.dpkg-old"])
+def test_names_of_backups(place, backup):
+    """What tools call the old file while they write a new one in its place: that is the one with the tags."""
+    path = place.mnt / "f"
+    path.write_bytes(b"old")
+    os.setxattr(path, TAGS, b"kept")
+    (place.mnt / "tmp").write_bytes(b"new")
+    os.rename(path, place.mnt / backup)
+    os.rename(place.mnt / "tmp", path)
+    assert os.getxattr(path, TAGS) == b"kept"
 
 
 def test_a_backup_that_stays_has_an_identity_of_its_own(place):

@@ -14,7 +14,11 @@ from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _WINDOW_S = 10.0
-_SUFFIX = re.compile(rb"~|\.~\d+~|\.\d+|\.(?:bak|bkp|backup|orig|old|sav|save|sw[a-p]|tmp)~?", re.IGNORECASE)
+_SUFFIX = re.compile(
+    rb"~|\.?~\d+~|\.\d+|\.(?:sw[a-p]|tmp|dpkg-(?:old|dist)|rpmsave|rpmorig)"
+    rb"|[._-](?:bak|bck|bkp|backup|orig|original|old|sav|save)[.-]?\d*~?",
+    re.IGNORECASE,
+)
 
 
 class _Backup(NamedTuple):

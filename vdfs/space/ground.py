@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
@@ -60,6 +60,10 @@ class _Seen(NamedTuple):
     st: os.stat_result
 
 
+async def forget_nothing(_: Branch) -> None:
+    """Where nothing is watched."""
+
+
 class Ground:
     """Names of single branches. Used on the loop only."""
 
@@ -82,7 +86,7 @@ class Ground:
         #: Asked whether a file was written to since it was last looked at; None where nobody hears of it.
         self.heard_written: Callable[[int, bytes], bool | None] = lambda _id, _name: None
         #: Told of a branch that is about to leave.
-        self.forget_watches: Callable[[Branch], None] = lambda _: None
+        self.forget_watches: Callable[[Branch], Awaitable[None]] = forget_nothing
         #: Told of a name, by its directory's row, that may not be as its row says.
         self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
 
@@ -549,7 +553,7 @@ class Ground:
         """A node is in a directory, by a name. Nodes never hang in a circle, for whoever goes up would not come back:
         what is above the directory may date from before a move behind the mount, and then goes where the index has it.
         """
-        if node.is_dir and is_below(parent, node):
+        if node.is_dir and parent is not node and is_below(parent, node):
             walk = parent
             while walk is not node and is_below(parent, node):
                 above = walk.parent

@@ -48,9 +48,13 @@ class Importer:
         """What was not where the index had it may be soon: a directory above it has moved."""
         while True:
             await trio.sleep(_AGAIN_S)
-            missed, self._missed = self._missed, {}
-            for entry_id, tries in missed.items():
-                self._guarded(entry_id, tries=tries)
+            for entry_id, tries in list(self._missed.items()):
+                del self._missed[entry_id]
+                try:
+                    self._guarded(entry_id, tries=tries)
+                except (OSError, VdfsError):  # no room for the index just now
+                    self._missed[entry_id] = tries
+                    break
 
     async def _follow(self) -> None:
         quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})

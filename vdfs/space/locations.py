@@ -239,7 +239,7 @@ class Locations:
             known = ", ".join(sorted(os.fsdecode(n) for n in self.tree.locations)) or "none"
             raise NotFound(f"there is no location {os.fsdecode(name)} (there are: {known})")
         for branch in held:
-            self.tree.forget_watches(branch)
+            await self.tree.forget_watches(branch)
             self.tree.drop_branch(branch)
         home = self.tree.home
         with self.store.write(ORIGIN_CALL) as unit:

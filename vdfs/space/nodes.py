@@ -206,10 +206,12 @@ class Node:
     def written(self, end: int, st: os.stat_result, *, at_end: bool) -> None:
         """The kernel wrote up to an offset, and the file is so now; writes in threads may end in another order.
 
-        `at_end`: it began where the kernel has the end, which is where it ended, now.
+        `at_end`: it began where the kernel had the end, which is where it ended, now; or beyond, if an answer came
+        between the choice of the offset and the write.
         """
         if at_end:
-            self._told_size, self._older_sizes = end, ()
+            beyond = (*self._older_sizes, self.kernel_size)
+            self._told_size, self._older_sizes = end, tuple(size for size in beyond if size > end)
         else:
             if end < self.kernel_size:
                 self._outdated(end)

@@ -43,7 +43,8 @@ class _Step(NamedTuple):
 
 def _alone(spot: Spot, ref: DirRef, name: bytes) -> _Step:
     """One half of an exchange, on a branch that has nothing of the other half: it replaces nothing."""
-    return _Step(spot, ref, name, syscalls.RENAME_NOREPLACE)
+    # A network file system may not know the flag; there the lookup of a moment ago must do.
+    return _Step(spot, ref, name, 0 if spot.dir.branch.slow else syscalls.RENAME_NOREPLACE)
 
 
 def _check_distinct(steps: Sequence[_Step], taken: Sequence[Spot] = ()) -> None:

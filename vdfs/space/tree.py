@@ -31,6 +31,7 @@ class Tree(Ground):
         self.slug = slug
         self.locations: dict[bytes, list[Branch]] = {}
         self.home: Branch | None = None
+        self.is_shared = False  # others than who mounted use the mount, too
 
     # branches ---------------------------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Tree(Ground):
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
             self._merge(node, tuple(self._dir(f.dir, f.row) for f in shown))
-            st = _newest(st, [f.st for f in shown if f.st is not None])
+            st = self._newest(st, [f.st for f in shown if f.st is not None])
         else:
             self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), shown[0].row.nlink)
             node.stale_spots = tuple(Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale)
@@ -252,7 +253,7 @@ class Tree(Ground):
         node.parent, node.name = self.root, name
         self._merge(node, tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found))
         first: AnyStat = found[0].st if found[0].st is not None else RowStat(found[0].row)
-        return node, _newest(first, [f.st for f in found if f.st is not None])
+        return node, self._newest(first, [f.st for f in found if f.st is not None])
 
     async def _root_stat(self, branch: Branch, ref: DirRef) -> os.stat_result | None:
         if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
@@ -405,7 +406,7 @@ class Tree(Ground):
             except (FileNotFoundError, NotADirectoryError, Stale, Unreachable, Deadline):
                 continue
         if stats:
-            return _newest(stats[0], stats)
+            return self._newest(stats[0], stats)
         for ref in node.parts:
             row = entries.get(self.store.db, ref.entry_id)
             if row is not None and ref.branch.state != LIVE:
@@ -414,6 +415,23 @@ class Tree(Ground):
             # Who stands in it or has it open sees an empty directory like the one it lay in.
             return removed_stat(await self.stat(node.parent))
         raise Stale(f"{os.fsdecode(node.name)} is not there any more")
+
+    def _newest(self, first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
+        """What a merged directory shows: the owner of the first, the times of the newest, and as its mode what all of
+        them allow to others, if others use the mount."""
+        if len(stats) < 2:
+            return first
+        newest = max(stats, key=lambda s: s.st_mtime_ns)
+        mode = _allowed_by_all(first, stats) if self.is_shared else first.st_mode
+        if newest is first and mode == first.st_mode:
+            return first
+        merged = RowStat.__new__(RowStat)
+        for field in RowStat.__slots__:
+            setattr(merged, field, getattr(first, field))
+        merged.st_mode = mode
+        merged.st_mtime_ns = newest.st_mtime_ns
+        merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)
+        return merged
 
     def is_gone(self, node: Node) -> bool:
         """Whether a directory was removed behind the mount: the index has none of its parts any more."""
@@ -475,33 +493,19 @@ class Tree(Ground):
         return out
 
 
-def _newest(first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
-    """The owner of the first, what all their modes allow, times of the newest: what a merged directory shows."""
-    if len(stats) < 2:
-        return first
-    newest, mode = max(stats, key=lambda s: s.st_mtime_ns), _allowed_by_all(first, stats)
-    if newest is first and mode == first.st_mode:
-        return first
-    merged = RowStat.__new__(RowStat)
-    for field in RowStat.__slots__:
-        setattr(merged, field, getattr(first, field))
-    merged.st_mode = mode
-    merged.st_mtime_ns = newest.st_mtime_ns
-    merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)
-    return merged
-
-
 def _allowed_by_all(first: AnyStat, stats: list[os.stat_result]) -> int:
     """The mode of several directories shown as one: nobody gets into what he may not enter where it lies.
 
-    The owner of the first is a stranger to what somebody else owns; only a server with all rights would let him in, so
-    only there he is held to that. That he may write says his own directory alone, which new names go to.
+    The owner of the first is a stranger to what somebody else owns. That he may write says his own directory alone,
+    which new names go to. A server without all rights shuts nobody out of what is his: it can do no more than he.
     """
-    mode, theirs = first.st_mode, os.geteuid() == 0
+    mode = first.st_mode
+    if os.geteuid() != 0 and any(st.st_uid != first.st_uid for st in stats):
+        return mode
     for st in stats:
         strangers = st.st_mode & stat.S_IRWXO
         group = st.st_mode & stat.S_IRWXG if st.st_gid == first.st_gid else strangers << 3
-        owner = st.st_mode & stat.S_IRWXU if st.st_uid == first.st_uid else strangers << 6 if theirs else stat.S_IRWXU
+        owner = st.st_mode & stat.S_IRWXU if st.st_uid == first.st_uid else strangers << 6
         mode &= ~0o777 | owner | stat.S_IWUSR | group | strangers
     return mode
 

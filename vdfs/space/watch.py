@@ -27,7 +27,7 @@ from contextlib import contextmanager
 import trio
 
 from index.model.entry import KIND_DIR, Entry, Stat, ns
-from index.model.errors import NoSpace, Stale, Unreachable
+from index.model.errors import NoSpace, Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
 from index.scan import differ, inotify
 from index.scan.inotify import Inotify, WatchLimitReached
@@ -35,6 +35,7 @@ from index.store import entries
 from vdfs.space import syscalls
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
+from vdfs.space.ground import forget_nothing
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
@@ -72,6 +73,8 @@ class Watch:
         self._writing: set[tuple[int, bytes]] = set()  # and of which this round takes in
         self._told_gone: set[tuple[int, bytes]] = set()  # names that somebody was told are not there
         self._round = 0
+        self._spread: set[tuple[int, bool]] = set()  # inodes whose other names were looked for in this round
+        self._sent: set[tuple[int, bytes]] = set()  # names that are looked at for another's sake alone
         self._tries: dict[int, int] = {}  # directory that is not where the index has it -> the first round it was so
         self._batch: dict[int, set[bytes] | None] = {}  # what this round takes in
         self._has_events = select.poll()
@@ -153,10 +156,16 @@ class Watch:
             self._entry_of.pop(known[0], None)
             self._inotify.remove(known[0])
 
-    def forget_branch(self, branch: Branch) -> None:
-        """A branch went away or came back: its watches mean nothing any more."""
+    async def forget_branch(self, branch: Branch) -> None:
+        """A branch went away, came back or leaves: its watches mean nothing any more.
+
+        The kernel tells the end of each, and its queue is bounded.
+        """
         branch.is_followed = False
-        for entry_id in list(self._wd_of):
+        for count, entry_id in enumerate(list(self._wd_of)):
+            if count % _SLICE == _SLICE - 1:
+                self._gather()
+                await trio.lowlevel.checkpoint()
             ref = self.tree.dirs.known(entry_id)
             row = entries.get(self.tree.store.db, entry_id) if ref is None else None
             if (ref is not None and ref.branch is branch) or (row is not None and row.branch_id == branch.id):
@@ -198,7 +207,7 @@ class Watch:
             self.tree.is_watched = lambda _id, _ino: False
             self.tree.look_at = lambda _id, _name: None
             self.tree.heard_written = lambda _id, _name: None
-            self.tree.forget_watches = lambda _: None
+            self.tree.forget_watches = forget_nothing
 
     async def _listen(self) -> None:
         while True:
@@ -258,6 +267,7 @@ class Watch:
                 self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
             elif event.name:
                 self.look_at(entry_id, event.name)
+                self._sent.discard((entry_id, event.name))
                 if event.mask & _WRITTEN:
                     self._written.add((entry_id, event.name))
             elif event.mask & inotify.IN_ATTRIB:
@@ -285,6 +295,8 @@ class Watch:
     async def _take_in(self, batch: dict[int, set[bytes] | None]) -> None:
         """One round: every name that may have changed, in the order that lets moves be seen as moves."""
         self._round += 1
+        self._spread.clear()
+        sent, self._sent = self._sent, set()
         told_gone, self._told_gone = self._told_gone, set()
         unknown: list[_Look] = []
         changed: list[_Look] = []
@@ -306,7 +318,8 @@ class Watch:
                     await trio.lowlevel.checkpoint()
                 with self._tolerant(ref, name):
                     row, st = self._at(ref, name)
-                    self._look_at_links(ref.branch, row, st)
+                    if (entry_id, name) not in sent:
+                        self._look_at_links(ref.branch, row, st)
                     was_gone = (entry_id, name) in told_gone
                     if st is None and row is not None:
                         gone.append((ref, name))
@@ -325,13 +338,23 @@ class Watch:
                 await self._mend(ref, name, (ref.entry_id, name) in told_gone)
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
-        attributes, self._attributes = self._attributes, set()
-        try:
-            self.imports(sorted(attributes))
-        except NoSpace:
-            self._attributes |= attributes
-            self._held_up = True
-            self._wake.set()
+        await self._import_attributes()
+
+    async def _import_attributes(self) -> None:
+        """Directories whose own attributes may be others: a file's are read by whoever hears of its change."""
+        for count, entry_id in enumerate(sorted(self._attributes)):
+            if count % _SLICE == _SLICE - 1:
+                await trio.lowlevel.checkpoint()
+            self._attributes.discard(entry_id)
+            try:
+                self.imports([entry_id])
+            except NoSpace:
+                self._attributes.add(entry_id)
+                self._held_up = True
+                self._wake.set()
+                return
+            except (OSError, VdfsError) as error:
+                log.warning("the attributes of directory %d could not be taken in: %s", entry_id, error)
 
     def _at(self, ref: DirRef, name: bytes) -> tuple[Entry | None, os.stat_result | None]:
         """What the index and the disk have under a name."""
@@ -344,17 +367,25 @@ class Watch:
         self._tries.pop(ref.entry_id, None)
         return entries.child(self.tree.store.db, ref.entry_id, name), st
 
-    def _look_at_links(self, branch: Branch, row: Entry | None, st: os.stat_result | None) -> None:
-        """A file may have other names: of what is done to it by this one, these hear nothing."""
+    def _look_at_links(
+        self, branch: Branch, row: Entry | None, st: os.stat_result | None, *, after: bool = False
+    ) -> None:
+        """A file may have other names: of what is done to it by this one, these hear nothing. Once a round and file,
+        and once more `after` a name of it was found to be gone, for others may have come in the meantime."""
         links = {inode_of(st)} if st is not None and st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode) else set()
         if row is not None and row.nlink > 1 and row.kind != KIND_DIR:
             links.add(row.st_ino)
         db = self.tree.store.db
         for number in links:
+            if (number, after) in self._spread:
+                continue
+            self._spread.add((number, after))
             for other in (*entries.by_st_ino(db, branch.id, number), *entries.by_st_ino_beside(db, branch.id, number)):
                 if other.parent_id is None or (row is not None and other.id == row.id):
                     continue
                 if st is None or not self._is_known(other, st):
+                    if other.name not in (self._dirty.get(other.parent_id) or ()):
+                        self._sent.add((other.parent_id, other.name))
                     self.look_at(other.parent_id, other.name)
 
     def _is_known(self, row: Entry | None, st: os.stat_result) -> bool:
@@ -372,7 +403,7 @@ class Watch:
             row, st = self._at(ref, name)  # time has passed
         if row is not None and (st is None or (was_gone and not _is_same(row, st))):
             self.tree.take_out(ref, row)
-            self._look_at_links(ref.branch, row, None)  # it may have moved, and have as many names as before
+            self._look_at_links(ref.branch, row, None, after=True)  # it may have moved
             row = None
         if st is not None and not self._is_known(row, st):
             self.tree.mend(ref, name, row, st)
@@ -411,11 +442,13 @@ class Watch:
 
     async def cover_all(self) -> None:
         """Watch every directory of every live branch, in the background; again when there may be room for more."""
+        wait_s = _ROOM_POLL_S
         while True:
             await self._cover_branches()
             await self._filled.wait()
-            with trio.move_on_after(_ROOM_POLL_S):
+            with trio.move_on_after(wait_s):
                 await self._room.wait()
+            wait_s = _ROOM_POLL_S if self._room.is_set() else min(2 * wait_s, 3600.0)
             self._full, self._filled, self._room = False, trio.Event(), trio.Event()
 
     async def _cover_branches(self) -> None:
