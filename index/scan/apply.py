@@ -64,9 +64,7 @@ def add(
     place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
         return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid))
-    row = recording.arrive(unit, _found(unit, place, st, disk))
-    recording.restat_twins(unit, row, st)
-    return recording.again(unit, row.id)
+    return recording.restat_twins(unit, recording.arrive(unit, _found(unit, place, st, disk)), st)
 
 
 def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
@@ -111,9 +109,7 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     if disk is None and verdict in (differ.REPLACED, differ.OTHER_KIND):
         return row
     if disk is not None and verdict == differ.REPLACED:
-        row = _replace(unit, row, st, branch_uuid, disk)
-        recording.restat_twins(unit, row, st)
-        return recording.again(unit, row.id)
+        return recording.restat_twins(unit, _replace(unit, row, st, branch_uuid, disk), st)
     doubted = verdict == differ.ATTRS and disk is not None and kinship.may_be_rewritten(unit, row, st, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
@@ -123,17 +119,8 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
         verdict = differ.DATA
     what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
-    if disk is not None and st.nlink > 1 and row.kind == KIND_FILE:
-        change_twins(unit, row, st, branch_uuid)
-        return recording.join_links(unit, recording.again(unit, row.id))
-    return recording.again(unit, row.id)
-
-
-def change_twins(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes) -> None:
-    """What was seen by one name of a hard-linked file is so by its others: events come under one name only."""
-    for twin in entries.by_node(unit.db, row.node):
-        if twin.id != row.id and twin.branch_id == row.branch_id and twin.st_ino == st.st_ino:
-            change_row(unit, twin, st, branch_uuid)
+    row = recording.again(unit, row.id)
+    return row if disk is None else recording.restat_twins(unit, row, st)
 
 
 def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, told: bool = True) -> None:
@@ -281,9 +268,7 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
 def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
     """A hard-linked file is to have another name: it goes by its own number, and what was just seen of it is known."""
     twin = recording.alone(unit, twin)
-    branch_uuid = recording.branch_uuid(unit, twin)
-    row = change_row(unit, twin, st, branch_uuid)
-    change_twins(unit, row, st, branch_uuid)
+    row = recording.restat_twins(unit, change_row(unit, twin, st, recording.branch_uuid(unit, twin)), st)
     # The name that came explains the ctime; a write by any name is one nevertheless.
     if twin.ctime_ns != st.ctime_ns:
         names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]

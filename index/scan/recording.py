@@ -204,10 +204,13 @@ def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
         entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
 
 
-def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
-    """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen."""
+def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
+    """The other names of a hard-linked file show the same inode: give their rows the stat that was just seen.
+
+    Events come under one name only. Returns the row, which is one with them.
+    """
     if st.kind == KIND_DIR or max(st.nlink, row.nlink) < 2:
-        return
+        return row
     row = join_links(unit, row)
     twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
     beside = entries.by_st_ino_beside(unit.db, row.branch_id, st.st_ino)
@@ -216,6 +219,7 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> None:
         if twin.st_ino == st.st_ino and twin.stat != st:
             restat(unit, twin, st)
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
+    return again(unit, row.id)
 
 
 def one_link_less(unit: Unit, row: Entry) -> None:

@@ -30,7 +30,6 @@ from index.scan.fsid import fs_identity_fd
 from index.scan.volumes import MOUNTED, use_devices
 from index.store import entries
 from index.store.connection import connect
-from index.store.entries import KNOWN_SEEN as SEEN
 
 #: Changes gathered before a batch is sent; about 50 KiB, 5 ms of the daemon's time.
 BATCH_ROWS = 300
@@ -45,7 +44,6 @@ _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_S_IFMT = 0o170000
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -140,7 +138,7 @@ class Walk:
             if leaf == MOUNTED:
                 known.pop(name, None)  # it is there, and not ours to ask
         device = dir_st.st_dev if DEVICES.is_plain(dir_st.st_dev) else None
-        take = known.pop
+        take, seen = known.pop, slice(entries.KNOWN_SEEN, None)
         for name, st in listed:
             found = take(name, None)
             if found is None:
@@ -150,14 +148,14 @@ class Walk:
             entry_id = found[0]
             # All of a quiet tree ends here, 200 000 times over: what `seen_as` says, without its two corrections.
             plain = (st.st_mtime_ns, st.st_size, st.st_ctime_ns, st.st_ino, mode, st.st_nlink, st.st_uid, st.st_gid)
-            if (st.st_dev != device or found[SEEN:] != plain) and found[SEEN:] != entries.seen_as(st):
+            if (st.st_dev != device or found[seen] != plain) and found[seen] != entries.seen_as(st):
                 row = entries.get(self.db, entry_id)
                 verdict = differ.SAME if row is None else differ.compare(row, Stat.of(st))
                 if verdict != differ.SAME:
                     changed.append([entry_id, found[1], tuple(Stat.of(st))])
                 if verdict == differ.OTHER_KIND:
                     continue  # the daemon removes and adds; the next walk goes in
-            if mode & _S_IFMT == stat.S_IFDIR:
+            if stat.S_ISDIR(mode):
                 below.append(_Dir(entry_id, directory, name, hides.get(name) if hides else None))
         unknown.sort(key=_name)
         for name, st in unknown:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -701,6 +702,27 @@ def links_to(pid: int, point: Path) -> list[str]:
     return found
 
 
+@contextmanager
+def under_way(bound: Bound, calls: list[threading.Thread], fds: list[int]) -> Iterator[None]:
+    """While these calls on the stopped branch wait; whatever happens, it goes on afterwards and nothing stays open."""
+    try:
+        for call in calls:
+            call.start()
+        yield
+    finally:
+        bound.go_on()
+        for call in calls:
+            call.join(30)
+        for fd in fds:
+            errno_of(os.close, fd)
+
+
+def come_back(calls: list[threading.Thread]) -> None:
+    for call in calls:
+        call.join(2 * NEVER_LONGER_S)
+    assert not any(call.is_alive() for call in calls), "a call on the stopped branch hangs"
+
+
 def test_an_fsync_that_hangs_stops_nobody_else(library, bound):
     """fsync, write and read of files on a stopped branch, all at once: another location is not slowed."""
     disk = library.folder("Disk")
@@ -715,9 +737,7 @@ def test_an_fsync_that_hangs_stops_nobody_else(library, bound):
     calls.append(threading.Thread(target=errno_of, args=(os.pwrite, fds[2], b"x", 0)))
     calls.append(threading.Thread(target=errno_of, args=(os.ftruncate, fds[3], 5)))
     calls.append(threading.Thread(target=errno_of, args=(os.pread, cold, 1000, 150_000)))
-    try:
-        for call in calls:
-            call.start()
+    with under_way(bound, calls, [*fds, cold]):
         slowest = 0.0
         for number in range(50):
             slowest = max(slowest, timed(lambda n=number: (other / f"n{n}").write_bytes(b"x"))[1])
@@ -730,15 +750,7 @@ def test_an_fsync_that_hangs_stops_nobody_else(library, bound):
         os.fsync(fd)
         os.close(fd)
         assert time.monotonic() - began_s < 5
-        for call in calls:
-            call.join(2 * NEVER_LONGER_S)
-        assert not any(call.is_alive() for call in calls), "a call on the stopped branch hangs"
-    finally:
-        bound.go_on()
-        for call in calls:
-            call.join(30)
-        for fd in (*fds, cold):
-            errno_of(os.close, fd)
+        come_back(calls)
     eventually(lambda: (shown / "sub" / "b.txt").exists(), "it goes on", 15)
     library.wait_idle()
     library.unmount()
@@ -757,23 +769,14 @@ def test_directories_that_cannot_be_synced_stop_nobody_else(library, bound):
     bound.stop()
     told: list[int] = []
     calls = [threading.Thread(target=lambda fd=fd: told.append(errno_of(os.fsync, fd))) for fd in fds]
-    try:
-        for call in calls:
-            call.start()
+    with under_way(bound, calls, [*fds, other]):
         time.sleep(0.5)
         code, took_s = timed(os.fsync, other)
         assert (code, took_s < 5) == (0, True), f"fsync of a directory on another location took {took_s:.1f} s"
         assert (library.mnt / "Disk" / "a.txt").read_bytes()
-        for call in calls:
-            call.join(2 * NEVER_LONGER_S)
+        come_back(calls)
         assert len(told) == len(calls), "an fsync hangs"
         assert 0 not in told, "an fsync that did nothing said that all was well"
-    finally:
-        bound.go_on()
-        for call in calls:
-            call.join(30)
-        for fd in (*fds, other):
-            errno_of(os.close, fd)
     library.unmount()
 
 

@@ -17,7 +17,7 @@ from index.model.change import ORIGIN_MOUNT
 from index.model.entry import Entry, Stat
 from index.model.errors import NotFound, Stale, Unreachable
 from index.model.inode import inode_of
-from index.scan import apply
+from index.scan import apply, recording
 from index.store import entries
 from vdfs.space import journal, syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING
@@ -133,9 +133,7 @@ class Attributes:
 
     def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
-            apply.change_row(unit, row, st, branch_uuid)
-            if row.nlink > 1 or st.nlink > 1:
-                apply.change_twins(unit, row, st, branch_uuid)
+            recording.restat_twins(unit, apply.change_row(unit, row, st, branch_uuid), st)
 
     def _remend(self, spot: Spot) -> None:
         branch = spot.dir.branch

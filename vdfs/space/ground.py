@@ -553,7 +553,7 @@ class Ground:
         """A node is in a directory, by a name. Nodes never hang in a circle, for whoever goes up would not come back:
         what is above the directory may date from before a move behind the mount, and then goes where the index has it.
         """
-        if node.is_dir and parent is not node and is_below(parent, node):
+        if node.is_dir and parent is not node and parent is not node.parent and is_below(parent, node):
             walk = parent
             while walk is not node and is_below(parent, node):
                 above = walk.parent

@@ -431,7 +431,8 @@ class Watch:
     def _try_again(self, ref: DirRef, name: bytes | None) -> None:
         """A directory is not where the index has it: its own move is in this round or one of the next."""
         first = self._tries.setdefault(ref.entry_id, self._round)
-        self._written.update(one for one in self._writing if one[0] == ref.entry_id)
+        if name is not None and (ref.entry_id, name) in self._writing:
+            self._written.add((ref.entry_id, name))
         if self._round - first > _TRIES or entries.get(self.tree.store.db, ref.entry_id) is None:
             self._tries.pop(ref.entry_id, None)
             return
