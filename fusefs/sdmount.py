@@ -406,7 +406,7 @@ async def _show_progress(core: Core) -> None:
                 print("\r\x1b[Kindex up to date", file=sys.stderr)
                 shown = False
             continue
-        pending = scanner.pending_files()
+        pending = scanner.identifier.pending_files()
         line = f"indexing: {scanner.progress.entries} entries seen, {pending} files to identify"
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         shown = True

@@ -1,15 +1,19 @@
 """The walk of a branch, in a worker process: disk against rows, differences out.
 
-In: the library's database (read only), the branch's root, which of its paths are never looked at. Out: for each
-directory one report of what differs, in breadth-first order with names sorted, so that the daemon's inserts append.
-Directories in which nothing differs report nothing but their number.
+In: the library's database (read only), the branch's root, which of its paths are never looked at, the directories to
+begin with. Out: for each directory one report of what differs, in breadth-first order with names sorted, so that the
+daemon's inserts append. Directories in which nothing differs report nothing but their number.
+
+A walk is a row of pieces. A piece goes on for a moment, then finishes what it found new and gives back the known
+directories that it has not looked into: the daemon hands them out again, so that several workers share a large tree
+whatever its shape, nothing long stands in the way of other work, and no piece holds a whole level of a tree.
 
 The rows of a directory are read before its disk listing. So a file that is created through the mount in between looks
 like one the daemon adds itself (it then finds the row there and skips), and one that is removed looks gone to both;
 never is a row reported gone that was written after the listing was made. Each report about an existing row carries the
 row's seq: the daemon applies it only if nobody wrote the row since.
 
-New directories have no id yet; they get a negative number of this walk, and the reports of their children use it.
+New directories have no id yet; they get a negative number of this piece, and the reports of their children use it.
 An unreadable directory is reported as such and deletes nothing.
 """
 
@@ -17,7 +21,7 @@ import ctypes
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +40,9 @@ BATCH_ROWS = 300
 #: Directories without differences are told at least this often, for progress.
 BATCH_DIRS = 200
 BATCH_AGE_S = 0.2
+
+#: After so long a piece goes into no more directories that have a row; opening the database costs a hundredth of it.
+PIECE_S = 0.1
 
 #: One call takes paths below PATH_MAX; what is deeper is opened step by step.
 _PATH_MAX_BYTES = 3000
@@ -80,7 +87,7 @@ class _Dir:
 
 
 class Walk:
-    """One walk; `run()` it."""
+    """One piece of a walk; `run()` it."""
 
     def __init__(self, db: apsw.Connection, root_fd: int, context: Emitter) -> None:
         self.db = db
@@ -94,21 +101,25 @@ class Walk:
         self.sent_s = time.monotonic()
         self.beneath = _has_openat2(root_fd)
 
-    def run(self, start: _Dir) -> dict[str, int]:
-        level = [start]
+    def run(self, starts: list[_Dir]) -> list[int]:
+        """Visit some directories and those below them; returns those that were left for another piece."""
+        left: list[int] = []
+        level, first = starts, True
+        until_s = time.monotonic() + PIECE_S
         while level:
             below: list[_Dir] = []
             for directory in level:
                 if self.context.stopped():
                     self.flush()
-                    return self.totals()
-                below.extend(self.visit(directory))
+                    return []
+                if not first and directory.entry_id > 0 and time.monotonic() > until_s:
+                    left.append(directory.entry_id)
+                else:
+                    below.extend(self.visit(directory))
+                    first = False
             level = below
         self.flush()
-        return self.totals()
-
-    def totals(self) -> dict[str, int]:
-        return {"dirs": self.dirs_seen, "entries": self.entries_seen}
+        return left
 
     def visit(self, directory: _Dir) -> list[_Dir]:
         """List one directory, report what differs, return its subdirectories."""
@@ -252,7 +263,7 @@ class Walk:
     def flush(self) -> None:
         self.context.emit([self.dirs_seen, self.entries_seen, self.batch])
         self.batch = []
-        self.rows = 0
+        self.rows = self.dirs_seen = self.entries_seen = 0
         self.sent_s = time.monotonic()
 
 
@@ -294,25 +305,49 @@ def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
     return pair[0]
 
 
-def scan(args: Mapping[str, Any], context: Emitter) -> dict[str, int]:
-    """Stream [dirs so far, entries so far, reports]; a report is [directory, its mtime or None, errno, added, changed,
-    gone, carrying]: the last are names of new empty files with attributes, and b"" where it has some itself.
+def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: Excluded) -> Iterator[_Dir]:
+    """Where some directories of a branch are by their rows; those that are not in it any more are passed over."""
+    known: dict[int | None, _Dir | None] = {None: None, root_entry_id: _Dir(root_entry_id, None, b"", excluded)}
 
-    args: database, root, root_id (file system, inode of the root), start (entry id), path (components from the root to
-    it), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots)."""
+    def place(entry_id: int) -> _Dir | None:
+        above: int | None = entry_id
+        chain: list[tuple[int, bytes]] = []
+        while above is not None and above not in known:
+            row = entries.placed(db, above)
+            if row is None:
+                known[above] = None
+            else:
+                chain.append((above, row[1]))
+                above = row[0]
+        found = known[above]
+        for child_id, name in reversed(chain):
+            if found is not None:
+                hides = found.excluded.get(name) if found.excluded else None
+                is_ours = hides is None or isinstance(hides, Mapping)
+                found = _Dir(child_id, found, name, hides) if is_ours else None
+            known[child_id] = found
+        return found
+
+    return (found for found in map(place, ids) if found is not None)
+
+
+def scan(args: Mapping[str, Any], context: Emitter) -> list[int]:
+    """Stream [dirs, entries, reports], the figures since the last batch; return directories that were left to walk.
+
+    A report is [directory, its mtime or None, errno, added, changed, gone, carrying]: the last are names of new empty
+    files with attributes, and b"" where it has some itself.
+
+    args: database, root, root_id (file system, inode of the root), root_entry (its entry id), starts (entry ids of
+    directories), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots).
+    """
     use_devices(*args["devices"])
     db = connect(Path(args["database"]), read_only=True)
     root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if list(fs_identity_fd(root_fd)) != list(args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
-        excluded: Any = args["excluded"]
-        above = _Dir(0, None, b"", excluded)
-        for name in args["path"]:
-            excluded = excluded.get(name) if isinstance(excluded, Mapping) else None
-            above = _Dir(0, above, name, excluded)
-        above.entry_id = args["start"]
-        return Walk(db, root_fd, context).run(above)
+        starts = list(_places(db, args["root_entry"], args["starts"], args["excluded"]))
+        return Walk(db, root_fd, context).run(starts)
     finally:
         os.close(root_fd)
         db.close()

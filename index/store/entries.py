@@ -231,6 +231,12 @@ def path_of(db: apsw.Connection, entry_id: int) -> list[bytes]:
     return [bytes(r[0]) for r in rows]
 
 
+def placed(db: apsw.Connection, entry_id: int) -> tuple[int | None, bytes] | None:
+    """The directory that an entry is in, and its name there."""
+    row = db.execute("SELECT parent_id, name FROM entry WHERE id=?", (entry_id,)).fetchone()
+    return None if row is None else (row[0], bytes(row[1]))
+
+
 def insert_many(db: apsw.Connection, rows: Iterable[Entry]) -> None:
     """Add rows whose ids were handed out by the unit."""
     db.executemany(_INSERT, rows)

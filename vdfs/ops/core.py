@@ -84,7 +84,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
         scan=ScanStatus(
             idle=core.scanner.idle,
             pending_dirs=core.scanner.pending_dirs(),
-            pending_files=core.scanner.pending_files(),
+            pending_files=core.scanner.identifier.pending_files(),
             current=None if progress.current is None else os.fsencode(progress.current),
             dirs=progress.dirs,
             entries=progress.entries,

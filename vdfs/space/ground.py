@@ -11,29 +11,22 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any, NamedTuple
 
 import trio
 from trio.lowlevel import TrioToken, current_trio_token, spawn_system_task
 
 from index.model import change
-from index.model.change import ORIGIN_SCAN, Commit
+from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
-from index.model.ids import ROOT_INODE
-from index.model.inode import inode_of
 from index.scan import apply, differ, kinship
 from index.store import entries
-from index.store.store import Store
-from vdfs.space import realattrs, syscalls
-from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
-from vdfs.space.dirs import DirRef, DirTable
-from vdfs.space.nodes import Node, Spot, is_below
-
-T = TypeVar("T")
+from vdfs.space.branches import CALL_DEADLINE_S, MISSING, NAME_DEADLINE_S, Branch
+from vdfs.space.dirs import DirRef
+from vdfs.space.disk import BranchDisk
 
 log = logging.getLogger("sdmount.ground")
 
@@ -60,40 +53,8 @@ class _Seen(NamedTuple):
     st: os.stat_result
 
 
-async def forget_nothing(_: Branch) -> None:
-    """Where nothing is watched."""
-
-
-class Ground:
+class Ground(BranchDisk):
     """Names of single branches. Used on the loop only."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.dirs = DirTable()
-        self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
-        self.branches: dict[int, Branch] = {}
-        self.root = Node(ROOT_INODE, KIND_DIR)
-        self.nodes[ROOT_INODE] = self.root
-        store.feed.at_once(self._forget)
-        #: Asked before a directory is looked into, so that no change behind the mount falls between look and watch.
-        self.before_look: Callable[[DirRef], object] = lambda _: None
-        #: Told of each directory that the index did not know: what lies in it is to be taken in too.
-        self.found_dir: Callable[[DirRef], object] = lambda _: None
-        #: Asked whether a directory has been watched, with that inode, since its row was written.
-        self.is_watched: Callable[[int, int], bool] = lambda _id, _ino: False
-        #: Told of a name that is gone from the disk; returns whether the watcher takes its row out of the index.
-        self.left_to_watch: Callable[[DirRef, bytes], bool] = lambda _ref, _name: False
-        #: Asked whether a file was written to since it was last looked at; None where nobody hears of it.
-        self.heard_written: Callable[[int, bytes], bool | None] = lambda _id, _name: None
-        #: Told of a branch that is about to leave.
-        self.forget_watches: Callable[[Branch], Awaitable[None]] = forget_nothing
-        #: Told of a name, by its directory's row, that may not be as its row says.
-        self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
-
-    def check(self, branch: Branch) -> bool:
-        """Look at a branch's root again; returns whether its state changed."""
-        self.dirs.reach()
-        return branch.check()
 
     # one name ---------------------------------------------------------------------------------------------------------
 
@@ -419,207 +380,3 @@ class Ground:
                     continue
             lines.append((name, fresh, st))
         return lines
-
-    # answers made from rows -------------------------------------------------------------------------------------------
-
-    def _forget(self, commit: Commit) -> None:
-        """Drop the prepared answers that a commit makes void, whoever wrote it and wherever it reached."""
-        above: dict[int, bool] = {}  # directories -> whether their names changed
-        for one in commit.changes:
-            node = self.nodes.get(one.node)
-            if node is not None and one.what != change.META:
-                node.face = None
-                if node.is_dir and one.what == change.REMOVED:
-                    self._parted(node)
-                    node.names_changed()  # all that was in it may be gone with it
-            if one.parent_id is not None and one.what != change.TIMES:
-                above[one.parent_id] = above.get(one.parent_id, False) or one.what in (change.ADDED, change.REMOVED)
-        for entry_id, names_changed in above.items():
-            ref = self.dirs.known(entry_id)
-            if ref is not None:
-                self._dir_changed(ref, names_changed=names_changed)
-
-    def _parted(self, node: Node) -> None:
-        """A directory that was a part of a node may have got a number of its own."""
-        if len(node.parts) > 1:
-            rows = [(part, entries.get(self.store.db, part.entry_id)) for part in node.parts]
-            node.parts = tuple(part for part, row in rows if row is None or row.node == node.ino)
-
-    def _dir_changed(self, ref: DirRef, *, names_changed: bool) -> None:
-        """A directory of a branch, or what is in it, changed: whoever shows its names must look again.
-
-        Where several branches are merged, anything that is known of a file may change which are shown.
-        """
-        row = entries.get(self.store.db, ref.entry_id)
-        node = None if row is None else self.nodes.get(row.node)
-        if node is not None and (names_changed or len(node.parts) > 1):
-            node.names_changed()
-        if ref.parent is None and names_changed:
-            self.root.names_changed()
-
-    # what kinship.Disk asks -------------------------------------------------------------------------------------------
-
-    def stat_at(self, row: Entry) -> Stat | None:
-        """What lstat says of a row's name now, None when it is gone; the row where the branch is slow or away."""
-        branch = self.branches.get(row.branch_id)
-        if branch is None or branch.state != LIVE or branch.slow or row.parent_id is None:
-            return row.stat
-        ref = self.ref_of(row.parent_id)
-        if ref is None:
-            return None
-        if ref.branch.slow:
-            return row.stat
-        try:
-            return Stat.of(self.lstat(ref, row.name))
-        except (FileNotFoundError, NotADirectoryError, Stale):
-            return None
-        except (OSError, Unreachable):  # not there to be asked is not the same as gone
-            return row.stat
-
-    def is_held(self, branch_id: int, entry_id: int | None, node: int, st_ino: int) -> bool:
-        """Whether an inode is open through the mount under a number, kept within reach there, or watched for a row."""
-        if entry_id is not None and self.is_watched(entry_id, st_ino):
-            return True
-        held = self.nodes.get(node)
-        if held is None:
-            return False
-        fds = [h.fd for h in held.handles if h.branch.id == branch_id and not h.branch.slow]
-        if held.ghost_fd >= 0:
-            fds.append(held.ghost_fd)
-        return any(inode_of(os.fstat(fd)) == st_ino for fd in fds)
-
-    def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
-        """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
-
-        def ask(ref: DirRef) -> int | None:
-            return None if ref.mounted(name) else inode_of(self.lstat(ref, name + b"/" + child))
-
-        return self._asked(parent_id, ask, None)
-
-    def born_ns(self, parent_id: int, name: bytes) -> int | None:
-        """When the inode under a name was made (not where that would wait, or numbers are new at every mount)."""
-
-        def ask(ref: DirRef) -> int | None:
-            with self.dirs.opened(ref) as fd:
-                return None if ref.branch.renumbers or ref.mounted(name) else syscalls.born_ns(fd, name)
-
-        return self._asked(parent_id, ask, None)
-
-    def _asked(self, entry_id: int, ask: Callable[[DirRef], T], otherwise: T) -> T:
-        """What the disk says in a directory; something else where it does not answer, or not at once."""
-        ref = self.ref_of(entry_id)
-        if ref is None or ref.branch.slow:
-            return otherwise
-        try:
-            return ask(ref)
-        except (OSError, VdfsError):
-            return otherwise
-
-    def was_written(self, parent_id: int, name: bytes) -> bool | None:
-        """Whether a file was written to behind the mount since it was last looked at; None where that is not heard."""
-        return self.heard_written(parent_id, name)
-
-    def own_attributes(self, parent_id: int, name: bytes) -> dict[bytes, bytes]:
-        """The `user.*` attributes that the file under a name carries (a slow branch is not asked)."""
-
-        def ask(ref: DirRef) -> dict[bytes, bytes]:
-            return {} if ref.mounted(name) else realattrs.read(self.dirs, ref, name).values
-
-        return self._asked(parent_id, ask, {})
-
-    def dir_mtime(self, entry_id: int) -> int | None:
-        """The mtime of a directory just now; None on a slow branch, or when it cannot be opened."""
-        return self._asked(entry_id, lambda ref: ns(self._fstat_dir(ref).st_mtime_ns), None)
-
-    def moved(self, row: Entry) -> None:
-        """A row hangs elsewhere: who holds its directory or its node follows."""
-        above = None if row.parent_id is None else self.ref_of(row.parent_id)
-        if above is None:
-            return
-        if row.kind == KIND_DIR:
-            known = self.dirs.known(row.id)
-            if known is not None:
-                self._dir(above, row)
-                self.dirs.settle_below(row.id)
-            node, parent = self.nodes.get(row.node), self._held(above.entry_id)
-            if node is not None and parent is not None:
-                self.hang(node, parent, row.name)
-            return
-        node = self.nodes.get(row.node)
-        if node is not None:
-            node.name_moved(Spot(above, row.name, row.id))
-
-    def hang(self, node: Node, parent: Node, name: bytes) -> None:
-        """A node is in a directory, by a name. Nodes never hang in a circle, for whoever goes up would not come back:
-        what is above the directory may date from before a move behind the mount, and then goes where the index has it.
-        """
-        if node.is_dir and parent is not node and parent is not node.parent and is_below(parent, node):
-            walk = parent
-            while walk is not node and is_below(parent, node):
-                above = walk.parent
-                assert above is not None
-                walk.parent = self._nearest(walk, but=node)
-                walk = above
-        node.parent, node.name = parent, name
-
-    def _nearest(self, node: Node, but: Node) -> Node:
-        """The next directory above one, by the rows, that is held and not at or below another."""
-        row = entries.get(self.store.db, node.parts[0].entry_id) if node.parts else None
-        while row is not None and row.parent_id is not None:
-            held = self._held(row.parent_id)
-            if held is not None and not is_below(held, but):
-                return held
-            row = entries.get(self.store.db, row.parent_id)
-        return self.root
-
-    def _held(self, entry_id: int) -> Node | None:
-        """The node of a directory's row, if there is one."""
-        if any(ref.entry_id == entry_id for ref in self.root.parts):
-            return self.root
-        row = entries.get(self.store.db, entry_id)
-        return None if row is None else self.nodes.get(row.node)
-
-    # directories ------------------------------------------------------------------------------------------------------
-
-    def ref_of(self, entry_id: int) -> DirRef | None:
-        """The DirRef of a directory's row, made from the rows above it when nobody holds it."""
-        way: list[Entry] = []
-        wanted: int | None = entry_id
-        ref: DirRef | None = None
-        while ref is None and wanted is not None:
-            ref = self.dirs.known(wanted)
-            if ref is not None:
-                break
-            row = entries.get(self.store.db, wanted)
-            if row is None or row.branch_id not in self.branches:
-                return None
-            if row.parent_id is None:
-                ref = self.dirs.root(self.branches[row.branch_id])
-            else:
-                way.append(row)
-            wanted = row.parent_id
-        for row in reversed(way):
-            assert ref is not None
-            ref = self._dir(ref, row)
-        return ref
-
-    def _dir(self, above: DirRef, row: Entry) -> DirRef:
-        """The DirRef of a directory's row below another, brought up to date."""
-        known = self.dirs.known(row.id)
-        if known is not None and known.st_ino != row.st_ino:
-            known.watch = -1  # another inode: what was watched is not this directory
-        return self.dirs.child(above, row.id, row.name, row.st_ino)
-
-    def lstat(self, ref: DirRef, name: bytes) -> os.stat_result:
-        """What a name is; of a slow file system that is mounted there, what its root was last seen to be."""
-        with self.dirs.opened(ref) as fd:
-            leaf = ref.leaf(name)
-            if leaf is True:
-                raise FileNotFoundError(errno.ENOENT, "it is not to be looked at")
-            if isinstance(leaf, Branch):
-                return leaf.mount_stat()
-            return os.stat(name, dir_fd=fd, follow_symlinks=False)
-
-    def _fstat_dir(self, ref: DirRef) -> os.stat_result:
-        with self.dirs.opened(ref) as fd:
-            return os.fstat(fd)

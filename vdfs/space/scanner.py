@@ -1,10 +1,9 @@
 """Scanner: the tasks that bring the whole library up to date behind the mount.
 
 A queue of subtrees to walk (a branch at start or when it is added, a directory that the watcher found), one walk at a
-time, then the files that wait for their identity: small ones whole, large ones their sampled id first and the full hash
-with its block manifest when all sampled ids are known. Walking and hashing run in worker processes; here are only small
-units, with a turn of the loop between them. Interrupted, it goes on from the rows at the next start: a directory that
-was listed costs one comparison, a file that was hashed nothing.
+time, shared out in pieces among the worker processes; beside it the files get their identity (identifier.py). Here are
+only small units, with a turn of the loop between them. Interrupted, it goes on from the rows at the next start: a
+directory that was listed costs one comparison, a file that was hashed nothing.
 """
 
 import errno
@@ -12,49 +11,32 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
 
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry, ns
-from index.model.errors import NotFound, VdfsError
+from index.model.entry import ns
+from index.model.errors import VdfsError
 from index.model.inode import DEVICES
-from index.scan import hasher, pipeline
+from index.scan import pipeline
+from index.scan.pieces import shared_out
 from index.scan.workers import WorkerPool
-from index.store import entries, metadata, places, tidy
+from index.store import entries, places, tidy
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
+from vdfs.space.identifier import Identifier, is_inner
+from vdfs.space.progress import Progress
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
 log = logging.getLogger("sdmount.scan")
 
-_IDENTIFY_PAGE = 256
 _QUIET_S = 1.0
 _UNIT_REPORTS = 64
 _IDLE_POLL_S = 0.05
 _TIDY_S = 3600.0
-#: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
-#: being written, or is gone in a moment (a temporary name), is not worth reading.
-_IDENTIFY_POLL_S = 0.25
-_SETTLED_NS = 1_000_000_000
-#: Beyond this reading a file whole takes long enough that the sampled id comes first (it reads 57 KB of any file).
-_SAMPLED_FIRST_BYTES = 4 << 20
-#: A file of this size or more is hashed beside the others, so that they need not wait for it.
-_LARGE_BYTES = 256 << 20
-
-
-class Progress:
-    """What the scanner is doing, for status."""
-
-    def __init__(self) -> None:
-        self.current: str | None = None
-        self.dirs = 0
-        self.entries = 0
-        self.files_identified = 0
-        self.bytes_identified = 0
-        self.errors = 0
 
 
 class Scanner:
@@ -66,14 +48,12 @@ class Scanner:
         self.pool = pool
         self.watch: Watch | None = None
         self.progress = Progress()
-        self._imports = imports  # reads the real attributes of files that were just identified
+        self.identifier = Identifier(tree, pool, self.progress, imports)
+        self._imports = imports  # reads the real attributes of entries that were just found
         self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
         self._again: dict[int, float] = {}  # the same, for directories that must first be quiet
         self._wake = trio.Event()
         self._busy = False
-        self._identifying = False
-        self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
-        self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
     # asking -----------------------------------------------------------------------------------------------------------
 
@@ -99,17 +79,12 @@ class Scanner:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to walk or to identify."""
-        return (
-            not self._todo and not self._again and not self._busy and not self._identifying and not self.pending_files()
-        )
+        return not self._todo and not self._again and not self._busy and self.identifier.idle
 
     async def wait_idle(self) -> None:
         """Return when nothing is left to walk or to identify."""
         while not self.idle:  # noqa: ASYNC110  (idleness is a fact of several tables, which nothing announces)
             await trio.sleep(_IDLE_POLL_S)
-
-    def pending_files(self) -> int:
-        return entries.count_unidentified(self.store.db)
 
     def pending_dirs(self) -> int:
         return len(self._todo) + len(self._again) + (1 if self._busy else 0)
@@ -120,8 +95,7 @@ class Scanner:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tidy_forever)
             nursery.start_soon(self._walk_forever)
-            nursery.start_soon(self._identify_forever)
-            nursery.start_soon(self._identify_large_forever)
+            nursery.start_soon(self.identifier.run)
 
     async def _tidy_forever(self) -> None:
         """At the start and then every hour: what is of no use any more leaves the database."""
@@ -175,56 +149,60 @@ class Scanner:
         """Walk one directory of a branch and all below it; returns when its differences are in the index."""
         row = entries.get(self.store.db, entry_id)
         branch = None if row is None else self.tree.branches.get(row.branch_id)
-        if row is None or branch is None or self._is_inner(branch, entry_id):
+        if row is None or branch is None or is_inner(self.tree, branch, entry_id):
             return
         whole = row.parent_id is None
         if branch.state == MISSING and not self.tree.check(branch):
             self._end(branch, "failed", "its directory is not there") if whole else None
             return
         first = whole and next(iter(entries.children(self.store.db, entry_id)), None) is None
-        state = pipeline.WalkState(branch.id, branch.uuid, self.tree, first=first)
         if whole:
             with self.store.write(ORIGIN_SCAN) as unit:
                 places.set_scan_state(unit.db, branch.id, "scanning")
         path = entries.path_of(self.store.db, entry_id)
         self.progress.current = os.fsdecode(b"/".join([branch.root_path, *path]))
-        args: dict[str, Any] = {
-            "database": str(self.store.path),
-            "root": branch.root_path,
-            "root_id": [branch.fs_id, branch.root_ino],
-            "start": entry_id,
-            "path": path,
-            "excluded": branch.for_workers(),
-            "devices": DEVICES.told(),
-        }
+        self.progress.dirs = self.progress.entries = 0
+        failed: list[tuple[int, int]] = []
         try:
-            async with self.pool.stream("scan", args) as stream:
-                async for dirs, seen, reports in stream:
-                    self.progress.dirs, self.progress.entries = dirs, seen
-                    await self._take(state, reports)
+            await shared_out([entry_id], partial(self._walk_piece, branch, first, failed))
         except VdfsError as error:
             if whole:
                 self._end(branch, "failed", str(error))
             raise
-        for directory in state.again:
-            self.request(directory, 0.2)
-        if state.failed:
-            self.progress.errors += len(state.failed)
-            for directory, code in state.failed[:20]:
-                names = entries.path_of(self.store.db, directory)
-                log.warning(
-                    "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
-                )
+        self.progress.errors += len(failed)
+        for directory, code in failed[:20]:
+            names = entries.path_of(self.store.db, directory)
+            log.warning(
+                "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
+            )
         if whole:
             branch.is_followed = not branch.slow
             self._end(branch, "done", None)
 
-    def _is_inner(self, branch: Branch, directory: int | None) -> bool:
-        """Whether a directory lies on a slow file system inside a fast branch: that is neither walked nor hashed."""
-        if not branch.inner or directory is None:
-            return False
-        ref = self.tree.ref_of(directory)
-        return ref is not None and ref.branch.outer is not None
+    async def _walk_piece(
+        self, branch: Branch, first: bool, failed: list[tuple[int, int]], starts: list[int]
+    ) -> list[int]:
+        """One piece of a walk in a worker; returns the directories that it left for another."""
+        state = pipeline.WalkState(branch.id, branch.uuid, self.tree, first=first)
+        args: dict[str, Any] = {
+            "database": str(self.store.path),
+            "root": branch.root_path,
+            "root_id": [branch.fs_id, branch.root_ino],
+            "root_entry": branch.root_entry_id,
+            "starts": starts,
+            "excluded": branch.for_workers(),
+            "devices": DEVICES.told(),
+        }
+        async with self.pool.stream("scan", args) as stream:
+            async for dirs, seen, reports in stream:
+                self.progress.dirs += dirs
+                self.progress.entries += seen
+                await self._take(state, reports)
+        for directory in state.again:
+            self.request(directory, 0.2)
+        failed.extend(state.failed)
+        left: list[int] = stream.result
+        return left
 
     def _end(self, branch: Branch, state: str, error: str | None) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
@@ -260,154 +238,3 @@ class Scanner:
                 self.request(directory, 0.2)
         except (OSError, VdfsError):
             self.request(directory, 0.2)
-
-    # identity ---------------------------------------------------------------------------------------------------------
-
-    async def _identify_forever(self) -> None:
-        while True:
-            self._identifying = True
-            try:
-                more = await self.identify_page(HASH_NONE) or await self.identify_page(HASH_SAMPLED)
-            except VdfsError as error:
-                log.warning("files could not be identified: %s", error)
-                self.progress.errors += 1
-                await trio.sleep(2)
-                continue
-            except Exception:
-                log.exception("identification failed")
-                self.progress.errors += 1
-                await trio.sleep(5)
-                continue
-            finally:
-                self._identifying = False
-            if not more:
-                await trio.sleep(_IDENTIFY_POLL_S)
-
-    async def identify_page(self, state: int) -> bool:
-        """Identify the next files that wait in a state; returns whether there was a full page of them, so maybe more.
-
-        While files come one by one (somebody unpacks an archive) they are so taken a few times a second, together.
-        """
-        now_s = time.monotonic()
-        page: list[Entry] = []
-        after = 0
-        left: list[int] = []
-        inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
-        before_ns = time.time_ns() - _SETTLED_NS
-        while len(page) < _IDENTIFY_PAGE:
-            rows = entries.unidentified(self.store.db, state, after, before_ns, _IDENTIFY_PAGE)
-            if not rows:
-                break
-            after = rows[-1].id
-            for row in rows:
-                branch = self.tree.branches.get(row.branch_id)
-                held = self._retry.get(row.id)
-                if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
-                    continue
-                if row.parent_id not in inner:
-                    inner[row.parent_id] = self._is_inner(branch, row.parent_id)
-                if inner[row.parent_id]:
-                    left.append(row.id)
-                    continue
-                if row.size_bytes >= _LARGE_BYTES and _is_read_whole(row):
-                    self._large.setdefault(row.id)
-                    continue
-                page.append(row)
-            if left:
-                with self.store.write(ORIGIN_SCAN) as unit:
-                    entries.leave_unhashed(unit.db, left)
-                left.clear()
-                await trio.lowlevel.checkpoint()
-        if not page:
-            return False
-        by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
-        above: dict[int | None, list[bytes]] = {}
-        for row in page[:_IDENTIFY_PAGE]:
-            if row.parent_id not in above:
-                above[row.parent_id] = entries.path_of(self.store.db, row.parent_id) if row.parent_id else []
-            item = {"id": row.id, "path": [*above[row.parent_id], row.name]}
-            mode = hasher.Mode.FULL if _is_read_whole(row) else hasher.Mode.SAMPLED
-            by_branch.setdefault((row.branch_id, mode), []).append(item)
-        for (branch_id, mode), items in by_branch.items():
-            await self._identify(branch_id, mode, items)
-        return len(page) >= _IDENTIFY_PAGE
-
-    async def _identify(self, branch_id: int, mode: hasher.Mode, items: list[dict[str, Any]]) -> None:
-        branch = self.tree.branches.get(branch_id)
-        if branch is None:
-            return
-        args = {
-            "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": DEVICES.told(),
-        }  # fmt: skip
-        async with self.pool.stream("identify", args) as stream:
-            async for batch in stream:
-                self._take_identities(list(hasher.unpack_results(batch)))
-                await trio.lowlevel.checkpoint()
-
-    async def _identify_large_forever(self) -> None:
-        while True:
-            await trio.sleep(_IDENTIFY_POLL_S)
-            while self._large:
-                entry_id = next(iter(self._large))
-                row = entries.get(self.store.db, entry_id)
-                try:
-                    if row is not None and row.hash_state in (HASH_NONE, HASH_SAMPLED) and row.parent_id is not None:
-                        path = [*entries.path_of(self.store.db, row.parent_id), row.name]
-                        await self._identify(row.branch_id, hasher.Mode.FULL, [{"id": row.id, "path": path}])
-                except VdfsError as error:
-                    log.warning("a large file could not be identified: %s", error)
-                    self.progress.errors += 1
-                    await trio.sleep(2)
-                except Exception:
-                    log.exception("the identification of a large file failed")
-                    self.progress.errors += 1
-                    await trio.sleep(5)
-                finally:
-                    self._large.pop(entry_id, None)
-
-    def _take_identities(self, results: list[tuple[int, hasher.Identity | hasher.Unidentified]]) -> None:
-        with self.store.write(ORIGIN_SCAN) as unit:
-            again = pipeline.take_identities(unit, results)
-        now_s = time.monotonic()
-        seen = metadata.mirrored(self.store.db, [entry_id for entry_id, _ in results])
-        to_import = []
-        for entry_id, result in results:
-            if isinstance(result, hasher.Identity):
-                self.progress.files_identified += 1
-                self.progress.bytes_identified += result.size_bytes
-            if entry_id in again:
-                tries = self._retry.get(entry_id, (0, 0.0))[0] + 1
-                self._retry[entry_id] = (tries, now_s + min(30.0, 0.5 * 2**tries))
-                self._look_again(entry_id)
-            else:
-                self._retry.pop(entry_id, None)
-                if entry_id in seen or (isinstance(result, hasher.Identity) and result.carries):
-                    to_import.append(entry_id)
-        self._imports(to_import)
-
-    def _look_again(self, entry_id: int) -> None:
-        """A file was not as the row said: mend the row now."""
-        row = entries.get(self.store.db, entry_id)
-        if row is None or row.parent_id is None:
-            self._retry.pop(entry_id, None)
-            return
-        ref = self.tree.ref_of(row.parent_id)
-        if ref is None or ref.branch.slow or ref.branch.state != LIVE:
-            return
-        try:
-            with self.tree.dirs.opened(ref) as fd:
-                st = os.stat(row.name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            self.tree.mend(ref, row.name, row, None)
-            self._retry.pop(entry_id, None)
-        except (OSError, VdfsError, NotFound):
-            return
-        else:
-            node = self.tree.nodes.get(row.node)
-            if node is None or not node.st_is_ours(st):
-                self.tree.mend(ref, row.name, row, st)
-
-
-def _is_read_whole(row: Entry) -> bool:
-    """Whether the whole file is to be read now; a large one gets its sampled id first, which is quick."""
-    return row.hash_state != HASH_NONE or row.size_bytes <= _SAMPLED_FIRST_BYTES or row.content_id is not None

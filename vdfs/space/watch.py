@@ -35,7 +35,7 @@ from index.store import entries
 from vdfs.space import syscalls
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
-from vdfs.space.ground import forget_nothing
+from vdfs.space.holdings import forget_nothing
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 

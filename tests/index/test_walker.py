@@ -1,0 +1,159 @@
+"""The walk of a real tree against rows: in pieces it tells the same as in one."""
+
+import os
+
+import pytest
+
+from index.model.entry import Stat
+from index.model.inode import DEVICES
+from index.scan import recording, walker
+from index.scan.fsid import fs_identity_fd
+from index.scan.volumes import MOUNTED
+from index.store import entries, places
+from index.store.store import Store
+
+
+class Reports:
+    """What a walk emits."""
+
+    def __init__(self) -> None:
+        self.dirs = self.entries = 0
+        self.reports: list[list] = []
+
+    def emit(self, batch) -> None:
+        self.dirs += batch[0]
+        self.entries += batch[1]
+        self.reports += batch[2]
+
+    def stopped(self) -> bool:
+        return False
+
+
+class Walked:
+    """A tree on the disk and a library that knows it."""
+
+    def __init__(self, path) -> None:
+        self.root = path / "tree"
+        self.root.mkdir()
+        self.store = Store(path / "library.db", b"d" * 16)
+        self.ids: dict[str, int] = {}
+
+    def learn(self) -> None:
+        """Write a row for everything that is there."""
+        with self.store.write("test") as unit:
+            places.put_device(unit.db, b"d" * 16, "device", "device", b"k" * 32, 1)
+            branch = places.put_branch(unit.db, b"b" * 16, None, b"d" * 16, "store", os.fsencode(self.root), "fs", 1)
+            for directory, below, files in os.walk(self.root):
+                here = os.path.relpath(directory, self.root)
+                if here == ".":
+                    row = recording.plain_row(unit, branch, 0, b"", Stat.of(os.stat(self.root)))
+                    entries.insert(unit.db, row._replace(parent_id=None))
+                    self.ids["."] = row.id
+                for name in below + files:
+                    st = Stat.of(os.lstat(os.path.join(directory, name)))
+                    row = recording.plain_row(unit, branch, self.ids[here], os.fsencode(name), st)
+                    entries.insert(unit.db, row)
+                    self.ids[os.path.normpath(os.path.join(here, name))] = row.id
+                entries.set_scanned(unit.db, self.ids[here], 1, os.stat(directory).st_mtime_ns)
+
+    def walk(self, *starts: str, excluded=None) -> tuple[Reports, int]:
+        """All pieces of a walk; returns what they told and how many they were."""
+        fd = os.open(self.root, os.O_RDONLY)
+        root_id = list(fs_identity_fd(fd))
+        os.close(fd)
+        told, waiting, number = Reports(), [[self.ids[start] for start in starts or ["."]]], 0
+        while waiting:
+            args = {
+                "database": str(self.store.path), "root": os.fsencode(self.root), "root_id": root_id,
+                "root_entry": self.ids["."], "starts": waiting.pop(), "excluded": excluded or {},
+                "devices": DEVICES.told(),
+            }  # fmt: skip
+            left = walker.scan(args, told)
+            waiting += [[entry_id] for entry_id in left]
+            number += 1
+        return told, number
+
+
+@pytest.fixture
+def walked(tmp_path):
+    made = Walked(tmp_path)
+    for top in range(5):
+        for middle in range(6):
+            directory = made.root / f"d{top}" / f"e{middle}" / "deep"
+            directory.mkdir(parents=True)
+            (directory / "file").write_text("x" * top)
+    made.learn()
+    yield made
+    made.store.close()
+
+
+def at_once(monkeypatch) -> None:
+    monkeypatch.setattr(walker, "PIECE_S", 3600.0)
+
+
+def one_by_one(monkeypatch) -> None:
+    monkeypatch.setattr(walker, "PIECE_S", -1.0)
+
+
+def test_a_quiet_tree_has_no_differences(walked, monkeypatch):
+    at_once(monkeypatch)
+    told, pieces = walked.walk()
+    assert (told.dirs, told.entries, told.reports, pieces) == (66, 95, [], 1)
+
+
+def test_in_pieces_a_walk_tells_the_same(walked, monkeypatch):
+    (walked.root / "d1" / "e2" / "deep" / "file").write_text("changed")
+    (walked.root / "d2" / "e0" / "deep" / "file").unlink()
+    new = walked.root / "d3" / "new" / "below"
+    new.mkdir(parents=True)
+    (new / "file").write_text("new")
+    (walked.root / "d4" / "e5").rename(walked.root / "d0" / "moved")
+
+    at_once(monkeypatch)
+    whole, _ = walked.walk()
+    one_by_one(monkeypatch)
+    told, pieces = walked.walk()
+
+    def known(reports):
+        return sorted(report for report in reports if report[0] > 0)
+
+    assert len(whole.reports) > 5
+    assert (told.dirs, told.entries) == (whole.dirs, whole.entries)
+    assert pieces > 50
+    # New directories have numbers of their piece, which differ.
+    unnumbered = [
+        [*report[:3], [[name, st, bool(n)] for name, st, n in report[3]], *report[4:]] for report in told.reports
+    ]
+    expected = [
+        [*report[:3], [[name, st, bool(n)] for name, st, n in report[3]], *report[4:]] for report in whole.reports
+    ]
+    assert known(unnumbered) == known(expected)
+    assert sorted(r[1:] for r in unnumbered if r[0] < 0) == sorted(r[1:] for r in expected if r[0] < 0)
+
+
+def test_what_is_new_is_walked_by_the_piece_that_found_it(walked, monkeypatch):
+    for number in range(20):
+        (walked.root / "d0" / f"new{number}" / "below").mkdir(parents=True)
+    one_by_one(monkeypatch)
+    told, pieces = walked.walk("d0")
+    assert sum(report[0] < 0 for report in told.reports) == 40
+    assert pieces == 1 + 12  # d0, its six directories and theirs
+
+
+def test_a_piece_begins_where_its_directories_are_now(walked, monkeypatch):
+    at_once(monkeypatch)
+    moved = walked.ids["d1/e1"]
+    walked.ids["gone"] = max(walked.ids.values()) + 1
+    (walked.root / "d1" / "e1").rename(walked.root / "d3" / "there")
+    walked.store.db.execute("UPDATE entry SET parent_id=?, name=? WHERE id=?", (walked.ids["d3"], b"there", moved))
+    told, _ = walked.walk("d1/e1", "gone")
+    assert (told.dirs, told.reports) == (2, [])
+
+
+def test_what_is_never_looked_at_is_no_beginning_either(walked, monkeypatch):
+    at_once(monkeypatch)
+    excluded = {b"d1": {b"e1": True, b"e2": MOUNTED, b"e3": {b"deep": True}}}
+    told, _ = walked.walk("d1/e1", "d1/e1/deep", "d1/e2/deep", "d1/e3/deep", excluded=excluded)
+    assert (told.dirs, told.reports) == (0, [])
+    told, _ = walked.walk("d1/e3", "d1/e4", excluded=excluded)
+    assert told.dirs == 3

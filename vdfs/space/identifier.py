@@ -1,0 +1,222 @@
+"""Identifier: the tasks that give every file its identity, while the scanner finds out which files there are.
+
+Small files are read whole; large ones get their sampled id first, and the full hash with its block manifest when all
+sampled ids are known. What is read is read in worker processes, a page of rows at a time; what a file turned out to be
+is written in small units. A file that changed while it was read, or is not as its row says, is looked at again. All
+state that matters is in the rows: whoever is interrupted loses the page that was being read.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from index.model.change import ORIGIN_SCAN
+from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
+from index.model.errors import NotFound, VdfsError
+from index.model.inode import DEVICES
+from index.scan import hasher, pipeline
+from index.scan.workers import WorkerPool
+from index.store import entries, metadata
+from vdfs.space.branches import LIVE, Branch
+from vdfs.space.progress import Progress
+from vdfs.space.tree import Tree
+
+log = logging.getLogger("sdmount.scan")
+
+_PAGE = 256
+#: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
+#: being written, or is gone in a moment (a temporary name), is not worth reading.
+_POLL_S = 0.25
+_SETTLED_NS = 1_000_000_000
+#: Beyond this reading a file whole takes long enough that the sampled id comes first (it reads 57 KB of any file).
+_SAMPLED_FIRST_BYTES = 4 << 20
+#: A file of this size or more is hashed beside the others, so that they need not wait for it.
+_LARGE_BYTES = 256 << 20
+
+
+class Identifier:
+    """Used on the loop only; `run()` is its life."""
+
+    def __init__(self, tree: Tree, pool: WorkerPool, progress: Progress, imports: Callable[[list[int]], None]) -> None:
+        self.tree = tree
+        self.store = tree.store
+        self.pool = pool
+        self.progress = progress
+        self._imports = imports  # reads the real attributes of files that were just identified
+        self._busy = False
+        self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
+        self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no file is left to identify."""
+        return not self._busy and not self.pending_files()
+
+    def pending_files(self) -> int:
+        return entries.count_unidentified(self.store.db)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._identify_forever)
+            nursery.start_soon(self._identify_large_forever)
+
+    async def _identify_forever(self) -> None:
+        while True:
+            self._busy = True
+            try:
+                more = await self._identify_page(HASH_NONE) or await self._identify_page(HASH_SAMPLED)
+            except VdfsError as error:
+                log.warning("files could not be identified: %s", error)
+                self.progress.errors += 1
+                await trio.sleep(2)
+                continue
+            except Exception:
+                log.exception("identification failed")
+                self.progress.errors += 1
+                await trio.sleep(5)
+                continue
+            finally:
+                self._busy = False
+            if not more:
+                await trio.sleep(_POLL_S)
+
+    async def _identify_page(self, state: int) -> bool:
+        """Identify the next files that wait in a state; returns whether there was a full page of them, so maybe more.
+
+        While files come one by one (somebody unpacks an archive) they are so taken a few times a second, together.
+        """
+        now_s = time.monotonic()
+        page: list[Entry] = []
+        after = 0
+        left: list[int] = []
+        inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
+        before_ns = time.time_ns() - _SETTLED_NS
+        while len(page) < _PAGE:
+            rows = entries.unidentified(self.store.db, state, after, before_ns, _PAGE)
+            if not rows:
+                break
+            after = rows[-1].id
+            for row in rows:
+                branch = self.tree.branches.get(row.branch_id)
+                held = self._retry.get(row.id)
+                if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
+                    continue
+                if row.parent_id not in inner:
+                    inner[row.parent_id] = is_inner(self.tree, branch, row.parent_id)
+                if inner[row.parent_id]:
+                    left.append(row.id)
+                    continue
+                if row.size_bytes >= _LARGE_BYTES and _is_read_whole(row):
+                    self._large.setdefault(row.id)
+                    continue
+                page.append(row)
+            if left:
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    entries.leave_unhashed(unit.db, left)
+                left.clear()
+                await trio.lowlevel.checkpoint()
+        if not page:
+            return False
+        by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
+        above: dict[int | None, list[bytes]] = {}
+        for row in page[:_PAGE]:
+            if row.parent_id not in above:
+                above[row.parent_id] = entries.path_of(self.store.db, row.parent_id) if row.parent_id else []
+            item = {"id": row.id, "path": [*above[row.parent_id], row.name]}
+            mode = hasher.Mode.FULL if _is_read_whole(row) else hasher.Mode.SAMPLED
+            by_branch.setdefault((row.branch_id, mode), []).append(item)
+        for (branch_id, mode), items in by_branch.items():
+            await self._identify(branch_id, mode, items)
+        return len(page) >= _PAGE
+
+    async def _identify(self, branch_id: int, mode: hasher.Mode, items: list[dict[str, Any]]) -> None:
+        branch = self.tree.branches.get(branch_id)
+        if branch is None:
+            return
+        args = {
+            "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": DEVICES.told(),
+        }  # fmt: skip
+        async with self.pool.stream("identify", args) as stream:
+            async for batch in stream:
+                self._take_identities(list(hasher.unpack_results(batch)))
+                await trio.lowlevel.checkpoint()
+
+    async def _identify_large_forever(self) -> None:
+        while True:
+            await trio.sleep(_POLL_S)
+            while self._large:
+                entry_id = next(iter(self._large))
+                row = entries.get(self.store.db, entry_id)
+                try:
+                    if row is not None and row.hash_state in (HASH_NONE, HASH_SAMPLED) and row.parent_id is not None:
+                        path = [*entries.path_of(self.store.db, row.parent_id), row.name]
+                        await self._identify(row.branch_id, hasher.Mode.FULL, [{"id": row.id, "path": path}])
+                except VdfsError as error:
+                    log.warning("a large file could not be identified: %s", error)
+                    self.progress.errors += 1
+                    await trio.sleep(2)
+                except Exception:
+                    log.exception("the identification of a large file failed")
+                    self.progress.errors += 1
+                    await trio.sleep(5)
+                finally:
+                    self._large.pop(entry_id, None)
+
+    def _take_identities(self, results: list[tuple[int, hasher.Identity | hasher.Unidentified]]) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            again = pipeline.take_identities(unit, results)
+        now_s = time.monotonic()
+        seen = metadata.mirrored(self.store.db, [entry_id for entry_id, _ in results])
+        to_import = []
+        for entry_id, result in results:
+            if isinstance(result, hasher.Identity):
+                self.progress.files_identified += 1
+                self.progress.bytes_identified += result.size_bytes
+            if entry_id in again:
+                tries = self._retry.get(entry_id, (0, 0.0))[0] + 1
+                self._retry[entry_id] = (tries, now_s + min(30.0, 0.5 * 2**tries))
+                self._look_again(entry_id)
+            else:
+                self._retry.pop(entry_id, None)
+                if entry_id in seen or (isinstance(result, hasher.Identity) and result.carries):
+                    to_import.append(entry_id)
+        self._imports(to_import)
+
+    def _look_again(self, entry_id: int) -> None:
+        """A file was not as the row said: mend the row now."""
+        row = entries.get(self.store.db, entry_id)
+        if row is None or row.parent_id is None:
+            self._retry.pop(entry_id, None)
+            return
+        ref = self.tree.ref_of(row.parent_id)
+        if ref is None or ref.branch.slow or ref.branch.state != LIVE:
+            return
+        try:
+            with self.tree.dirs.opened(ref) as fd:
+                st = os.stat(row.name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self.tree.mend(ref, row.name, row, None)
+            self._retry.pop(entry_id, None)
+        except (OSError, VdfsError, NotFound):
+            return
+        else:
+            node = self.tree.nodes.get(row.node)
+            if node is None or not node.st_is_ours(st):
+                self.tree.mend(ref, row.name, row, st)
+
+
+def _is_read_whole(row: Entry) -> bool:
+    """Whether the whole file is to be read now; a large one gets its sampled id first, which is quick."""
+    return row.hash_state != HASH_NONE or row.size_bytes <= _SAMPLED_FIRST_BYTES or row.content_id is not None
+
+
+def is_inner(tree: Tree, branch: Branch, directory: int | None) -> bool:
+    """Whether a directory lies on a slow file system inside a fast branch: that is neither walked nor hashed."""
+    if not branch.inner or directory is None:
+        return False
+    ref = tree.ref_of(directory)
+    return ref is not None and ref.branch.outer is not None
