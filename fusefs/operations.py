@@ -15,6 +15,7 @@ import pyfuse3
 
 from fusefs.invalidate import Notifier
 from fusefs.kernel import attrs
+from fusefs.kernel.dots import DOTS, dot_face, dots
 from fusefs.kernel.guard import guarded
 from fusefs.kernel.handles import DirHandle, Handles, TextHandle
 from fusefs.kernel.inodes import Ledger
@@ -424,10 +425,13 @@ class Operations(pyfuse3.Operations):
             await self._fill_listing(handle)
         handle.read = True
         names = handle.names
-        if start_id < 0 or start_id > len(names):
-            return
         reply, remember = pyfuse3.readdir_reply, self.ledger.remember
-        for index in range(start_id, len(names)):
+        if not 0 <= start_id <= len(names) + DOTS:
+            return
+        for position, (name, ino) in enumerate(dots(node)[start_id:], start_id + 1):
+            if not reply(token, name, dot_face(ino), position):
+                return
+        for index in range(max(0, start_id - DOTS), len(names)):
             line = names[index]
             if line is None:
                 continue
@@ -444,7 +448,7 @@ class Operations(pyfuse3.Operations):
                         continue
             else:
                 face = self._face(node, child, await self.tree.stat(child) if isinstance(child, Node) else None)
-            if not reply(token, name, face, index + 1):
+            if not reply(token, name, face, index + 1 + DOTS):
                 break
             remember(child)
 

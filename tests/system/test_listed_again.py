@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,3 +58,26 @@ def test_a_listing_follows(place, change, behind):
     for _ in range(5):
         assert agrees()
         (place.mnt / "somewhere else").write_bytes(b"")
+
+
+def test_a_listing_begins_with_the_directory_and_the_one_above(place):
+    """`ls -f` shows what readdir(3) says, in its order, with the numbers that it says."""
+    (place.mnt / "d" / "below").mkdir(parents=True)
+    (place.mnt / "d" / "a").write_bytes(b"x")
+    (place.mnt / "d" / "below").rename(place.mnt / "moved")
+
+    def listed(path: str) -> list[tuple[int, str]]:
+        out = subprocess.run(
+            ["ls", "-fi", place.mnt / path], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
+        return [(int(line.split()[0]), line.split()[1]) for line in out.splitlines()]
+
+    def number(path: str) -> int:
+        return (place.mnt / path).stat().st_ino
+
+    assert listed("d") == [(number("d"), "."), (number("."), ".."), (number("d/a"), "a")]
+    assert listed("moved") == [(number("moved"), "."), (number("."), "..")]
+    assert listed(".")[:2] == [(number("."), "."), (number(".."), "..")]
+    top = next(str(above) for above in place.mnt.parents if above.is_mount())
+    assert listed(top)[:2] == [(1, "."), (number(f"{top}/.."), "..")]  # which ls looks up at a mountpoint
+    assert listed(f"{top}/.vdfs/tags") == [(number(f"{top}/.vdfs/tags"), "."), (number(f"{top}/.vdfs"), "..")]
