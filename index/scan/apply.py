@@ -255,6 +255,8 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     row = recording.plain_row(unit, *place, st, entry_id=kept.entry_id, node=kept.node, uuid=kept.uuid)
     row = row._replace(content_id=kept.content_id, hash_state=kept.hash_state, version=kept.version)
     recording.insert(unit, row)
+    if kept.branch_id not in (0, place.branch_id):
+        metadata.mirror_follows(unit.db, kept.node, kept.branch_id, place.branch_id)
     row = recording.leave(unit, row, place.parent_id, place.name)
     if kept.written:
         recording.note_new_bytes(unit, row)

@@ -192,7 +192,7 @@ def from_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None:
     A large tree would be one long unit: it is new here, and the files in it are found one by one.
     """
     for old in entries.by_st_ino_beside(unit.db, place.branch_id, st.st_ino):
-        if old.kind != st.kind or old.parent_id is None or (old.nlink > 1 and old.kind != KIND_DIR):
+        if old.kind != st.kind or old.parent_id is None:
             continue
         if is_at(disk.stat_at(old), st) or not same_file(unit, old, place, st, disk):
             continue

@@ -71,6 +71,7 @@ def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: 
     """A real rename took a file or a tree to another branch of the same volume: its rows go along."""
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
     for below in list(entries.subtree(unit.db, row.id)):
+        metadata.mirror_follows(unit.db, below.node, below.branch_id, branch_id)
         unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
         join_links(unit, below._replace(branch_id=branch_id))
     entries.move(unit.db, row.id, parent_id, name, unit.seq)
@@ -126,7 +127,8 @@ def part(unit: Unit, row: Entry) -> Entry:
     """A replica is no part of one file with the others any more: it, and the other names of its inode, get a number of
     their own."""
     number = unit.new_id()
-    metadata.mirror_moves(unit.db, row, number)
+    if not entries.has_rival(unit.db, row):  # what was seen may be the other's
+        metadata.mirror_moves(unit.db, row, number)
     for twin in entries.by_node(unit.db, row.node):
         if twin.branch_id == row.branch_id and twin.st_ino == row.st_ino:
             entries.set_node(unit.db, twin.id, number, unit.seq)
@@ -147,7 +149,9 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
 
     So has all that is below it; there may be something only where the directory itself was shared.
     """
-    if not entries.is_shared(unit.db, row) or entries.is_where_replicas_are(unit.db, row, parent_id, name):
+    if not entries.is_shared(unit.db, row):
+        return own_identity(unit, row, parent_id, name)
+    if entries.is_where_replicas_are(unit.db, row, parent_id, name):
         return row
     for one in list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]:
         if not entries.is_shared(unit.db, one):
@@ -157,6 +161,27 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
             _own_uuid(unit, parted, parted.uuid)
         _renumbered(unit, one, parted)
     return again(unit, row.id)
+
+
+def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
+    """A version of a file that had a number of its own already is to have a name of its own: so it gets a uuid too."""
+    if row.uuid is None or row.kind == KIND_DIR:
+        return row
+    others = [other for other in entries.by_uuid(unit.db, row.uuid) if other.node != row.node]
+    if not others:
+        return row
+    links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id]
+    ours = {_union_name(unit, parent_id, name), *(_union_name(unit, one.parent_id, one.name) for one in links)}
+    if all(_union_name(unit, other.parent_id, other.name) in ours for other in others):
+        return row
+    _own_uuid(unit, row, row.uuid)
+    return again(unit, row.id)
+
+
+def _union_name(unit: Unit, parent_id: int | None, name: bytes) -> tuple[int, bytes]:
+    """A name in the directory that those of several branches are together."""
+    above = None if parent_id is None else entries.get(unit.db, parent_id)
+    return (0 if above is None else above.node), name
 
 
 def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:

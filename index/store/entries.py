@@ -279,9 +279,17 @@ def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -
 
 
 def is_shared(db: apsw.Connection, row: Entry) -> bool:
-    """Whether another branch has a replica under the row's number."""
-    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND branch_id<>:branch LIMIT 1"
-    return db.execute(sql, {"node": row.node, "branch": row.branch_id}).fetchone() is not None
+    """Whether another inode goes by the row's number: a replica on another branch, or who was one and came here."""
+    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND (branch_id<>:branch OR st_ino<>:st_ino) LIMIT 1"
+    found = db.execute(sql, {"node": row.node, "branch": row.branch_id, "st_ino": row.st_ino})
+    return found.fetchone() is not None
+
+
+def has_rival(db: apsw.Connection, row: Entry) -> bool:
+    """Whether another inode of the row's own branch goes by its number."""
+    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND branch_id=:branch AND st_ino<>:st_ino LIMIT 1"
+    found = db.execute(sql, {"node": row.node, "branch": row.branch_id, "st_ino": row.st_ino})
+    return found.fetchone() is not None
 
 
 def one_with(db: apsw.Connection, directory: int) -> list[int]:
@@ -294,10 +302,13 @@ def one_with(db: apsw.Connection, directory: int) -> list[int]:
 
 
 def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:
-    """Whether every replica of a row on another branch has that name, in what is one directory with that parent."""
+    """Whether whoever else goes by a row's number has that name on another branch, in what is one directory with that
+    parent."""
     above = None if parent_id is None else get(db, parent_id)
     for other in by_node(db, row.node):
         if other.branch_id == row.branch_id:
+            if other.st_ino != row.st_ino:
+                return False
             continue
         beside = None if other.parent_id is None else get(db, other.parent_id)
         if other.name != name or (above and above.node) != (beside and beside.node):

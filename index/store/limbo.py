@@ -50,7 +50,12 @@ class Kept(NamedTuple):
     hash_state: int
     version: bytes | None
     ctime_ns: int
+    branch_id: int = 0  # where it was
     written: bool = False  # it was written to while it was away
+
+
+#: The first so many fields are columns.
+_STORED = 7
 
 
 def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
@@ -68,7 +73,7 @@ def _put(db: apsw.Connection, row: Entry, kept: Kept, removed_ns: int) -> None:
     db.execute(
         "INSERT OR REPLACE INTO limbo(branch_id, st_ino, kind, mtime_ns, size_bytes, removed_ns, "
         "entry_id, node, uuid, content_id, hash_state, version, ctime_ns) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, removed_ns, *kept[:-1]),
+        (row.branch_id, row.st_ino, row.kind, row.mtime_ns, row.size_bytes, removed_ns, *kept[:_STORED]),
     )
 
 
@@ -77,7 +82,7 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept]
 
     `is_same`: its number cannot be another file's by now.
     """
-    beside = db.execute(
+    beside: list[Any] = db.execute(
         "SELECT l.branch_id, l.kind, l.mtime_ns, l.size_bytes, l.entry_id, l.node, l.uuid, l.content_id, l.hash_state, "
         "l.version, l.ctime_ns FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
         "JOIN limbo l ON l.branch_id = o.id AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
@@ -87,7 +92,7 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept]
         db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (holder, st.st_ino))
         kept = _fitting(db, found, st, is_same)
         if kept is not None:
-            return kept
+            return kept._replace(branch_id=holder)
     return None
 
 

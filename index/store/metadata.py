@@ -127,6 +127,16 @@ def mirror_moves(db: apsw.Connection, row: Entry, node: int) -> None:
         )
 
 
+def mirror_follows(db: apsw.Connection, node: int, old_branch: int, branch_id: int) -> None:
+    """A file, or one of its names, goes to another branch: what was seen of it is known there too."""
+    for table, columns in (("mirror", "name, value"), ("mirror_state", "st_ino, ctime_ns")):
+        db.execute(
+            f"INSERT OR REPLACE INTO {table}(node, branch_id, {columns}) "
+            f"SELECT node, ?, {columns} FROM {table} WHERE node=? AND branch_id=?",
+            (branch_id, node, old_branch),
+        )
+
+
 def mirror_forget(db: apsw.Connection, row: Entry) -> None:
     """A file goes by another uuid than when its real attributes were seen: they are read anew, for that one."""
     for table in ("mirror", "mirror_state"):

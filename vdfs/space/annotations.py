@@ -338,10 +338,11 @@ class Annotations:
                 continue
             node.face = None
             with self.store.write("reconcile") as unit:
-                if value is None or not real.written:
+                there = value if real.written else real.values.get(name)  # a file that refuses keeps what it had
+                if there is None:
                     metadata.mirror_drop(unit.db, target.row, name)
                 else:
-                    metadata.mirror_put(unit.db, target.row, name, value)
+                    metadata.mirror_put(unit.db, target.row, name, there)
                 metadata.set_mirror_state(unit.db, target.row, real.st_ino, real.ctime_ns)
 
     async def copy_all(self, node: Node) -> None:

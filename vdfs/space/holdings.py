@@ -102,7 +102,8 @@ class Holdings:
                 assert above is not None
                 walk.parent = self._nearest(walk, but=node)
                 walk = above
-        node.parent, node.name = parent, name
+        if parent is not node:
+            node.parent, node.name = parent, name
 
     def _nearest(self, node: Node, but: Node) -> Node:
         """The next directory above one, by the rows, that is held and not at or below another."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import trio
 
 from index.model.change import ORIGIN_MOUNT
-from index.model.entry import KIND_FILE, Entry, Stat
+from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.model.errors import (
     CrossBranch,
     Exists,
@@ -28,6 +28,7 @@ from index.model.errors import (
     Stale,
     Unreachable,
 )
+from index.model.inode import inode_of
 from index.scan import apply, recording
 from index.store import entries
 from index.store.unit import Unit
@@ -255,6 +256,8 @@ class Namespace:
             for replica in entries.by_node(unit.db, node.ino):
                 if replica.branch_id != branch.id and (now := entries.get(unit.db, replica.id)) is not None:
                     recording.alone(unit, now)
+            if old is not None and (now := entries.get(unit.db, old.id)) is not None:
+                apply.change_row(unit, now, Stat.of(st), branch.uuid)  # it may have been written to and not be closed
             row = apply.add(
                 unit, branch.id, target.entry_id, name, Stat.of(st), self.tree,
                 node=node.ino, uuid=old.uuid if old else None,
@@ -281,8 +284,8 @@ class Namespace:
         heir = self.backups.heir(parent, name, pid)
         old = entries.child(self.store.db, ref.entry_id, name)
         with self.store.write(ORIGIN_MOUNT) as unit:
-            if old is not None:  # it vanished behind the mount, and nobody had looked yet
-                apply.remove(unit, old, ref.branch.uuid, keep=False)
+            if old is not None:  # it vanished behind the mount, and nobody had looked yet: it may be elsewhere
+                apply.remove(unit, old, ref.branch.uuid, keep=old.st_ino != inode_of(st))
             row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), self.tree, fresh=True)
             if heir is not None and row.kind == KIND_FILE:
                 entries.set_uuid(unit.db, heir[0], None, unit.seq)
@@ -388,7 +391,7 @@ class Namespace:
 
     def _remove_row(self, row: Entry, branch_uuid: bytes) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
-            apply.remove(unit, row, branch_uuid, keep=False)
+            apply.remove(unit, row, branch_uuid, keep=row.kind != KIND_DIR and row.nlink > 1)
             if row.nlink > 1:
                 self.refresh_twins(unit, row)
 

@@ -113,8 +113,12 @@ def write(dirs: DirTable, ref: DirRef, name: bytes, st_ino: int | None, attribut
             if value is not None:  # a copy that could not be renewed must not look like an edit
                 with contextlib.suppress(OSError):
                     xattr.removexattr(path, text)
+        left = {}
+        if not done:
+            with contextlib.suppress(OSError):
+                left[attribute] = xattr.getxattr(path, text)
         st = os.fstat(fd)
-        return Real(inode_of(st), ns(st.st_ctime_ns), {}, done)
+        return Real(inode_of(st), ns(st.st_ctime_ns), left, done)
     finally:
         os.close(fd)
 

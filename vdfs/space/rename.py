@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from index.model import change, versions
 from index.model.change import ORIGIN_MOUNT
-from index.model.entry import KIND_FILE, Entry, Stat
+from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.model.errors import Busy, CrossBranch, Exists, Invalid, NotADirectory, NotFound, VdfsError
 from index.model.inode import inode_of
 from index.scan import apply, recording
@@ -204,14 +204,19 @@ class Renames:
 
     def _write_rows(self, src: Node, dst: Node | None, done: list[tuple[_Step, os.stat_result]]) -> None:
         over_file = dst if dst is not None and not dst.is_dir else None
+        destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
             heir, vector = self._new_version(unit, src, over_file, done[0][0].ref.branch.uuid)
             for step, st in done:
-                self._write_row(unit, step, st)
+                self._write_row(unit, step, st, destroyed)
                 if heir is not None:
                     entries.set_uuid(unit.db, step.spot.entry_id, heir, unit.seq)
                 if vector is not None and step.spot in src.spots:
                     entries.set_version(unit.db, step.spot.entry_id, vector, unit.seq)
+            for step, _ in done:  # a version in conflict goes its own way from now on
+                row = entries.get(unit.db, step.spot.entry_id)
+                if row is not None and heir is None:
+                    recording.own_identity(unit, row, step.ref.entry_id, step.name)
         src.face = None
         for step, st in done:
             self._moved(src, step, inode_of(st), st)
@@ -222,11 +227,12 @@ class Renames:
             refs = {step.ref for step, _ in done}
             self.namespace.dropped(over_file, [s for s in over_file.spots if s.dir in refs])
 
-    def _write_row(self, unit: Unit, step: _Step, st: os.stat_result) -> None:
+    def _write_row(self, unit: Unit, step: _Step, st: os.stat_result, destroyed: set[int]) -> None:
         row = entries.get(unit.db, step.spot.entry_id)
         over = entries.child(unit.db, step.ref.entry_id, step.name)
-        if over is not None and over.id != step.spot.entry_id:
-            apply.remove(unit, over, step.ref.branch.uuid, keep=False, told=False)
+        if over is not None and over.id != step.spot.entry_id:  # what we did not destroy went behind the mount
+            lives = over.id not in destroyed or (over.nlink > 1 and over.kind != KIND_DIR)
+            apply.remove(unit, over, step.ref.branch.uuid, keep=lives, told=False)
             if over.nlink > 1:
                 self.namespace.refresh_twins(unit, over)
         if row is None:
@@ -315,7 +321,7 @@ class Renames:
                     recording.swap_names(unit, a, b)
                     entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
-                self._write_row(unit, step, st)
+                self._write_row(unit, step, st, set())
         for (step, other), st in zip(swaps, stats, strict=False):
             self._moved(src, step, inode_of(st), st)
             row = entries.get(self.store.db, other.entry_id)

@@ -217,13 +217,15 @@ class Tree(Ground):
             if same and (row.node != number or row.uuid != first.uuid):
                 with self.store.write(ORIGIN_SCAN) as unit:
                     uuid = first.uuid or row.uuid
-                    metadata.mirror_moves(unit.db, row, number)
-                    entries.set_node(unit.db, row.id, number, unit.seq)
+                    names = entries.by_node(unit.db, row.node) if linked else [row]
+                    if row.node != number:
+                        metadata.mirror_moves(unit.db, row, number)
+                        entries.set_node(unit.db, row.id, number, unit.seq)
                     if uuid is not None:
-                        entries.set_uuid(unit.db, row.id, uuid, unit.seq)
-                        if first.uuid is None:
-                            entries.set_uuid(unit.db, first.id, uuid, unit.seq)
-                        elif row.uuid is not None and row.uuid != uuid:
+                        for twin in (*entries.by_node(unit.db, first.node), *names):
+                            if twin.uuid != uuid:
+                                entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
+                        if row.uuid is not None and row.uuid != uuid:
                             recording.alias(unit, row.uuid, uuid)
                     if row.kind != KIND_DIR:
                         recording.join_versions(unit, first, row, shown[0].dir.branch.uuid, one.dir.branch.uuid)
