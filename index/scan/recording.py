@@ -222,11 +222,17 @@ def branch_uuid(unit: Unit, row: Entry) -> bytes:
 
 def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
     """A file goes on under a uuid of its own, with copies of the annotations."""
+    fresh = copy_of(unit, uuid)
+    for twin in entries.by_node(unit.db, row.node):
+        entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+
+
+def copy_of(unit: Unit, uuid: bytes) -> bytes:
+    """A new uuid with copies of the annotations of another."""
     fresh = new_uuid()
     metadata.copy_to(unit.db, uuid, fresh, unit.hlc, unit.device, unit.seq)
     unit.tell("annotations", "copy", fresh, uuid)
-    for twin in entries.by_node(unit.db, row.node):
-        entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+    return fresh
 
 
 def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
@@ -265,9 +271,7 @@ def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
         if t.id != old.id and t.branch_id == old.branch_id and t.uuid == old.uuid
     ]
     if twins:
-        fresh = new_uuid()
-        metadata.copy_to(unit.db, old.uuid, fresh, unit.hlc, unit.device, unit.seq)
-        unit.tell("annotations", "copy", fresh, old.uuid)
+        fresh = copy_of(unit, old.uuid)
         for twin in twins:
             entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
     return old.uuid

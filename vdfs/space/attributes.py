@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from index.model.change import ORIGIN_MOUNT
-from index.model.entry import Entry, Stat
+from index.model.entry import HASH_NONE, KIND_FILE, Entry, Stat
 from index.model.errors import NotFound, Stale, Unreachable
 from index.model.inode import inode_of
 from index.scan import apply, recording
@@ -110,8 +110,11 @@ class Attributes:
 
     # into the index ---------------------------------------------------------------------------------------------------
 
-    def note(self, node: Node, st: AnyStat, *, data: bool) -> None:
-        """Write what a request of the kernel changed into the shown replica's row (all replicas' for attributes)."""
+    def note(self, node: Node, st: AnyStat, *, data: bool, wrote: bool = False) -> None:
+        """Write what a request of the kernel changed into the shown replica's row (all replicas' for attributes).
+
+        `wrote`: bytes were written to it, whatever its stat says.
+        """
         node.face = None
         if not isinstance(st, os.stat_result):
             return
@@ -123,17 +126,26 @@ class Attributes:
                         apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
             return
         spots = self.tree.replicas(node) if node.links else node.spots
+        wrote = wrote or any(handle.wrote for handle in node.handles)
         for spot in spots[:1]:
             row = entries.get(self.store.db, spot.entry_id)
-            if row is None or row.matches(st):
+            if row is None or (row.matches(st) and not (wrote and row.hash_state)):
                 continue
-            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid))
+            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid, wrote))
         for spot in node.spots[1:] if not data else []:
             self._remend(spot)
 
-    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes) -> None:
+    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes, wrote: bool) -> None:
+        """Whoever gives a file its size and mtime back after a write, here or on the disk, leaves no other trace."""
         with self.store.write(ORIGIN_MOUNT) as unit:
-            recording.restat_twins(unit, apply.change_row(unit, row, st, branch_uuid), st)
+            now = recording.restat_twins(unit, apply.change_row(unit, row, st, branch_uuid), st)
+            if now.kind == KIND_FILE and now.hash_state != HASH_NONE and (wrote or self._was_written(now)):
+                for twin in entries.by_node(unit.db, now.node):
+                    if twin.branch_id == now.branch_id:
+                        entries.set_unsure(unit.db, twin.id, unit.seq)
+
+    def _was_written(self, row: Entry) -> bool:
+        return row.parent_id is not None and bool(self.tree.was_written(row.parent_id, row.name))
 
     def _remend(self, spot: Spot) -> None:
         branch = spot.dir.branch

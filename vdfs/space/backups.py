@@ -1,19 +1,24 @@
 """Editors' backup pattern: f is renamed to f~, a new f is made, f~ may go. The new f continues the old one.
 
 Whoever renamed a file aside to something that looks like its backup and then makes the name anew, the same process and
-soon, gets the uuid of the old file for the new one, and with it tags and attributes.
+soon, gets the uuid of the old file for the new one, and with it tags and attributes. When the save fails and the new
+one is removed, the backup has them again.
 """
 
 import re
 import time
+from collections import deque
 from typing import NamedTuple
 
 from index.model.entry import KIND_FILE, Entry
+from index.scan import recording
 from index.store import entries
+from index.store.unit import Unit
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _WINDOW_S = 10.0
+_HANDED_MAX = 256
 _SUFFIX = re.compile(
     rb"~|\.?~\d+~|\.\d+|\.(?:sw[a-p]|tmp|dpkg-(?:old|dist)|rpmsave|rpmorig)"
     rb"|[._-](?:bak|bck|bkp|backup|orig|original|old|sav|save)[.-]?\d*~?",
@@ -30,12 +35,19 @@ class _Backup(NamedTuple):
     at_s: float
 
 
+class _Handed(NamedTuple):
+    entry_id: int  # the backup
+    heir_id: int
+    uuid: bytes
+
+
 class Backups:
     """The files that were put aside a moment ago. Used on the loop only."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._held: list[_Backup] = []
+        self._handed: deque[_Handed] = deque(maxlen=_HANDED_MAX)
 
     def note(self, parent: Node, name: bytes, row: Entry | None, new_name: bytes, pid: int) -> None:
         """`name` of a directory was renamed to `new_name` by a process."""
@@ -47,14 +59,50 @@ class Backups:
             return
         self._held.append(_Backup(parent, name, pid, row.id, row.uuid, now_s))
 
-    def heir(self, parent: Node, name: bytes, pid: int) -> tuple[int, bytes] | None:
-        """(row put aside, its uuid) when a process makes anew what it put aside; taken out."""
+    def hand_over(self, unit: Unit, backup: Entry, heirs: list[Entry]) -> None:
+        """The rows of a new version get the identity of the file that was put aside, whose own rows give it up.
+
+        Names that were linked with the backup go on with it, as another file, with copies of the annotations.
+        """
+        assert backup.uuid is not None
+        above = self._above(backup)
+        is_linked = any(
+            (self._above(one), one.name) != (above, backup.name) for one in entries.by_uuid(unit.db, backup.uuid)
+        )
+        left = recording.copy_of(unit, backup.uuid) if is_linked else None
+        for one in entries.by_uuid(unit.db, backup.uuid):
+            entries.set_uuid(unit.db, one.id, left, unit.seq)
+        for heir in heirs:
+            entries.set_uuid(unit.db, heir.id, backup.uuid, unit.seq)
+        if left is None:
+            self._handed.extend(_Handed(backup.id, heir.id, backup.uuid) for heir in heirs[:1])
+
+    def take_back(self, unit: Unit, heir: Entry) -> bool:
+        """A new version is removed: if it took over from a backup, that is the file again. Returns whether it is."""
+        for handed in list(self._handed):
+            if (handed.heir_id, handed.uuid) != (heir.id, heir.uuid):
+                continue
+            self._handed.remove(handed)
+            row = entries.get(unit.db, handed.entry_id)
+            if row is None or row.uuid is not None:
+                return False
+            for one in entries.by_node(unit.db, row.node):
+                entries.set_uuid(unit.db, one.id, handed.uuid, unit.seq)
+            return True
+        return False
+
+    def _above(self, row: Entry) -> int:
+        above = None if row.parent_id is None else entries.get(self.tree.store.db, row.parent_id)
+        return 0 if above is None else above.node
+
+    def heir(self, parent: Node, name: bytes, pid: int) -> Entry | None:
+        """The row put aside when a process makes anew what it put aside; taken out."""
         now_s = time.monotonic()
         for held in self._held:
             if (held.parent, held.name, held.pid) == (parent, name, pid) and now_s - held.at_s < _WINDOW_S:
                 self._held.remove(held)
                 row = entries.get(self.tree.store.db, held.entry_id)
-                return (held.entry_id, held.uuid) if row is not None and row.uuid == held.uuid else None
+                return row if row is not None and row.uuid == held.uuid else None
         return None
 
 

@@ -5,7 +5,7 @@ every fsync, so the loop never waits for a device. After each write the file's s
 own writes in the watcher is told from somebody else's.
 
 O_APPEND stays on the descriptor: a file that grew behind the mount is appended to, not overwritten. But the kernel
-writes back pages of a shared mapping through any writable handle of the file, also through one opened for appending,
+writes back pages of a shared mapping through a handle that was mapped, which may have been opened for appending too,
 and those writes belong where they say. What begins at the end of the file as the kernel knows it is an append; what
 begins before it is a write-back, and goes through a second descriptor without O_APPEND.
 """
@@ -124,6 +124,7 @@ class Handle:
 
     async def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`; fewer only at the end of the file."""
+        self.node.reach = max(self.node.reach, offset + size)
         if self.branch.slow:
             return await self.call(CALL_DEADLINE_S, os.pread, self.fd, size, offset)
         if self.branch.in_memory:  # such file systems know no RWF_NOWAIT, and have nothing to wait for
@@ -150,7 +151,7 @@ class Handle:
         A write with O_APPEND begins where the kernel has the end. Others by such a handle are pages that are written
         back, or come from who has taken the flag off (F_SETFL), of which nobody is told.
         """
-        at_end = self._append_fd >= 0 and self.node.begins_at_end(offset, len(data))
+        at_end = self._append_fd >= 0 and self._begins_at_end(offset, len(data))
         appends = at_end or self._append_fd == self.fd
         if self.branch.slow:
             done, st = await self.call(CALL_DEADLINE_S, self._write, offset, data, appends)
@@ -167,6 +168,19 @@ class Handle:
         node.written(offset + done, st, at_end=at_end)
         node.face = None
         return done
+
+    def _begins_at_end(self, offset: int, length: int) -> bool:
+        """Whether a write by a handle with O_APPEND is to go where the end of the file is.
+
+        Pages are written back through handles that a mapping was made of, for which they must be open to read as well.
+        What a handle that is open to write alone says is an append, unless somebody has taken the flag off: he knows
+        where he writes, while nobody else does.
+        """
+        if self.flags & os.O_ACCMODE == os.O_RDWR:
+            return self.node.begins_at_end(offset, length)
+        if self.node.begins_at_end(offset, length, pages=False):
+            return True
+        return not self.branch.slow and os.fstat(self.fd).st_size != self.node.kernel_size
 
     def _write_here(self, offset: int, data: bytes, appends: bool) -> tuple[int, os.stat_result]:
         """A write that nobody's but a stranger's can precede unseen."""
@@ -287,7 +301,7 @@ class Opener:
         handle.wrote = False
         st = await handle.fstat()
         if st is not None:
-            self.attributes.note(handle.node, st, data=True)
+            self.attributes.note(handle.node, st, data=True, wrote=True)
 
 
 def _open_again(held_fd: int, flags: int, cuts: int, by_uid: int) -> tuple[int, os.stat_result]:

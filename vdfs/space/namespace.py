@@ -40,6 +40,7 @@ from vdfs.space.checks import check_name, check_there, check_writable, os_error,
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
+from vdfs.space.sameness import certain
 from vdfs.space.tree import Tree
 
 SYNC_DEADLINE_S = 10.0
@@ -288,8 +289,7 @@ class Namespace:
                 apply.remove(unit, old, ref.branch.uuid, keep=old.st_ino != inode_of(st))
             row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), self.tree, fresh=True)
             if heir is not None and row.kind == KIND_FILE:
-                entries.set_uuid(unit.db, heir[0], None, unit.seq)
-                entries.set_uuid(unit.db, row.id, heir[1], unit.seq)
+                self.backups.hand_over(unit, heir, [row])
         parent.names_changed()
         node, _ = self.tree.node_of(parent, name, ref, row, st)
         if node.is_dir:  # somebody may put files into it behind the mount before anyone looks
@@ -322,8 +322,9 @@ class Namespace:
         node, _ = await self.tree.lookup(parent, name)
         if node.is_dir:
             raise os_error(errno.EISDIR)
-        doomed = [*node.spots, *node.stale_spots]  # of this name only: a lookup leaves hard-linked twins in `links`
-        check_there(doomed)
+        check_there([*node.spots, *node.stale_spots])
+        # Of this name only: a lookup leaves hard-linked twins in `links`.
+        doomed = [*await certain(self.tree, node.spots), *node.stale_spots]
         check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
         with journal.Noted(self.store, "unlink", [s.entry_id for s in doomed]):
@@ -391,7 +392,9 @@ class Namespace:
 
     def _remove_row(self, row: Entry, branch_uuid: bytes) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
-            apply.remove(unit, row, branch_uuid, keep=row.kind != KIND_DIR and row.nlink > 1)
+            lives_on = self.backups.take_back(unit, row)
+            linked = row.kind != KIND_DIR and row.nlink > 1
+            apply.remove(unit, row, branch_uuid, keep=linked, told=not lives_on)
             if row.nlink > 1:
                 self.refresh_twins(unit, row)
 

@@ -57,6 +57,7 @@ class Node:
         "name",
         "parent",
         "parts",
+        "reach",
         "removed",
         "spots",
         "st_ino",
@@ -79,6 +80,7 @@ class Node:
         self.is_doubted = False  # the kernel's pages may be old, and nobody will find out: it must be told
         self._told_size: int | None = None  # what the kernel believes the size to be, where it is not the stamp's
         self._older_sizes: tuple[int, ...] = ()  # and what it may believe still: it drops answers that cross a write
+        self.reach = 0  # no page of the kernel has bytes from beyond this offset
         self.lookups = 0  # how often the kernel was told of it and has not forgotten yet
         self.generation = 0  # directories: counts the changes of names seen here
         self.face: Any = None
@@ -163,17 +165,20 @@ class Node:
         if size_bytes not in self._older_sizes:
             self._older_sizes = (*self._older_sizes[-_SIZES_MAX:], size_bytes)
 
-    def begins_at_end(self, offset: int, length: int) -> bool:
+    def begins_at_end(self, offset: int, length: int, *, pages: bool = True) -> bool:
         """Whether a write begins where the kernel has the end of the file, as far as we can know.
 
         It has what it was told last, or something before: an answer that crosses a write or a notice is dropped. Pages
-        that are written back may begin there by chance; they end with a page, or where the kernel has the end.
+        that are written back (where that may be: `pages`) may begin there by chance; they end with a page, or where the
+        kernel has the end, and were read or written by it before.
         """
         known = self.kernel_size
         if offset == known:
             return True
         if offset not in self._older_sizes:
             return False
+        if not pages or offset >= self.reach:
+            return True
         end = offset + length
         is_pages = offset % mmap.PAGESIZE == 0 and (end % mmap.PAGESIZE == 0 or end in (known, *self._older_sizes))
         return offset > known or not is_pages
@@ -209,6 +214,7 @@ class Node:
         `at_end`: it began where the kernel had the end, which is where it ended, now; or beyond, if an answer came
         between the choice of the offset and the write.
         """
+        self.reach = max(self.reach, end)
         if at_end:
             beyond = (*self._older_sizes, self.kernel_size)
             self._told_size, self._older_sizes = end, tuple(size for size in beyond if size > end)

@@ -5,7 +5,8 @@ Inside a location nothing is ever EXDEV: a replica's missing parent directories 
 locations the kernel decides, as between any two file systems.
 
 Renaming over a file makes a new version of it: its vector has seen every replica of source and target, so a replica of
-the target that stays behind on another branch is stale and not shown. The source's rows stay (the kernel keeps its
+the target that stays behind on another branch is stale and not shown. A version in conflict that lies where the source
+goes is no replica of the target: it gets the name that it is shown under. The source's rows stay (the kernel keeps its
 inode); the target's uuid, and with it tags and attributes, moves to them unless the source carries annotations of its
 own. At the root, a location's name is changed and no folder of a user moves.
 """
@@ -30,6 +31,7 @@ from vdfs.space.checks import check_name, check_there, check_writable, os_error,
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node, Spot, is_below, removed_stat
+from vdfs.space.sameness import certain
 
 
 class _Step(NamedTuple):
@@ -109,9 +111,7 @@ class Renames:
         if held is None or not rows or (rows[0].uuid is not None and metadata.has_any(self.store.db, rows[0].uuid)):
             return
         with self.store.write(ORIGIN_MOUNT) as unit:
-            entries.set_uuid(unit.db, held[0], None, unit.seq)
-            for row in rows:
-                entries.set_uuid(unit.db, row.id, held[1], unit.seq)
+            self.namespace.backups.hand_over(unit, held, rows)
         await self.annotations.copy_all(src)
 
     async def _find(self, parent: Node, name: bytes) -> Node | None:
@@ -137,8 +137,12 @@ class Renames:
         moving = _spots(src)
         check_there(moving)
         steps = [_Step(spot, await self._target(spot, src_parent, dst_parent), dst_name, flags) for spot in moving]
+        over = [] if dst is None or dst.is_dir else await certain(self.tree, dst.spots)
         _check_distinct(steps)
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
+        if dst is not None and not dst.is_dir:
+            for step in steps:
+                await self._make_room(step, [*over, *dst.stale_spots])
         last = None
         if dst is not None:
             self.tree.keep_ghost(dst)
@@ -149,7 +153,7 @@ class Renames:
                 await self.annotations.reconcile(dst)
         stats = await self._on_disk(steps)
         done = list(zip(steps, stats, strict=True))
-        self.store.following(lambda: self._write_rows(src, dst, done))
+        self.store.following(lambda: self._write_rows(src, dst, over, done))
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
             assert last is not None
@@ -159,6 +163,27 @@ class Renames:
         self.tree.hang(src, dst_parent, dst_name)
         if dst is not None and not src.is_dir:
             await self.annotations.copy_all(src)
+
+    async def _make_room(self, step: _Step, meant: Sequence[Spot]) -> None:
+        """Where another version lies than the one that is to be replaced, it gets the name that it is shown under."""
+        row = entries.child(self.store.db, step.ref.entry_id, step.name)
+        if row is None or row.kind == KIND_DIR or row.id in {step.spot.entry_id, *(spot.entry_id for spot in meant)}:
+            return
+        number = 1
+        while entries.child(self.store.db, step.ref.entry_id, self.tree.conflict_name(step.ref.branch, row, number)):
+            number += 1
+        aside = _alone(
+            Spot(step.ref, row.name, row.id), step.ref, self.tree.conflict_name(step.ref.branch, row, number)
+        )
+        (st,) = await self._on_disk([aside])
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            self._write_row(unit, aside, st, set())
+            moved = entries.get(unit.db, row.id)
+            if moved is not None:
+                recording.own_identity(unit, moved, aside.ref.entry_id, aside.name)
+        node = self.tree.nodes.get(row.node)
+        if node is not None and not node.is_dir:
+            self._moved(node, aside, inode_of(st), st)
 
     async def _check_replaceable(self, src: Node, dst: Node) -> None:
         name = os.fsdecode(dst.name)
@@ -202,11 +227,13 @@ class Renames:
             syscalls.rename(src_fd, step.spot.name, dst_fd, step.name, step.flags)
             return os.stat(step.name, dir_fd=dst_fd, follow_symlinks=False)
 
-    def _write_rows(self, src: Node, dst: Node | None, done: list[tuple[_Step, os.stat_result]]) -> None:
+    def _write_rows(
+        self, src: Node, dst: Node | None, over: list[Spot], done: list[tuple[_Step, os.stat_result]]
+    ) -> None:
         over_file = dst if dst is not None and not dst.is_dir else None
         destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
-            heir, vector = self._new_version(unit, src, over_file, done[0][0].ref.branch.uuid)
+            heir, vector = self._new_version(unit, src, over_file, over, done[0][0].ref.branch.uuid)
             for step, st in done:
                 self._write_row(unit, step, st, destroyed)
                 if heir is not None:
@@ -246,7 +273,7 @@ class Renames:
             recording.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
 
     def _new_version(
-        self, unit: Unit, src: Node, dst: Node | None, branch_uuid: bytes
+        self, unit: Unit, src: Node, dst: Node | None, over: list[Spot], branch_uuid: bytes
     ) -> tuple[bytes | None, bytes | None]:
         """(uuid that the source takes over, packed vector that has seen all) of a name renamed over another's.
 
@@ -254,7 +281,7 @@ class Renames:
         """
         if dst is None or src.is_dir:
             return None, None
-        sources, targets = self._rows(src.spots), self._rows([*dst.spots, *dst.stale_spots])
+        sources, targets = self._rows(src.spots), self._rows([*over, *dst.stale_spots])
         if not sources or not targets:
             return None, None
         vector: versions.Vector = {}

@@ -159,6 +159,12 @@ class Tree(Ground):
             out.append(union.Candidate(one.row, vector, device, branch.uuid, self.slug, branch.label, index, target))
         return out
 
+    def conflict_name(self, branch: Branch, row: Entry, number: int) -> bytes:
+        """What a replica is called that is a version in conflict."""
+        vector = recording.vector_of(row, branch.uuid)
+        candidate = union.Candidate(row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, 0)
+        return union.conflict_name(row.name, candidate, number)
+
     def _target_of(self, found: Found) -> bytes | None:
         """Where a symlink leads, None where asking would take time."""
         if found.st is None or found.dir.branch.slow:
