@@ -118,7 +118,7 @@ class Xattrs:
 
     def row_of(self, node: Node) -> Entry | None:
         """The row of the shown replica."""
-        ids = [p.entry_id for p in node.parts] if node.is_dir else [s.entry_id for s in self.tree.spots_of(node)]
+        ids = (p.entry_id for p in node.parts) if node.is_dir else (s.entry_id for s in self.tree.spots_of(node))
         for entry_id in ids:
             row = entries.get(self.tree.store.db, entry_id)
             if row is not None:

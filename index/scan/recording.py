@@ -11,6 +11,9 @@ from index.store import entries, metadata, places
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
+#: Of so many names of a file each is told of when it changes: all of them are one inode to the kernel.
+_TWINS_TOLD = 64
+
 
 def vector_of(row: Entry | Kept, branch_uuid: bytes) -> dict[bytes, int]:
     """The version vector of a row; NULL stands for {its branch: 1}."""
@@ -246,6 +249,12 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
     twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
     beside = entries.by_st_ino_beside(unit.db, row.branch_id, st.st_ino)
     twins += [t for t in beside if (t.kind, t.size_bytes, t.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]
+    if len(twins) > _TWINS_TOLD:  # thousands of names of one file: in one step, where no bytes are new
+        entries.set_stat_of_links(unit.db, row, st, unit.seq)
+        for twin in twins[:_TWINS_TOLD]:
+            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
+        unwritten = (st.size_bytes, st.mtime_ns)
+        twins = [t for t in twins if t.branch_id != row.branch_id or t.node != row.node or t.stat[1:3] != unwritten]
     for twin in twins:
         if twin.st_ino == st.st_ino and twin.stat != st:
             restat(unit, twin, st)
@@ -254,8 +263,20 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
 
 
 def one_link_less(unit: Unit, row: Entry) -> None:
-    """A row's name is not one of its inode's any more."""
-    restat_twins(unit, row, row.stat._replace(nlink=row.nlink - 1))
+    """A row's name is not one of its inode's any more: the others have one link less."""
+    if row.nlink < 2 or row.kind == KIND_DIR:
+        return
+    entries.set_links(unit.db, row, row.nlink - 1)
+    beside = [
+        other
+        for other in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
+        if (other.kind, other.size_bytes, other.mtime_ns) == (row.kind, row.size_bytes, row.mtime_ns)
+    ]
+    for other in beside:
+        restat(unit, other, other.stat._replace(nlink=row.nlink - 1))
+    for twin in (*entries.some_of_node(unit.db, row.node, _TWINS_TOLD), *beside):
+        if twin.id != row.id:
+            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 
 def heir_uuid(unit: Unit, old: Entry) -> bytes | None:

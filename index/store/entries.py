@@ -183,6 +183,11 @@ def by_node(db: apsw.Connection, node: int) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(sql, (node, node, node))]
 
 
+def some_of_node(db: apsw.Connection, node: int, limit: int) -> list[Entry]:
+    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id LIMIT ?"
+    return [Entry._make(row) for row in db.execute(sql, (node, node, node, limit))]
+
+
 def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? ORDER BY id", (uuid,))]
 
@@ -252,6 +257,26 @@ def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) 
         "UPDATE entry SET mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, st_ino=?, nlink=?, uid=?, gid=?, seq=? "
         "WHERE id=?",
         (*st, seq, entry_id),
+    )
+
+
+def set_stat_of_links(db: apsw.Connection, row: Entry, st: tuple[int, ...], seq: int) -> None:
+    """Write what the disk says of an inode into the rows of all its names in a branch."""
+    db.execute(
+        "UPDATE entry SET mode=:mode, size_bytes=:size, mtime_ns=:mtime, ctime_ns=:ctime, nlink=:nlink, uid=:uid, "
+        f"gid=:gid, seq=:seq WHERE {_OF_NODE} AND branch_id=:branch AND st_ino=:st_ino",
+        dict(
+            zip(("mode", "size", "mtime", "ctime", "st_ino", "nlink", "uid", "gid"), st, strict=True),
+            seq=seq, node=row.node, branch=row.branch_id,
+        ),
+    )  # fmt: skip
+
+
+def set_links(db: apsw.Connection, row: Entry, nlink: int) -> None:
+    """How many names an inode has, for the rows of all of them in a branch."""
+    db.execute(
+        f"UPDATE entry SET nlink=:nlink WHERE {_OF_NODE} AND branch_id=:branch AND id<>:own",
+        {"nlink": nlink, "node": row.node, "branch": row.branch_id, "own": row.id},
     )
 
 

@@ -156,6 +156,9 @@ def test_where_an_append_begins():
     page = 4096
     node.told(made(page, ctime_ns=11))
     node.told(made(4 * page, ctime_ns=12))
+    assert node.begins_at_end(page, page), "a page that the kernel has never had is not written back"
+    node.reach = 2 * page
     assert not node.begins_at_end(page, page), "a page that is written back"
+    assert node.begins_at_end(page, page, pages=False), "by a handle that cannot be mapped"
     assert not node.begins_at_end(page, 3 * page)
     assert node.begins_at_end(page, 30)

@@ -10,7 +10,7 @@ Indexing only reads (`user.xdg.*` and the rating), it never writes into a user's
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 from index.model import change
@@ -252,22 +252,20 @@ class Annotations:
 
     # real files -------------------------------------------------------------------------------------------------------
 
-    def targets(self, node: Node) -> list[Target]:
+    def targets(self, node: Node) -> Iterator[Target]:
         """The live local replicas whose real attributes are copies of the library's."""
-        return [target for target in self._replicas(node) if target.dir.branch.state == LIVE]
+        return (target for target in self._replicas(node) if target.dir.branch.state == LIVE)
 
-    def _replicas(self, node: Node) -> list[Target]:
+    def _replicas(self, node: Node) -> Iterator[Target]:
         """Every name of a node that the index has; not one that is another file's by now."""
         if node.is_dir:
-            places = [(p, b"", p.entry_id) for p in node.parts]
+            places = ((p, b"", p.entry_id) for p in node.parts)
         else:
-            places = [(s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node)]
-        out = []
+            places = ((s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node))
         for ref, name, entry_id in places:
             row = entries.get(self.store.db, entry_id)
             if row is not None and (node.is_dir or node.is_inode(ref, row.st_ino)):
-                out.append(Target(ref, name, row))
-        return out
+                yield Target(ref, name, row)
 
     async def reconcile(self, node: Node) -> None:
         """Take in what was changed on the real files since they were last compared.

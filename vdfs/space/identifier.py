@@ -94,6 +94,7 @@ class Identifier:
         after = 0
         left: list[int] = []
         inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
+        linked: set[tuple[int, int]] = set()  # files that are in the page by another name
         before_ns = time.time_ns() - _SETTLED_NS
         while len(page) < _PAGE:
             rows = entries.unidentified(self.store.db, state, after, before_ns, _PAGE)
@@ -110,6 +111,10 @@ class Identifier:
                 if inner[row.parent_id]:
                     left.append(row.id)
                     continue
+                if row.nlink > 1:
+                    if (row.branch_id, row.st_ino) in linked:
+                        continue
+                    linked.add((row.branch_id, row.st_ino))
                 if row.size_bytes >= _LARGE_BYTES and _is_read_whole(row):
                     self._large.setdefault(row.id)
                     continue

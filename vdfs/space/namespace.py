@@ -263,9 +263,7 @@ class Namespace:
                 unit, branch.id, target.entry_id, name, Stat.of(st), self.tree,
                 node=node.ino, uuid=old.uuid if old else None,
             )  # fmt: skip
-            for twin in entries.by_node(unit.db, row.node):
-                if twin.branch_id == branch.id:
-                    entries.set_stat(unit.db, twin.id, Stat.of(st), unit.seq)
+            entries.set_stat_of_links(unit.db, row, Stat.of(st), unit.seq)
         parent.names_changed()
         node.face = None
         node.links = (node.links or set()) | set(node.spots) | {Spot(target, name, row.id)}
@@ -395,14 +393,12 @@ class Namespace:
             lives_on = self.backups.take_back(unit, row)
             linked = row.kind != KIND_DIR and row.nlink > 1
             apply.remove(unit, row, branch_uuid, keep=linked, told=not lives_on)
-            if row.nlink > 1:
-                self.refresh_twins(unit, row)
+            self.look_beside(unit, row)
 
-    def refresh_twins(self, unit: Unit, row: Entry) -> None:
-        """The other names of a hard-linked file have one link less now."""
-        for twin in entries.by_node(unit.db, row.node):
-            if twin.branch_id == row.branch_id and twin.id != row.id:
-                unit.db.execute("UPDATE entry SET nlink=? WHERE id=?", (max(1, row.nlink - 1), twin.id))
+    def look_beside(self, unit: Unit, row: Entry) -> None:
+        """Names of a file in other locations, whose link went here, are looked at: what they hear of is elsewhere."""
+        if row.nlink < 2 or row.kind == KIND_DIR:
+            return
         for other in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino):
             if other.parent_id is not None:
                 self.tree.look_at(other.parent_id, other.name)

@@ -260,8 +260,7 @@ class Renames:
         if over is not None and over.id != step.spot.entry_id:  # what we did not destroy went behind the mount
             lives = over.id not in destroyed or (over.nlink > 1 and over.kind != KIND_DIR)
             apply.remove(unit, over, step.ref.branch.uuid, keep=lives, told=False)
-            if over.nlink > 1:
-                self.namespace.refresh_twins(unit, over)
+            self.namespace.look_beside(unit, over)
         if row is None:
             apply.add(unit, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st), self.tree, fresh=True)
         elif step.ref.branch is step.spot.dir.branch:

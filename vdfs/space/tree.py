@@ -7,7 +7,7 @@ query. Local attributes are always those of the disk just now.
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
@@ -284,8 +284,7 @@ class Tree(Ground):
             held: os.stat_result | None = await handle.fstat()
             if held is not None:
                 return held
-        tried = self.spots_of(node)
-        st = await self._stat_at(node, tried) or await self._stat_at(node, self._other_spots(node, tried))
+        st = await self._stat_at(node, self.spots_of(node)) or await self._stat_at(node, self._other_spots(node))
         if st is not None:
             return st
         if node.ghost_fd >= 0:
@@ -296,7 +295,7 @@ class Tree(Ground):
                 return RowStat(row)
         raise Stale(f"{os.fsdecode(node.name)} is not there any more")
 
-    async def _stat_at(self, node: Node, spots: Sequence[Spot]) -> os.stat_result | None:
+    async def _stat_at(self, node: Node, spots: Iterable[Spot]) -> os.stat_result | None:
         """What the first of the spots that still is the node says."""
         for spot in spots:
             branch = spot.dir.branch
@@ -337,28 +336,32 @@ class Tree(Ground):
         finally:
             os.close(fd)
 
-    def spots_of(self, node: Node) -> Sequence[Spot]:
+    def spots_of(self, node: Node) -> Iterator[Spot]:
         """Every place a file can be reached at: the shown replicas first, then its other hard-linked names.
 
-        Of several names those are left out that are another file by now; a single one is for the caller to check.
+        Of several names those are left out that are another file by now; a single one is for the caller to check. The
+        disk is asked on the way: a file may have thousands of names, and most need one.
         """
-        if node.links:
-            every = (*node.spots, *(s for s in node.links if s not in node.spots))
-            spots = [s for s in every if self._is_at(node, s)]
-            return spots or self._other_spots(node, spots)
-        if node.spots or node.ghost_fd >= 0:
-            return node.spots
-        return self._other_spots(node, [])
+        if not node.links:
+            yield from node.spots if node.spots or node.ghost_fd >= 0 else self._other_spots(node)
+            return
+        every = (*node.spots, *(spot for spot in node.links if spot not in node.spots))
+        is_somewhere = False
+        for spot in every:
+            if self._is_at(node, spot):
+                is_somewhere = True
+                yield spot
+        if not is_somewhere:
+            yield from self._other_spots(node)
 
     def replicas(self, node: Node) -> list[Spot]:
         """One place on each branch that a file is shown from, where it still is; none when it has no name left.
 
         Where it cannot be asked it is taken to be. Hard links may have names on branches that hold an older version.
         """
-        known = self.spots_of(node)
-        return self._one_a_branch(node, known) or self._one_a_branch(node, self._other_spots(node, known))
+        return self._one_a_branch(node, self.spots_of(node)) or self._one_a_branch(node, self._other_spots(node))
 
-    def _one_a_branch(self, node: Node, spots: Sequence[Spot]) -> list[Spot]:
+    def _one_a_branch(self, node: Node, spots: Iterable[Spot]) -> list[Spot]:
         shown_from = {spot.dir.branch.id for spot in node.spots}
         found: dict[int, Spot] = {}
         for spot in spots:
@@ -367,16 +370,16 @@ class Tree(Ground):
                 continue
             if self._is_at(node, spot):
                 found[branch.id] = spot
+                if len(found) == len(shown_from):
+                    break
         return list(found.values())
 
-    def _other_spots(self, node: Node, known: Sequence[Spot]) -> list[Spot]:
-        """Where else the index has a node."""
-        found = []
+    def _other_spots(self, node: Node) -> Iterator[Spot]:
+        """Where the index has a node."""
         for row in entries.by_node(self.store.db, node.ino):
             ref = None if row.parent_id is None else self.ref_of(row.parent_id)
-            if ref is not None and Spot(ref, row.name, row.id) not in known:
-                found.append(Spot(ref, row.name, row.id))
-        return found
+            if ref is not None:
+                yield Spot(ref, row.name, row.id)
 
     def _is_at(self, node: Node, spot: Spot) -> bool:
         """Whether a spot is still the node's (true where it cannot be asked: the branch is slow, away or refuses)."""
