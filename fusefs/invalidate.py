@@ -112,8 +112,9 @@ class Notifier:
                 self._telling, self._orders = self._orders, {}
                 try:
                     await tell([_notice(*order) for order in self._telling])
-                except OSError:
-                    self._everything()  # who knows what it was told
+                except OSError:  # who knows what it was told, also of names that were absent
+                    self._orders = {**self._telling, **self._orders}
+                    self._everything()
                     raise
                 self.told += len(self._telling)
                 self._telling = {}

@@ -53,7 +53,7 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
             "inodes": len(ledger),
         }
 
-    slug = core.library.device.slug
+    slug = core.library.slug
     context = ViewContext(core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, is_shared)
     core.library.store.feed.at_once(context.answers.forget)
     return Operations(
@@ -103,7 +103,8 @@ async def serve_mount(
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
-        raise VdfsError(f"{mountpoint} could not be mounted: {error} (see the lines above from fusermount3)") from error
+        reason = f"{error}; what fusermount3 said is on the terminal, or in {core.config.log_path}"
+        raise VdfsError(f"{mountpoint} could not be mounted: {reason}") from error
     device = device_at(os.fsencode(mountpoint))
     try:
         async with trio.open_nursery() as nursery:

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
         options = _options(args.o)
+        _check_allowed(options)
         config = load_config(args.data_dir)
         if args.serve:
             return _serve_reporting(config, args, options)
@@ -153,13 +154,26 @@ def _check_fuse() -> None:
         raise Unsupported("/dev/fuse cannot be opened by you; add yourself to its group, or ask its owner")
 
 
+def _check_allowed(options: dict[str, str]) -> None:
+    """Who is not root may let others in only where root says so. Source: mount.fuse3(8)."""
+    if "allow_other" not in options or os.geteuid() == 0:
+        return
+    try:
+        lines = Path("/etc/fuse.conf").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    if "user_allow_other" not in [line.strip() for line in lines]:
+        raise Unsupported("allow_other needs the line `user_allow_other` in /etc/fuse.conf, which root can add")
+
+
 def _check_mountpoint(path: Path) -> None:
     """An existing, empty directory that nothing is mounted on; a dead mount of ours is cleared away."""
     heal_stale_mount(path)
     for mount in mounts():
         if mount.mount_point == os.fsencode(path):
-            what = "a library is" if mount.is_own else f"something ({mount.fs_type}) is"
-            raise Busy(f"{what} mounted on {path} already; end it with: sdumount {path}")
+            if mount.is_own:
+                raise Busy(f"a library is mounted on {path} already; end it with: sdumount {path}")
+            raise Busy(f"something ({mount.fs_type}) is mounted on {path} already; use an empty directory")
     if not path.exists():
         try:
             path.mkdir(parents=True)
@@ -171,6 +185,8 @@ def _check_mountpoint(path: Path) -> None:
         first = next(iter(os.scandir(path)), None)
     except PermissionError as error:
         raise Invalid(f"{path} cannot be read: no permission") from error
+    if os.geteuid() and not os.access(path, os.W_OK):
+        raise Invalid(f"{path} is not yours to write to, and fusermount3 mounts on no other; use a directory of yours")
     if first is not None:
         raise NotEmpty(f"{path} is not empty ({first.name!r} is in it); use an empty directory")
 

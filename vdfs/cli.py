@@ -79,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return 2
+    except Exception as error:  # a bug, of which a person needs no more than one line
+        _complain(f"unexpected {type(error).__name__}: {error}")
+        return 2
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ async def open_core(
     make_private(config.state_dir)
     library = open_library(config, library_name)
     try:
-        tree = Tree(library.store, library.device.slug)
+        tree = Tree(library.store, library.slug)
         pool = WorkerPool(WORKERS, log_path=config.state_dir / "workers.log")
         annotations = Annotations(tree, xattrs)
         importer = Importer(tree, annotations)

@@ -31,6 +31,7 @@ class Mount(NamedTuple):
     source: str
     device: str
     id: int = 0
+    root: bytes = b"/"  # what of that file system is shown: of a bind mount, a directory
 
     @property
     def is_own(self) -> bool:
@@ -79,6 +80,7 @@ def parse(text: bytes) -> list[Mount]:
                     os.fsdecode(_unescape(fields[dash + 2])),
                     fields[2].decode("ascii"),
                     int(fields[0]),
+                    _unescape(fields[3]),
                 )
             )
         except (ValueError, IndexError):
@@ -104,6 +106,15 @@ def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
         if is_within(path, point) and (best is None or len(point) >= len(best.mount_point)):
             best = mount
     return best
+
+
+def original(path: bytes, table: list[Mount]) -> tuple[str, bytes] | None:
+    """(device, path in its file system) of a path: the same for a directory and for its bind mounts."""
+    mount = mount_of(path, table)
+    if mount is None:
+        return None
+    below = path[len(mount.mount_point.rstrip(b"/")) :]
+    return mount.device, mount.root.rstrip(b"/") + below or b"/"
 
 
 def is_within(path: bytes, directory: bytes) -> bool:

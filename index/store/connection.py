@@ -26,6 +26,7 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     try:
         db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
         db.set_busy_timeout(5000)
+        check_identity(db, path)
         db.pragma("cache_size", -64_000 if not read_only else -16_000)
         db.pragma("temp_store", 2)
         db.pragma("mmap_size", 256 << 20)
@@ -71,7 +72,9 @@ def one(db: apsw.Connection, sql: str, *args: "apsw.SQLiteValue") -> tuple[Any, 
 
 
 def check_identity(db: apsw.Connection, path: Path) -> None:
-    """Refuse a database that is somebody else's."""
+    """Refuse a database that is somebody else's, before anything is written to it."""
     found = db.pragma("application_id")
-    if found not in (0, APPLICATION_ID):
+    if found == APPLICATION_ID:
+        return
+    if found or db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         raise VersionUnsupported(f"{path} is a database of another program (application id {found:#x})")

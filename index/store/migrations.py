@@ -12,7 +12,7 @@ import apsw
 
 from index.model.errors import VersionUnsupported
 from index.store import changes, contents, entries, limbo, metadata, places, tags
-from index.store.connection import APPLICATION_ID, check_identity
+from index.store.connection import APPLICATION_ID
 
 SCHEMA_VERSION = 3
 
@@ -45,7 +45,6 @@ STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo
 
 def migrate(db: apsw.Connection, path: Path) -> None:
     """Bring the file to SCHEMA_VERSION; each step is one transaction, so a crash leaves a whole version."""
-    check_identity(db, path)
     found = int(db.pragma("user_version"))
     if found > SCHEMA_VERSION:
         raise VersionUnsupported(

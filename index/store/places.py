@@ -5,9 +5,12 @@ volume) and belongs to that device. The branch with no location is the device's 
 of the tree, so that a directory made at the top of the mount needs no location.
 """
 
+from itertools import count
 from typing import NamedTuple
 
 import apsw
+
+from index.store.connection import one
 
 SCHEMA = """
 -- device: every device of the library, ours among them. public_key is Ed25519; slug is its name in paths.
@@ -74,11 +77,19 @@ class BranchRow(NamedTuple):
 
 
 def put_device(db: apsw.Connection, uuid: bytes, name: str, slug: str, public_key: bytes, created_ns: int) -> None:
-    """Add a device, or change its name."""
+    """Add a device, or change its name. Of a slug that another device has, one with a number is made."""
+    taken = {row[0] for row in db.execute("SELECT slug FROM device WHERE uuid<>?", (uuid,))}
+    if slug in taken:
+        slug = next(other for number in count(2) if (other := f"{slug}-{number}") not in taken)
     db.execute(
         "INSERT INTO device VALUES(?,?,?,?,?) ON CONFLICT(uuid) DO UPDATE SET name=excluded.name",
         (uuid, name, slug, public_key, created_ns),
     )
+
+
+def device_slug(db: apsw.Connection, uuid: bytes) -> str:
+    """What a device is called in paths."""
+    return str(one(db, "SELECT slug FROM device WHERE uuid=?", uuid)[0])
 
 
 def locations(db: apsw.Connection) -> list[LocationRow]:

@@ -37,7 +37,7 @@ def test_each_line_is_a_mount_whatever_optional_fields_it_has():
         Mount(b"/", "ext4", "/dev/root", "254:0", 22),
         Mount(b"/proc", "proc", "proc", "0:21", 23),
         Mount(b"/home/u/Space drive", "fuse.sdmount", "sdmount:Library", "0:40", 24),
-        Mount(b"/mnt/odd\nname\t\\", "fuse.sshfs", "host:/srv/a b", "0:41", 25),
+        Mount(b"/mnt/odd\nname\t\\", "fuse.sshfs", "host:/srv/a b", "0:41", 25, b"/a\\b"),
     ]
 
 

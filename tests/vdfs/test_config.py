@@ -92,7 +92,25 @@ def test_a_config_is_a_value(env):
 # -- libraries ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Library", "My Photos", "Ünïcode", "a.b", "-dash", "x" * 200, "\udcff", "a\nb"])
+def test_what_is_no_text_names_no_library_and_no_data_directory(env):
+    """It is handed about as text; mount points and locations may have any name."""
+    with pytest.raises(Invalid, match="no UTF-8"):
+        load_config().library_dir("\udcff")
+    with pytest.raises(Invalid, match="--data-dir"):
+        load_config("/tmp/\udcff")
+
+
+def test_without_a_home_the_data_directory_must_be_given(env, monkeypatch):
+    """A number without a line in the list of users, as in a container."""
+    for variable in ("HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(Invalid, match="--data-dir"):
+        load_config()
+    assert load_config("/somewhere").data_dir == Path("/somewhere")
+
+
+@pytest.mark.parametrize("name", ["Library", "My Photos", "Ünïcode", "a.b", "-dash", "x" * 200, "a\nb"])
 def test_a_plain_file_name_is_the_name_of_a_library(env, name):
     """Whatever its letters."""
     config = load_config()

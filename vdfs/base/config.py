@@ -37,6 +37,7 @@ class Config:
         """The directory of a library by name; Invalid when the name cannot be a file name."""
         if not name or "/" in name or "\0" in name or name.startswith(".") or len(os.fsencode(name)) > 200:
             raise Invalid(f"{name!r} cannot be the name of a library; use a plain file name")
+        _refuse_unless_text(name, "the name of the library", "--library")
         return self.libraries_dir / f"{name}{LIBRARY_SUFFIX}"
 
     def library_names(self) -> list[str]:
@@ -60,14 +61,14 @@ class Config:
 def load_config(data_dir: str | None = None) -> Config:
     """Flags win over SDMOUNT_DATA_DIR, which wins over XDG."""
     env = os.environ
-    home = Path(env.get("HOME") or "~").expanduser()
     chosen = data_dir or env.get("SDMOUNT_DATA_DIR")
     if chosen:
         base = Path(os.path.abspath(chosen))
         state = base / "state"
     else:
-        base = _xdg("XDG_DATA_HOME", home / ".local" / "share") / "sdmount"
-        state = _xdg("XDG_STATE_HOME", home / ".local" / "state") / "sdmount"
+        base = _xdg("XDG_DATA_HOME", ".local", "share") / "sdmount"
+        state = _xdg("XDG_STATE_HOME", ".local", "state") / "sdmount"
+    _refuse_unless_text(base, "the data directory", "--data-dir")
     runtime_base = env.get("XDG_RUNTIME_DIR")
     if runtime_base and os.path.isabs(runtime_base) and os.access(runtime_base, os.W_OK):
         runtime = Path(runtime_base) / "sdmount"
@@ -83,6 +84,19 @@ def make_private(path: Path) -> None:
     path.mkdir(exist_ok=True)  # what stands there is no directory: FileExistsError
 
 
-def _xdg(variable: str, default: Path) -> Path:
+def _refuse_unless_text(path: str | Path, what: str, option: str) -> None:
+    """What is shown and handed about as text; places of a user's files may have any name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise Invalid(f"{what} {str(path)!r} is no UTF-8; give another with {option}") from None
+
+
+def _xdg(variable: str, *below_home: str) -> Path:
     value = os.environ.get(variable, "")
-    return Path(value) if os.path.isabs(value) else default
+    if os.path.isabs(value):
+        return Path(value)
+    home = os.path.expanduser("~")  # by HOME, else by the list of users
+    if not os.path.isabs(home):
+        raise Invalid("there is no home directory (HOME is no absolute path); give --data-dir or SDMOUNT_DATA_DIR")
+    return Path(home, *below_home)

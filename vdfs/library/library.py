@@ -40,6 +40,11 @@ class Library:
         self.lock = lock
 
     @property
+    def slug(self) -> str:
+        """What this device is called in paths of the library: its own slug, unless another device has that."""
+        return places.device_slug(self.store.db, self.device.uuid)
+
+    @property
     def store_dir(self) -> Path:
         return self.directory / "store"
 
@@ -59,7 +64,8 @@ def open_library(config: Config, wanted: str | None) -> Library:
     try:
         _check_facts(directory)
         _check_database(directory)
-        store = Store(directory / "library.db", device.uuid)
+        with translated(directory / "library.db"):
+            store = Store(directory / "library.db", device.uuid)
         try:
             (directory / "store").mkdir(exist_ok=True, mode=0o755)
             library = Library(name, directory, store, device, lock)
@@ -130,6 +136,11 @@ def _write_facts(library: Library) -> None:
         facts = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         facts = {}
+    if facts.get("id") not in (None, wanted["id"]):
+        raise StoreCorrupt(
+            f"{path} tells of another library than the database beside it; restore the one that belongs to it, "
+            "or remove library.json to go on with the database that is there"
+        )
     if {k: facts.get(k) for k in wanted} != wanted:
         facts = {**facts, **wanted}
         facts.setdefault("created_ns", time.time_ns())

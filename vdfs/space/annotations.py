@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
-from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, Stale, VdfsError
+from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, Stale, TooLarge, VdfsError
 from index.model.ids import new_uuid
 from index.scan import recording
 from index.store import entries, metadata, tags
@@ -32,6 +32,7 @@ VIRTUAL_PREFIX = b"user.vdfs."
 CHECKSUM = b"user.checksum.blake3"
 
 _NAMES_MAX_BYTES = 64 << 10
+_VALUE_MAX_BYTES = 64 << 10
 _TAG_MAX_BYTES = 1024
 
 
@@ -174,7 +175,7 @@ class Annotations:
                 return
         elif name == RATING:
             text = value.rstrip(b"\0")
-            if not text.isdigit() or int(text) > 10:
+            if not text.isdigit() or len(text) > 4 or int(text) > 10:
                 raise Invalid("a rating is a number from 0 to 10")
             if int(text) == 0:
                 await self.remove(node, name, origin, missing_ok=True)
@@ -218,6 +219,8 @@ class Annotations:
         live = [] if row.uuid is None else tags.of_entry(self.store.db, row.uuid)
         if (tag in live) == present:
             return False
+        if present and sum(len(one.encode()) + 1 for one in (*live, tag)) > _VALUE_MAX_BYTES:
+            raise TooLarge(f"the tags of {os.fsdecode(node.name)} would pass 64 KiB, the most that an attribute holds")
         with self.store.write(origin) as unit:
             uuid = self._ensure_uuid(unit, row)
             if present:
