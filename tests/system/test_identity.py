@@ -1,0 +1,482 @@
+"""Who is who: numbers, uuids, tags and bytes of files that move, are linked, saved and put back, from both sides.
+
+Two libraries with the same tests: in one tags are copied to the real files, in the other they are in the library alone.
+Each has two locations, `A` and `B`, and one of two branches, `D`.
+"""
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import fresh_base, fresh_library
+from tests.system.harness import Mounted, eventually, names
+
+TAGS = "user.xdg.tags"
+ID = "user.vdfs.id"
+
+
+class Libraries:
+    """One library and its directories."""
+
+    def __init__(self, library: Mounted, *, copies: bool) -> None:
+        self.library = library
+        self.a, self.b = library.folder("A"), library.folder("B")
+        self.one, self.two = library.folder("one", "D"), library.folder("two", "D")
+        self.aside = library.folder("aside")
+        options = () if copies else ("-o", "xattr=library")
+        library.mount(self.a, self.b, self.one, options=options)
+        library.sd("location", "add", self.two, "--name", "D")
+        self.mnt = library.mnt
+
+    def settle(self) -> None:
+        """What was done behind the mount is taken in, and files have their hash (it waits for a second of quiet)."""
+        time.sleep(1.3)
+        self.library.wait_idle()
+
+    def merged(self, name: str, content: bytes | None = b"the same") -> None:
+        """A file (None: a directory) that both branches of D have, known to be one."""
+        for branch in (self.one, self.two):
+            if content is None:
+                (branch / name).mkdir()
+                (branch / name / f"in {branch.parent.name}").write_bytes(b"x")
+            else:
+                (branch / name).write_bytes(content)
+                os.utime(branch / name, (10**9, 10**9))
+        self.settle()
+        assert name in names(self.mnt / "D")
+        if content is not None:
+            count = len(os.getxattr(self.mnt / "D" / name, "user.vdfs.allpaths").split(b"\0"))
+            assert count == 2, "it is one file on two branches"
+
+
+@pytest.fixture(scope="module", params=["copy", "library"])
+def world(fuse: None, request: pytest.FixtureRequest) -> Iterator[Libraries]:
+    """For tests of tags: a library of each kind."""
+    yield from fresh_libraries(copies=request.param == "copy")
+
+
+@pytest.fixture(scope="module")
+def files(fuse: None) -> Iterator[Libraries]:
+    """For tests of bytes and names, which are alike in both."""
+    yield from fresh_libraries(copies=True)
+
+
+def fresh_libraries(*, copies: bool) -> Iterator[Libraries]:
+    for base in fresh_base():
+        for library in fresh_library(base):
+            world = Libraries(library, copies=copies)
+            yield world
+            world.settle()
+            library.verify("--content")
+
+
+def tag(path: Path, text: str) -> None:
+    os.setxattr(path, TAGS, text.encode())
+
+
+def attribute(path: Path, name: str = TAGS) -> str | None:
+    try:
+        return os.getxattr(path, name, follow_symlinks=False).decode()
+    except OSError:
+        return None
+
+
+def identity(path: Path) -> tuple[str | None, str | None]:
+    """(tags, uuid): what a person and a script know a file by."""
+    return attribute(path), attribute(path, ID)
+
+
+# one number, one inode ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.4])
+def test_a_replica_that_comes_back_beside_the_other_is_another_file(world, pause_s):
+    """mv one/f away; mv two/f to its place; mv the first back beside it, behind the mount."""
+    name = f"torn{pause_s}"
+    world.merged(name)
+    top = world.mnt / "D"
+    tag(top / name, "red")
+    (world.one / name).rename(world.aside / name)
+    time.sleep(pause_s)
+    (world.two / name).rename(world.one / name)
+    time.sleep(pause_s)
+    (world.aside / name).rename(world.one / f"{name}x")
+    world.settle()
+    eventually(lambda: {name, f"{name}x"} <= set(names(top)), "both are there")
+    assert (top / name).stat().st_ino != (top / f"{name}x").stat().st_ino
+    assert attribute(top / name, ID) != attribute(top / f"{name}x", ID)
+    assert (attribute(top / name), attribute(top / f"{name}x")) == ("red", "red")
+    (top / f"{name}x").write_bytes(b"other bytes")
+    assert (top / name).read_bytes() == (world.one / name).read_bytes() == b"the same"
+    assert (world.one / f"{name}x").read_bytes() == b"other bytes"
+
+
+def test_a_directory_that_comes_back_inside_the_other_part(files):
+    """It was one with the directory that it lies in now."""
+    files.merged("nest", None)
+    top = files.mnt / "D"
+    (files.one / "nest").rename(files.one / "way")
+    (files.two / "nest").rename(files.one / "nest")
+    (files.one / "way").rename(files.one / "nest" / "deep")
+    files.settle()
+    assert sorted(names(top / "nest")) == ["deep", "in two"]
+    assert names(top / "nest" / "deep") == ["in one"]
+    assert (top / "nest").stat().st_ino != (top / "nest" / "deep").stat().st_ino
+    (top / "nest" / "deep" / "new").mkdir()
+    assert (files.one / "nest" / "deep" / "new").is_dir()
+
+
+def test_exchanged_with_a_directory_below_its_own_replica(files):
+    files.merged("swap", None)
+    (files.one / "swap" / "s").mkdir()
+    files.settle()
+    (files.one / "swap" / "s").rename(files.aside / "s")
+    (files.two / "swap").rename(files.one / "swap" / "s")
+    (files.aside / "s").rename(files.two / "swap")
+    files.settle()
+    top = files.mnt / "D" / "swap"
+    assert sorted(names(top)) == ["in one", "s"]
+    assert names(top / "s") == ["in two"]
+
+
+# moves between locations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["through the mount", "behind the mount"])
+def test_what_only_the_library_has_goes_to_another_location(world, behind):
+    name = f"moved{behind}"
+    (world.a / name).write_bytes(b"x")
+    os.setxattr(world.a / name, TAGS, b"old")
+    world.settle()
+    assert attribute(world.mnt / "A" / name) == "old"
+    tag(world.mnt / "A" / name, "new,important")
+    before = identity(world.mnt / "A" / name)
+    top = (world.a, world.b) if behind else (world.mnt / "A", world.mnt / "B")
+    (top[0] / name).rename(top[1] / name)
+    world.settle()
+    assert identity(world.mnt / "B" / name) == before
+    assert before[0] == "new,important"
+
+
+def test_a_tag_taken_off_after_a_move_is_off(files):
+    (files.mnt / "A" / "off").write_bytes(b"x")
+    tag(files.mnt / "A" / "off", "red")
+    (files.a / "off").rename(files.b / "off")
+    eventually(lambda: attribute(files.mnt / "B" / "off") == "red", "it has moved")
+    os.removexattr(files.b / "off", TAGS)
+    eventually(lambda: attribute(files.mnt / "B" / "off") is None, "and lost its tags")
+
+
+def test_both_names_of_a_file_go_to_another_location(world):
+    """A hard link, whose names come one after the other."""
+    (world.mnt / "A" / "f1").write_bytes(b"x")
+    os.link(world.mnt / "A" / "f1", world.mnt / "A" / "f2")
+    tag(world.mnt / "A" / "f1", "red")
+    world.settle()
+    for name in ("f1", "f2"):
+        (world.a / name).rename(world.b / name)
+    world.settle()
+    assert identity(world.mnt / "B" / "f1") == identity(world.mnt / "B" / "f2")
+    assert attribute(world.mnt / "B" / "f1") == "red"
+    assert (world.mnt / "B" / "f1").stat().st_ino == (world.mnt / "B" / "f2").stat().st_ino
+
+
+# names that are made anew ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["create", "mkdir", "rename"])
+def test_a_file_renamed_behind_whose_name_is_made_anew_at_once(world, how):
+    """Before the watcher has seen that it left."""
+    top, disk = world.mnt / "A", world.a
+    (disk / "elsewhere").mkdir(exist_ok=True)
+    for number in range(5):
+        name = f"{how}{number}"
+        (top / name).write_bytes(b"x")
+        (top / f"{name} new").write_bytes(b"new")
+        tag(top / name, "red")
+        before = identity(top / name)
+        (disk / name).rename(disk / "elsewhere" / name)
+        if how == "create":
+            (top / name).write_bytes(b"another")
+        elif how == "mkdir":
+            (top / name).mkdir()
+        else:
+            (top / f"{name} new").rename(top / name)
+        eventually(lambda: identity(top / "elsewhere" / name) == before, f"{name} is who it was", 5)
+        assert attribute(top / name) is None
+
+
+def test_a_name_of_a_linked_file_that_is_removed_and_linked_again(world):
+    """The other name lies outside of the library, as that of a backup does."""
+    top = world.mnt / "A"
+    (top / "kept").write_bytes(b"x")
+    tag(top / "kept", "red")
+    os.link(world.a / "kept", world.aside / "kept")
+    world.settle()
+    before = identity(top / "kept")
+    (top / "kept").unlink()
+    os.link(world.aside / "kept", world.a / "kept")
+    eventually(lambda: (top / "kept").exists(), "it is there again")
+    world.settle()
+    assert identity(top / "kept") == before
+
+
+# saves ----------------------------------------------------------------------------------------------------------------
+
+
+def in_one_process(*steps: Callable[[], Any]) -> None:
+    """As an editor does it; the tests themselves are one process."""
+    for step in steps:
+        step()
+
+
+def test_a_backup_that_is_put_back_is_the_file(world):
+    """f is put aside, written anew, the save fails: f is removed, the backup gets its name back."""
+    top = world.mnt / "A"
+    (top / "doc").write_bytes(b"old")
+    tag(top / "doc", "red")
+    os.setxattr(top / "doc", "user.note", b"precious")
+    before = identity(top / "doc")
+    in_one_process(
+        lambda: (top / "doc").rename(top / "doc.bak"),
+        lambda: (top / "doc").write_bytes(b"half"),
+        lambda: (top / "doc").unlink(),
+        lambda: (top / "doc.bak").rename(top / "doc"),
+    )
+    assert identity(top / "doc") == before
+    assert attribute(top / "doc", "user.note") == "precious"
+
+
+def test_the_backup_of_a_linked_file_is_another_file(world):
+    top = world.mnt / "A"
+    (top / "l").write_bytes(b"old")
+    os.link(top / "l", top / "l2")
+    tag(top / "l", "red")
+    in_one_process(lambda: (top / "l").rename(top / "l~"), lambda: (top / "l").write_bytes(b"new"))
+    tag(top / "l", "draft")
+    assert [attribute(top / name) for name in ("l", "l2", "l~")] == ["draft", "red", "red"]
+    assert attribute(top / "l2", ID) == attribute(top / "l~", ID) != attribute(top / "l", ID)
+
+
+def test_the_backup_of_a_merged_file_is_another_file(world):
+    top = world.mnt / "D"
+    world.merged("m")
+    tag(top / "m", "red")
+    in_one_process(lambda: (top / "m").rename(top / "m~"), lambda: (top / "m").write_bytes(b"new"))
+    world.settle()
+    tag(top / "m", "draft")
+    assert attribute(top / "m~") != "draft"
+    assert attribute(top / "m", ID) != attribute(top / "m~", ID)
+
+
+# versions -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_version_in_conflict_that_gets_its_own_name_is_a_file_of_its_own(world):
+    top = world.mnt / "D"
+    world.merged("v.txt")
+    tag(top / "v.txt", "red")
+    (world.one / "v.txt").write_bytes(b"of one, and longer")
+    (world.two / "v.txt").write_bytes(b"of two")
+    world.settle()
+    (conflict,) = [name for name in names(top) if name.startswith("v (from")]
+    (top / conflict).rename(top / "v other.txt")
+    tag(top / "v other.txt", "draft")
+    assert (attribute(top / "v.txt"), attribute(top / "v other.txt")) == ("red", "draft")
+
+
+def test_a_linked_replica_brings_its_tags_along(world):
+    """One branch has two names of a file, the other gets the same bytes under one of them."""
+    top = world.mnt / "D"
+    (world.two / "j").write_bytes(b"joined")
+    os.link(world.two / "j", world.two / "j2")
+    world.settle()
+    tag(top / "j", "red")
+    (world.one / "j").write_bytes(b"joined")
+    world.settle()
+    assert "j" in names(top)
+    assert identity(top / "j") == identity(top / "j2")
+    assert attribute(top / "j2") == "red"
+
+
+def test_a_file_that_is_linked_while_it_is_written_has_one_version(files):
+    top = files.mnt / "D"
+    files.merged("w")
+    with open(top / "w", "r+b") as file:
+        file.write(b"written anew")
+        file.flush()
+        os.link(top / "w", top / "w2")
+    files.settle()
+    assert sorted(name for name in names(top) if name.startswith("w")) == ["w", "w2"]
+
+
+# nothing that was not seen is destroyed -------------------------------------------------------------------------------
+
+
+def of_each_branch(files, name: str) -> None:
+    """Two files of one name and size, so new that nobody has read them."""
+    (files.one / name).write_bytes(b"1111")
+    (files.two / name).write_bytes(b"2222")
+    eventually(lambda: name in names(files.mnt / "D"), "it is there", 5)
+
+
+def everything(files) -> set[bytes]:
+    return {path.read_bytes() for branch in (files.one, files.two) for path in branch.iterdir() if path.is_file()}
+
+
+def test_rm_takes_the_shown_one_of_two_that_differ(files):
+    of_each_branch(files, "rm")
+    shown = (files.mnt / "D" / "rm").read_bytes()
+    (files.mnt / "D" / "rm").unlink()
+    (other,) = {b"1111", b"2222"} - {shown}
+    assert (files.mnt / "D" / "rm").read_bytes() == other
+    (files.mnt / "D" / "rm").unlink()
+    assert "rm" not in names(files.mnt / "D")
+
+
+def test_rm_takes_all_replicas_that_are_equal(files):
+    for branch in (files.one, files.two):
+        (branch / "both").write_bytes(b"equal")
+    eventually(lambda: "both" in names(files.mnt / "D"), "it is there", 5)
+    (files.mnt / "D" / "both").unlink()
+    assert not (files.one / "both").exists()
+    assert not (files.two / "both").exists()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["not hashed yet", "in conflict"])
+def test_renaming_over_a_name_leaves_the_version_in_conflict(files, known):
+    """It lies where the new file goes, on the branch of the source."""
+    name = f"over{known}"
+    (files.one / f"{name} new").write_bytes(b"the new one")
+    (files.one / name).write_bytes(b"hidden")
+    time.sleep(0.05)
+    (files.two / name).write_bytes(b"shown!")
+    top = files.mnt / "D"
+    eventually(lambda: {name, f"{name} new"} <= set(names(top)), "they are there", 5)
+    if known:
+        files.settle()
+    assert (top / name).read_bytes() == b"shown!"
+    (top / f"{name} new").rename(top / name)
+    assert (top / name).read_bytes() == b"the new one"
+    files.settle()
+    (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    assert (top / conflict).read_bytes() == b"hidden"
+    assert b"hidden" in everything(files)
+
+
+# bytes ----------------------------------------------------------------------------------------------------------------
+
+
+def append(path: Path, mark: bytes, count: int, size: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    for number in range(count):
+        os.write(fd, (mark * size)[: size - 1] + b"\n")
+        if number % 8 == 0:
+            time.sleep(0.001)
+    os.close(fd)
+
+
+def look(path: Path, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        os.stat(path)
+        time.sleep(0.0005)
+
+
+@pytest.mark.parametrize("size", [4096, 5000, 100])
+def test_appends_from_both_sides_lose_nothing(files, size):
+    """While somebody asks for the size, so that the kernel's end of the file moves."""
+    name = f"log{size}"
+    (files.a / name).write_bytes(b"")
+    eventually(lambda: (files.mnt / "A" / name).exists(), "it is there", 5)
+    fork = multiprocessing.get_context("fork")
+    workers = [
+        fork.Process(target=append, args=(files.mnt / "A" / name, b"m", 300, size)),
+        fork.Process(target=append, args=(files.a / name, b"d", 300, size)),
+        fork.Process(target=look, args=(files.mnt / "A" / name, 1.0)),
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    data = (files.a / name).read_bytes()
+    assert (len(data), data.count(b"\0")) == (600 * size, 0)
+    assert (data.count(b"m"), data.count(b"d")) == (300 * (size - 1), 300 * (size - 1))
+
+
+@pytest.mark.parametrize("flags", [0, os.O_TRUNC], ids=["in place", "cut first"])
+def test_a_write_whose_times_are_given_back_is_hashed_anew(files, flags):
+    """Size and mtime are what they were; the library's verification at the end reads all bytes."""
+    path = files.mnt / "A" / f"utime{flags}"
+    path.write_bytes(b"aaaaa")
+    files.settle()
+    before = path.stat()
+    fd = os.open(path, os.O_WRONLY | flags)
+    os.write(fd, b"bbbbb")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.close(fd)
+    digest = attribute(path, "user.vdfs.hash")
+    files.settle()
+    (files.mnt / "A" / f"utime{flags} twin").write_bytes(b"bbbbb")
+    files.settle()
+    assert attribute(path, "user.vdfs.hash") == attribute(files.mnt / "A" / f"utime{flags} twin", "user.vdfs.hash")
+    assert attribute(path, "user.vdfs.hash") != digest
+
+
+def test_a_write_behind_with_its_times_given_back_beside_a_chmod_here(files):
+    path, real = files.mnt / "A" / "beside", files.a / "beside"
+    path.write_bytes(b"aaaaa")
+    files.settle()
+    before = real.stat()
+    digest = attribute(path, "user.vdfs.hash")
+    with open(path, "rb") as file:
+        real.write_bytes(b"zzzzz")
+        os.utime(real, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.fchmod(file.fileno(), 0o600)
+    files.settle()
+    assert attribute(path, "user.vdfs.hash") != digest
+
+
+# files that refuse ----------------------------------------------------------------------------------------------------
+
+
+def test_a_tag_on_a_file_that_refuses_to_be_written_stays(files, root_only):
+    """Immutable: the real file keeps what it had, which must not look like an edit later."""
+    if shutil.which("chattr") is None:
+        pytest.skip("chattr is not installed")
+    real, path = files.a / "immutable", files.mnt / "A" / "immutable"
+    real.write_bytes(b"x")
+    os.setxattr(real, TAGS, b"old")
+    files.settle()
+    assert attribute(path) == "old"
+    if subprocess.run(["chattr", "+i", real], capture_output=True, check=False, timeout=30).returncode:
+        pytest.skip("this file system has no immutable files")
+    try:
+        tag(path, "important,vip")
+    finally:
+        subprocess.run(["chattr", "-i", real], check=True, timeout=30)
+    files.settle()
+    real.chmod(0o600)
+    files.settle()
+    assert attribute(path) == "important,vip"
+    assert attribute(real) == "old"
+
+
+def test_more_tags_than_an_attribute_holds_are_refused(files):
+    path = files.mnt / "A" / "tagged"
+    path.write_bytes(b"x")
+    done = [
+        files.library.run("vdfs.cli", "--data-dir", files.library.data, "tag", "add", f"{n:02}" + "t" * 990, path)
+        for n in range(68)
+    ]
+    assert [one.returncode for one in done[:60]] == [0] * 60
+    assert done[-1].returncode == 1
+    assert "64 KiB" in done[-1].stderr
+    assert len(os.getxattr(path, TAGS)) <= 65_536
