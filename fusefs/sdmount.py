@@ -367,13 +367,20 @@ def _serve(
 
 
 async def _add_locations(core: Core, locations: list[bytes]) -> list[str]:
-    """Add the directories of the command line; those that are locations already stay as they are."""
-    for path in locations:
-        known = {branch.root_path for branch in core.tree.branches.values()}
-        if path in known or await core.locations.real(path) in known:
-            continue
-        added = await core.locations.add(path, None)
-        log.info("location %s: %s", os.fsdecode(added.name), os.fsdecode(path))
+    """Add the directories of the command line, or none; those that are locations already stay as they are."""
+    new: list[bytes] = []
+    try:
+        for path in locations:
+            known = {branch.root_path for branch in core.tree.branches.values()}
+            if path in known or await core.locations.real(path) in known:
+                continue
+            added = await core.locations.add(path, None)
+            new.append(added.name)
+            log.info("location %s: %s", os.fsdecode(added.name), os.fsdecode(path))
+    except VdfsError:
+        for name in new:
+            await core.locations.remove(name)
+        raise
     away = [b for b in core.tree.branches.values() if b.state != "live"]
     return [f"{os.fsdecode(b.root_path)} is not there; its entries are shown as missing" for b in away]
 

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdumount: the server of {path} does not answer; to detach the mount all the same: --lazy",
               file=sys.stderr)  # fmt: skip
         return 1
-    waiting = _holders(args.data_dir, path) if answers else []
+    waiting = _servers(args.data_dir, path) if answers and not args.lazy else []
     command = ["fusermount3", "-u", *(["-z"] if args.lazy else []), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdumount: {text}", file=sys.stderr)
         return 1
     deadline_s = time.monotonic() + _DEADLINE_S
-    while any(running_holder(d) for d in waiting):
+    while any(_lives(pid) for pid in waiting):
         if time.monotonic() > deadline_s:
             print("sdumount: unmounted, but the server has not ended yet", file=sys.stderr)
             return 1
@@ -67,16 +67,23 @@ def _answers(path: Path) -> bool | None:
     return not dead[0] if dead else None
 
 
-def _holders(data_dir: str | None, mountpoint: Path) -> list[Path]:
-    """Library directories whose server serves this mount point."""
+def _servers(data_dir: str | None, mountpoint: Path) -> list[int]:
+    """The processes that serve this mount point: of the libraries that can be found from here, one or none."""
     config = load_config(data_dir)
     found = []
     for name in config.library_names():
-        directory = config.library_dir(name)
-        holder = running_holder(directory)
+        holder = running_holder(config.library_dir(name))
         if holder is not None and holder.mountpoint == str(mountpoint):
-            found.append(directory)
+            found.append(holder.pid)
     return found
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has not ended, with all its descriptors closed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

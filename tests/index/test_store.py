@@ -292,16 +292,19 @@ def test_a_newer_library_is_refused_unharmed(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["library.db"]
 
 
-def test_the_database_of_another_program_is_refused(tmp_path):
-    """By its application id; what is in it stays in it."""
+@pytest.mark.parametrize("application_id", [77, 0])
+def test_the_database_of_another_program_is_refused(tmp_path, application_id):
+    """By its application id, or by tables in one that has none; what is in it stays in it."""
     path = tmp_path / "library.db"
     db = sqlite3.connect(path)
-    db.execute("PRAGMA application_id = 77")
+    db.execute(f"PRAGMA application_id = {application_id}")
     db.execute("CREATE TABLE theirs(x)")
     db.commit()
     db.close()
+    before = path.read_bytes()
     with pytest.raises(VersionUnsupported, match="another program"):
         Store(path, DEVICE)
+    assert path.read_bytes() == before
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
     assert db.execute("PRAGMA user_version").fetchone() == (0,)

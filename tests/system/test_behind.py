@@ -1060,6 +1060,22 @@ def test_who_stands_in_a_directory_stays(shared, place):
                 time.sleep(0.02)
 
 
+def test_what_the_messenger_could_not_deliver_is_told_by_the_next(library):
+    """It is killed while a notice waits: the name was absent, and the kernel believes that for a day."""
+    library.may_complain = True
+    disk = library.folder("Files")
+    library.mount(disk)
+    library.wait_idle()
+    assert not (library.mnt / "Files" / "absent").exists()
+    (messenger,) = messengers(library.pid)
+    os.kill(messenger, signal.SIGSTOP)
+    (disk / "absent").write_bytes(b"x")
+    eventually(lambda: library.sd_json("search", "absent")["hits"], "it is in the index")
+    time.sleep(0.2)
+    os.kill(messenger, signal.SIGKILL)
+    eventually(lambda: (library.mnt / "Files" / "absent").exists(), "the kernel is told", 10)
+
+
 KERNEL = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 
 

@@ -670,6 +670,41 @@ def test_a_copied_library_is_a_backup(library):
     assert library.sd("tag", "list", library.mnt / "Notes" / "a") == "kept\n"
 
 
+def test_a_library_that_another_device_of_the_same_name_opens(library):
+    """A restored backup whose device is lost, or a second machine that is called alike: it is there, and has a slug."""
+    library.mount()
+    (library.mnt / "Notes").mkdir()
+    (slug,) = names(library.mnt / ".vdfs" / "devices")
+    library.unmount()
+    for name in ("device.json", "device_key"):
+        (library.data / name).unlink()
+    for _ in range(2):
+        library.mount()
+        assert names(library.mnt / ".vdfs" / "devices") == [f"{slug}-2"]
+        assert "Notes" in names(library.mnt)
+        library.unmount()
+
+
+def test_a_library_json_of_another_library_is_refused(library):
+    """Which of the two is the right one, nobody knows but its owner."""
+    library.mount()
+    library.unmount()
+    path = library.library_dir / "library.json"
+    other = path.read_text().replace(json.loads(path.read_text())["id"], "00000000-0000-4000-8000-000000000000")
+    path.write_text(other)
+    done = library.sdmount()
+    assert (done.returncode, "another library" in done.stderr) == (1, True)
+    assert path.read_text() == other
+
+
+def test_sdumount_returns_when_the_server_has_ended(library):
+    """A stick with the data directory on it can be unmounted at once."""
+    library.mount()
+    pid = library.pid
+    library.unmount()
+    assert gone(pid)
+
+
 # -- where things lie
 
 

@@ -212,6 +212,31 @@ def test_what_can_be_no_location_is_refused(library):
     assert names(library.mnt) == sorted(["inner", "Tags", "Search", "Devices"])
 
 
+def test_a_directory_that_is_mounted_twice_is_one_location(library, root_only):
+    """A bind of a location, of what is in it and of what it is in: every file would be there twice."""
+    inner = library.folder("outer", "inner")
+    library.folder("outer", "inner", "below")
+    library.mount(inner)
+    for name, source in (("same", inner), ("deeper", inner / "below"), ("higher", inner.parent)):
+        bound = library.folder("bound", name)
+        subprocess.run(["mount", "--bind", source, bound], check=True, timeout=30)
+        library.extra_mounts.append(bound)
+        for arguments in ((), ("--name", "inner")):
+            assert "inner" in library.sd_fails("location", "add", bound, *arguments)
+    assert [location["name"] for location in library.sd_json("location", "list")["locations"]] == ["inner"]
+    assert names(library.mnt / "inner") == ["below"]
+
+
+def test_of_several_directories_none_is_added_when_one_cannot_be(library):
+    library.mount()
+    library.unmount()
+    one, other = library.folder("one", "D"), library.folder("other", "D")
+    done = library.sdmount(one, other)
+    assert (done.returncode, "--name" in done.stderr) == (1, True)
+    library.mount()
+    assert library.sd_json("location", "list")["locations"] == []
+
+
 def test_another_library_of_ours_is_no_location(library):
     """The mount of a second library holds answers, not files."""
     other = library.base / "other"
