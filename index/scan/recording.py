@@ -331,6 +331,14 @@ def ensure_uuid(unit: Unit, row: Entry) -> bytes:
     return uuid
 
 
+def known_uuid(unit: Unit, first: Entry, second: Entry) -> bytes | None:
+    """Of the uuids of two rows that are one file, the one that somebody annotated, else the first."""
+    if first.uuid is None or second.uuid is None:
+        return first.uuid or second.uuid
+    known = metadata.has_any(unit.db, second.uuid) and not metadata.has_any(unit.db, first.uuid)
+    return second.uuid if known else first.uuid
+
+
 def alias(unit: Unit, other: bytes, kept: bytes) -> None:
     """Two uuids turned out to name one file: annotations of `other` are read under `kept` from now on."""
     metadata.merge_into(unit.db, other, kept)

@@ -254,7 +254,7 @@ class Namespace:
         st = await branch.call(CALL_DEADLINE_S, make)
         with self.store.write(ORIGIN_MOUNT) as unit:
             old = entries.get(unit.db, spot.entry_id)
-            for replica in entries.by_node(unit.db, node.ino):
+            for replica in entries.by_node(unit.db, node.ino) if old is None or entries.is_shared(unit.db, old) else []:
                 if replica.branch_id != branch.id and (now := entries.get(unit.db, replica.id)) is not None:
                     recording.alone(unit, now)
             if old is not None and (now := entries.get(unit.db, old.id)) is not None:
@@ -266,7 +266,8 @@ class Namespace:
             entries.set_stat_of_links(unit.db, row, Stat.of(st), unit.seq)
         parent.names_changed()
         node.face = None
-        node.links = (node.links or set()) | set(node.spots) | {Spot(target, name, row.id)}
+        node.links = node.links or set()
+        node.links.update((*node.spots, Spot(target, name, row.id)))
         return node, st
 
     def _added(self, parent: Node, ref: DirRef, name: bytes, st: os.stat_result, pid: int) -> Node:
@@ -335,7 +336,7 @@ class Namespace:
                     return None
 
                 await spot.dir.branch.call(CALL_DEADLINE_S, remove)
-                self._removed(spot)
+                self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd))
         parent.names_changed()
         self.dropped(node, doomed)
         return node
@@ -382,17 +383,21 @@ class Namespace:
         self._removed(Spot(above, ref.name, ref.entry_id))
         self.tree.dirs.close(ref)
 
-    def _removed(self, spot: Spot) -> None:
+    def _removed(self, spot: Spot, left: os.stat_result | None = None) -> None:
+        """A name is gone; `left` is what its inode is like now."""
         row = entries.get(self.store.db, spot.entry_id)
         if row is None:
             return
-        self.store.following(lambda: self._remove_row(row, spot.dir.branch.uuid))
+        self.store.following(lambda: self._remove_row(row, spot.dir.branch.uuid, left))
 
-    def _remove_row(self, row: Entry, branch_uuid: bytes) -> None:
+    def _remove_row(self, row: Entry, branch_uuid: bytes, left: os.stat_result | None) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
             lives_on = self.backups.take_back(unit, row)
             linked = row.kind != KIND_DIR and row.nlink > 1
             apply.remove(unit, row, branch_uuid, keep=linked, told=not lives_on)
+            now = Stat.of(left) if linked and left is not None else row.stat
+            if now._replace(ctime_ns=row.ctime_ns, nlink=row.nlink) == row.stat and now != row.stat:
+                entries.set_stat_of_links(unit.db, row, now, unit.seq)  # else each is looked at when somebody comes by
             self.look_beside(unit, row)
 
     def look_beside(self, unit: Unit, row: Entry) -> None:

@@ -222,7 +222,7 @@ class Tree(Ground):
             number = row.node if linked else first.node
             if same and (row.node != number or row.uuid != first.uuid):
                 with self.store.write(ORIGIN_SCAN) as unit:
-                    uuid = first.uuid or row.uuid
+                    uuid = recording.known_uuid(unit, first, row)
                     names = entries.by_node(unit.db, row.node) if linked else [row]
                     if row.node != number:
                         metadata.mirror_moves(unit.db, row, number)
@@ -231,8 +231,10 @@ class Tree(Ground):
                         for twin in (*entries.by_node(unit.db, first.node), *names):
                             if twin.uuid != uuid:
                                 entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
-                        if row.uuid is not None and row.uuid != uuid:
-                            recording.alias(unit, row.uuid, uuid)
+                        for other in {first.uuid, row.uuid} - {None, uuid}:
+                            assert other is not None
+                            recording.alias(unit, other, uuid)
+                        first = first._replace(uuid=uuid)
                     if row.kind != KIND_DIR:
                         recording.join_versions(unit, first, row, shown[0].dir.branch.uuid, one.dir.branch.uuid)
                 fresh = entries.get(self.store.db, row.id)
