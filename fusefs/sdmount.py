@@ -162,7 +162,7 @@ def _check_allowed(options: dict[str, str]) -> None:
         lines = Path("/etc/fuse.conf").read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
-    if "user_allow_other" not in [line.strip() for line in lines]:
+    if "user_allow_other" not in [line.partition("#")[0].strip() for line in lines]:
         raise Unsupported("allow_other needs the line `user_allow_other` in /etc/fuse.conf, which root can add")
 
 

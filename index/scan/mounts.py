@@ -108,10 +108,28 @@ def mount_of(path: bytes, table: list[Mount]) -> Mount | None:
     return best
 
 
-def original(path: bytes, table: list[Mount]) -> tuple[str, bytes] | None:
-    """(device, path in its file system) of a path: the same for a directory and for its bind mounts."""
+def is_inside(path: bytes, directory: bytes, table: list[Mount]) -> bool:
+    """Whether a directory of a local file system lies below another by some other mount of it, and is seen there."""
+    ours, theirs = _original(path, table), _original(directory, table)
+    if ours is None or theirs is None or ours[0] != theirs[0] or not is_within(ours[1], theirs[1]):
+        return False
+    there = directory.rstrip(b"/") + ours[1][len(theirs[1].rstrip(b"/")) :]
+    if is_within(there, directory) and mount_of(there, table) != mount_of(directory, table):
+        return False  # something is mounted over it
+    try:
+        one, other = os.lstat(path), os.lstat(there)
+    except OSError:
+        return False
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _original(path: bytes, table: list[Mount]) -> tuple[str, bytes] | None:
+    """(device, path in its file system) of a path: the same for a directory and for its bind mounts.
+
+    None on a file system that may make us wait; NFS, for one, does not tell which part of it is mounted.
+    """
     mount = mount_of(path, table)
-    if mount is None:
+    if mount is None or mount.is_slow:
         return None
     below = path[len(mount.mount_point.rstrip(b"/")) :]
     return mount.device, mount.root.rstrip(b"/") + below or b"/"

@@ -120,7 +120,9 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
             continue
         if isinstance(result, Unidentified):
             if result.outcome in (Outcome.DENIED, Outcome.IO_ERROR, Outcome.NOT_REGULAR):
-                entries.set_identity(unit.db, row.id, row.content_id, HASH_FAILED, None, unit.seq)
+                for twin in entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]:
+                    if twin.st_ino == row.st_ino:
+                        entries.set_identity(unit.db, twin.id, twin.content_id, HASH_FAILED, None, unit.seq)
             elif result.outcome in (Outcome.CHANGED, Outcome.GONE):
                 again.append(entry_id)
             continue

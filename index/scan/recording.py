@@ -158,6 +158,8 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
         return row
     for one in list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]:
         if not entries.is_shared(unit.db, one):
+            now = again(unit, one.id)
+            own_identity(unit, now, now.parent_id, now.name)
             continue
         parted = part(unit, again(unit, one.id))
         if parted.uuid is not None:
@@ -266,7 +268,7 @@ def one_link_less(unit: Unit, row: Entry) -> None:
     """A row's name is not one of its inode's any more: the others have one link less."""
     if row.nlink < 2 or row.kind == KIND_DIR:
         return
-    entries.set_links(unit.db, row, row.nlink - 1)
+    entries.set_links(unit.db, row, row.nlink - 1, unit.seq)
     beside = [
         other
         for other in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
@@ -286,11 +288,9 @@ def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
     """
     if old.uuid is None:
         return None
-    twins = [
-        t
-        for t in entries.by_node(unit.db, old.node)
-        if t.id != old.id and t.branch_id == old.branch_id and t.uuid == old.uuid
-    ]
+    here = [t for t in entries.by_node(unit.db, old.node) if t.id != old.id and t.branch_id == old.branch_id]
+    beside = [t for t in entries.by_st_ino_beside(unit.db, old.branch_id, old.st_ino) if old.nlink > 1]
+    twins = [t for t in (*here, *beside) if t.uuid == old.uuid]
     if twins:
         fresh = copy_of(unit, old.uuid)
         for twin in twins:

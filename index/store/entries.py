@@ -272,11 +272,11 @@ def set_stat_of_links(db: apsw.Connection, row: Entry, st: tuple[int, ...], seq:
     )  # fmt: skip
 
 
-def set_links(db: apsw.Connection, row: Entry, nlink: int) -> None:
-    """How many names an inode has, for the rows of all of them in a branch."""
+def set_links(db: apsw.Connection, row: Entry, nlink: int, seq: int) -> None:
+    """How many names an inode has, for the rows of all of them in a branch but one."""
     db.execute(
-        f"UPDATE entry SET nlink=:nlink WHERE {_OF_NODE} AND branch_id=:branch AND id<>:own",
-        {"nlink": nlink, "node": row.node, "branch": row.branch_id, "own": row.id},
+        f"UPDATE entry SET nlink=:nlink, seq=:seq WHERE {_OF_NODE} AND branch_id=:branch AND id<>:own",
+        {"nlink": nlink, "seq": seq, "node": row.node, "branch": row.branch_id, "own": row.id},
     )
 
 

@@ -64,6 +64,11 @@ def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
     _put(db, row, kept, removed_ns)
 
 
+def forget(db: apsw.Connection, row: Entry) -> None:
+    """Nothing waits for a row's inode any more: it is destroyed, and its number free."""
+    db.execute("DELETE FROM limbo WHERE branch_id=? AND st_ino=?", (row.branch_id, row.st_ino))
+
+
 def put_number(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
     """Remember the number alone of a row's inode: the row lives on with another one."""
     _put(db, row, Kept(None, row.node, None, row.content_id, row.hash_state, None, row.ctime_ns), removed_ns)

@@ -129,6 +129,11 @@ def mirror_moves(db: apsw.Connection, row: Entry, node: int) -> None:
 
 def mirror_follows(db: apsw.Connection, node: int, old_branch: int, branch_id: int) -> None:
     """A file, or one of its names, goes to another branch: what was seen of it is known there too."""
+    sql = "SELECT 1 FROM mirror_state WHERE node=? AND branch_id=?"
+    if not db.execute(sql, (node, old_branch)).fetchone():
+        return
+    for table in ("mirror", "mirror_state"):
+        db.execute(f"DELETE FROM {table} WHERE node=? AND branch_id=?", (node, branch_id))
     for table, columns in (("mirror", "name, value"), ("mirror_state", "st_ino, ctime_ns")):
         db.execute(
             f"INSERT OR REPLACE INTO {table}(node, branch_id, {columns}) "

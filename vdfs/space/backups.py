@@ -39,6 +39,7 @@ class _Handed(NamedTuple):
     entry_id: int  # the backup
     heir_id: int
     uuid: bytes
+    at_s: float
 
 
 class Backups:
@@ -75,7 +76,7 @@ class Backups:
         for heir in heirs:
             entries.set_uuid(unit.db, heir.id, backup.uuid, unit.seq)
         if left is None:
-            self._handed.extend(_Handed(backup.id, heir.id, backup.uuid) for heir in heirs[:1])
+            self._handed.extend(_Handed(backup.id, heir.id, backup.uuid, time.monotonic()) for heir in heirs[:1])
 
     def take_back(self, unit: Unit, heir: Entry) -> bool:
         """A new version is removed: if it took over from a backup, that is the file again. Returns whether it is."""
@@ -84,11 +85,13 @@ class Backups:
                 continue
             self._handed.remove(handed)
             row = entries.get(unit.db, handed.entry_id)
-            if row is None or row.uuid is not None:
+            if row is None or row.uuid is not None or time.monotonic() - handed.at_s > _WINDOW_S:
                 return False
+            goes_on = any(one.id != heir.id for one in entries.by_uuid(unit.db, handed.uuid))  # by another name
+            uuid = recording.copy_of(unit, handed.uuid) if goes_on else handed.uuid
             for one in entries.by_node(unit.db, row.node):
-                entries.set_uuid(unit.db, one.id, handed.uuid, unit.seq)
-            return True
+                entries.set_uuid(unit.db, one.id, uuid, unit.seq)
+            return not goes_on
         return False
 
     def _above(self, row: Entry) -> int:

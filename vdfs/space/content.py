@@ -180,7 +180,8 @@ class Handle:
             return self.node.begins_at_end(offset, length)
         if self.node.begins_at_end(offset, length, pages=False):
             return True
-        return not self.branch.slow and os.fstat(self.fd).st_size != self.node.kernel_size
+        grew = not self.branch.slow and os.fstat(self.fd).st_size != self.node.kernel_size
+        return grew and offset >= self.node.least_size
 
     def _write_here(self, offset: int, data: bytes, appends: bool) -> tuple[int, os.stat_result]:
         """A write that nobody's but a stranger's can precede unseen."""

@@ -23,7 +23,7 @@ from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADire
 from index.model.ids import new_uuid
 from index.model.inode import DEVICES
 from index.scan.fsid import fs_identity
-from index.scan.mounts import Mount, is_within, mount_of, mounts, original
+from index.scan.mounts import Mount, is_inside, is_within, mount_of, mounts
 from index.scan.volumes import root_stat, use_devices, words_of
 from index.store import entries, places
 from index.store.store import Store
@@ -123,7 +123,7 @@ class Locations:
         location = location if name is None else name
         self._check_name(location, shown)
         for branch in self.tree.branches.values():
-            self._refuse_overlap(real, shown, branch, table)
+            self._refuse_overlap(real, shown, branch, table, (fs_id, root_ino))
         use_devices(DEVICES.roots, words_of(table, [real, *(b.root_path for b in self.tree.branches.values())]))
         if not given and location in self.tree.locations:
             raise Exists(
@@ -205,7 +205,9 @@ class Locations:
             what = os.fsdecode(name) or shown
             raise Invalid(f"{what!r} cannot be the name of a location; say another with --name NAME")
 
-    def _refuse_overlap(self, real: bytes, shown: str, branch: Branch, table: list[Mount]) -> None:
+    def _refuse_overlap(
+        self, real: bytes, shown: str, branch: Branch, table: list[Mount], identity: tuple[str, int]
+    ) -> None:
         other = branch.root_path
         where = os.fsdecode(other)
         name = "the library's store" if branch.location is None else f"the location {os.fsdecode(branch.location)}"
@@ -218,12 +220,12 @@ class Locations:
         if is_within(other, real):
             command = f"sd location remove {shlex.quote(os.fsdecode(branch.location))}"
             raise Exists(f"{shown} contains {name} ({where}); remove that one first: {command}")
-        ours, theirs = original(real, table), original(other, table)
-        if branch.state == LIVE and ours is not None and theirs is not None and ours[0] == theirs[0]:
-            if ours[1] == theirs[1]:
-                raise Exists(f"{shown} is {name} already: one directory, mounted there and at {where}")
-            if is_within(ours[1], theirs[1]) or is_within(theirs[1], ours[1]):
-                raise Exists(f"{shown} and {name} ({where}) show the same files: one is in the other, by another mount")
+        if branch.state != LIVE:
+            return
+        if identity == (branch.fs_id, branch.root_ino):
+            raise Exists(f"{shown} is {name} already: one directory, mounted there and at {where}")
+        if not branch.slow and (is_inside(real, other, table) or is_inside(other, real, table)):
+            raise Exists(f"{shown} and {name} ({where}) show the same files: one is in the other, by another mount")
 
     def _label(self, real: bytes, location: bytes) -> str:
         """A short name that tells the branches of one location apart: the last components of their paths."""

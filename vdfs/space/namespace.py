@@ -338,6 +338,10 @@ class Namespace:
                 await spot.dir.branch.call(CALL_DEADLINE_S, remove)
                 self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd))
         parent.names_changed()
+        if node.links:  # what is left may have been the link of a version in conflict
+            with self.store.write(ORIGIN_MOUNT) as unit:
+                for link in entries.some_of_node(unit.db, node.ino, 1):
+                    recording.own_identity(unit, link, link.parent_id, link.name)
         self.dropped(node, doomed)
         return node
 

@@ -148,6 +148,11 @@ class Node:
             return self._told_size
         return 0 if self.stamp is None else self.stamp & _WORD
 
+    @property
+    def least_size(self) -> int:
+        """The least that the kernel may believe the size to be."""
+        return min(self.kernel_size, *self._older_sizes) if self._older_sizes else self.kernel_size
+
     def told(self, st: "AnyStat") -> None:
         """The kernel is told these attributes.
 

@@ -26,7 +26,7 @@ from index.scan import apply, recording
 from index.store import entries, metadata, places
 from index.store.unit import Unit
 from vdfs.space import syscalls
-from vdfs.space.branches import CALL_DEADLINE_S
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE
 from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
@@ -141,8 +141,9 @@ class Renames:
         _check_distinct(steps)
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
         if dst is not None and not dst.is_dir:
-            for step in steps:
-                await self._make_room(step, [*over, *dst.stale_spots])
+            meant = {spot.entry_id for spot in (*moving, *over, *dst.stale_spots)}
+            for ref in dst_parent.parts:
+                await self._make_room(ref, dst_name, meant)
         last = None
         if dst is not None:
             self.tree.keep_ghost(dst)
@@ -164,17 +165,15 @@ class Renames:
         if dst is not None and not src.is_dir:
             await self.annotations.copy_all(src)
 
-    async def _make_room(self, step: _Step, meant: Sequence[Spot]) -> None:
+    async def _make_room(self, ref: DirRef, name: bytes, meant: set[int]) -> None:
         """Where another version lies than the one that is to be replaced, it gets the name that it is shown under."""
-        row = entries.child(self.store.db, step.ref.entry_id, step.name)
-        if row is None or row.kind == KIND_DIR or row.id in {step.spot.entry_id, *(spot.entry_id for spot in meant)}:
+        row = entries.child(self.store.db, ref.entry_id, name)
+        if row is None or row.kind == KIND_DIR or row.id in meant or ref.branch.state != LIVE:
             return
         number = 1
-        while entries.child(self.store.db, step.ref.entry_id, self.tree.conflict_name(step.ref.branch, row, number)):
+        while entries.child(self.store.db, ref.entry_id, self.tree.conflict_name(ref.branch, row, number)):
             number += 1
-        aside = _alone(
-            Spot(step.ref, row.name, row.id), step.ref, self.tree.conflict_name(step.ref.branch, row, number)
-        )
+        aside = _alone(Spot(ref, name, row.id), ref, self.tree.conflict_name(ref.branch, row, number))
         (st,) = await self._on_disk([aside])
         with self.store.write(ORIGIN_MOUNT) as unit:
             self._write_row(unit, aside, st, set())
@@ -348,6 +347,10 @@ class Renames:
                     entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st, set())
+            for spot in (*ours, *theirs):
+                row = entries.get(unit.db, spot.entry_id)
+                if row is not None:
+                    recording.own_identity(unit, row, row.parent_id, row.name)
         for (step, other), st in zip(swaps, stats, strict=False):
             self._moved(src, step, inode_of(st), st)
             row = entries.get(self.store.db, other.entry_id)

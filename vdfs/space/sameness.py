@@ -2,27 +2,32 @@
 
 What is shown as one name may be several files of one size of which a hash is still missing (union.py). To read, write
 or tag the shown one that does no harm: what differs turns up beside it once it is hashed. Who removes or replaces a
-name means what he sees; so what is not known to be the same is compared here, byte by byte up to a size that takes no
-time, and else is taken to be another file, which stays.
+name means what he sees; so what is not known to be the same is compared here, byte by byte while time allows, and else
+is taken to be another file, which stays.
 """
 
 import os
 import stat
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import trio
-from blake3 import blake3
 
 from index.model.entry import KIND_FILE, Entry
 from index.model.errors import VdfsError
+from index.model.inode import inode_of
 from index.store import entries
 from vdfs.space import union
-from vdfs.space.branches import CALL_DEADLINE_S, DISK_THREADS
+from vdfs.space.branches import DISK_THREADS
 from vdfs.space.nodes import Spot
 from vdfs.space.tree import Tree
 
-#: Two files of this size are read in some hundredths of a second.
-_COMPARED_MAX_BYTES = 16 << 20
+#: So long somebody may wait for a comparison: some gigabytes that are in memory, some hundred megabytes of a disk.
+_COMPARED_S = 3.0
+_CHUNK_BYTES = 1 << 20
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
@@ -33,49 +38,56 @@ async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
     first = rows[0]
     if first is None or first.kind != KIND_FILE:
         return list(spots)
-    digest: bytes | None = None
+    until_s = time.monotonic() + _COMPARED_S
     same = [spots[0]]
     for spot, row in zip(spots[1:], rows[1:], strict=True):
-        if row is None:
-            continue
-        if not union.known_same(first, row):
-            digest = digest or await _digest(tree, spots[0], first)
-            if digest is None or digest != await _digest(tree, spot, row):
-                continue
-        same.append(spot)
+        if row is not None and (
+            union.known_same(first, row) or await _are_equal(tree, [(spots[0], first), (spot, row)], until_s)
+        ):
+            same.append(spot)
     return same
 
 
-async def _digest(tree: Tree, spot: Spot, row: Entry) -> bytes | None:
-    """The hash of a file's bytes; None where it is large, changes, or cannot be read in time."""
-    if row.size_bytes > _COMPARED_MAX_BYTES:
-        return None
+async def _are_equal(tree: Tree, pair: list[tuple[Spot, Entry]], until_s: float) -> bool:
+    """Whether two files hold the same bytes; False also where that cannot be found out in time."""
+    slow = next((spot.dir.branch for spot, _ in pair if spot.dir.branch.slow), None)
     try:
-        if spot.dir.branch.slow:
-            return await spot.dir.branch.call(CALL_DEADLINE_S, _read, tree, spot)
-        with tree.dirs.opened(spot.dir) as dir_fd:
-            fd = os.open(spot.name, _FLAGS, dir_fd=dir_fd)
-        return await trio.to_thread.run_sync(_hash, fd, limiter=DISK_THREADS)
+        if slow is not None:
+            return bool(await slow.call(_COMPARED_S, partial(_compare, tree, pair, until_s)))
+        with ExitStack() as opened:
+            files = [_open(tree, opened, spot, row) for spot, row in pair]
+            return await trio.to_thread.run_sync(_equal, files, until_s, limiter=DISK_THREADS)
     except (OSError, VdfsError):
-        return None
+        return False
 
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+def _compare(tree: Tree, pair: list[tuple[Spot, Entry]], until_s: float) -> bool:
+    with ExitStack() as opened:
+        return _equal([_open(tree, opened, spot, row) for spot, row in pair], until_s)
 
 
-def _read(tree: Tree, spot: Spot) -> bytes | None:
+def _open(tree: Tree, opened: ExitStack, spot: Spot, row: Entry) -> int:
+    """A descriptor of the file of a row, closed with the stack; OSError when something else has its name."""
     with tree.dirs.opened(spot.dir) as dir_fd:
-        fd = os.open(spot.name, _FLAGS, dir_fd=dir_fd)
-    return _hash(fd)
+        try:
+            fd = os.open(spot.name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
+        except PermissionError:  # another's file
+            fd = os.open(spot.name, _FLAGS, dir_fd=dir_fd)
+    opened.callback(os.close, fd)
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or inode_of(st) != row.st_ino:
+        raise FileNotFoundError(2, "another file has the name")
+    return fd
 
 
-def _hash(fd: int) -> bytes | None:
-    """Hash what a descriptor has, and close it."""
-    with open(fd, "rb", buffering=0) as file:
-        before = os.fstat(fd)
-        if not stat.S_ISREG(before.st_mode):
-            return None
-        data = file.read(_COMPARED_MAX_BYTES + 1)
-        if len(data) != before.st_size:
-            return None
-    return blake3(data).digest()
+def _equal(files: list[int], until_s: float) -> bool:
+    """Read two files side by side."""
+    offset = 0
+    while time.monotonic() < until_s:
+        one, other = (os.pread(fd, _CHUNK_BYTES, offset) for fd in files)
+        if one != other:
+            return False
+        if not one:
+            return True
+        offset += len(one)
+    return False

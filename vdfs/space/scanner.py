@@ -201,6 +201,10 @@ class Scanner:
         for directory in state.again:
             self.request(directory, 0.2)
         failed.extend(state.failed)
+        for directory in starts:  # one that was taken to another branch meanwhile is walked there
+            row = entries.get(self.store.db, directory)
+            if row is not None and row.branch_id != branch.id:
+                self.request(directory, 0.2)
         left: list[int] = stream.result
         return left
 
