@@ -4,6 +4,7 @@ Two libraries with the same tests: in one tags are copied to the real files, in 
 Each has two locations, `A` and `B`, and one of two branches, `D`.
 """
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -188,6 +189,22 @@ def test_both_names_of_a_file_go_to_another_location(world):
     assert (world.mnt / "B" / "f1").stat().st_ino == (world.mnt / "B" / "f2").stat().st_ino
 
 
+def test_one_of_two_names_goes_to_another_location_and_the_other_is_saved(world):
+    """The save is a new file; the name that moved goes on with the old one, and with copies of its tags."""
+    top = world.mnt
+    (top / "A" / "s1").write_bytes(b"old")
+    os.link(top / "A" / "s1", top / "A" / "s2")
+    tag(top / "A" / "s1", "red")
+    (world.a / "s2").rename(world.b / "s2")
+    eventually(lambda: attribute(top / "B" / "s2") == "red", "it has moved")
+    (top / "A" / "s1.new").write_bytes(b"new")
+    (top / "A" / "s1.new").rename(top / "A" / "s1")
+    tag(top / "A" / "s1", "draft")
+    world.settle()
+    assert (attribute(top / "A" / "s1"), attribute(top / "B" / "s2")) == ("draft", "red")
+    assert attribute(top / "A" / "s1", ID) != attribute(top / "B" / "s2", ID)
+
+
 # names that are made anew ---------------------------------------------------------------------------------------------
 
 
@@ -252,6 +269,22 @@ def test_a_backup_that_is_put_back_is_the_file(world):
     )
     assert identity(top / "doc") == before
     assert attribute(top / "doc", "user.note") == "precious"
+
+
+def test_a_backup_whose_heir_lives_on_by_another_name(world):
+    """Then both are files of their own."""
+    top = world.mnt / "A"
+    (top / "t").write_bytes(b"old")
+    tag(top / "t", "red")
+    in_one_process(
+        lambda: (top / "t").rename(top / "t~"),
+        lambda: (top / "t").write_bytes(b"new"),
+        lambda: os.link(top / "t", top / "tl"),
+        lambda: (top / "t").unlink(),
+    )
+    tag(top / "tl", "draft")
+    assert (attribute(top / "t~"), attribute(top / "tl")) == ("red", "draft")
+    assert attribute(top / "t~", ID) != attribute(top / "tl", ID)
 
 
 def test_the_backup_of_a_linked_file_is_another_file(world):
@@ -371,6 +404,35 @@ def test_renaming_over_a_name_leaves_the_version_in_conflict(files, known):
     assert b"hidden" in everything(files)
 
 
+def test_a_file_renamed_over_newer_versions_has_the_name(files):
+    """Whatever lies under it elsewhere, equal or not, and however new: it was replaced, or shows beside it."""
+    top = files.mnt / "D"
+    for name, contents in (("alike", (b"x" * (20 << 20),) * 2), ("unlike", (b"first", b"other"))):
+        (files.one / f"{name} new").write_bytes(b"what was meant")
+        os.utime(files.one / f"{name} new", (10**9, 10**9))
+        for branch, content in zip((files.one, files.two), contents, strict=True):
+            (branch / name).write_bytes(content)
+        eventually(lambda: {name, f"{name} new"} <= set(names(top)), "they are there", 5)
+        if name == "unlike":
+            files.settle()
+        (top / f"{name} new").rename(top / name)
+        files.settle()
+        assert (top / name).read_bytes() == b"what was meant"
+    assert [n for n in names(top) if n.startswith("alike")] == ["alike"]
+    assert [(top / n).read_bytes() for n in names(top) if n.startswith("unlike (")] == [b"first"]
+
+
+def test_a_tree_with_large_equal_files_is_removed(files):
+    """Not hashed yet: they are compared."""
+    for branch in (files.one, files.two):
+        (branch / "tree").mkdir()
+        (branch / "tree" / "big").write_bytes(b"y" * (20 << 20))
+    eventually(lambda: "tree" in names(files.mnt / "D"), "it is there", 5)
+    shutil.rmtree(files.mnt / "D" / "tree")
+    assert not (files.one / "tree").exists()
+    assert not (files.two / "tree").exists()
+
+
 # bytes ----------------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +471,19 @@ def test_appends_from_both_sides_lose_nothing(files, size):
     data = (files.a / name).read_bytes()
     assert (len(data), data.count(b"\0")) == (600 * size, 0)
     assert (data.count(b"m"), data.count(b"d")) == (300 * (size - 1), 300 * (size - 1))
+
+
+def test_who_takes_the_append_flag_off_writes_where_he_says(files):
+    """F_SETFL is not told to the server; that the file grew behind the mount makes no append of a write at its head."""
+    path, real = files.mnt / "A" / "setfl", files.a / "setfl"
+    path.write_bytes(b"." * 5000)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+    with real.open("ab") as file:
+        file.write(b"+" * 100)
+    os.pwrite(fd, b"HEAD", 0)
+    os.close(fd)
+    assert real.read_bytes() == b"HEAD" + b"." * 4996 + b"+" * 100
 
 
 @pytest.mark.parametrize("flags", [0, os.O_TRUNC], ids=["in place", "cut first"])
