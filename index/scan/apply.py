@@ -74,7 +74,11 @@ def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
     if twin is not None:
         return _link(unit, place, st, twin, disk)
     source = _source(unit, place, st, known, disk)
-    return recording.insert(unit, recording.plain_row(unit, *place, st)) if source is None else source.bring()
+    if source is not None:
+        return source.bring()
+    linked = kinship.linked_beside(unit, place, st, disk)  # a number is a branch's own; what people attached is not
+    uuid = None if linked is None else recording.ensure_uuid(unit, linked)
+    return recording.insert(unit, recording.plain_row(unit, *place, st, uuid=uuid))
 
 
 class _Source(NamedTuple):

@@ -186,6 +186,14 @@ def kept(unit: Unit, place: Place, st: Stat, disk: Disk) -> Kept | None:
     return limbo.take(unit.db, place.branch_id, st, is_same)
 
 
+def linked_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None:
+    """The row of another name of a hard-linked file, in another branch of the same file system."""
+    if st.nlink < 2 or st.kind != KIND_FILE:
+        return None
+    beside = entries.by_st_ino_beside(unit.db, place.branch_id, st.st_ino)
+    return next((row for row in beside[:_NAMES_ASKED] if row.kind == st.kind and is_at(disk.stat_at(row), st)), None)
+
+
 def from_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None:
     """The row of a file or directory that was moved here from another branch of the same file system.
 

@@ -13,6 +13,8 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -79,13 +81,56 @@ def differences(
                 continue
             suspects.extend(_Name(entry_id, above, name) for name in rows)
             yield checked, []
-        if suspects:
+        mixed = _mixed_up(db, branch_id)
+        if suspects or mixed:
             time.sleep(SETTLE_S)
+        if mixed:
+            still = _mixed_up(db, branch_id)
+            yield 0, [(b"/".join((root, *_path(db, row))), *mixed[row]) for row in mixed if row in still]
         for one in suspects:
             path = b"/".join((root, *one.above, one.name))
             yield 0, [(path, kind, detail) for kind, detail in _again(db, root, one, content)]
     finally:
         db.close()
+
+
+_SAME_NUMBER = """
+SELECT e.id FROM entry e WHERE e.branch_id=? AND e.node<>e.id AND EXISTS (
+  SELECT 1 FROM entry o WHERE ((o.id=e.node AND o.node=e.node) OR (o.node=e.node AND o.node<>o.id))
+  AND o.branch_id=e.branch_id AND o.st_ino<>e.st_ino)"""
+_SAME_UUID = """
+SELECT e.uuid, e.id, e.branch_id, b.fs_id, e.st_ino, coalesce(p.node, 0), e.name FROM entry e
+JOIN branch b ON b.id=e.branch_id LEFT JOIN entry p ON p.id=e.parent_id WHERE e.kind<>1 AND e.uuid IN (
+  SELECT uuid FROM entry WHERE uuid IS NOT NULL GROUP BY uuid HAVING count(*) > 1) ORDER BY e.uuid, e.id"""
+
+
+def _mixed_up(db: apsw.Connection, branch_id: int) -> dict[int, tuple[str, str]]:
+    """Rows of a branch that go by what is another file's: a number there, or a uuid anywhere.
+
+    Two rows are one file when they are names of one inode, or when several branches have them under one name.
+    """
+    wrong = {row: ("number", "that of another inode") for (row,) in db.execute(_SAME_NUMBER, (branch_id,))}
+    for _, group in groupby(db.execute(_SAME_UUID), key=itemgetter(0)):
+        files: list[tuple[set[tuple[Any, ...]], list[tuple[int, int]]]] = []  # what makes rows one, these rows
+        for _, row, branch, fs_id, st_ino, above, name in group:
+            marks = {("inode", fs_id, st_ino), ("name", above, name)}
+            joined = [file for file in files if file[0] & marks]
+            files = [file for file in files if not file[0] & marks]
+            rows = [one for file in joined for one in file[1]]
+            files.append((marks.union(*(file[0] for file in joined)), [*rows, (row, branch)]))
+        files.sort(key=lambda file: min(file[1]))
+        for _, rows in files[1:]:
+            wrong.update({row: ("uuid", "that of another file") for row, branch in rows if branch == branch_id})
+    return wrong
+
+
+def _path(db: apsw.Connection, row: int) -> list[bytes]:
+    names: list[bytes] = []
+    found = next(iter(db.execute("SELECT parent_id, name FROM entry WHERE id=?", (row,))), None)
+    while found is not None and found[0] is not None:
+        names.insert(0, bytes(found[1]))
+        found = next(iter(db.execute("SELECT parent_id, name FROM entry WHERE id=?", (found[0],))), None)
+    return names
 
 
 @contextmanager
