@@ -4,10 +4,13 @@ Two libraries with the same tests: in one tags are copied to the real files, in 
 Each has two locations, `A` and `B`, and one of two branches, `D`.
 """
 
+import contextlib
 import fcntl
+import json
 import multiprocessing
 import os
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -555,3 +558,30 @@ def test_more_tags_than_an_attribute_holds_are_refused(files):
     assert done[-1].returncode == 1
     assert "64 KiB" in done[-1].stderr
     assert len(os.getxattr(path, TAGS)) <= 65_536
+
+
+# verification ---------------------------------------------------------------------------------------------------------
+
+
+def test_verification_sees_what_goes_by_the_identity_of_another(library):
+    """A number of another inode of the branch; the uuid of a file that is neither a link nor a replica."""
+    disk = library.folder("Files")
+    for name in ("a", "b", "c"):
+        (disk / name).write_bytes(name.encode())
+    os.link(disk / "a", disk / "a2")
+    library.mount(disk)
+    time.sleep(1.3)
+    library.wait_idle()
+    library.unmount()
+    library.verify()
+    with contextlib.closing(sqlite3.connect(library.library_dir / "library.db")) as db, db:
+        a, b, c = (
+            db.execute("SELECT id FROM entry WHERE name=?", (name,)).fetchone()[0] for name in (b"a", b"b", b"c")
+        )
+        db.execute("UPDATE entry SET node=? WHERE id=?", (a, b))
+        db.execute("UPDATE entry SET uuid=(SELECT uuid FROM entry WHERE id=?) WHERE id=?", (a, c))
+    found = library.run("vdfs.cli", "--data-dir", library.data, "index", "verify", "--json")
+    kinds = {(Path(one["path"]).name, one["kind"]) for one in json.loads(found.stdout)["differences"]}
+    assert found.returncode == 1
+    assert ("c", "uuid") in kinds
+    assert {name for name, kind in kinds if kind == "number"} & {"a", "a2", "b"}
