@@ -1,7 +1,7 @@
 """Node to EntryAttributes, and how long the kernel may believe them.
 
 A day where every change reaches us (a watch on each local branch of the directory, or a branch that nobody but us
-writes to), one second elsewhere. Files with several names get the short time, because a change through a name in an
+writes to), less than a second elsewhere. Files with several names get the short time, because a change through a name in an
 unwatched directory would not be seen.
 """
 
@@ -12,7 +12,7 @@ import pyfuse3
 from vdfs.space.nodes import AnyStat, Node
 
 LONG_S = 86_400.0
-SHORT_S = 1.0
+SHORT_S = 0.8  # what changes shows within a second
 _BLOCK_BYTES = 4096
 
 
