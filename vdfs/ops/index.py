@@ -24,7 +24,9 @@ class VerifyAsked:
 @attrs.frozen
 class Difference:
     path: bytes
-    kind: str = attrs.field(metadata=doc("missing, extra, kind, size, mtime, mode, inode, links, content, hash, number, uuid"))
+    kind: str = attrs.field(
+        metadata=doc("missing, extra, kind, size, mtime, mode, inode, links, content, hash, number, uuid")
+    )
     detail: str
 
 
