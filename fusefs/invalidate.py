@@ -4,6 +4,7 @@ The kernel is told by another process (telling.py): it may hold the lock of a di
 the loop is answered, so a call from the loop could wait for itself. What the kernel did itself needs no telling.
 """
 
+import logging
 from typing import Any
 
 import trio
@@ -14,9 +15,10 @@ from fusefs.telling import telling
 from index.model import change
 from index.model.change import ORIGIN_MOUNT, Commit
 from index.store import entries
-from index.store.feed import LAGGED
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
+
+log = logging.getLogger("sdmount.mount")
 
 #: One thing to tell: ("inode", number, attributes only), ("entry", parent's number, name: it is gone) or ("expired",
 #: the same: ask again).
@@ -33,6 +35,7 @@ class Notifier:
         self._telling: dict[Order, None] = {}  # handed to the kernel just now
         self._wake = trio.Event()
         self.told = 0
+        tree.store.feed.at_once(self._heard)
 
     def inode(self, ino: int, *, attr_only: bool) -> None:
         """Let the kernel ask again for the attributes of an inode (and its pages unless attr_only)."""
@@ -55,11 +58,18 @@ class Notifier:
         self._orders[order] = None
         self._wake.set()
 
+    def _heard(self, commit: Commit) -> None:
+        """A commit, in the moment it is made: a request that comes next must know that the kernel is yet to be told."""
+        if commit.origin == ORIGIN_MOUNT:
+            return
+        try:
+            self.plan(commit)
+        except Exception:  # nobody's unit fails for what the kernel is to hear of it
+            log.exception("what a commit means for the kernel could not be said")
+            self._everything()
+
     def plan(self, commit: Commit) -> None:
         """What a commit means for the kernel."""
-        if commit is LAGGED:
-            self._everything()
-            return
         for one in commit.changes:
             node = self.ledger.find(one.node)
             is_dir = isinstance(node, Node) and node.is_dir
@@ -90,18 +100,12 @@ class Notifier:
         return node if isinstance(node, Node) else None
 
     def _everything(self) -> None:
-        """Commits were lost: let the kernel ask again for all it holds."""
+        """Let the kernel ask again for all it holds."""
         for node in self.ledger.nodes():
             if isinstance(node, Node):
                 self.inode(node.ino, attr_only=False)
                 if node.parent is not None:
                     self.entry(node.parent.ino, node.name)
-
-    async def run_plan(self) -> None:
-        """Follow the store's feed."""
-        with self.tree.store.feed.subscribe(without=frozenset({ORIGIN_MOUNT})) as commits:
-            async for commit in commits:
-                self.plan(commit)
 
     async def run(self) -> None:
         """Tell the kernel, in order, what has been ordered since it was told last."""

@@ -108,7 +108,6 @@ async def serve_mount(
     device = device_at(os.fsencode(mountpoint))
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(for_ever, operations.notifier.run_plan)
             nursery.start_soon(for_ever, operations.notifier.run)
             task_status.started(device)
             await pyfuse3.main(min_tasks=1, max_tasks=64)

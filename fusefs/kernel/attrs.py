@@ -1,8 +1,8 @@
 """Node to EntryAttributes, and how long the kernel may believe them.
 
 A day where every change reaches us (a watch on each local branch of the directory, or a branch that nobody but us
-writes to), less than a second elsewhere. Files with several names get the short time, because a change through a name in an
-unwatched directory would not be seen.
+writes to), less than a second elsewhere. Files with several names get the short time, because a change through a name
+in an unwatched directory would not be seen.
 """
 
 import stat
