@@ -141,7 +141,7 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
         if keep:
             limbo.put(unit.db, gone, now_ns)
             recording.one_link_less(unit, gone)
-        elif gone.nlink < 2 or gone.kind == KIND_DIR:
+        else:
             limbo.forget(unit.db, gone)
         entries.delete(unit.db, gone.id)
         unit.changed(change.REMOVED, gone.branch_id, gone.id, gone.parent_id, gone.name, gone.node)

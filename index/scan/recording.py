@@ -157,11 +157,11 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
     if entries.is_where_replicas_are(unit.db, row, parent_id, name):
         return row
     for one in list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]:
-        if not entries.is_shared(unit.db, one):
-            now = again(unit, one.id)
+        now = again(unit, one.id)
+        if not entries.is_shared(unit.db, now):
             own_identity(unit, now, now.parent_id, now.name)
             continue
-        parted = part(unit, again(unit, one.id))
+        parted = part(unit, now)
         if parted.uuid is not None:
             _own_uuid(unit, parted, parted.uuid)
         _renumbered(unit, one, parted)
@@ -176,17 +176,12 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
     if not others:
         return row
     links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id]
-    ours = {_union_name(unit, parent_id, name), *(_union_name(unit, one.parent_id, one.name) for one in links)}
-    if all(_union_name(unit, other.parent_id, other.name) in ours for other in others):
+    ours = {entries.union_name(unit.db, one.parent_id, one.name) for one in links}
+    ours.add(entries.union_name(unit.db, parent_id, name))
+    if all(entries.union_name(unit.db, other.parent_id, other.name) in ours for other in others):
         return row
     _own_uuid(unit, row, row.uuid)
     return again(unit, row.id)
-
-
-def _union_name(unit: Unit, parent_id: int | None, name: bytes) -> tuple[int, bytes]:
-    """A name in the directory that those of several branches are together."""
-    above = None if parent_id is None else entries.get(unit.db, parent_id)
-    return (0 if above is None else above.node), name
 
 
 def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:
@@ -249,8 +244,7 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
         return row
     row = join_links(unit, row)
     twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
-    beside = entries.by_st_ino_beside(unit.db, row.branch_id, st.st_ino)
-    twins += [t for t in beside if (t.kind, t.size_bytes, t.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]
+    twins += _beside(unit, row.branch_id, st)
     if len(twins) > _TWINS_TOLD:  # thousands of names of one file: in one step, where no bytes are new
         entries.set_stat_of_links(unit.db, row, st, unit.seq)
         for twin in twins[:_TWINS_TOLD]:
@@ -269,16 +263,18 @@ def one_link_less(unit: Unit, row: Entry) -> None:
     if row.nlink < 2 or row.kind == KIND_DIR:
         return
     entries.set_links(unit.db, row, row.nlink - 1, unit.seq)
-    beside = [
-        other
-        for other in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
-        if (other.kind, other.size_bytes, other.mtime_ns) == (row.kind, row.size_bytes, row.mtime_ns)
-    ]
+    beside = _beside(unit, row.branch_id, row.stat)
     for other in beside:
         restat(unit, other, other.stat._replace(nlink=row.nlink - 1))
-    for twin in (*entries.some_of_node(unit.db, row.node, _TWINS_TOLD), *beside):
+    for twin in (*entries.by_node(unit.db, row.node, _TWINS_TOLD), *beside):
         if twin.id != row.id:
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
+
+
+def _beside(unit: Unit, branch_id: int, st: Stat) -> list[Entry]:
+    """The rows of other branches that show an inode as it is: names of one file in several locations."""
+    found = entries.by_st_ino_beside(unit.db, branch_id, st.st_ino)
+    return [one for one in found if (one.kind, one.size_bytes, one.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]
 
 
 def heir_uuid(unit: Unit, old: Entry) -> bytes | None:

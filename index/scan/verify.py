@@ -24,6 +24,7 @@ from blake3 import blake3
 from index.model.entry import is_name, ns
 from index.model.inode import inode_of
 from index.scan.volumes import MOUNTED, use_devices
+from index.store import entries
 from index.store.connection import connect
 
 #: (path, kind of difference, what is on which side)
@@ -86,7 +87,7 @@ def differences(
             time.sleep(SETTLE_S)
         if mixed:
             still = _mixed_up(db, branch_id)
-            yield 0, [(b"/".join((root, *_path(db, row))), *mixed[row]) for row in mixed if row in still]
+            yield 0, [(b"/".join((root, *entries.path_of(db, row))), *mixed[row]) for row in mixed if row in still]
         for one in suspects:
             path = b"/".join((root, *one.above, one.name))
             yield 0, [(path, kind, detail) for kind, detail in _again(db, root, one, content)]
@@ -122,15 +123,6 @@ def _mixed_up(db: apsw.Connection, branch_id: int) -> dict[int, tuple[str, str]]
         for _, rows in files[1:]:
             wrong.update({row: ("uuid", "that of another file") for row, branch in rows if branch == branch_id})
     return wrong
-
-
-def _path(db: apsw.Connection, row: int) -> list[bytes]:
-    names: list[bytes] = []
-    found = next(iter(db.execute("SELECT parent_id, name FROM entry WHERE id=?", (row,))), None)
-    while found is not None and found[0] is not None:
-        names.insert(0, bytes(found[1]))
-        found = next(iter(db.execute("SELECT parent_id, name FROM entry WHERE id=?", (found[0],))), None)
-    return names
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import ctypes
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -305,9 +305,13 @@ def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
     return pair[0]
 
 
-def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: Excluded) -> Iterator[_Dir]:
-    """Where some directories of a branch are by their rows; those that are not in it any more are passed over."""
-    known: dict[int | None, _Dir | None] = {None: None, root_entry_id: _Dir(root_entry_id, None, b"", excluded)}
+#: What stands for a directory of another branch.
+_ELSEWHERE = _Dir(0, None, b"", None)
+
+
+def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: Excluded) -> list[_Dir | None]:
+    """Where some directories of a branch are by their rows; None for one that is gone or is never looked at."""
+    known: dict[int | None, _Dir | None] = {None: _ELSEWHERE, root_entry_id: _Dir(root_entry_id, None, b"", excluded)}
 
     def place(entry_id: int) -> _Dir | None:
         above: int | None = entry_id
@@ -321,14 +325,14 @@ def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: E
                 above = row[0]
         found = known[above]
         for child_id, name in reversed(chain):
-            if found is not None:
+            if found is not None and found is not _ELSEWHERE:
                 hides = found.excluded.get(name) if found.excluded else None
                 is_ours = hides is None or isinstance(hides, Mapping)
                 found = _Dir(child_id, found, name, hides) if is_ours else None
             known[child_id] = found
         return found
 
-    return (found for found in map(place, ids) if found is not None)
+    return [place(entry_id) for entry_id in ids]
 
 
 def scan(args: Mapping[str, Any], context: Emitter) -> list[int]:
@@ -346,8 +350,12 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[int]:
     try:
         if list(fs_identity_fd(root_fd)) != list(args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
-        starts = list(_places(db, args["root_entry"], args["starts"], args["excluded"]))
-        return Walk(db, root_fd, context).run(starts)
+        walk = Walk(db, root_fd, context)
+        places = _places(db, args["root_entry"], args["starts"], args["excluded"])
+        for entry_id, place in zip(args["starts"], places, strict=True):
+            if place is _ELSEWHERE:  # the daemon has it walked there
+                walk.report([entry_id, None, 0, [], [], [], []], 1)
+        return walk.run([place for place in places if place is not None and place is not _ELSEWHERE])
     finally:
         os.close(root_fd)
         db.close()

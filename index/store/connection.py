@@ -26,7 +26,8 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     try:
         db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
         db.set_busy_timeout(5000)
-        check_identity(db, path)
+        if not read_only:
+            check_identity(db, path)
         db.pragma("cache_size", -64_000 if not read_only else -16_000)
         db.pragma("temp_store", 2)
         db.pragma("mmap_size", 256 << 20)

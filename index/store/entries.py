@@ -178,13 +178,8 @@ def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[E
     return [Entry._make(row) for row in db.execute(sql, (branch_id, st_ino))]
 
 
-def by_node(db: apsw.Connection, node: int) -> list[Entry]:
-    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id"
-    return [Entry._make(row) for row in db.execute(sql, (node, node, node))]
-
-
-def some_of_node(db: apsw.Connection, node: int, limit: int) -> list[Entry]:
-    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id LIMIT ?"
+def by_node(db: apsw.Connection, node: int, limit: int = -1) -> list[Entry]:
+    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id LIMIT ?"
     return [Entry._make(row) for row in db.execute(sql, (node, node, node, limit))]
 
 
@@ -329,16 +324,20 @@ def one_with(db: apsw.Connection, directory: int) -> list[int]:
 def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:
     """Whether whoever else goes by a row's number has that name on another branch, in what is one directory with that
     parent."""
-    above = None if parent_id is None else get(db, parent_id)
+    place = union_name(db, parent_id, name)
     for other in by_node(db, row.node):
         if other.branch_id == row.branch_id:
             if other.st_ino != row.st_ino:
                 return False
-            continue
-        beside = None if other.parent_id is None else get(db, other.parent_id)
-        if other.name != name or (above and above.node) != (beside and beside.node):
+        elif union_name(db, other.parent_id, other.name) != place:
             return False
     return True
+
+
+def union_name(db: apsw.Connection, parent_id: int | None, name: bytes) -> tuple[int, bytes]:
+    """A name in what is one directory with a parent: the same for all replicas that are shown under it."""
+    above = None if parent_id is None else get(db, parent_id)
+    return (0 if above is None else above.node), name
 
 
 def set_node(db: apsw.Connection, entry_id: int, node: int, seq: int) -> None:

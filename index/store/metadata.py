@@ -132,11 +132,10 @@ def mirror_follows(db: apsw.Connection, node: int, old_branch: int, branch_id: i
     sql = "SELECT 1 FROM mirror_state WHERE node=? AND branch_id=?"
     if not db.execute(sql, (node, old_branch)).fetchone():
         return
-    for table in ("mirror", "mirror_state"):
-        db.execute(f"DELETE FROM {table} WHERE node=? AND branch_id=?", (node, branch_id))
     for table, columns in (("mirror", "name, value"), ("mirror_state", "st_ino, ctime_ns")):
+        db.execute(f"DELETE FROM {table} WHERE node=? AND branch_id=?", (node, branch_id))
         db.execute(
-            f"INSERT OR REPLACE INTO {table}(node, branch_id, {columns}) "
+            f"INSERT INTO {table}(node, branch_id, {columns}) "
             f"SELECT node, ?, {columns} FROM {table} WHERE node=? AND branch_id=?",
             (branch_id, node, old_branch),
         )

@@ -157,3 +157,16 @@ def test_what_is_never_looked_at_is_no_beginning_either(walked, monkeypatch):
     assert (told.dirs, told.reports) == (0, [])
     told, _ = walked.walk("d1/e3", "d1/e4", excluded=excluded)
     assert told.dirs == 3
+
+
+def test_a_beginning_in_another_branch_is_told(walked, monkeypatch):
+    """It was taken there since it was left: whoever hands out the pieces has it walked there."""
+    at_once(monkeypatch)
+    with walked.store.write("test") as unit:
+        other = places.put_branch(unit.db, b"o" * 16, None, b"d" * 16, "other", b"/other", "fs", 2)
+        row = recording.plain_row(unit, other, 0, b"", Stat.of(os.stat(walked.root)))
+        entries.insert(unit.db, row._replace(parent_id=None))
+        unit.db.execute("UPDATE entry SET parent_id=?, branch_id=? WHERE id=?", (row.id, other, walked.ids["d1/e1"]))
+    told, _ = walked.walk("d1/e1", "d1/e1/deep", "d1/e2")
+    assert [report[0] for report in told.reports[:2]] == [walked.ids["d1/e1"], walked.ids["d1/e1/deep"]]
+    assert told.dirs == 2

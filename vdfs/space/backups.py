@@ -7,7 +7,6 @@ one is removed, the backup has them again.
 
 import re
 import time
-from collections import deque
 from typing import NamedTuple
 
 from index.model.entry import KIND_FILE, Entry
@@ -18,7 +17,6 @@ from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _WINDOW_S = 10.0
-_HANDED_MAX = 256
 _SUFFIX = re.compile(
     rb"~|\.?~\d+~|\.\d+|\.(?:sw[a-p]|tmp|dpkg-(?:old|dist)|rpmsave|rpmorig)"
     rb"|[._-](?:bak|bck|bkp|backup|orig|original|old|sav|save)[.-]?\d*~?",
@@ -48,7 +46,7 @@ class Backups:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._held: list[_Backup] = []
-        self._handed: deque[_Handed] = deque(maxlen=_HANDED_MAX)
+        self._handed: list[_Handed] = []
 
     def note(self, parent: Node, name: bytes, row: Entry | None, new_name: bytes, pid: int) -> None:
         """`name` of a directory was renamed to `new_name` by a process."""
@@ -66,37 +64,32 @@ class Backups:
         Names that were linked with the backup go on with it, as another file, with copies of the annotations.
         """
         assert backup.uuid is not None
-        above = self._above(backup)
-        is_linked = any(
-            (self._above(one), one.name) != (above, backup.name) for one in entries.by_uuid(unit.db, backup.uuid)
-        )
+        rows = entries.by_uuid(unit.db, backup.uuid)
+        is_linked = len({entries.union_name(unit.db, one.parent_id, one.name) for one in rows}) > 1
         left = recording.copy_of(unit, backup.uuid) if is_linked else None
-        for one in entries.by_uuid(unit.db, backup.uuid):
+        for one in rows:
             entries.set_uuid(unit.db, one.id, left, unit.seq)
         for heir in heirs:
             entries.set_uuid(unit.db, heir.id, backup.uuid, unit.seq)
+        now_s = time.monotonic()
+        self._handed = [handed for handed in self._handed if now_s - handed.at_s < _WINDOW_S]
         if left is None:
-            self._handed.extend(_Handed(backup.id, heir.id, backup.uuid, time.monotonic()) for heir in heirs[:1])
+            self._handed.append(_Handed(backup.id, heirs[0].id, backup.uuid, now_s))
 
     def take_back(self, unit: Unit, heir: Entry) -> bool:
         """A new version is removed: if it took over from a backup, that is the file again. Returns whether it is."""
-        for handed in list(self._handed):
-            if (handed.heir_id, handed.uuid) != (heir.id, heir.uuid):
-                continue
-            self._handed.remove(handed)
-            row = entries.get(unit.db, handed.entry_id)
-            if row is None or row.uuid is not None or time.monotonic() - handed.at_s > _WINDOW_S:
-                return False
-            goes_on = any(one.id != heir.id for one in entries.by_uuid(unit.db, handed.uuid))  # by another name
-            uuid = recording.copy_of(unit, handed.uuid) if goes_on else handed.uuid
-            for one in entries.by_node(unit.db, row.node):
-                entries.set_uuid(unit.db, one.id, uuid, unit.seq)
-            return not goes_on
-        return False
-
-    def _above(self, row: Entry) -> int:
-        above = None if row.parent_id is None else entries.get(self.tree.store.db, row.parent_id)
-        return 0 if above is None else above.node
+        handed = next((one for one in self._handed if (one.heir_id, one.uuid) == (heir.id, heir.uuid)), None)
+        if handed is None:
+            return False
+        self._handed.remove(handed)
+        row = entries.get(unit.db, handed.entry_id)
+        if row is None or row.uuid is not None or time.monotonic() - handed.at_s > _WINDOW_S:
+            return False
+        goes_on = any(one.id != heir.id for one in entries.by_uuid(unit.db, handed.uuid))  # by another name
+        uuid = recording.copy_of(unit, handed.uuid) if goes_on else handed.uuid
+        for one in entries.by_node(unit.db, row.node):
+            entries.set_uuid(unit.db, one.id, uuid, unit.seq)
+        return not goes_on
 
     def heir(self, parent: Node, name: bytes, pid: int) -> Entry | None:
         """The row put aside when a process makes anew what it put aside; taken out."""

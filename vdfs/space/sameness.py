@@ -51,17 +51,17 @@ async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
 async def _are_equal(tree: Tree, pair: list[tuple[Spot, Entry]], until_s: float) -> bool:
     """Whether two files hold the same bytes; False also where that cannot be found out in time."""
     slow = next((spot.dir.branch for spot, _ in pair if spot.dir.branch.slow), None)
+    compare = partial(_compare, tree, pair, until_s)
     try:
         if slow is not None:
-            return bool(await slow.call(_COMPARED_S, partial(_compare, tree, pair, until_s)))
-        with ExitStack() as opened:
-            files = [_open(tree, opened, spot, row) for spot, row in pair]
-            return await trio.to_thread.run_sync(_equal, files, until_s, limiter=DISK_THREADS)
+            return bool(await slow.call(_COMPARED_S, compare))
+        return await trio.to_thread.run_sync(compare, limiter=DISK_THREADS)
     except (OSError, VdfsError):
         return False
 
 
 def _compare(tree: Tree, pair: list[tuple[Spot, Entry]], until_s: float) -> bool:
+    """In a thread, where `DirTable.opened` has descriptors of its own."""
     with ExitStack() as opened:
         return _equal([_open(tree, opened, spot, row) for spot, row in pair], until_s)
 

@@ -201,10 +201,6 @@ class Scanner:
         for directory in state.again:
             self.request(directory, 0.2)
         failed.extend(state.failed)
-        for directory in starts:  # one that was taken to another branch meanwhile is walked there
-            row = entries.get(self.store.db, directory)
-            if row is not None and row.branch_id != branch.id:
-                self.request(directory, 0.2)
         left: list[int] = stream.result
         return left
 
