@@ -266,7 +266,7 @@ def one_link_less(unit: Unit, row: Entry) -> None:
     beside = _beside(unit, row.branch_id, row.stat)
     for other in beside:
         restat(unit, other, other.stat._replace(nlink=row.nlink - 1))
-    for twin in (*entries.by_node(unit.db, row.node, _TWINS_TOLD), *beside):
+    for twin in (*entries.some_of_node(unit.db, row.node, _TWINS_TOLD), *beside):
         if twin.id != row.id:
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 

@@ -178,8 +178,14 @@ def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[E
     return [Entry._make(row) for row in db.execute(sql, (branch_id, st_ino))]
 
 
-def by_node(db: apsw.Connection, node: int, limit: int = -1) -> list[Entry]:
-    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id LIMIT ?"
+def by_node(db: apsw.Connection, node: int) -> list[Entry]:
+    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id"
+    return [Entry._make(row) for row in db.execute(sql, (node, node, node))]
+
+
+def some_of_node(db: apsw.Connection, node: int, limit: int) -> list[Entry]:
+    """A few of the rows of a number, in no order: a file may have thousands of names, and sorting costs all of them."""
+    sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id LIMIT ?"
     return [Entry._make(row) for row in db.execute(sql, (node, node, node, limit))]
 
 

@@ -346,7 +346,7 @@ class Namespace:
     def _stands_alone(self, node: Node) -> None:
         """What is left of a file may have been the link of a version in conflict, and is a file of its own now."""
         with self.store.write(ORIGIN_MOUNT) as unit:
-            for link in entries.by_node(unit.db, node.ino, 1):
+            for link in entries.some_of_node(unit.db, node.ino, 1):
                 recording.own_identity(unit, link, link.parent_id, link.name)
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
