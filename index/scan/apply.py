@@ -144,6 +144,7 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
         else:
             limbo.forget(unit.db, gone)
         entries.delete(unit.db, gone.id)
+        recording.stand_alone(unit, gone)
         unit.changed(change.REMOVED, gone.branch_id, gone.id, gone.parent_id, gone.name, gone.node)
 
 
@@ -188,6 +189,7 @@ def _renew(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, node: int | Non
     entries.set_node(unit.db, row.id, node, unit.seq)
     if uuid != row.uuid:
         entries.set_uuid(unit.db, row.id, uuid, unit.seq)
+    recording.stand_alone(unit, row)
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
     unit.changed(change.ADDED, row.branch_id, row.id, row.parent_id, row.name, node)
     if row.kind == KIND_DIR:

@@ -172,7 +172,7 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
     """A version of a file that had a number of its own already is to have a name of its own: so it gets a uuid too."""
     if row.uuid is None or row.kind == KIND_DIR:
         return row
-    others = [other for other in entries.by_uuid(unit.db, row.uuid) if other.node != row.node]
+    others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
     if not others:
         return row
     links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id]
@@ -182,6 +182,14 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
         return row
     _own_uuid(unit, row, row.uuid)
     return again(unit, row.id)
+
+
+def stand_alone(unit: Unit, gone: Entry) -> None:
+    """A name of a hard-linked file is not its any more. It may have been that of a version in conflict, which had the
+    uuid with the others of its name; what is left by other names is a file of its own."""
+    if gone.nlink > 1 and gone.uuid is not None and gone.kind != KIND_DIR:
+        for link in entries.some_of_node(unit.db, gone.node, 1):
+            own_identity(unit, link, link.parent_id, link.name)
 
 
 def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:

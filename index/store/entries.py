@@ -193,6 +193,11 @@ def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? ORDER BY id", (uuid,))]
 
 
+def other_nodes_of_uuid(db: apsw.Connection, uuid: bytes, node: int) -> list[Entry]:
+    """The rows of a uuid that do not share a number: of a file with thousands of names the others cost little."""
+    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? AND node<>?", (uuid, node))]
+
+
 def unidentified(db: apsw.Connection, state: int, after_id: int, before_ns: int, limit: int) -> list[Entry]:
     """Files that wait for the hasher in a state and have been left alone since a time, in id order: pages.
 

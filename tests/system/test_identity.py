@@ -328,6 +328,23 @@ def test_a_version_in_conflict_that_gets_its_own_name_is_a_file_of_its_own(world
     assert (attribute(top / "v.txt"), attribute(top / "v other.txt")) == ("red", "draft")
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["here", "behind"])
+def test_a_link_of_a_version_in_conflict_that_is_left_alone_is_a_file_of_its_own(world, behind):
+    top, name = world.mnt / "D", f"w {behind}"
+    world.merged(name)
+    tag(top / name, "red")
+    (world.one / name).write_bytes(b"of one, and longer")
+    (world.two / name).write_bytes(b"of two")
+    world.settle()
+    (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    lies = next(d for d in (world.one, world.two) if (d / name).read_bytes() == (top / conflict).read_bytes())
+    os.link(top / conflict, top / f"{name} link")
+    (lies / name if behind else top / conflict).unlink()
+    world.settle()
+    tag(top / f"{name} link", "draft")
+    assert (attribute(top / name), attribute(top / f"{name} link")) == ("red", "draft")
+
+
 def test_a_linked_replica_brings_its_tags_along(world):
     """One branch has two names of a file, the other gets the same bytes under one of them."""
     top = world.mnt / "D"

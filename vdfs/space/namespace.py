@@ -338,16 +338,8 @@ class Namespace:
                 await spot.dir.branch.call(CALL_DEADLINE_S, remove)
                 self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd))
         parent.names_changed()
-        if node.links:
-            self.store.following(lambda: self._stands_alone(node))
         self.dropped(node, doomed)
         return node
-
-    def _stands_alone(self, node: Node) -> None:
-        """What is left of a file may have been the link of a version in conflict, and is a file of its own now."""
-        with self.store.write(ORIGIN_MOUNT) as unit:
-            for link in entries.some_of_node(unit.db, node.ino, 1):
-                recording.own_identity(unit, link, link.parent_id, link.name)
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove an empty directory from every branch; a location at the root is forgotten, its folder stays."""
