@@ -14,6 +14,7 @@ import logging.handlers
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -26,7 +27,16 @@ import trio
 from fusefs.mount import mount_options, serve_mount
 from fusefs.stale import heal_stale_mount, real_mountpoint
 from fusefs.views.special import ROOT_LINKS
-from index.model.errors import Busy, Invalid, NotADirectory, NotEmpty, NotFound, Unsupported, VdfsError
+from index.model.errors import (
+    AccessDenied,
+    Busy,
+    Invalid,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    Unsupported,
+    VdfsError,
+)
 from index.scan.mounts import device_at, mounts
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.version import __version__
@@ -216,10 +226,17 @@ def _check_locations(locations: list[bytes]) -> None:
     def look() -> None:
         for path in locations:
             shown = os.fsdecode(path)
-            if not os.path.lexists(path):
+            try:
+                is_dir = stat.S_ISDIR(os.stat(path).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
                 wrong.append(NotFound(f"{shown} does not exist"))
-            elif not os.path.isdir(path):
-                wrong.append(NotADirectory(f"{shown} is no directory; a location is a directory"))
+            except PermissionError:
+                wrong.append(AccessDenied(f"{shown} cannot be reached: no permission"))
+            except OSError:
+                pass
+            else:
+                if not is_dir:
+                    wrong.append(NotADirectory(f"{shown} is no directory; a location is a directory"))
 
     looking = threading.Thread(target=look, daemon=True)
     looking.start()

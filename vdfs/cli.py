@@ -33,6 +33,7 @@ from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode_item, encode_name, encode_p
 
 CALL_TIMEOUT_S: Final = 60.0
 FIND_TIMEOUT_S: Final = 5.0  # for a process that is starting or ending: it holds the lock and does not answer
+ANSWER_S: Final = 20.0  # a status costs a moment: who has not given it by then hangs, or is stopped
 LOOK_S: Final = 2.0  # how long the process may wait for idle before it tells how far it is
 PAUSE_S: Final = 0.02  # between two looks, should it answer at once
 REQUEST_BYTES: Final = MAX_LINE_BYTES // 4  # of paths in one call; JSON escapes may make them longer
@@ -203,7 +204,8 @@ def _status_now(door: Door, wait_idle_s: float = 0) -> Json:
 
     Its pid is that of the running process; when `sd` opened the library itself there is none.
     """
-    result = door.call("query:core.status", {"wait_idle_s": wait_idle_s} if wait_idle_s else {})
+    asked = {"wait_idle_s": wait_idle_s} if wait_idle_s else {}
+    result = door.call("query:core.status", asked, timeout_s=wait_idle_s + ANSWER_S)
     return result if door.running else {**result, "pid": None}
 
 
