@@ -68,6 +68,7 @@ async def open_core(
         watch = Watch(tree)
         scanner.watch = watch
         watch.imports = importer.take
+        watch.covered = scanner.covered
         tree.before_look = watch.look
         tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
@@ -117,7 +118,7 @@ async def _run_tasks(
             nursery.start_soon(for_ever, task)
         nursery.start_soon(once, core.locations.finish_removals)
         for branch in core.tree.branches.values():
-            core.scanner.request(branch.root_entry_id)
+            core.scanner.begin(branch)
         task_status.started()
 
 
@@ -134,7 +135,7 @@ async def _housekeeping(core: Core) -> None:
                 await core.watch.forget_branch(branch)
                 core.tree.branch_changed(branch)
                 if branch.state == "live":
-                    core.scanner.request(branch.root_entry_id)
+                    core.scanner.begin(branch)
         with contextlib.suppress(OSError):
             await core.library.store.make_durable()
         await core.library.store.checkpoint()

@@ -32,7 +32,8 @@ class WalkState:
         self.ids: dict[int, int] = {}
         self.again: set[int] = set()
         self.failed: list[tuple[int, int]] = []
-        self.listed: list[tuple[int, int]] = []  # (directory, mtime) told since last taken
+        self.listed: list[int] = []  # directories told since last taken
+        self.fresh: list[int] = []  # of these, who was not watched yet
         self.carrying: list[int] = []  # entries with attributes of their own, told since last taken
 
 
@@ -91,7 +92,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     if new_names and state.disk.dir_mtime(directory) not in (mtime_ns, None):
         state.again.add(directory)  # a name that was added may have gone since
     entries.set_scanned(unit.db, directory, time.time_ns(), mtime_ns)
-    state.listed.append((directory, mtime_ns))
+    state.listed.append(directory)
 
 
 def gone_directories(db: apsw.Connection, state: WalkState, report: list[Any]) -> list[Entry]:

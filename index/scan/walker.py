@@ -14,10 +14,12 @@ never is a row reported gone that was written after the listing was made. Each r
 row's seq: the daemon applies it only if nobody wrote the row since.
 
 New directories have no id yet; they get a negative number of this piece, and the reports of their children use it.
-An unreadable directory is reported as such and deletes nothing.
+An unreadable directory is reported as such and deletes nothing. Directories are opened by the names their rows had when
+the piece began: one that is not there, or is another one by now, is given back as lost, for it may have moved.
 """
 
 import ctypes
+import errno
 import os
 import stat
 import time
@@ -28,7 +30,7 @@ from typing import Any, Protocol
 import apsw
 
 from index.model.entry import Stat, ns
-from index.model.inode import DEVICES
+from index.model.inode import DEVICES, inode_of
 from index.scan import differ
 from index.scan.fsid import fs_identity_fd
 from index.scan.volumes import MOUNTED, use_devices
@@ -51,6 +53,8 @@ _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _libc = ctypes.CDLL(None, use_errno=True)
 
+#: What opening a directory says when something else is on the way to it now.
+_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -94,6 +98,7 @@ class Walk:
         self.root_fd = root_fd
         self.context = context
         self.next_new = -1
+        self.lost: list[int] = []
         self.batch: list[Any] = []
         self.rows = 0
         self.dirs_seen = 0
@@ -130,13 +135,17 @@ class Walk:
             me = entries.listed_as(self.db, directory.entry_id)
             if me is None:
                 return []
-            (listed_as,) = me
+            listed_as, st_ino = me
         try:
             dir_st, listed, dir_carries = self.look(directory)
-        except FileNotFoundError:
-            return []
         except OSError as error:
+            if error.errno in _NOT_HERE:
+                self.lost.append(directory.entry_id)
+                return []
             self.report([directory.entry_id, None, error.errno or 0, [], [], [], []], 1)
+            return []
+        if directory.entry_id > 0 and directory.parent is not None and inode_of(dir_st) != st_ino:
+            self.lost.append(directory.entry_id)
             return []
         self.dirs_seen += 1
         self.entries_seen += len(listed)
@@ -335,8 +344,9 @@ def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: E
     return [place(entry_id) for entry_id in ids]
 
 
-def scan(args: Mapping[str, Any], context: Emitter) -> list[int]:
-    """Stream [dirs, entries, reports], the figures since the last batch; return directories that were left to walk.
+def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
+    """Stream [dirs, entries, reports], the figures since the last batch; return [directories that were left to walk,
+    directories that were lost].
 
     A report is [directory, its mtime or None, errno, added, changed, gone, carrying]: the last are names of new empty
     files with attributes, and b"" where it has some itself.
@@ -355,7 +365,8 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[int]:
         for entry_id, place in zip(args["starts"], places, strict=True):
             if place is _ELSEWHERE:  # the daemon has it walked there
                 walk.report([entry_id, None, 0, [], [], [], []], 1)
-        return walk.run([place for place in places if place is not None and place is not _ELSEWHERE])
+        left = walk.run([place for place in places if place is not None and place is not _ELSEWHERE])
+        return [left, walk.lost]
     finally:
         os.close(root_fd)
         db.close()

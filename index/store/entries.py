@@ -138,10 +138,10 @@ def seen_as(st: os.stat_result) -> tuple[int, ...]:
     return mtime_ns, st.st_size, ctime_ns, inode_of(st), st.st_mode, st.st_nlink, st.st_uid, st.st_gid
 
 
-def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None] | None:
-    """The mtime a directory had when it was listed, as a row of one; None where it has no row."""
-    found: tuple[int | None] | None = db.execute(
-        "SELECT scanned_mtime_ns FROM entry WHERE id=?", (directory_id,)
+def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None, int] | None:
+    """(the mtime a directory had when it was listed, its inode); None where it has no row."""
+    found: tuple[int | None, int] | None = db.execute(
+        "SELECT scanned_mtime_ns, st_ino FROM entry WHERE id=?", (directory_id,)
     ).fetchone()
     return found
 

@@ -68,7 +68,7 @@ class Walked:
                 "root_entry": self.ids["."], "starts": waiting.pop(), "excluded": excluded or {},
                 "devices": DEVICES.told(),
             }  # fmt: skip
-            left = walker.scan(args, told)
+            left, self.lost = walker.scan(args, told)
             waiting += [[entry_id] for entry_id in left]
             number += 1
         return told, number

@@ -4,6 +4,9 @@ A queue of subtrees to walk (a branch at start or when it is added, a directory 
 time, shared out in pieces among the worker processes; beside it the files get their identity (identifier.py). Here are
 only small units, with a turn of the loop between them. Interrupted, it goes on from the rows at the next start: a
 directory that was listed costs one comparison, a file that was hashed nothing.
+
+What happens in a directory between its listing and its watch would be seen by nobody. So a walk that set watches is
+followed by another, and at the start the directories that are known are watched first (watch.py), then walked.
 """
 
 import errno
@@ -11,13 +14,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import trio
 
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import ns
 from index.model.errors import VdfsError
 from index.model.inode import DEVICES
 from index.scan import pipeline
@@ -36,7 +39,25 @@ log = logging.getLogger("sdmount.scan")
 _QUIET_S = 1.0
 _UNIT_REPORTS = 64
 _IDLE_POLL_S = 0.05
+#: How long the walks of the start wait for the watches: what they find is then right, and nothing is walked twice.
+_COVER_S = 5.0
+#: So many new watches are followed by a walk of each directory; more, by another of all that was walked.
+_FRESH_ONE_BY_ONE = 16
+#: How often a directory that was not where its row has it is looked for again, and how soon.
+_LOST_TRIES = 5
+_LOST_S = 0.2
 _TIDY_S = 3600.0
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What the pieces of one walk have in common."""
+
+    branch: Branch
+    first: bool  # nothing of the branch was known
+    failed: list[tuple[int, int]] = field(default_factory=list)
+    fresh: list[int] = field(default_factory=list)  # directories that were listed before their watch stood
+    tries: dict[int, int] = field(default_factory=dict)  # of directories that were lost
 
 
 class Scanner:
@@ -62,6 +83,18 @@ class Scanner:
         due = time.monotonic() + delay_s
         self._todo[entry_id] = min(due, self._todo.get(entry_id, due))
         self._wake.set()
+
+    def begin(self, branch: Branch) -> None:
+        """A branch is there again: its directories are watched, and then walked (see `covered`)."""
+        is_known = next(iter(entries.children(self.store.db, branch.root_entry_id)), None) is not None
+        waits = self.watch is not None and is_known and branch.state == LIVE and not branch.slow
+        self.request(branch.root_entry_id, _COVER_S if waits else 0.0)
+        if waits and self.watch is not None:
+            self.watch.request_cover(branch.root_entry_id)
+
+    def covered(self, root_entry_id: int) -> None:
+        """All known directories of a branch are watched."""
+        self.request(root_entry_id)
 
     def request_branch(self, branch: Branch) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
@@ -162,28 +195,30 @@ class Scanner:
         path = entries.path_of(self.store.db, entry_id)
         self.progress.current = os.fsdecode(b"/".join([branch.root_path, *path]))
         self.progress.dirs = self.progress.entries = 0
-        failed: list[tuple[int, int]] = []
+        this = _Walk(branch, first)
         try:
-            await shared_out([entry_id], partial(self._walk_piece, branch, first, failed))
+            await shared_out([entry_id], partial(self._walk_piece, this))
         except VdfsError as error:
             if whole:
                 self._end(branch, "failed", str(error))
             raise
-        self.progress.errors += len(failed)
-        for directory, code in failed[:20]:
+        self.progress.errors += len(this.failed)
+        for directory, code in this.failed[:20]:
             names = entries.path_of(self.store.db, directory)
             log.warning(
                 "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
             )
+        for directory in this.fresh if len(this.fresh) <= _FRESH_ONE_BY_ONE else [entry_id]:
+            self.request(directory)
         if whole:
-            branch.is_followed = not branch.slow
+            is_covered = self.watch is None or not self.watch.will_cover(entry_id)
+            branch.is_followed = branch.is_followed or (not (branch.slow or this.fresh) and is_covered)
             self._end(branch, "done", None)
 
-    async def _walk_piece(
-        self, branch: Branch, first: bool, failed: list[tuple[int, int]], starts: list[int]
-    ) -> list[int]:
+    async def _walk_piece(self, this: _Walk, starts: list[int]) -> list[int]:
         """One piece of a walk in a worker; returns the directories that it left for another."""
-        state = pipeline.WalkState(branch.id, branch.uuid, self.tree, first=first)
+        branch = this.branch
+        state = pipeline.WalkState(branch.id, branch.uuid, self.tree, first=this.first)
         args: dict[str, Any] = {
             "database": str(self.store.path),
             "root": branch.root_path,
@@ -200,9 +235,25 @@ class Scanner:
                 await self._take(state, reports)
         for directory in state.again:
             self.request(directory, 0.2)
-        failed.extend(state.failed)
-        left: list[int] = stream.result
-        return left
+        this.failed.extend(state.failed)
+        this.fresh.extend(state.fresh)
+        left: list[int]
+        left, lost = stream.result
+        found = [one for one in (state.ids.get(number, number) for number in lost) if self._is_lost(this, one)]
+        if found:
+            await trio.sleep(_LOST_S * max(this.tries[one] for one in found))
+        return left + found
+
+    def _is_lost(self, this: _Walk, directory: int) -> bool:
+        """Whether a directory that was not where a piece looked is to be looked for again: its row may have moved."""
+        row = entries.get(self.store.db, directory) if directory > 0 else None
+        if row is None:
+            return False
+        if row.branch_id != this.branch.id:
+            self.request(directory, _LOST_S)
+            return False
+        this.tries[directory] = this.tries.get(directory, 0) + 1
+        return this.tries[directory] <= _LOST_TRIES
 
     def _end(self, branch: Branch, state: str, error: str | None) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
@@ -221,20 +272,10 @@ class Scanner:
             self._imports(carrying)
             await trio.lowlevel.checkpoint()
             if self.watch is not None:
-                for directory, mtime_ns in listed:
-                    self._cover(directory, mtime_ns)
+                state.fresh.extend(directory for directory in listed if self._cover(directory))
 
-    def _cover(self, directory: int, mtime_ns: int) -> None:
-        """Watch a directory that was listed; if it changed before the watch stood, look again."""
+    def _cover(self, directory: int) -> bool:
+        """Watch a directory that was listed; returns whether it was not watched yet."""
         assert self.watch is not None
         ref = self.tree.ref_of(directory)
-        if ref is None or ref.branch.slow or ref.branch.state != LIVE:
-            return
-        fresh = self.watch.look(ref)
-        if not fresh:
-            return
-        try:
-            if ns(os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns) != mtime_ns:
-                self.request(directory, 0.2)
-        except (OSError, VdfsError):
-            self.request(directory, 0.2)
+        return ref is not None and not ref.branch.slow and ref.branch.state == LIVE and self.watch.look(ref)

@@ -49,6 +49,8 @@ _SLICE = 64
 _HELD_UP_S = 1.0
 #: How many rounds a change is kept whose directory is not where the index has it.
 _TRIES = 10
+#: Watches are set for so long between two turns of the loop.
+_COVER_SLICE_S = 0.002
 #: How often it is tried whether the system allows more watches by now.
 _ROOM_POLL_S = 60.0
 
@@ -82,8 +84,14 @@ class Watch:
         self._wake = trio.Event()
         self._full = False
         self._said_full = False
-        self._filled = trio.Event()
-        self._room = trio.Event()  # there may be room for watches again
+        self._was_full = False  # there was no room for a watch,
+        self._has_room = False  # and there may be again
+        self._to_cover: dict[
+            int, bool
+        ] = {}  # roots of branches to watch all of -> whether that is waited for
+        self._asked = trio.Event()
+        #: Told of a root when all known directories below it are watched, as far as there is room.
+        self.covered: Callable[[int], None] = lambda _: None
         self._attributes: set[int] = set()  # directories whose own attributes may have changed
         #: Told of entries whose real attributes are to be read again.
         self.imports: Callable[[list[int]], None] = lambda _: None
@@ -127,8 +135,8 @@ class Watch:
             fd = self.tree.dirs.fd(ref)
             wd = self._inotify.add(os.fsencode(syscalls.proc_path(fd)))
         except WatchLimitReached as error:
-            self._full = True
-            self._filled.set()
+            self._full = self._was_full = True
+            self._asked.set()
             if not self._said_full:
                 self._said_full = True
                 log.warning("%s; directories beyond are believed for one second only", error)
@@ -173,7 +181,8 @@ class Watch:
                 if ref is not None:
                     ref.watch = -1
                 self._full = False
-                self._room.set()
+                self._has_room = True
+                self._asked.set()
 
     # events -----------------------------------------------------------------------------------------------------------
 
@@ -441,46 +450,57 @@ class Watch:
         else:
             self.look_at(ref.entry_id, name)
 
+    def request_cover(self, root_entry_id: int) -> None:
+        """Watch every known directory of a branch, in the background, and tell when it is done."""
+        self._to_cover[root_entry_id] = True
+        self._asked.set()
+
+    def will_cover(self, root_entry_id: int) -> bool:
+        return root_entry_id in self._to_cover
+
     async def cover_all(self) -> None:
-        """Watch every directory of every live branch, in the background; again when there may be room for more."""
+        """Watch the directories of the branches that ask for it; all of them again when there may be room for more."""
         wait_s = _ROOM_POLL_S
         while True:
-            await self._cover_branches()
-            await self._filled.wait()
-            with trio.move_on_after(wait_s):
-                await self._room.wait()
-            wait_s = _ROOM_POLL_S if self._room.is_set() else min(2 * wait_s, 3600.0)
-            self._full, self._filled, self._room = False, trio.Event(), trio.Event()
+            while self._to_cover:
+                root_entry_id, is_asked = next(iter(self._to_cover.items()))
+                try:
+                    is_asked = await self._cover_branch(root_entry_id) or is_asked
+                finally:
+                    self._to_cover.pop(root_entry_id, None)
+                    if is_asked:
+                        self.covered(root_entry_id)
+            self._asked = trio.Event()
+            if not self._was_full:
+                await self._asked.wait()
+                continue
+            with trio.move_on_after(wait_s) as waiting:
+                await self._asked.wait()
+            if waiting.cancelled_caught or self._has_room:
+                wait_s = _ROOM_POLL_S if self._has_room else min(2 * wait_s, 3600.0)
+                self._full = self._was_full = self._has_room = False
+                for branch in self.tree.branches.values():
+                    self._to_cover.setdefault(branch.root_entry_id, False)
 
-    async def _cover_branches(self) -> None:
-        """A few directories at a time.
-
-        One that is not as it was listed when its watch stands is looked at again.
-        """
-        for branch in list(self.tree.branches.values()):
-            level = [] if branch.slow or branch.state != LIVE else [branch.root_entry_id]
-            while level and not self._full:
-                below: list[int] = []
-                for entry_id in level:
-                    began_s = time.monotonic()
-                    if self._cover(entry_id):
-                        self._look_at_all(entry_id)
+    async def _cover_branch(self, root_entry_id: int) -> bool:
+        """A few directories at a time, as long as there is room: as much time is left for others. Returns whether a
+        watch was set."""
+        is_fresh = False
+        level = [root_entry_id]
+        began_s = time.monotonic()
+        while level and not self._full:
+            below: list[int] = []
+            for entry_id in level:
+                ref = self.tree.ref_of(entry_id)
+                if ref is not None and not ref.branch.slow and ref.branch.state == LIVE:
+                    is_fresh = self.look(ref) or is_fresh
                     below.extend(i for i, _ in entries.subdirectories(self.tree.store.db, entry_id))
-                    await trio.sleep(min(0.01, (time.monotonic() - began_s) * 2))
-                level = below
-
-    def _cover(self, entry_id: int) -> bool:
-        """Watch one directory; returns whether it has changed since it was listed."""
-        ref = self.tree.ref_of(entry_id)
-        if ref is None or not self.look(ref):
-            return False
-        row = entries.get(self.tree.store.db, entry_id)
-        if row is None or row.scanned_mtime_ns is None:
-            return False  # the scan has yet to come here
-        try:
-            return ns(os.fstat(self.tree.dirs.fd(ref)).st_mtime_ns) != row.scanned_mtime_ns
-        except (OSError, Stale, Unreachable):
-            return False
+                taken_s = time.monotonic() - began_s
+                if taken_s > _COVER_SLICE_S:
+                    await trio.sleep(taken_s)
+                    began_s = time.monotonic()
+            level = below
+        return is_fresh
 
 
 def _is_same(row: Entry, st: os.stat_result) -> bool:
