@@ -52,12 +52,13 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         return
     fresh: list[Entry] = []
     new_names = False
+    is_plain = state.first and not unit.one_with(directory)
     for name, raw, new_number in added:
         st = Stat(*raw)
         row = entries.child(unit.db, directory, name)
         if row is None:
             new_names = True
-            if (state.first and st.nlink <= 1) or (state.first and st.kind == KIND_DIR):
+            if is_plain and (st.nlink <= 1 or st.kind == KIND_DIR):
                 row = recording.plain_row(unit, state.branch_id, directory, name, st)
                 fresh.append(row)
             else:

@@ -4,6 +4,8 @@ In: a unit, rows, and what is known of them already. Out: rows as they are now, 
 row a file is, and what shall become of it, is decided in kinship.py and apply.py.
 """
 
+from collections.abc import Collection
+
 from index.model import change, versions
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_uuid
@@ -197,19 +199,32 @@ def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:
     unit.changed(change.ADDED, new.branch_id, new.id, new.parent_id, new.name, new.node)
 
 
-def arrive(unit: Unit, row: Entry) -> Entry:
+def arrive(unit: Unit, row: Entry, beside: Collection[int] = ()) -> Entry:
     """A file has come to its name. What other branches have under it are versions of something else, or of what was
-    here before: neither has seen the other, so that neither is hidden."""
-    others = [] if row.kind == KIND_DIR else same_name_elsewhere(unit, row)
-    if not others:
+    here before: neither has seen the other, so that neither is hidden. Replicas that share the number have come along,
+    and so have the rows `beside`."""
+    if row.kind == KIND_DIR:
         return row
-    if entries.is_shared(unit.db, row) and entries.is_where_replicas_are(unit.db, row, row.parent_id, row.name):
-        return row
+    there = [(other, vector_of(other, branch_uuid(unit, other))) for other in same_name_elsewhere(unit, row)]
+    others = [vector for other, vector in there if other.node != row.node and other.id not in beside]
     ours = branch_uuid(unit, row)
-    seen = max(vector_of(other, branch_uuid(unit, other)).get(ours, 0) for other in others)
-    count = max(seen + 1, vector_of(row, ours).get(ours, 0))
-    entries.set_version(unit.db, row.id, versions.pack({ours: count}), unit.seq)
+    own = vector_of(row, ours)
+    if not any(versions.dominates(own, vector) or versions.dominates(vector, own) for vector in others):
+        return row
+    replicas = [ours, *(branch_uuid(unit, other) for other, _ in there if other.node == row.node)]
+    seen = {uuid: max(vector.get(uuid, 0) for vector in others) for uuid in replicas}
+    fresh = {uuid: max(count + 1, own.get(uuid, 0)) for uuid, count in seen.items()}
+    entries.set_version(unit.db, row.id, versions.pack(fresh), unit.seq)
     return again(unit, row.id)
+
+
+def meet(unit: Unit, directory: Entry, number: int) -> None:
+    """A directory becomes one with those that have a number. The files in them have not seen each other."""
+    entries.set_node(unit.db, directory.id, number, unit.seq)
+    unit.parts_changed()
+    for other in unit.one_with(directory.id):
+        for entry_id in entries.versions_under_one_name(unit.db, directory.id, other):
+            arrive(unit, again(unit, entry_id))
 
 
 def same_name_elsewhere(unit: Unit, row: Entry) -> list[Entry]:

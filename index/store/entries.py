@@ -332,6 +332,15 @@ def one_with(db: apsw.Connection, directory: int) -> list[int]:
     return [found[0] for found in db.execute(sql, {"node": row.node, "own": row.id})]
 
 
+def versions_under_one_name(db: apsw.Connection, directory: int, other: int) -> list[int]:
+    """The files of a directory that have a name of another's, where either has a version of its own."""
+    sql = (
+        "SELECT e.id FROM entry e CROSS JOIN entry o ON o.parent_id=:other AND o.name=e.name WHERE e.parent_id=:dir "
+        "AND e.kind<>1 AND o.kind<>1 AND (e.version IS NOT NULL OR o.version IS NOT NULL)"
+    )
+    return [row[0] for row in db.execute(sql, {"dir": directory, "other": other})]
+
+
 def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:
     """Whether whoever else goes by a row's number has that name on another branch, in what is one directory with that
     parent."""

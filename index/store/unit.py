@@ -93,6 +93,10 @@ class Unit:
             found = self._one_with[directory] = entries.one_with(self.db, directory)
         return found
 
+    def parts_changed(self) -> None:
+        """Directories became one, or went apart."""
+        self._one_with.clear()
+
     def changed(self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int) -> None:
         self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))
 

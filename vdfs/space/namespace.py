@@ -120,7 +120,7 @@ class Namespace:
         first = entries.get(self.store.db, node.parts[0].entry_id) if node.parts else None
         if first is not None:
             with self.store.write(ORIGIN_MOUNT) as unit:
-                entries.set_node(unit.db, found.row.id, node.ino, unit.seq)
+                recording.meet(unit, found.row, node.ino)
                 if first.uuid is not None:
                     entries.set_uuid(unit.db, found.row.id, first.uuid, unit.seq)
         ref = self.tree.dirs.child(above, found.row.id, name, found.row.st_ino)

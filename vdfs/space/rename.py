@@ -347,10 +347,13 @@ class Renames:
                     entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st, set())
-            for spot in (*ours, *theirs):
-                row = entries.get(unit.db, spot.entry_id)
-                if row is not None:
-                    recording.own_identity(unit, row, row.parent_id, row.name)
+            for spots in (ours, theirs):
+                group = {spot.entry_id for spot in spots}
+                for spot in spots:
+                    row = entries.get(unit.db, spot.entry_id)
+                    if row is not None:
+                        row = recording.arrive(unit, row, group)
+                        recording.own_identity(unit, row, row.parent_id, row.name)
         for (step, other), st in zip(swaps, stats, strict=False):
             self._moved(src, step, inode_of(st), st)
             row = entries.get(self.store.db, other.entry_id)

@@ -226,7 +226,10 @@ class Tree(Ground):
                     names = entries.by_node(unit.db, row.node) if linked else [row]
                     if row.node != number:
                         metadata.mirror_moves(unit.db, row, number)
-                        entries.set_node(unit.db, row.id, number, unit.seq)
+                        if row.kind == KIND_DIR:
+                            recording.meet(unit, row, number)
+                        else:
+                            entries.set_node(unit.db, row.id, number, unit.seq)
                     if uuid is not None:
                         for twin in (*entries.by_node(unit.db, first.node), *names):
                             if twin.uuid != uuid:
