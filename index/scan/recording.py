@@ -359,8 +359,11 @@ def known_uuid(unit: Unit, first: Entry, second: Entry) -> bytes | None:
 
 
 def alias(unit: Unit, other: bytes, kept: bytes) -> None:
-    """Two uuids turned out to name one file: annotations of `other` are read under `kept` from now on."""
+    """Two uuids turned out to name one file: annotations of `other` are read under `kept` from now on, by all who have
+    it, as links in other locations do."""
     metadata.merge_into(unit.db, other, kept)
+    for row in entries.by_uuid(unit.db, other):
+        entries.set_uuid(unit.db, row.id, kept, unit.seq)
     unit.tell("alias", "add", other, kept)
 
 

@@ -341,7 +341,7 @@ def test_a_network_folder_that_comes_back_while_somebody_stands_in_it_is_still_o
             nas = Stoppable(real, home / "nas")
             eventually(lambda: names(shown / "nas") == ["x"], "it shows", SOON_S)
             held.append(os.open(shown / "nas", os.O_RDONLY))
-            held.append(os.open(shown / "nas" / "x", os.O_RDONLY))
+            held.append(eventually(lambda: os.open(shown / "nas" / "x", os.O_RDONLY), "it opens", SOON_S))
             time.sleep(0.5)
             if len(held) < 6:
                 nas.end()

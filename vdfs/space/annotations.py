@@ -23,7 +23,8 @@ from index.store.unit import Unit
 from vdfs.space import realattrs
 from vdfs.space.branches import LIVE, NAME_DEADLINE_S
 from vdfs.space.dirs import DirRef
-from vdfs.space.nodes import Node
+from vdfs.space.nodes import Node, Spot
+from vdfs.space.sameness import is_known_same
 from vdfs.space.tree import Tree
 
 TAGS = b"user.xdg.tags"
@@ -267,7 +268,9 @@ class Annotations:
             places = ((s.dir, s.name, s.entry_id) for s in self.tree.spots_of(node))
         for ref, name, entry_id in places:
             row = entries.get(self.store.db, entry_id)
-            if row is not None and (node.is_dir or node.is_inode(ref, row.st_ino)):
+            if row is None:
+                continue
+            if node.is_dir or row.st_ino == self.tree.inode_at(node, Spot(ref, name, entry_id)):
                 yield Target(ref, name, row)
 
     async def reconcile(self, node: Node) -> None:
@@ -321,13 +324,15 @@ class Annotations:
             metadata.set_mirror_state(unit.db, row, real.st_ino, real.ctime_ns)
 
     async def _copy_out(self, node: Node, name: bytes, value: bytes | None) -> None:
-        """Write a value (or its removal) to the local replicas, best effort."""
+        """Write a value (or its removal) to the local replicas, best effort; not to what may be another file."""
         if not self.copies:
             return
         done: set[tuple[int, int]] = set()
+        first: Entry | None = None
         for target in self.targets(node):
             key = (target.row.branch_id, target.row.st_ino)
-            if key in done:
+            first = first or target.row
+            if key in done or not is_known_same(first, target.row):
                 continue
             done.add(key)
             st_ino = target.row.st_ino if target.name else None

@@ -24,6 +24,7 @@ from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING
 from vdfs.space.checks import check_not_read_only, check_there
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import AnyStat, Node, Spot
+from vdfs.space.sameness import known
 from vdfs.space.tree import Tree
 
 #: Whether what a name leads to is the file that a request is about.
@@ -60,7 +61,7 @@ class Attributes:
             check_there(spots)  # asking may have shown that one is away
             if not spots:
                 return await self._set_nameless(node, wanted)
-            st = await self._set_file(node, spots, wanted)
+            st = await self._set_file(node, known(self.tree, spots), wanted)
         self.note(node, st, data=wanted.size_bytes is not None)
         return st
 
@@ -81,11 +82,11 @@ class Attributes:
         before: os.stat_result | None = None
         if wanted.size_bytes is not None:
             before = await first.dir.branch.call(
-                CALL_DEADLINE_S, self._truncate, first.dir, first.name, partial(node.is_at, first), wanted.size_bytes
+                CALL_DEADLINE_S, self._truncate, first.dir, first.name, self.tree.meant(node, first), wanted.size_bytes
             )
         with self._noted([spot.entry_id for spot in spots], wanted):
             for spot in spots:
-                is_meant = partial(node.is_at, spot)
+                is_meant = self.tree.meant(node, spot)
                 was = await spot.dir.branch.call(CALL_DEADLINE_S, self._apply, spot.dir, spot.name, is_meant, wanted)
                 before = before or was
         st = await self.tree.stat(node)

@@ -252,8 +252,10 @@ class Opener:
             except Unreachable as error:
                 away = error
                 continue
-            if inode_of(st) != node.st_ino and spot in node.spots[:1]:
+            if inode_of(st) != self.tree.inode_at(node, spot):
                 branch.close(fd)  # replaced behind the mount: the kernel looks the name up again
+                if spot not in node.spots[:1]:
+                    continue
                 raise Stale(f"{os.fsdecode(spot.name)} is another file now")
             handle = Handle(node, branch, fd, flags)
             if flags & os.O_TRUNC:

@@ -32,6 +32,8 @@ _PAGE = 256
 #: being written, or is gone in a moment (a temporary name), is not worth reading.
 _POLL_S = 0.25
 _SETTLED_NS = 1_000_000_000
+#: Looking through those that cannot be read now (their branch is away) takes its time: so many times that it rests.
+_REST = 20.0
 #: Beyond this reading a file whole takes long enough that the sampled id comes first (it reads 57 KB of any file).
 _SAMPLED_FIRST_BYTES = 4 << 20
 #: A file of this size or more is hashed beside the others, so that they need not wait for it.
@@ -67,6 +69,7 @@ class Identifier:
     async def _identify_forever(self) -> None:
         while True:
             self._busy = True
+            began_s = time.monotonic()
             try:
                 more = await self._identify_page(HASH_NONE) or await self._identify_page(HASH_SAMPLED)
             except VdfsError as error:
@@ -82,7 +85,7 @@ class Identifier:
             finally:
                 self._busy = False
             if not more:
-                await trio.sleep(_POLL_S)
+                await trio.sleep(max(_POLL_S, _REST * (time.monotonic() - began_s)))
 
     async def _identify_page(self, state: int) -> bool:
         """Identify the next files that wait in a state; returns whether there was a full page of them, so maybe more.
@@ -123,7 +126,7 @@ class Identifier:
                 with self.store.write(ORIGIN_SCAN) as unit:
                     entries.leave_unhashed(unit.db, left)
                 left.clear()
-                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
         if not page:
             return False
         by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}

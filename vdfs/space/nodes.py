@@ -9,8 +9,7 @@ import mmap
 import os
 from typing import Any, NamedTuple
 
-from index.model.entry import KIND_DIR, Entry, kind_of
-from index.model.inode import inode_of
+from index.model.entry import KIND_DIR, Entry
 from vdfs.space.dirs import DirRef
 
 
@@ -119,15 +118,6 @@ class Node:
         self.removed = last
         self.parts = ()
         self.names_changed()
-
-    def is_at(self, spot: Spot, st: os.stat_result) -> bool:
-        """Whether what lies at a spot is this file: names are given to other files behind the mount."""
-        return kind_of(st.st_mode) == self.kind and self.is_inode(spot.dir, inode_of(st))
-
-    def is_inode(self, place: DirRef, st_ino: int) -> bool:
-        """Whether an inode in a directory is this file's: the one shown, or any other on another branch."""
-        replica = bool(self.spots) and place.branch is not self.spots[0].dir.branch
-        return replica or st_ino == self.st_ino
 
     def name_moved(self, new: Spot) -> None:
         """One of the file's names hangs elsewhere."""

@@ -154,7 +154,10 @@ class Renames:
                 await self.annotations.reconcile(dst)
         stats = await self._on_disk(steps)
         done = list(zip(steps, stats, strict=True))
-        self.store.following(lambda: self._write_rows(src, dst, over, done))
+        aliased = [spot for spot in over if spot.name != dst_name and spot not in moving]
+        for spot in aliased:
+            await spot.dir.branch.call(CALL_DEADLINE_S, self._unlink, spot)
+        self.store.following(lambda: self._write_rows(src, dst, over, done, aliased))
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
             assert last is not None
@@ -227,12 +230,19 @@ class Renames:
             return os.stat(step.name, dir_fd=dst_fd, follow_symlinks=False)
 
     def _write_rows(
-        self, src: Node, dst: Node | None, over: list[Spot], done: list[tuple[_Step, os.stat_result]]
+        self,
+        src: Node,
+        dst: Node | None,
+        over: list[Spot],
+        done: list[tuple[_Step, os.stat_result]],
+        aliased: list[Spot],
     ) -> None:
         over_file = dst if dst is not None and not dst.is_dir else None
         destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
             heir, vector = self._new_version(unit, src, over_file, over, done[0][0].ref.branch.uuid)
+            for spot in aliased:
+                self._drop_row(unit, spot)
             for step, st in done:
                 self._write_row(unit, step, st, destroyed)
                 if heir is not None:
@@ -241,7 +251,7 @@ class Renames:
                     entries.set_version(unit.db, step.spot.entry_id, vector, unit.seq)
             for step, _ in done:  # a version in conflict goes its own way from now on
                 row = entries.get(unit.db, step.spot.entry_id)
-                if row is not None and heir is None:
+                if row is not None and (heir is None or aliased):
                     recording.own_identity(unit, row, step.ref.entry_id, step.name)
         src.face = None
         for step, st in done:
@@ -251,7 +261,18 @@ class Renames:
         if over_file is not None:
             over_file.face = None
             refs = {step.ref for step, _ in done}
-            self.namespace.dropped(over_file, [s for s in over_file.spots if s.dir in refs])
+            self.namespace.dropped(over_file, [s for s in over_file.spots if s.dir in refs or s in aliased])
+
+    def _unlink(self, spot: Spot) -> None:
+        """A version in conflict was replaced under the name it is shown by: it goes from the one that it has."""
+        with self.tree.dirs.opened(spot.dir) as fd:
+            os.unlink(spot.name, dir_fd=fd)
+
+    def _drop_row(self, unit: Unit, spot: Spot) -> None:
+        row = entries.get(unit.db, spot.entry_id)
+        if row is not None:
+            apply.remove(unit, row, spot.dir.branch.uuid, keep=row.nlink > 1, told=False)
+            self.namespace.look_beside(unit, row)
 
     def _write_row(self, unit: Unit, step: _Step, st: os.stat_result, destroyed: set[int]) -> None:
         row = entries.get(unit.db, step.spot.entry_id)

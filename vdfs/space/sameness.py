@@ -1,9 +1,10 @@
 """Sameness: which replicas of a name are the same file for certain, before something is done that destroys them.
 
-What is shown as one name may be several files of one size of which a hash is still missing (union.py). To read, write
-or tag the shown one that does no harm: what differs turns up beside it once it is hashed. Who removes or replaces a
-name means what he sees; so what is not known to be the same is compared here, byte by byte while time allows, and else
-is taken to be another file, which stays.
+What is shown as one name may be several files of one size of which a hash is still missing (union.py). To read or write
+the shown one that does no harm: what differs turns up beside it once it is hashed. What is done to all replicas, to tag
+them or to change their mode, is done to those that are known to be the same. Who removes or replaces a name means what
+he sees; so what is not known to be the same is compared here, byte by byte while time allows, and else is taken to be
+another file, which stays.
 """
 
 import os
@@ -30,6 +31,24 @@ _CHUNK_BYTES = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+def is_known_same(first: Entry, row: Entry) -> bool:
+    """Whether two rows shown as one name are one file, or are known to hold the same."""
+    return first.node == row.node or first.kind != KIND_FILE or union.known_same(first, row)
+
+
+def known(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
+    """The first of some replicas of a name, and those that are known to hold the same bytes."""
+    if len(spots) < 2:
+        return list(spots)
+    rows = [entries.get(tree.store.db, spot.entry_id) for spot in spots]
+    first = rows[0]
+    return [
+        spot
+        for number, (spot, row) in enumerate(zip(spots, rows, strict=True))
+        if number == 0 or (first is not None and row is not None and is_known_same(first, row))
+    ]
+
+
 async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
     """The first of some replicas of a name, and those that hold the same bytes."""
     if len(spots) < 2:
@@ -42,10 +61,17 @@ async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
     same = [spots[0]]
     for spot, row in zip(spots[1:], rows[1:], strict=True):
         if row is not None and (
-            union.known_same(first, row) or await _are_equal(tree, [(spots[0], first), (spot, row)], until_s)
+            union.known_same(first, row)
+            or (await _are_equal(tree, [(spots[0], first), (spot, row)], until_s) and _is_as_it_was(tree, spot, row))
         ):
             same.append(spot)
     return same
+
+
+def _is_as_it_was(tree: Tree, spot: Spot, row: Entry) -> bool:
+    """Whether nobody put another file there while it was compared."""
+    now = entries.get(tree.store.db, spot.entry_id)
+    return now is not None and (now.st_ino, now.stat[1:3]) == (row.st_ino, row.stat[1:3])
 
 
 async def _are_equal(tree: Tree, pair: list[tuple[Spot, Entry]], until_s: float) -> bool:

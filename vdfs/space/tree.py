@@ -7,12 +7,13 @@ query. Local attributes are always those of the disk just now.
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, KIND_SYMLINK, NAME_MAX_BYTES, Entry, is_name, kind_of
 from index.model.errors import Deadline, NameTooLong, NotADirectory, NotFound, Stale, Unreachable, VdfsError
+from index.model.inode import inode_of
 from index.scan import recording
 from index.store import entries, metadata
 from index.store.store import Store
@@ -312,7 +313,7 @@ class Tree(Ground):
                 continue
             except (Unreachable, Deadline):
                 return None
-            if node.is_at(spot, st):
+            if self.meant(node, spot)(st):
                 return st
         return None
 
@@ -326,7 +327,7 @@ class Tree(Ground):
                 st, target = await branch.call(CALL_DEADLINE_S, self._readlink, spot.dir, spot.name)
             except (FileNotFoundError, NotADirectoryError, Stale):
                 continue
-            if target is not None and node.is_at(spot, st):
+            if target is not None and self.meant(node, spot)(st):
                 return bytes(target)
         if node.ghost_fd >= 0:
             return os.readlink(b"", dir_fd=node.ghost_fd)
@@ -391,11 +392,30 @@ class Tree(Ground):
         if spot.dir.branch.slow or spot.dir.branch.state != LIVE:
             return True
         try:
-            return node.is_at(spot, self.lstat(spot.dir, spot.name))
+            return self.meant(node, spot)(self.lstat(spot.dir, spot.name))
         except (FileNotFoundError, NotADirectoryError, Stale):
             return False
         except (OSError, VdfsError):
             return True
+
+    def inode_at(self, node: Node, spot: Spot) -> int | None:
+        """The inode by which a file lies at a spot; None where the index has another file by now.
+
+        Of the branch it is shown from that is the one that is shown; of another it is what the row says, if the row is
+        a replica's, or another name of the file.
+        """
+        if not node.spots or spot.dir.branch is node.spots[0].dir.branch:
+            return node.st_ino
+        row = entries.get(self.store.db, spot.entry_id)
+        if row is None or (row.node != node.ino and spot not in node.spots):
+            return None
+        return row.st_ino
+
+    def meant(self, node: Node, spot: Spot) -> Callable[[os.stat_result], bool]:
+        """Whether what lies at a spot is that file: names are given to other files behind the mount. To be asked here;
+        the answer may be used in a thread."""
+        st_ino = self.inode_at(node, spot)
+        return lambda st: kind_of(st.st_mode) == node.kind and inode_of(st) == st_ino
 
     def keep_ghost(self, node: Node) -> None:
         """Before the last name of a file goes: keep its inode within reach of who resolved the name a moment ago."""

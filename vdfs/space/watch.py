@@ -86,9 +86,7 @@ class Watch:
         self._said_full = False
         self._was_full = False  # there was no room for a watch,
         self._has_room = False  # and there may be again
-        self._to_cover: dict[
-            int, bool
-        ] = {}  # roots of branches to watch all of -> whether that is waited for
+        self._to_cover: dict[int, bool] = {}  # roots of branches to watch all of -> whether that is waited for
         self._asked = trio.Event()
         #: Told of a root when all known directories below it are watched, as far as there is room.
         self.covered: Callable[[int], None] = lambda _: None
