@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.posix.syscalls import RENAME_EXCHANGE, renameat2
 from tests.system.conftest import fresh_base, fresh_library
 from tests.system.harness import Mounted, eventually, names
 
@@ -312,6 +313,51 @@ def test_the_backup_of_a_merged_file_is_another_file(world):
     assert attribute(top / "m", ID) != attribute(top / "m~", ID)
 
 
+def test_a_link_in_another_location_whose_name_another_file_takes(world):
+    """It is reached by the names that it has left; what has the other is not touched."""
+    a, b = world.mnt / "A", world.mnt / "B"
+    (world.a / "t").write_bytes(b"one file")
+    for name in ("t2", "t3"):
+        os.link(world.a / "t", world.a / name)
+    world.settle()
+    assert {os.stat(a / name).st_nlink for name in ("t", "t2", "t3")} == {3}
+    (world.a / "t").rename(world.b / "t")
+    world.settle()
+    assert {os.stat(path).st_nlink for path in (b / "t", a / "t2", a / "t3")} == {3}
+    (world.b / "new").write_bytes(b"another file")
+    os.setxattr(world.b / "new", TAGS, b"mine")
+    (world.b / "new").rename(world.b / "t")
+    world.settle()
+    tag(a / "t2", "red")
+    assert os.getxattr(world.b / "t", TAGS) == b"mine"
+    assert (attribute(a / "t3"), attribute(b / "t")) == ("red", "mine")
+    for number in range(20):
+        one, other = ("t2", "t4") if number % 2 == 0 else ("t4", "t2")
+        for path in (a / one, b / "t", a / one):
+            os.stat(path)
+        (world.a / one).rename(world.a / other)
+        (world.a / "t3").rename(world.a / "t5")
+        with contextlib.suppress(OSError), open(a / one, "r+b") as file:
+            file.write(b"ONE")
+        (world.a / "t5").rename(world.a / "t3")
+        time.sleep(0.05)
+    assert (world.b / "t").read_bytes() == b"another file"
+
+
+def test_a_link_in_another_location_of_what_turns_out_to_be_one_file(world):
+    """Two branches get the same bytes, each with tags: all names have both."""
+    top, link = world.mnt / "D", world.mnt / "B" / "linked"
+    (world.two / "both").write_bytes(b"both")
+    os.link(world.two / "both", world.b / "linked")
+    world.settle()
+    tag(link, "red")
+    (world.one / "both").write_bytes(b"both")
+    os.setxattr(world.one / "both", TAGS, b"blue")
+    world.settle()
+    assert "both" in names(top)
+    assert set(str(attribute(top / "both")).split(",")) == set(str(attribute(link)).split(",")) == {"red", "blue"}
+
+
 # versions -------------------------------------------------------------------------------------------------------------
 
 
@@ -451,6 +497,99 @@ def test_a_tree_with_large_equal_files_is_removed(files):
     shutil.rmtree(files.mnt / "D" / "tree")
     assert not (files.one / "tree").exists()
     assert not (files.two / "tree").exists()
+
+
+@pytest.mark.parametrize("how", ["moved here", "moved there", "made anew", "while nothing ran"])
+def test_files_of_directories_that_become_one_have_not_seen_each_other(files, how):
+    """What a file had seen of another branch says nothing of what came under its name there since."""
+    top = files.mnt / "D"
+    name, other = f"dir {how}", f"other {how}"
+    for branch in (files.one, files.two):
+        (branch / name).mkdir()
+        (branch / name / "g").write_bytes(b"the same")
+    files.settle()
+    assert names(top / name) == ["g"]
+    shutil.rmtree(files.two / name)
+    files.settle()
+    if how.startswith("moved"):
+        (files.two / other).mkdir()
+        (files.two / other / "g").write_bytes(b"precious")
+        files.settle()
+        assert names(top / other) == ["g"]
+        came, goes = (files.two / other, name) if how == "moved here" else (files.one / name, other)
+        came.rename(came.parent / goes)
+        name = goes
+    else:
+        if how == "while nothing ran":
+            files.library.unmount()
+        (files.two / name).mkdir()
+        (files.two / name / "g").write_bytes(b"precious")
+        if how == "while nothing ran":
+            files.library.mount()
+    files.settle()
+    assert {(top / name / shown).read_bytes() for shown in names(top / name)} == {b"precious", b"the same"}
+    (top / name / "g").unlink()
+    files.settle()
+    assert len(names(top / name)) == 1
+
+
+def test_an_exchange_hides_no_version_in_conflict(files):
+    top = files.mnt / "D"
+    files.merged("had seen")
+    (files.two / "had seen").unlink()
+    files.settle()
+    (files.two / "ex").write_bytes(b"precious")
+    (files.one / "ex").write_bytes(b"of one")
+    files.settle()
+    before = everything(files)
+    renameat2(top / "had seen", top / "ex", RENAME_EXCHANGE)
+    files.settle()
+    assert {(top / name).read_bytes() for name in names(top) if name.startswith(("ex", "had seen"))} >= {
+        b"precious", b"of one", b"the same",
+    }  # fmt: skip
+    (top / "ex").unlink()
+    files.settle()
+    assert len(before - everything(files)) == 1
+
+
+def test_an_editor_saves_a_version_in_conflict(world):
+    """By the name that it is shown under: it is replaced, and what has the plain name has nothing to do with it."""
+    top = world.mnt / "D"
+    (world.two / "saved.txt").write_bytes(b"of two")
+    (world.one / "saved.txt").write_bytes(b"of one")
+    world.settle()
+    (conflict,) = [name for name in names(top) if name.startswith("saved (from")]
+    tag(top / conflict, "red")
+    tag(top / "saved.txt", "blue")
+    plain = (top / "saved.txt").read_bytes()
+    (top / ".tmp").write_bytes(b"edited")
+    (top / ".tmp").rename(top / conflict)
+    world.settle()
+    assert [name for name in names(top) if name.startswith("saved")] == [conflict, "saved.txt"]
+    assert ((top / conflict).read_bytes(), attribute(top / conflict)) == (b"edited", "red")
+    assert ((top / "saved.txt").read_bytes(), attribute(top / "saved.txt")) == (plain, "blue")
+    tag(top / conflict, "green")
+    assert attribute(top / "saved.txt") == "blue"
+
+
+def test_what_may_be_another_file_is_neither_tagged_nor_changed(files):
+    """Two files of one size are one until they are read; what is done in that second is done to the one that shows."""
+    top = files.mnt / "D"
+    for branch, own in ((files.two, b"of two"), (files.one, b"of one")):
+        (branch / "unread").write_bytes(own)
+        os.setxattr(branch / "unread", TAGS, own)
+        (branch / "unread").chmod(0o640)
+        time.sleep(0.02)
+    eventually(lambda: "unread" in names(top), "it is there", 2)
+    shown = (top / "unread").read_bytes()
+    tag(top / "unread", "red")
+    (top / "unread").chmod(0o600)
+    files.settle()
+    (conflict,) = [name for name in names(top) if name.startswith("unread (from")]
+    assert attribute(top / "unread") == "red"
+    (other,) = {b"of one", b"of two"} - {shown}
+    assert ((top / conflict).read_bytes(), attribute(top / conflict)) == (other, other.decode())
+    assert (top / conflict).stat().st_mode & 0o777 == 0o640
 
 
 # bytes ----------------------------------------------------------------------------------------------------------------

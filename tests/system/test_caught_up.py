@@ -1,0 +1,129 @@
+"""What happens while nobody watches yet: during the walk of a start, of a new location, in the first seconds.
+
+Whatever was done, the index says what the disk says once it is quiet, and nobody had to look at it.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.system.harness import Mounted
+
+
+def grown(top: Path, directories: int) -> list[Path]:
+    """A tree of directories with a file in each."""
+    made = [top / f"t{number % 20}" / f"d{number}" for number in range(directories)]
+    for directory in made:
+        directory.mkdir(parents=True)
+        (directory / "file").write_bytes(b"x" * 10)
+    return made
+
+
+@contextmanager
+def meanwhile(step: Callable[[], object]) -> Iterator[None]:
+    """Something is done over and over beside the test."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.is_set():
+            step()
+            time.sleep(0.002)
+
+    doer = threading.Thread(target=go_on)
+    doer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        doer.join()
+
+
+def settled(library: Mounted) -> None:
+    time.sleep(1.5)
+    library.verify("--content")
+
+
+def test_files_that_are_written_in_the_first_seconds(library):
+    top = library.folder("D")
+    directories = grown(top, 600)
+    library.mount(top)
+    settled(library)
+    library.unmount()
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+
+    def append() -> None:
+        with open(dice.choice(directories) / "file", "ab") as file:
+            file.write(b"y")
+
+    library.mount()
+    with meanwhile(append):
+        time.sleep(2)
+    settled(library)
+
+
+def test_a_tree_that_is_renamed_while_it_is_walked(library):
+    """What changed in it while nothing ran is found, wherever it hangs by then."""
+    top = library.folder("D")
+    grown(top / "tree 0", 1000)
+    library.mount(top)
+    settled(library)
+    library.unmount()
+    for path in top.rglob("file"):
+        path.write_bytes(b"changed while nothing ran")
+    names = [f"tree {number}" for number in range(1000)]
+    library.mount()
+
+    def rename() -> None:
+        (top / names[0]).rename(top / names[1])
+        names.pop(0)
+        time.sleep(0.05)
+
+    with meanwhile(rename):
+        time.sleep(2)
+    settled(library)
+
+
+def test_files_that_are_filled_while_a_new_location_is_walked(library):
+    """They are empty when they are listed, and no hash is ever asked of an empty file."""
+    other, top = library.folder("Other"), library.folder("D")
+    directories = grown(top, 400)
+    library.mount(other)
+    made: list[Path] = []
+
+    def make() -> None:
+        made.append(directories[len(made) % len(directories)] / f"new {len(made)}")
+        made[-1].touch()
+        if len(made) > 60:
+            made[-60].write_bytes(b"filled")
+
+    with meanwhile(make):
+        time.sleep(0.5)
+        library.sd("location", "add", top)
+        time.sleep(2.5)
+    settled(library)
+
+
+def test_a_volume_that_comes_back_is_watched(library):
+    """All of it, also what nobody has looked into since."""
+    top = library.folder("D")
+    directories = grown(top, 100)
+    library.mount(top)
+    settled(library)
+    aside = top.with_name("aside")
+    top.rename(aside)
+    time.sleep(3)
+    assert library.sd_json("location", "list")["locations"][0]["branches"][0]["state"] == "missing"
+    aside.rename(top)
+    time.sleep(3)
+    library.wait_idle()
+    for directory in directories:
+        with open(directory / "file", "ab") as file:
+            file.write(b"y")
+        os.utime(directory / "file", (10**9, 10**9))
+    settled(library)
