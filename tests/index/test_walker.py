@@ -150,6 +150,30 @@ def test_a_piece_begins_where_its_directories_are_now(walked, monkeypatch):
     assert (told.dirs, told.reports) == (2, [])
 
 
+def test_a_directory_that_is_not_there_any_more_is_lost(walked, monkeypatch):
+    """By its name nothing can be said of it: it may have moved, and the daemon knows where to."""
+    at_once(monkeypatch)
+    (walked.root / "d1" / "e1").rename(walked.root / "aside")
+    walked.walk("d1/e1")
+    assert walked.lost == [walked.ids["d1/e1"]]
+
+
+@pytest.mark.parametrize("how", ["directory", "symlink", "file"])
+def test_a_directory_whose_name_something_else_has_is_lost(walked, monkeypatch, how):
+    at_once(monkeypatch)
+    place = walked.root / "d1" / "e1"
+    place.rename(walked.root / "aside")
+    if how == "directory":
+        (place / "deep").mkdir(parents=True)
+    elif how == "symlink":
+        place.symlink_to(walked.root / "aside")
+    else:
+        place.touch()
+    told, _ = walked.walk("d1/e1/deep")
+    assert walked.lost == [walked.ids["d1/e1/deep"]]
+    assert told.reports == []
+
+
 def test_what_is_never_looked_at_is_no_beginning_either(walked, monkeypatch):
     at_once(monkeypatch)
     excluded = {b"d1": {b"e1": True, b"e2": MOUNTED, b"e3": {b"deep": True}}}

@@ -208,8 +208,9 @@ class Scanner:
             log.warning(
                 "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
             )
-        for directory in this.fresh if len(this.fresh) <= _FRESH_ONE_BY_ONE else [entry_id]:
-            self.request(directory)
+        if entry_id not in self._again:  # it is walked once more in any case
+            for directory in this.fresh if len(this.fresh) <= _FRESH_ONE_BY_ONE else [entry_id]:
+                self.request(directory)
         if whole:
             is_covered = self.watch is None or not self.watch.will_cover(entry_id)
             branch.is_followed = branch.is_followed or (not (branch.slow or this.fresh) and is_covered)
