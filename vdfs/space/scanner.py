@@ -188,7 +188,7 @@ class Scanner:
         if branch.state == MISSING and not self.tree.check(branch):
             self._end(branch, "failed", "its directory is not there") if whole else None
             return
-        first = whole and next(iter(entries.children(self.store.db, entry_id)), None) is None
+        first = whole and row.scanned_ns is None
         if whole:
             with self.store.write(ORIGIN_SCAN) as unit:
                 places.set_scan_state(unit.db, branch.id, "scanning")
