@@ -175,6 +175,9 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
     if row.uuid is None or row.kind == KIND_DIR:
         return row
     others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
+    if others and row.nlink > 1:  # names of the same file in other locations stay its names
+        beside = {one.id for one in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)}
+        others = [other for other in others if other.id not in beside]
     if not others:
         return row
     links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id]
@@ -206,16 +209,30 @@ def arrive(unit: Unit, row: Entry, beside: Collection[int] = ()) -> Entry:
     if row.kind == KIND_DIR:
         return row
     there = [(other, vector_of(other, branch_uuid(unit, other))) for other in same_name_elsewhere(unit, row)]
+    replicas = {branch_uuid(unit, other): vector for other, vector in there if other.node == row.node}
     others = [vector for other, vector in there if other.node != row.node and other.id not in beside]
     ours = branch_uuid(unit, row)
     own = vector_of(row, ours)
     if not any(versions.dominates(own, vector) or versions.dominates(vector, own) for vector in others):
         return row
-    replicas = [ours, *(branch_uuid(unit, other) for other, _ in there if other.node == row.node)]
-    seen = {uuid: max(vector.get(uuid, 0) for vector in others) for uuid in replicas}
-    fresh = {uuid: max(count + 1, own.get(uuid, 0)) for uuid, count in seen.items()}
+    seen = max(vector.get(ours, 0) for vector in others)
+    # Of its replicas it has seen what they are, and nothing that they may yet become.
+    fresh = {uuid: vector.get(uuid, 0) for uuid, vector in replicas.items()} | {ours: max(seen + 1, own.get(ours, 0))}
     entries.set_version(unit.db, row.id, versions.pack(fresh), unit.seq)
     return again(unit, row.id)
+
+
+def arrive_together(unit: Unit, rows: list[Entry]) -> None:
+    """All that is shown as one name, and what is older, has come to another: none has seen what was there."""
+    beside = {row.id for row in rows}
+    now = [arrive(unit, row, beside) for row in rows]
+    for node in {row.node for old, row in zip(rows, now, strict=True) if row.version != old.version}:
+        one = [row for row in now if row.node == node]
+        joined: versions.Vector = {}
+        for row in one:
+            joined = versions.join(joined, vector_of(row, branch_uuid(unit, row)))
+        for row in one:
+            entries.set_version(unit.db, row.id, versions.pack(joined), unit.seq)
 
 
 def meet(unit: Unit, directory: Entry, number: int) -> None:

@@ -281,7 +281,7 @@ def set_stat_of_links(db: apsw.Connection, row: Entry, st: tuple[int, ...], seq:
 def set_links(db: apsw.Connection, row: Entry, nlink: int, seq: int) -> None:
     """How many names an inode has, for the rows of all of them in a branch but one."""
     db.execute(
-        f"UPDATE entry SET nlink=:nlink, seq=:seq WHERE {_OF_NODE} AND branch_id=:branch AND id<>:own",
+        f"UPDATE entry SET nlink=:nlink, seq=:seq WHERE {_OF_NODE} AND +branch_id=:branch AND id<>:own",
         {"nlink": nlink, "seq": seq, "node": row.node, "branch": row.branch_id, "own": row.id},
     )
 
@@ -318,7 +318,7 @@ def is_shared(db: apsw.Connection, row: Entry) -> bool:
 
 def has_rival(db: apsw.Connection, row: Entry) -> bool:
     """Whether another inode of the row's own branch goes by its number."""
-    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND branch_id=:branch AND st_ino<>:st_ino LIMIT 1"
+    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND +branch_id=:branch AND st_ino<>:st_ino LIMIT 1"
     found = db.execute(sql, {"node": row.node, "branch": row.branch_id, "st_ino": row.st_ino})
     return found.fetchone() is not None
 

@@ -89,8 +89,9 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept]
     """
     beside: list[Any] = db.execute(
         "SELECT l.branch_id, l.kind, l.mtime_ns, l.size_bytes, l.entry_id, l.node, l.uuid, l.content_id, l.hash_state, "
-        "l.version, l.ctime_ns FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
-        "JOIN limbo l ON l.branch_id = o.id AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
+        "l.version, l.ctime_ns "
+        "FROM branch b CROSS JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+        "CROSS JOIN limbo l ON l.branch_id = o.id AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
         (st.st_ino, branch_id),
     ).fetchall()
     for holder, *found in beside:

@@ -24,7 +24,7 @@ from vdfs.space import realattrs
 from vdfs.space.branches import LIVE, NAME_DEADLINE_S
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node, Spot
-from vdfs.space.sameness import is_known_same
+from vdfs.space.sameness import are_same
 from vdfs.space.tree import Tree
 
 TAGS = b"user.xdg.tags"
@@ -328,13 +328,16 @@ class Annotations:
         if not self.copies:
             return
         done: set[tuple[int, int]] = set()
-        first: Entry | None = None
+        first: Spot | None = None
         for target in self.targets(node):
             key = (target.row.branch_id, target.row.st_ino)
-            first = first or target.row
-            if key in done or not is_known_same(first, target.row):
+            if key in done:
                 continue
             done.add(key)
+            spot = Spot(target.dir, target.name, target.row.id)
+            first = first or spot
+            if spot is not first and target.name and not await are_same(self.tree, first, spot):
+                continue
             st_ino = target.row.st_ino if target.name else None
             try:
                 real = await target.dir.branch.call(

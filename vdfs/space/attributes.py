@@ -24,7 +24,7 @@ from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING
 from vdfs.space.checks import check_not_read_only, check_there
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import AnyStat, Node, Spot
-from vdfs.space.sameness import known
+from vdfs.space.sameness import certain
 from vdfs.space.tree import Tree
 
 #: Whether what a name leads to is the file that a request is about.
@@ -61,7 +61,7 @@ class Attributes:
             check_there(spots)  # asking may have shown that one is away
             if not spots:
                 return await self._set_nameless(node, wanted)
-            st = await self._set_file(node, known(self.tree, spots), wanted)
+            st = await self._set_file(node, await certain(self.tree, spots), wanted)
         self.note(node, st, data=wanted.size_bytes is not None)
         return st
 

@@ -34,6 +34,7 @@ _POLL_S = 0.25
 _SETTLED_NS = 1_000_000_000
 #: Looking through those that cannot be read now (their branch is away) takes its time: so many times that it rests.
 _REST = 20.0
+_REST_MAX_S = 10.0
 #: Beyond this reading a file whole takes long enough that the sampled id comes first (it reads 57 KB of any file).
 _SAMPLED_FIRST_BYTES = 4 << 20
 #: A file of this size or more is hashed beside the others, so that they need not wait for it.
@@ -50,6 +51,7 @@ class Identifier:
         self.progress = progress
         self._imports = imports  # reads the real attributes of files that were just identified
         self._busy = False
+        self._in_vain_s = 0.0  # spent on rows of which none could be read
         self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
         self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
@@ -69,7 +71,7 @@ class Identifier:
     async def _identify_forever(self) -> None:
         while True:
             self._busy = True
-            began_s = time.monotonic()
+            self._in_vain_s = 0.0
             try:
                 more = await self._identify_page(HASH_NONE) or await self._identify_page(HASH_SAMPLED)
             except VdfsError as error:
@@ -85,7 +87,7 @@ class Identifier:
             finally:
                 self._busy = False
             if not more:
-                await trio.sleep(max(_POLL_S, _REST * (time.monotonic() - began_s)))
+                await trio.sleep(max(_POLL_S, min(_REST * self._in_vain_s, _REST_MAX_S)))
 
     async def _identify_page(self, state: int) -> bool:
         """Identify the next files that wait in a state; returns whether there was a full page of them, so maybe more.
@@ -128,6 +130,7 @@ class Identifier:
                 left.clear()
             await trio.lowlevel.checkpoint()
         if not page:
+            self._in_vain_s += time.monotonic() - now_s
             return False
         by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
         above: dict[int | None, list[bytes]] = {}

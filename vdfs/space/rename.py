@@ -84,6 +84,7 @@ class Renames:
         if flags & ~(syscalls.RENAME_NOREPLACE | syscalls.RENAME_EXCHANGE):
             raise Invalid("a library has no whiteouts")
         src, _ = await self.tree.lookup(src_parent, src_name)
+        moving = _spots(src)  # of this name only: another lookup may leave those of a hard-linked twin
         dst = await self._find(dst_parent, dst_name)
         names = src, dst
         if dst is src:
@@ -93,11 +94,11 @@ class Renames:
         if flags & syscalls.RENAME_EXCHANGE:
             if dst is None:
                 raise NotFound(f"{os.fsdecode(dst_name)} is not there")
-            await self._exchange(src_parent, src, dst_parent, dst)
+            await self._exchange(src_parent, src, moving, dst_parent, dst)
             return names
         if dst is not None and flags & syscalls.RENAME_NOREPLACE:
             raise Exists(f"{os.fsdecode(dst_name)} is there already")
-        await self._move(src_parent, src_name, src, dst_parent, dst_name, dst, flags)
+        await self._move(src_parent, src_name, src, moving, dst_parent, dst_name, dst, flags)
         if dst is None and not src.is_dir:
             await self._continue_backup(dst_parent, dst_name, src, pid)
         rows = self._rows(src.spots)
@@ -127,19 +128,21 @@ class Renames:
         src_parent: Node,
         src_name: bytes,
         src: Node,
+        moving: list[Spot],
         dst_parent: Node,
         dst_name: bytes,
         dst: Node | None,
         flags: int,
     ) -> None:
+        over = [] if dst is None or dst.is_dir else list(dst.spots)
         if dst is not None:
             await self._check_replaceable(src, dst)
-        moving = _spots(src)
         check_there(moving)
         steps = [_Step(spot, await self._target(spot, src_parent, dst_parent), dst_name, flags) for spot in moving]
-        over = [] if dst is None or dst.is_dir else await certain(self.tree, dst.spots)
+        over = await certain(self.tree, over)
+        aliased = [spot for spot in over if spot.name != dst_name and spot not in moving]
         _check_distinct(steps)
-        check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
+        check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps] + [s.dir for s in aliased])
         if dst is not None and not dst.is_dir:
             meant = {spot.entry_id for spot in (*moving, *over, *dst.stale_spots)}
             for ref in dst_parent.parts:
@@ -154,9 +157,7 @@ class Renames:
                 await self.annotations.reconcile(dst)
         stats = await self._on_disk(steps)
         done = list(zip(steps, stats, strict=True))
-        aliased = [spot for spot in over if spot.name != dst_name and spot not in moving]
-        for spot in aliased:
-            await spot.dir.branch.call(CALL_DEADLINE_S, self._unlink, spot)
+        aliased = [spot for spot in aliased if await self._is_unlinked(spot)]
         self.store.following(lambda: self._write_rows(src, dst, over, done, aliased))
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
@@ -238,6 +239,7 @@ class Renames:
         aliased: list[Spot],
     ) -> None:
         over_file = dst if dst is not None and not dst.is_dir else None
+        is_alias = any(spot.name != step.name for spot in over for step, _ in done)
         destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
             heir, vector = self._new_version(unit, src, over_file, over, done[0][0].ref.branch.uuid)
@@ -251,7 +253,7 @@ class Renames:
                     entries.set_version(unit.db, step.spot.entry_id, vector, unit.seq)
             for step, _ in done:  # a version in conflict goes its own way from now on
                 row = entries.get(unit.db, step.spot.entry_id)
-                if row is not None and (heir is None or aliased):
+                if row is not None and (heir is None or is_alias):
                     recording.own_identity(unit, row, step.ref.entry_id, step.name)
         src.face = None
         for step, st in done:
@@ -263,10 +265,25 @@ class Renames:
             refs = {step.ref for step, _ in done}
             self.namespace.dropped(over_file, [s for s in over_file.spots if s.dir in refs or s in aliased])
 
-    def _unlink(self, spot: Spot) -> None:
-        """A version in conflict was replaced under the name it is shown by: it goes from the one that it has."""
-        with self.tree.dirs.opened(spot.dir) as fd:
-            os.unlink(spot.name, dir_fd=fd)
+    async def _is_unlinked(self, spot: Spot) -> bool:
+        """A version in conflict was replaced under the name it is shown by: it goes from the one that it has.
+
+        Where that is refused it stays, and shows.
+        """
+        row = entries.get(self.store.db, spot.entry_id)
+
+        def unlink() -> bool:
+            with self.tree.dirs.opened(spot.dir) as fd:
+                there = inode_of(os.stat(spot.name, dir_fd=fd, follow_symlinks=False))
+                if row is None or there != row.st_ino:
+                    return False
+                os.unlink(spot.name, dir_fd=fd)
+            return True
+
+        try:
+            return bool(await spot.dir.branch.call(CALL_DEADLINE_S, unlink))
+        except (OSError, VdfsError):
+            return False
 
     def _drop_row(self, unit: Unit, spot: Spot) -> None:
         row = entries.get(unit.db, spot.entry_id)
@@ -339,11 +356,11 @@ class Renames:
 
     # exchanging -------------------------------------------------------------------------------------------------------
 
-    async def _exchange(self, src_parent: Node, src: Node, dst_parent: Node, dst: Node) -> None:
+    async def _exchange(self, src_parent: Node, src: Node, ours: list[Spot], dst_parent: Node, dst: Node) -> None:
         """Each branch swaps what it has of the two: both names, or the one it holds."""
         if dst.is_dir and is_below(src_parent, dst):
             raise Invalid("a directory cannot be exchanged with what lies in it")
-        ours, theirs = _spots(src), _spots(dst)
+        theirs = _spots(dst)
         check_there([*ours, *theirs])
         src_name, dst_name = src.name, dst.name
         swaps: list[tuple[_Step, Spot]] = []
@@ -369,12 +386,10 @@ class Renames:
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st, set())
             for spots in (ours, theirs):
-                group = {spot.entry_id for spot in spots}
-                for spot in spots:
-                    row = entries.get(unit.db, spot.entry_id)
-                    if row is not None:
-                        row = recording.arrive(unit, row, group)
-                        recording.own_identity(unit, row, row.parent_id, row.name)
+                recording.arrive_together(unit, self._rows(spots))
+                for one in self._rows(spots):
+                    now = recording.again(unit, one.id)
+                    recording.own_identity(unit, now, now.parent_id, now.name)
         for (step, other), st in zip(swaps, stats, strict=False):
             self._moved(src, step, inode_of(st), st)
             row = entries.get(self.store.db, other.entry_id)

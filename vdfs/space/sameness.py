@@ -1,10 +1,9 @@
 """Sameness: which replicas of a name are the same file for certain, before something is done that destroys them.
 
 What is shown as one name may be several files of one size of which a hash is still missing (union.py). To read or write
-the shown one that does no harm: what differs turns up beside it once it is hashed. What is done to all replicas, to tag
-them or to change their mode, is done to those that are known to be the same. Who removes or replaces a name means what
-he sees; so what is not known to be the same is compared here, byte by byte while time allows, and else is taken to be
-another file, which stays.
+the shown one that does no harm: what differs turns up beside it once it is hashed. What is done to all replicas (to tag
+them, to change their mode, to remove or replace them) means what is seen; so what is not known to be the same is
+compared here, byte by byte while time allows, and else is taken to be another file, which is left alone.
 """
 
 import os
@@ -31,41 +30,23 @@ _CHUNK_BYTES = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def is_known_same(first: Entry, row: Entry) -> bool:
-    """Whether two rows shown as one name are one file, or are known to hold the same."""
-    return first.node == row.node or first.kind != KIND_FILE or union.known_same(first, row)
-
-
-def known(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
-    """The first of some replicas of a name, and those that are known to hold the same bytes."""
-    if len(spots) < 2:
-        return list(spots)
-    rows = [entries.get(tree.store.db, spot.entry_id) for spot in spots]
-    first = rows[0]
-    return [
-        spot
-        for number, (spot, row) in enumerate(zip(spots, rows, strict=True))
-        if number == 0 or (first is not None and row is not None and is_known_same(first, row))
-    ]
-
-
 async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
     """The first of some replicas of a name, and those that hold the same bytes."""
     if len(spots) < 2:
         return list(spots)
-    rows = [entries.get(tree.store.db, spot.entry_id) for spot in spots]
-    first = rows[0]
-    if first is None or first.kind != KIND_FILE:
-        return list(spots)
     until_s = time.monotonic() + _COMPARED_S
-    same = [spots[0]]
-    for spot, row in zip(spots[1:], rows[1:], strict=True):
-        if row is not None and (
-            union.known_same(first, row)
-            or (await _are_equal(tree, [(spots[0], first), (spot, row)], until_s) and _is_as_it_was(tree, spot, row))
-        ):
-            same.append(spot)
-    return same
+    return [spots[0], *[spot for spot in spots[1:] if await are_same(tree, spots[0], spot, until_s)]]
+
+
+async def are_same(tree: Tree, one: Spot, other: Spot, until_s: float | None = None) -> bool:
+    """Whether two places of what is shown as one file have one inode, or files that hold the same bytes."""
+    a, b = entries.get(tree.store.db, one.entry_id), entries.get(tree.store.db, other.entry_id)
+    if a is None or b is None:
+        return a is None  # nothing is known of the one that is meant: what is with it goes along
+    if a.kind != KIND_FILE or (a.branch_id, a.st_ino) == (b.branch_id, b.st_ino) or union.known_same(a, b):
+        return True
+    until_s = time.monotonic() + _COMPARED_S if until_s is None else until_s
+    return await _are_equal(tree, [(one, a), (other, b)], until_s) and _is_as_it_was(tree, other, b)
 
 
 def _is_as_it_was(tree: Tree, spot: Spot, row: Entry) -> bool:

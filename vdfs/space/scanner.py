@@ -73,6 +73,7 @@ class Scanner:
         self._imports = imports  # reads the real attributes of entries that were just found
         self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
         self._again: dict[int, float] = {}  # the same, for directories that must first be quiet
+        self._unsure: dict[int, set[int]] = {}  # root of a walk to come -> directories in it that it makes sure of
         self._wake = trio.Event()
         self._busy = False
 
@@ -180,6 +181,7 @@ class Scanner:
 
     async def walk(self, entry_id: int) -> None:
         """Walk one directory of a branch and all below it; returns when its differences are in the index."""
+        unsure = self._unsure.pop(entry_id, set())
         row = entries.get(self.store.db, entry_id)
         branch = None if row is None else self.tree.branches.get(row.branch_id)
         if row is None or branch is None or is_inner(self.tree, branch, entry_id):
@@ -199,6 +201,7 @@ class Scanner:
         try:
             await shared_out([entry_id], partial(self._walk_piece, this))
         except VdfsError as error:
+            self._unsure.setdefault(entry_id, set()).update(unsure)
             if whole:
                 self._end(branch, "failed", str(error))
             raise
@@ -208,13 +211,22 @@ class Scanner:
             log.warning(
                 "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
             )
-        if entry_id not in self._again:  # it is walked once more in any case
-            for directory in this.fresh if len(this.fresh) <= _FRESH_ONE_BY_ONE else [entry_id]:
-                self.request(directory)
+        if self.watch is not None:
+            self.watch.catching_up -= unsure
+        self._follow(entry_id, this.fresh)
         if whole:
             is_covered = self.watch is None or not self.watch.will_cover(entry_id)
-            branch.is_followed = branch.is_followed or (not (branch.slow or this.fresh) and is_covered)
+            branch.is_followed = branch.is_followed or (not branch.slow and is_covered)
             self._end(branch, "done", None)
+
+    def _follow(self, entry_id: int, fresh: list[int]) -> None:
+        """See that what was listed before its watch stood is walked once more."""
+        one_by_one = len(fresh) <= _FRESH_ONE_BY_ONE and entry_id not in self._again
+        for directory in fresh:
+            root = directory if one_by_one else entry_id
+            self._unsure.setdefault(root, set()).add(directory)
+            if root not in self._again:  # else it is walked once more in any case
+                self.request(root)
 
     async def _walk_piece(self, this: _Walk, starts: list[int]) -> list[int]:
         """One piece of a walk in a worker; returns the directories that it left for another."""
@@ -279,4 +291,7 @@ class Scanner:
         """Watch a directory that was listed; returns whether it was not watched yet."""
         assert self.watch is not None
         ref = self.tree.ref_of(directory)
-        return ref is not None and not ref.branch.slow and ref.branch.state == LIVE and self.watch.look(ref)
+        if ref is None or ref.branch.slow or ref.branch.state != LIVE or not self.watch.look(ref):
+            return False
+        self.watch.catching_up.add(directory)
+        return True

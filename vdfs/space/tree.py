@@ -85,11 +85,26 @@ class Tree(Ground):
             return self._single(parent, name, found[0])
         if found:
             return self._merged(parent, name, found)[0]
-        if b" (from " in name:
-            for line in await self.listing(parent):
-                if line.name == name:
-                    return line.node, line.st
-        raise NotFound(f"{os.fsdecode(name)} is not there")
+        conflict = await self._conflict(parent, name) if b" (from " in name and len(parent.parts) > 1 else None
+        if conflict is None:
+            raise NotFound(f"{os.fsdecode(name)} is not there")
+        return conflict.node, conflict.st
+
+    async def _conflict(self, parent: Node, name: bytes) -> Listed | None:
+        """The version in conflict that is shown under a name.
+
+        Only the names are looked at that it may be of: to look at others would say of hard-linked files that they are
+        reached by these.
+        """
+        stem = name[: name.rindex(b" (from ")]
+        groups = await self._groups(parent)
+        taken = set(groups)
+        for base, found in groups.items():
+            if len(found) > 1 and base.startswith(stem):
+                for line in self._named(parent, base, found, taken):
+                    if line.name == name:
+                        return line
+        return None
 
     def known_inos(self, parent: Node, name: bytes) -> set[int]:
         """The numbers that the index has under a name just now; the disk is not asked."""
@@ -477,32 +492,8 @@ class Tree(Ground):
 
     async def listing(self, node: Node) -> list[Listed]:
         """Every name of a directory with its node and attributes, whole and true."""
-        per_part: list[tuple[DirRef, list[tuple[bytes, Entry, os.stat_result | None]]]] = []
-        refused: OSError | VdfsError | None = None
-        for ref in node.parts:
-            try:
-                per_part.append((ref, await self.list_part(ref)))
-            except PermissionError as error:
-                refused = error
-            except Stale as error:
-                if entries.get(self.store.db, ref.entry_id) is not None:
-                    refused = error  # it hangs elsewhere: the kernel looks its name up again
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-        if refused is not None and not per_part:
-            raise refused
+        groups = await self._groups(node)
         out: list[Listed] = []
-        if len(per_part) == 1 and node is not self.root:
-            ref, lines = per_part[0]
-            single = self._single
-            for name, row, st in lines:
-                child, attrs = single(node, name, Found(ref, row, st))
-                out.append(Listed(name, child, attrs))
-            return out
-        groups: dict[bytes, list[Found]] = {}
-        for ref, lines in per_part:
-            for name, row, st in lines:
-                groups.setdefault(name, []).append(Found(ref, row, st))
         if node is self.root:
             for name in self.locations:
                 groups.pop(name, None)
@@ -511,21 +502,52 @@ class Tree(Ground):
                 except NotFound:
                     continue
                 out.append(Listed(name, child, attrs))
-        taken = set(groups)
+        single = self._single
+        taken: set[bytes] | None = None
         for name, found in groups.items():
             if len(found) == 1:
-                child, attrs = self._single(node, name, found[0])
+                child, attrs = single(node, name, found[0])
                 out.append(Listed(name, child, attrs))
+            else:
+                taken = set(groups) if taken is None else taken
+                out.extend(self._named(node, name, found, taken))
+        return out
+
+    async def _groups(self, node: Node) -> dict[bytes, list[Found]]:
+        """What the parts of a directory have under each name."""
+        groups: dict[bytes, list[Found]] = {}
+        refused: OSError | VdfsError | None = None
+        listed = 0
+        for ref in node.parts:
+            try:
+                lines = await self.list_part(ref)
+            except PermissionError as error:
+                refused = error
+            except Stale as error:
+                if entries.get(self.store.db, ref.entry_id) is not None:
+                    refused = error  # it hangs elsewhere: the kernel looks its name up again
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            for child, attrs in self._merged(node, name, found):
-                shown = child.name
-                number = 1
-                while shown in taken and shown != name:
-                    number += 1
-                    shown = _numbered(child.name, number)
-                taken.add(shown)
-                child.name = shown
-                out.append(Listed(shown, child, attrs))
+            else:
+                listed += 1
+                for name, row, st in lines:
+                    groups.setdefault(name, []).append(Found(ref, row, st))
+        if refused is not None and not listed:
+            raise refused
+        return groups
+
+    def _named(self, node: Node, name: bytes, found: list[Found], taken: set[bytes]) -> list[Listed]:
+        """What is shown of a name that several parts of a directory have; the names go into `taken`."""
+        out = []
+        for child, attrs in self._merged(node, name, found):
+            shown = child.name
+            number = 1
+            while shown in taken and shown != name:
+                number += 1
+                shown = _numbered(child.name, number)
+            taken.add(shown)
+            child.name = shown
+            out.append(Listed(shown, child, attrs))
         return out
 
 

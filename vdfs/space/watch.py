@@ -88,6 +88,8 @@ class Watch:
         self._has_room = False  # and there may be again
         self._to_cover: dict[int, bool] = {}  # roots of branches to watch all of -> whether that is waited for
         self._asked = trio.Event()
+        #: Directories that were listed before their watch stood: what was written there since nobody has heard.
+        self.catching_up: set[int] = set()
         #: Told of a root when all known directories below it are watched, as far as there is room.
         self.covered: Callable[[int], None] = lambda _: None
         self._attributes: set[int] = set()  # directories whose own attributes may have changed
@@ -141,11 +143,12 @@ class Watch:
             return False
         except (OSError, Stale, Unreachable):
             return False
-        self._unhook(self._entry_of.get(wd))  # the same directory under an older row
+        is_new = wd not in self._entry_of
+        self._unhook(self._entry_of.get(wd))  # the same directory under an older row, or by another path
         self._entry_of[wd] = ref.entry_id
         self._wd_of[ref.entry_id] = (wd, ref.st_ino)
         ref.watch = wd
-        return True
+        return is_new
 
     def _unhook(self, entry_id: int | None) -> None:
         """A row is not watched any more."""
@@ -242,7 +245,7 @@ class Watch:
         ref = self.tree.ref_of(entry_id)
         if ref is None or not ref.branch.is_followed or self._wd_of.get(entry_id, (-1, 0))[1] != ref.st_ino:
             return None
-        if None in (self._dirty.get(entry_id, ()), self._batch.get(entry_id, ())):
+        if None in (self._dirty.get(entry_id, ()), self._batch.get(entry_id, ())) or entry_id in self.catching_up:
             return None
         return (entry_id, name) in self._written or (entry_id, name) in self._writing
 
