@@ -175,8 +175,8 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
     if row.uuid is None or row.kind == KIND_DIR:
         return row
     others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
-    if others and row.nlink > 1:  # names of the same file in other locations stay its names
-        beside = {one.id for one in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)}
+    if others:  # names of the same file in other locations stay its names
+        beside = {one.id for one in _beside(unit, row.branch_id, row.stat)}
         others = [other for other in others if other.id not in beside]
     if not others:
         return row

@@ -5,6 +5,7 @@ Whatever was done, the index says what the disk says once it is quiet, and nobod
 
 import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -107,6 +108,53 @@ def test_files_that_are_filled_while_a_new_location_is_walked(library):
         library.sd("location", "add", top)
         time.sleep(2.5)
     settled(library)
+
+
+def test_a_file_that_is_rewritten_after_a_start_that_found_something_new(library):
+    """Writes are heard of as soon as what was new has been walked again."""
+    top = library.folder("D")
+    grown(top, 5)
+    (top / "f").write_bytes(b"first")
+    os.utime(top / "f", (10**9, 10**9))
+    library.mount(top)
+    settled(library)
+    library.unmount()
+    (top / "made while nothing ran").mkdir()
+    library.mount()
+    library.wait_idle()
+    (top / "f").write_bytes(b"other")
+    os.utime(top / "f", (10**9, 10**9))
+    (top / "f").rename(top / "g")
+    settled(library)
+
+
+def test_a_directory_that_is_there_twice_is_not_walked_for_ever(library, root_only):
+    top = library.folder("D")
+    (top / "sub" / "below").mkdir(parents=True)
+    (top / "twice").mkdir()
+    os.setxattr(top / "sub", "user.comment", b"seen on every walk")
+    subprocess.run(["mount", "--bind", top / "sub", top / "twice"], check=True)
+    try:
+        library.mount(top)
+        time.sleep(1)
+        library.sd("status", "--wait-idle", "--timeout", "10")
+    finally:
+        subprocess.run(["umount", "-l", top / "twice"], check=True)
+
+
+def test_a_small_file_is_not_kept_waiting_by_large_ones(library):
+    """Who has read for long goes on at once."""
+    top = library.folder("D")
+    for number in range(3):
+        (top / f"large {number}").touch()
+        os.truncate(top / f"large {number}", 200 << 20)
+    library.mount(top)
+    library.sd("status", "--wait-idle", "--timeout", "60")
+    began_s = time.monotonic()
+    (top / "small").write_bytes(b"small")
+    time.sleep(0.2)
+    library.wait_idle()
+    assert time.monotonic() - began_s < 10
 
 
 def test_a_volume_that_comes_back_is_watched(library):

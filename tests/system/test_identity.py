@@ -552,6 +552,98 @@ def test_an_exchange_hides_no_version_in_conflict(files):
     assert len(before - everything(files)) == 1
 
 
+def test_what_came_back_says_nothing_of_what_its_replica_may_become(library):
+    """One of two equal files leaves and returns beside a newer version; the other is edited then: all three show."""
+    branches = [library.folder(name, "X") for name in "abc"]
+    one, newer, other = branches
+    for branch in (one, other):
+        (branch / "f").write_bytes(b"the same")
+        os.utime(branch / "f", (10**9, 10**9))
+    library.mount()
+    for branch in branches:
+        library.sd("location", "add", branch, "--name", "X")
+    top = library.mnt / "X"
+    time.sleep(1.3)
+    library.wait_idle()
+    assert names(top) == ["f"]
+    (newer / "g").write_bytes(b"newer")
+    eventually(lambda: "g" in names(top), "it shows")
+    (top / "g").rename(top / "f")
+    assert (names(top), (top / "f").read_bytes()) == (["f"], b"newer")
+    (one / "f").rename(library.base / "aside")
+    time.sleep(1)
+    (library.base / "aside").rename(one / "f")
+    time.sleep(1)
+    (other / "f").write_bytes(b"edited on its branch")
+    time.sleep(1.3)
+    library.wait_idle()
+    assert {(top / name).read_bytes() for name in names(top)} == {b"newer", b"the same", b"edited on its branch"}
+    library.verify("--content")
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_version_in_conflict_that_has_another_name(files, how):
+    """What is done to it by the name of conflict is done to that one of its names."""
+    top, name = files.mnt / "D", f"c {how}"
+    (files.two / name).write_bytes(b"of two")
+    os.utime(files.two / name, (10**9, 10**9))
+    os.link(files.two / name, files.two / f"{name} link")
+    (files.one / name).write_bytes(b"of one")
+    files.settle()
+    (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    (files.one / "new").write_bytes(b"new")
+    eventually(lambda: "new" in names(top), "it shows")
+    if how == "removed":
+        (top / conflict).unlink()
+    elif how == "moved":
+        (top / conflict).rename(top / f"{name} moved")
+    else:
+        (top / "new").rename(top / conflict)
+    files.settle()
+    assert (files.two / f"{name} link").read_bytes() == b"of two"
+    assert not (files.two / name).exists()
+    expected = {"removed": [], "moved": [f"{name} moved"], "replaced": [conflict]}[how]
+    assert names(top) == sorted({name, f"{name} link", *expected, *(n for n in names(top) if not n.startswith(name))})
+    (top / "new").unlink(missing_ok=True)
+
+
+def test_a_link_gets_a_name_that_looks_like_one_of_conflict(files):
+    (files.a / "song").write_bytes(b"x")
+    os.link(files.a / "song", files.a / "song too")
+    files.settle()
+    (files.mnt / "A" / "song too").rename(files.mnt / "A" / "song (from album)")
+    assert {"song", "song (from album)"} <= set(names(files.a))
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["here", "behind"])
+def test_a_third_name_goes_and_those_in_two_locations_stay_one(world, behind):
+    name = f"three {behind}"
+    (world.a / name).write_bytes(b"x")
+    os.link(world.a / name, world.a / f"{name} too")
+    os.link(world.a / name, world.b / name)
+    world.settle()
+    tag(world.mnt / "B" / name, "red")
+    ((world.a if behind else world.mnt / "A") / name).unlink()
+    world.settle()
+    tag(world.mnt / "A" / f"{name} too", "blue")
+    assert identity(world.mnt / "A" / f"{name} too") == identity(world.mnt / "B" / name)
+    assert attribute(world.mnt / "B" / name) == "blue"
+
+
+def test_what_is_set_before_equal_files_are_read_stays(files):
+    top = files.mnt / "D"
+    for branch in (files.one, files.two):
+        (branch / "young").write_bytes(b"the same")
+        os.utime(branch / "young", (10**9, 10**9))
+    eventually(lambda: "young" in names(top), "it is there", 2)
+    (top / "young").chmod(0o600)
+    os.utime(top / "young", (10**8, 10**8))
+    tag(top / "young", "red")
+    files.settle()
+    for path in (top / "young", files.one / "young", files.two / "young"):
+        assert (path.stat().st_mode & 0o777, path.stat().st_mtime, attribute(path)) == (0o600, 10**8, "red")
+
+
 def test_an_editor_saves_a_version_in_conflict(world):
     """By the name that it is shown under: it is replaced, and what has the plain name has nothing to do with it."""
     top = world.mnt / "D"
