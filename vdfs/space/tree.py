@@ -7,24 +7,27 @@ query. Local attributes are always those of the disk just now.
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, KIND_SYMLINK, NAME_MAX_BYTES, Entry, is_name, kind_of
 from index.model.errors import Deadline, NameTooLong, NotADirectory, NotFound, Stale, Unreachable, VdfsError
-from index.model.inode import inode_of
 from index.scan import recording
 from index.store import entries, metadata
 from index.store.store import Store
 from vdfs.space import syscalls, union
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef
-from vdfs.space.ground import RECHECK_S, Found, Ground
+from vdfs.space.ground import RECHECK_S, Found
 from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot, removed_stat
+from vdfs.space.reach import Reach
+
+#: A part of a directory and its names.
+_Part = tuple[DirRef, list[tuple[bytes, Entry, os.stat_result | None]]]
 
 
-class Tree(Ground):
+class Tree(Reach):
     """The union of this device's branches. Used on the loop only."""
 
     def __init__(self, store: Store, slug: str) -> None:
@@ -97,7 +100,7 @@ class Tree(Ground):
         reached by these.
         """
         stem = name[: name.rindex(b" (from ")]
-        groups = await self._groups(parent)
+        groups = _by_name(await self._per_part(parent))
         taken = set(groups)
         for base, found in groups.items():
             if len(found) > 1 and base.startswith(stem):
@@ -305,7 +308,7 @@ class Tree(Ground):
             held: os.stat_result | None = await handle.fstat()
             if held is not None:
                 return held
-        st = await self._stat_at(node, self.spots_of(node)) or await self._stat_at(node, self._other_spots(node))
+        st = await self._stat_at(node, self.spots_of(node)) or await self._stat_at(node, self.other_spots(node))
         if st is not None:
             return st
         if node.ghost_fd >= 0:
@@ -357,94 +360,6 @@ class Tree(Ground):
         finally:
             os.close(fd)
 
-    def spots_of(self, node: Node) -> Iterator[Spot]:
-        """Every place a file can be reached at: the shown replicas first, then its other hard-linked names.
-
-        Of several names those are left out that are another file by now; a single one is for the caller to check. The
-        disk is asked on the way: a file may have thousands of names, and most need one.
-        """
-        if not node.links:
-            yield from node.spots if node.spots or node.ghost_fd >= 0 else self._other_spots(node)
-            return
-        every = (*node.spots, *(spot for spot in node.links if spot not in node.spots))
-        is_somewhere = False
-        for spot in every:
-            if self._is_at(node, spot):
-                is_somewhere = True
-                yield spot
-        if not is_somewhere:
-            yield from self._other_spots(node)
-
-    def replicas(self, node: Node) -> list[Spot]:
-        """One place on each branch that a file is shown from, where it still is; none when it has no name left.
-
-        Where it cannot be asked it is taken to be. Hard links may have names on branches that hold an older version.
-        """
-        return self._one_a_branch(node, self.spots_of(node)) or self._one_a_branch(node, self._other_spots(node))
-
-    def _one_a_branch(self, node: Node, spots: Iterable[Spot]) -> list[Spot]:
-        shown_from = {spot.dir.branch.id for spot in node.spots}
-        found: dict[int, Spot] = {}
-        for spot in spots:
-            branch = spot.dir.branch
-            if branch.id in found or (shown_from and branch.id not in shown_from):
-                continue
-            if self._is_at(node, spot):
-                found[branch.id] = spot
-                if len(found) == len(shown_from):
-                    break
-        return list(found.values())
-
-    def _other_spots(self, node: Node) -> Iterator[Spot]:
-        """Where the index has a node."""
-        for row in entries.by_node(self.store.db, node.ino):
-            ref = None if row.parent_id is None else self.ref_of(row.parent_id)
-            if ref is not None:
-                yield Spot(ref, row.name, row.id)
-
-    def _is_at(self, node: Node, spot: Spot) -> bool:
-        """Whether a spot is still the node's (true where it cannot be asked: the branch is slow, away or refuses)."""
-        if spot.dir.branch.slow or spot.dir.branch.state != LIVE:
-            return True
-        try:
-            return self.meant(node, spot)(self.lstat(spot.dir, spot.name))
-        except (FileNotFoundError, NotADirectoryError, Stale):
-            return False
-        except (OSError, VdfsError):
-            return True
-
-    def inode_at(self, node: Node, spot: Spot) -> int | None:
-        """The inode by which a file lies at a spot; None where the index has another file by now.
-
-        Of the branch it is shown from that is the one that is shown; of another it is what the row says, if the row is
-        a replica's, or another name of the file.
-        """
-        if not node.spots or spot.dir.branch is node.spots[0].dir.branch:
-            return node.st_ino
-        row = entries.get(self.store.db, spot.entry_id)
-        if row is None or (row.node != node.ino and spot not in node.spots):
-            return None
-        return row.st_ino
-
-    def meant(self, node: Node, spot: Spot) -> Callable[[os.stat_result], bool]:
-        """Whether what lies at a spot is that file: names are given to other files behind the mount. To be asked here;
-        the answer may be used in a thread."""
-        st_ino = self.inode_at(node, spot)
-        return lambda st: kind_of(st.st_mode) == node.kind and inode_of(st) == st_ino
-
-    def keep_ghost(self, node: Node) -> None:
-        """Before the last name of a file goes: keep its inode within reach of who resolved the name a moment ago."""
-        if node.ghost_fd >= 0 or node.kind == KIND_DIR:
-            return
-        for spot in node.spots:
-            if spot.dir.branch.state != LIVE or spot.dir.branch.slow:
-                continue
-            try:
-                node.ghost_fd = syscalls.open_path(self.dirs.fd(spot.dir), spot.name)
-            except (OSError, Stale, Unreachable):
-                continue
-            return
-
     async def _stat_dir(self, node: Node) -> AnyStat:
         if node.removed is not None:
             return node.removed
@@ -492,8 +407,16 @@ class Tree(Ground):
 
     async def listing(self, node: Node) -> list[Listed]:
         """Every name of a directory with its node and attributes, whole and true."""
-        groups = await self._groups(node)
+        single = self._single
         out: list[Listed] = []
+        per_part = await self._per_part(node)
+        if len(per_part) == 1 and node is not self.root:
+            ref, lines = per_part[0]
+            for name, row, st in lines:
+                child, attrs = single(node, name, Found(ref, row, st))
+                out.append(Listed(name, child, attrs))
+            return out
+        groups = _by_name(per_part)
         if node is self.root:
             for name in self.locations:
                 groups.pop(name, None)
@@ -502,7 +425,6 @@ class Tree(Ground):
                 except NotFound:
                     continue
                 out.append(Listed(name, child, attrs))
-        single = self._single
         taken: set[bytes] | None = None
         for name, found in groups.items():
             if len(found) == 1:
@@ -513,14 +435,13 @@ class Tree(Ground):
                 out.extend(self._named(node, name, found, taken))
         return out
 
-    async def _groups(self, node: Node) -> dict[bytes, list[Found]]:
-        """What the parts of a directory have under each name."""
-        groups: dict[bytes, list[Found]] = {}
+    async def _per_part(self, node: Node) -> list[_Part]:
+        """What each part of a directory has."""
+        per_part: list[_Part] = []
         refused: OSError | VdfsError | None = None
-        listed = 0
         for ref in node.parts:
             try:
-                lines = await self.list_part(ref)
+                per_part.append((ref, await self.list_part(ref)))
             except PermissionError as error:
                 refused = error
             except Stale as error:
@@ -528,13 +449,9 @@ class Tree(Ground):
                     refused = error  # it hangs elsewhere: the kernel looks its name up again
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            else:
-                listed += 1
-                for name, row, st in lines:
-                    groups.setdefault(name, []).append(Found(ref, row, st))
-        if refused is not None and not listed:
+        if refused is not None and not per_part:
             raise refused
-        return groups
+        return per_part
 
     def _named(self, node: Node, name: bytes, found: list[Found], taken: set[bytes]) -> list[Listed]:
         """What is shown of a name that several parts of a directory have; the names go into `taken`."""
@@ -549,6 +466,15 @@ class Tree(Ground):
             child.name = shown
             out.append(Listed(shown, child, attrs))
         return out
+
+
+def _by_name(per_part: list[_Part]) -> dict[bytes, list[Found]]:
+    """What the parts of a directory have under each name."""
+    groups: dict[bytes, list[Found]] = {}
+    for ref, lines in per_part:
+        for name, row, st in lines:
+            groups.setdefault(name, []).append(Found(ref, row, st))
+    return groups
 
 
 def _allowed_by_all(first: AnyStat, stats: list[os.stat_result]) -> int:
