@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from index.scan.mounts import mount_of, mounts
 from tests.system.harness import (
     NOBODY,
     PROGRAM_S,
@@ -215,6 +216,8 @@ def test_what_can_be_no_location_is_refused(library):
 def test_a_directory_that_is_mounted_twice_is_one_location(library, root_only):
     """A bind of a location, of what is in it and of what it is in: every file would be there twice."""
     inner = library.folder("outer", "inner")
+    if mount_of(os.fsencode(inner), mounts()) is None:
+        pytest.skip("in a chroot the table of mounts does not say where directories lie")
     library.folder("outer", "inner", "below")
     library.mount(inner)
     for name, source in (("same", inner), ("deeper", inner / "below"), ("higher", inner.parent)):
@@ -429,6 +432,8 @@ def test_removing_while_it_is_scanned(library):
         (big / f"d{number}").mkdir()
         for file in range(50):
             (big / f"d{number}" / f"f{file}").write_bytes(b"%d" % file)
+    (big / "large").touch()
+    os.truncate(big / "large", 8 << 30)  # of holes, which take their time to be hashed
     library.mount(big)
     assert not library.sd_json("status")["scan"]["idle"]
     library.sd("location", "remove", "Big")
@@ -437,7 +442,7 @@ def test_removing_while_it_is_scanned(library):
     status = library.sd_json("status")
     assert (status["files"], status["locations"]) == (0, 0)
     library.verify()
-    assert len(list(walk(big))) == 50 * 51
+    assert len(list(walk(big))) == 50 * 51 + 1
 
 
 def test_a_removal_that_was_killed_is_finished(library):
