@@ -68,7 +68,7 @@ async def open_core(
         watch = Watch(tree)
         scanner.watch = watch
         watch.imports = importer.take
-        watch.covered = scanner.covered
+        watch.covered = scanner.request
         tree.before_look = watch.look
         tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))

@@ -246,10 +246,10 @@ def _doubt_written(unit: Unit, row: Entry, place: Place, disk: Disk) -> None:
 def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
     """A row, with all below it, goes to the branch it was found in; what it had seen, it has seen there too."""
     alone = recording.leave(unit, old, place.parent_id, place.name)
-    had = recording.vector_of(alone, recording.branch_uuid(unit, alone)) if alone.version is not None else None
+    had = recording.vector_of(alone, unit.branch_uuid(alone.branch_id)) if alone.version is not None else None
     new = recording.change_branch(unit, alone, *place, st)
     if had is not None:
-        version = versions.pack(versions.bump(had, recording.branch_uuid(unit, new)))
+        version = versions.pack(versions.bump(had, unit.branch_uuid(new.branch_id)))
         entries.set_version(unit.db, new.id, version, unit.seq)
     if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
         recording.note_new_bytes(unit, new)
@@ -278,7 +278,7 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
 def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
     """A hard-linked file is to have another name: it goes by its own number, and what was just seen of it is known."""
     twin = recording.alone(unit, twin)
-    row = recording.restat_twins(unit, change_row(unit, twin, st, recording.branch_uuid(unit, twin)), st)
+    row = recording.restat_twins(unit, change_row(unit, twin, st, unit.branch_uuid(twin.branch_id)), st)
     # The name that came explains the ctime; a write by any name is one nevertheless.
     if twin.ctime_ns != st.ctime_ns:
         names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from index.model import change, versions
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_uuid
-from index.store import entries, metadata, places
+from index.store import entries, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -208,10 +208,10 @@ def arrive(unit: Unit, row: Entry, beside: Collection[int] = ()) -> Entry:
     and so have the rows `beside`."""
     if row.kind == KIND_DIR:
         return row
-    there = [(other, vector_of(other, branch_uuid(unit, other))) for other in same_name_elsewhere(unit, row)]
-    replicas = {branch_uuid(unit, other): vector for other, vector in there if other.node == row.node}
+    there = [(other, vector_of(other, unit.branch_uuid(other.branch_id))) for other in same_name_elsewhere(unit, row)]
+    replicas = {unit.branch_uuid(other.branch_id): vector for other, vector in there if other.node == row.node}
     others = [vector for other, vector in there if other.node != row.node and other.id not in beside]
-    ours = branch_uuid(unit, row)
+    ours = unit.branch_uuid(row.branch_id)
     own = vector_of(row, ours)
     if not any(versions.dominates(own, vector) or versions.dominates(vector, own) for vector in others):
         return row
@@ -230,7 +230,7 @@ def arrive_together(unit: Unit, rows: list[Entry]) -> None:
         one = [row for row in now if row.node == node]
         joined: versions.Vector = {}
         for row in one:
-            joined = versions.join(joined, vector_of(row, branch_uuid(unit, row)))
+            joined = versions.join(joined, vector_of(row, unit.branch_uuid(row.branch_id)))
         for row in one:
             entries.set_version(unit.db, row.id, versions.pack(joined), unit.seq)
 
@@ -254,10 +254,6 @@ def over(row: Entry, source: Entry | Kept, branch_uuid: bytes) -> bytes:
     """The packed vector of what came over a row on its branch: it has seen what the row had, of others nothing more."""
     own = vector_of(source, branch_uuid).get(branch_uuid, 0)
     return versions.pack(versions.bump(versions.join(vector_of(row, branch_uuid), {branch_uuid: own}), branch_uuid))
-
-
-def branch_uuid(unit: Unit, row: Entry) -> bytes:
-    return next(branch.uuid for branch in places.branches(unit.db) if branch.id == row.branch_id)
 
 
 def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
@@ -346,7 +342,7 @@ def new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
 
 def note_new_bytes(unit: Unit, row: Entry) -> None:
     """A file was written to, and nobody saw it happen."""
-    new_bytes(unit, row, branch_uuid(unit, row))
+    new_bytes(unit, row, unit.branch_uuid(row.branch_id))
     unit.changed(change.DATA, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
 

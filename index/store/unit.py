@@ -15,7 +15,7 @@ from index.model import hlc as hlc_model
 from index.model.change import Change, Commit
 from index.model.hlc import Hlc
 from index.store import changes as changes_table
-from index.store import entries
+from index.store import entries, places
 from index.store.feed import Feed
 
 #: How far numbers are reserved ahead: ids, units, and milliseconds of stamps.
@@ -80,6 +80,7 @@ class Unit:
         self._changes: list[Change] = []
         self._part = 0
         self._one_with: dict[int, list[int]] = {}
+        self._branch_uuids: dict[int, bytes] = {}
 
     def new_id(self) -> int:
         """The id of a new entry row, which is its inode number too unless it shares another's."""
@@ -92,6 +93,12 @@ class Unit:
         if found is None:
             found = self._one_with[directory] = entries.one_with(self.db, directory)
         return found
+
+    def branch_uuid(self, branch_id: int) -> bytes:
+        """The uuid of a branch, asked once a unit."""
+        if branch_id not in self._branch_uuids:
+            self._branch_uuids = {branch.id: branch.uuid for branch in places.branches(self.db)}
+        return self._branch_uuids[branch_id]
 
     def parts_changed(self) -> None:
         """Directories became one, or went apart."""

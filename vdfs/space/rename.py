@@ -243,8 +243,8 @@ class Renames:
         destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
             heir, vector = self._new_version(unit, src, over_file, over, done[0][0].ref.branch.uuid)
-            for spot in aliased:
-                self._drop_row(unit, spot)
+            for replaced in self._rows(aliased):
+                self._drop(unit, replaced, keep=replaced.nlink > 1)
             for step, st in done:
                 self._write_row(unit, step, st, destroyed)
                 if heir is not None:
@@ -285,19 +285,17 @@ class Renames:
         except (OSError, VdfsError):
             return False
 
-    def _drop_row(self, unit: Unit, spot: Spot) -> None:
-        row = entries.get(unit.db, spot.entry_id)
-        if row is not None:
-            apply.remove(unit, row, spot.dir.branch.uuid, keep=row.nlink > 1, told=False)
-            self.namespace.look_beside(unit, row)
+    def _drop(self, unit: Unit, row: Entry, *, keep: bool) -> None:
+        """What was under a name was replaced."""
+        apply.remove(unit, row, unit.branch_uuid(row.branch_id), keep=keep, told=False)
+        self.namespace.look_beside(unit, row)
 
     def _write_row(self, unit: Unit, step: _Step, st: os.stat_result, destroyed: set[int]) -> None:
         row = entries.get(unit.db, step.spot.entry_id)
         over = entries.child(unit.db, step.ref.entry_id, step.name)
         if over is not None and over.id != step.spot.entry_id:  # what we did not destroy went behind the mount
             lives = over.id not in destroyed or (over.nlink > 1 and over.kind != KIND_DIR)
-            apply.remove(unit, over, step.ref.branch.uuid, keep=lives, told=False)
-            self.namespace.look_beside(unit, over)
+            self._drop(unit, over, keep=lives)
         if row is None:
             apply.add(unit, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st), self.tree, fresh=True)
         elif step.ref.branch is step.spot.dir.branch:

@@ -86,16 +86,13 @@ class Scanner:
         self._wake.set()
 
     def begin(self, branch: Branch) -> None:
-        """A branch is there again: its directories are watched, and then walked (see `covered`)."""
+        """A branch is there again: its directories are watched, and then walked (`Watch.covered` asks for that)."""
         is_known = next(iter(entries.children(self.store.db, branch.root_entry_id)), None) is not None
-        waits = self.watch is not None and is_known and branch.state == LIVE and not branch.slow
-        self.request(branch.root_entry_id, _COVER_S if waits else 0.0)
-        if waits and self.watch is not None:
-            self.watch.request_cover(branch.root_entry_id)
-
-    def covered(self, root_entry_id: int) -> None:
-        """All known directories of a branch are watched."""
-        self.request(root_entry_id)
+        if self.watch is None or not is_known or branch.state != LIVE or branch.slow:
+            self.request(branch.root_entry_id)
+            return
+        self.request(branch.root_entry_id, _COVER_S)
+        self.watch.request_cover(branch.root_entry_id)
 
     def request_branch(self, branch: Branch) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:

@@ -475,7 +475,7 @@ class Watch:
             if not self._was_full:
                 await self._asked.wait()
                 continue
-            with trio.move_on_after(wait_s) as waiting:
+            with trio.move_on_after(0 if self._has_room else wait_s) as waiting:
                 await self._asked.wait()
             if waiting.cancelled_caught or self._has_room:
                 wait_s = _ROOM_POLL_S if self._has_room else min(2 * wait_s, 3600.0)
