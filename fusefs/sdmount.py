@@ -205,6 +205,12 @@ def _check_not_running(config: Config, library: str, mountpoint: Path) -> None:
     holder = running_holder(config.library_dir(library))
     if holder is None:
         return
+    if holder.mountpoint and not any(m.is_own and m.mount_point == os.fsencode(holder.mountpoint) for m in mounts()):
+        raise Busy(
+            f"process {holder.pid} has the library {library}, and its mount is not (or no longer) at "
+            f"{holder.mountpoint}: it starts, ends, or is used from another mount namespace; try again, "
+            f"or end it: kill {holder.pid}"
+        )
     if holder.mountpoint == str(mountpoint):
         raise Busy(f"the library {library} is mounted here already, by process {holder.pid}")
     if holder.mountpoint:

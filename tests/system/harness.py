@@ -341,12 +341,18 @@ os.execv(command[0], command)
 """
 
 
-def as_nobody(scratch: Path, *command: str | Path) -> list[str]:
-    """A command line (absolute program first) that root runs as somebody without any rights, who may mount."""
+def private_mounts() -> list[str]:
+    """The head of a command line that root runs with a copy of all mounts, of which nobody hears."""
     private = ["unshare", "--mount", "--propagation", "private"]
     refused = subprocess.run([*private, "true"], capture_output=True, text=True, check=False).stderr.strip()
     if refused:  # in a chroot, for one
         pytest.skip(f"mounts cannot be kept private here: {refused}")
+    return private
+
+
+def as_nobody(scratch: Path, *command: str | Path) -> list[str]:
+    """A command line (absolute program first) that root runs as somebody without any rights, who may mount."""
+    private = private_mounts()
     scratch.mkdir(exist_ok=True)
     root = Path(__file__).resolve().parents[2]
     wanted = {sys.prefix, sys.base_prefix, str(root)}

@@ -1,5 +1,6 @@
 """The life of a mount's process: how it begins, who may begin it, how it ends, and what stays."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ from tests.system.harness import (
     is_dead,
     names,
     one_line,
+    private_mounts,
     tree,
     walk,
 )
@@ -873,6 +876,42 @@ def test_sdumount_of_a_server_that_hangs(library):
     finally:
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: gone(pid), "it ends", 20)
+
+
+@contextlib.contextmanager
+def a_service_with_mounts_of_its_own() -> Iterator[None]:
+    """As a container has them: copies of those that were there when it began."""
+    began = [*private_mounts(), "sh", "-c", "echo ready; exec sleep 60"]
+    with subprocess.Popen(began, stdout=subprocess.PIPE) as service:
+        try:
+            assert service.stdout is not None
+            assert service.stdout.readline() == b"ready\n"
+            yield
+        finally:
+            service.kill()
+
+
+def test_a_mount_that_a_service_has_a_copy_of_is_ended_all_the_same(library, root_only):
+    library.mount(library.folder("Files"))
+    pid = library.pid
+    with a_service_with_mounts_of_its_own():
+        library.run("fusefs.sdumount", "--data-dir", library.data, library.mnt, check=True)
+        assert gone(pid)
+        library.mount()
+
+
+def test_a_server_whose_mount_only_a_service_has_is_named_with_the_cure(library, root_only):
+    """After a plain `fusermount3 -u`; it is no longer mounted here, and nobody says so."""
+    library.mount(library.folder("Files"))
+    pid = library.pid
+    with a_service_with_mounts_of_its_own():
+        subprocess.run(["fusermount3", "-u", str(library.mnt)], check=True)
+        done = library.sdmount()
+        assert done.returncode == 1
+        assert f"kill {pid}" in one_line(done.stderr, VOICE)
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: gone(pid), "it ends", 20)
+        library.mount()
 
 
 def test_a_detached_server_takes_nobodys_mount_away(library, root_only):
