@@ -7,7 +7,7 @@ purpose: fixtures that make libraries and mounts, which live beside the tests th
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _session_directory(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> None:
-    _tell(pytestconfig, f"base {tmp_path_factory.getbasetemp()}")
+def _session_directory(tmp_path_factory: pytest.TempPathFactory, announce: Callable[[Path], None]) -> None:
+    announce(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def announce(pytestconfig: pytest.Config) -> Callable[[Path], None]:
+    """Tell the keeper about a directory: what is mounted in it at the end was left behind."""
+    return lambda base: _tell(pytestconfig, f"base {base}")
 
 
 @pytest.hookimpl(wrapper=True)

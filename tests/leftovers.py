@@ -4,12 +4,12 @@ Why a process: a mount whose daemon went into the background survives its test, 
 pytest; and a test that waits inside a system call on a dead mount is not reached by any signal that Python
 handles. (A thread in pytest would reach that one, but makes every os.fork() of a test a warning.)
 
-In: lines on standard input. `base DIR`, the session's temporary directory; `limit SECONDS` when a test
+In: lines on standard input. `base DIR`, a temporary directory of the session; `limit SECONDS` when a test
 begins, `idle` when it has ended; and the end of input when pytest ends, however it ends. Out: a line for each
 thing that was ended. The session's processes are known by an environment variable, which they inherit and do
-not lose by becoming daemons, and are killed by pid. Then the FUSE mounts in the session's directory, and
-those named on the command line of a process that was killed, are unmounted. No other process or mount is
-touched.
+not lose by becoming daemons, and are killed by pid. Then what is mounted in the session's directories, and FUSE
+mounts named on the command line of a process that was killed, are unmounted. No other process or mount is
+touched. Nobody may be there to read the lines: pytest was killed, and what it left has to end all the same.
 """
 
 import os
@@ -29,11 +29,12 @@ GONE_S = 10.0
 
 
 def main() -> None:
-    mark, base, due_s, pending = sys.argv[1], "", None, b""
+    mark, due_s, pending = sys.argv[1], None, b""
+    bases: set[str] = set()
     while True:
         wait_s = None if due_s is None else max(0.0, due_s - time.monotonic())
         if not select.select([0], [], [], wait_s)[0]:
-            end(mark, base)  # a stuck test: its call returns once its mount is dead
+            end(mark, bases)  # a stuck test: its call returns once its mount is dead
             due_s = None
             continue
         chunk = os.read(0, 65536)
@@ -43,13 +44,13 @@ def main() -> None:
         for line in lines:
             word, _, value = line.partition(b" ")
             if word == b"base":
-                base = os.fsdecode(value)
+                bases.add(os.path.realpath(os.fsdecode(value)))
             else:
                 due_s = time.monotonic() + float(value) if word == b"limit" else None
-    end(mark, base)
+    end(mark, bases)
 
 
-def end(mark: str, base: str) -> None:
+def end(mark: str, bases: set[str]) -> None:
     """Kill the processes with this mark, then unmount: a mount without its server holds nobody any more."""
     named: set[str] = set()
     killed: dict[int, str] = {}
@@ -64,12 +65,20 @@ def end(mark: str, base: str) -> None:
                 continue
         time.sleep(0.02)  # look again until they are gone
     for pid, command in killed.items():
-        print(f"process {pid}: {command}", flush=True)
-    for mountpoint in fuse_mounts():
-        if mountpoint in named or (base and mountpoint.startswith(base + "/")):
+        tell(f"process {pid}: {command}")
+    for mountpoint, is_fuse in mounts():
+        is_inside = any(mountpoint.startswith(base + "/") for base in bases)
+        if is_inside or (is_fuse and mountpoint in named):
             unmount = ["umount", "-l"] if os.getuid() == 0 else [shutil.which("fusermount3") or "false", "-u", "-z"]
             subprocess.run([*unmount, mountpoint], check=False, capture_output=True)
-            print(f"mount {mountpoint}", flush=True)
+            tell(f"mount {mountpoint}")
+
+
+def tell(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also for what is flushed at the end
 
 
 def marked(mark: str) -> Iterator[tuple[int, str, list[str]]]:
@@ -91,17 +100,16 @@ def real(path: str) -> str:
     return os.path.join(os.path.realpath(folder), name)
 
 
-def fuse_mounts() -> list[str]:
-    """Where FUSE file systems are mounted, innermost first."""
+def mounts() -> list[tuple[str, bool]]:
+    """Where file systems are mounted and whether they are FUSE's, innermost first."""
     found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
-        if fields[fields.index(b"-") + 1].startswith(b"fuse"):
-            # The kernel writes a space, a tab, a newline and a backslash in octal.
-            point = fields[4]
-            for char in b" \t\n\\":
-                point = point.replace(b"\\%03o" % char, bytes([char]))
-            found.append(os.fsdecode(point))
+        # The kernel writes a space, a tab, a newline and a backslash in octal.
+        point = fields[4]
+        for char in b" \t\n\\":
+            point = point.replace(b"\\%03o" % char, bytes([char]))
+        found.append((os.fsdecode(point), fields[fields.index(b"-") + 1].startswith(b"fuse")))
     return sorted(found, reverse=True)
 
 

@@ -84,6 +84,27 @@ def test_a_mount_is_ended_with_its_server(keeper, tmp_path, in_base):
     assert list(mountpoint.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount what is no FUSE")
+def test_nobody_reads_what_it_tells(tmp_path):
+    """Pytest was killed: its processes end and mounts of any kind go all the same."""
+    mark = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    mountpoint = tmp_path / "bound"
+    mountpoint.mkdir()
+    ours = [start_daemon({**os.environ, "SDMOUNT_TEST_SESSION": mark}) for _ in range(2)]
+    subprocess.run(["mount", "--bind", tmp_path, mountpoint], check=True)
+    command = [sys.executable, "-I", KEEPER, mark]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        assert keeper.stderr is not None
+        keeper.stdout.close()
+        keeper.stdin.write(f"base {tmp_path}\n".encode())
+        keeper.stdin.close()
+        assert keeper.stderr.read() == b""
+    assert not any(is_running(pid) for pid in ours)
+    assert not os.path.ismount(mountpoint)
+
+
 def test_a_test_that_overruns_its_limit_loses_its_processes(keeper):
     """What a stuck test waits for is gone, so its call returns; the keeper goes on."""
     process, environment = keeper

@@ -8,7 +8,7 @@ room can run, and every test says so.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,15 +48,15 @@ def library(fuse: None, base: Path) -> Iterator[Mounted]:
 
 
 @pytest.fixture
-def base() -> Iterator[Path]:
+def base(announce: Callable[[Path], None]) -> Iterator[Path]:
     """A directory other users can reach; pytest's own lies below one that is closed to them."""
-    yield from fresh_base()
+    yield from fresh_base(announce)
 
 
 @pytest.fixture(scope="module")
-def shared(fuse: None) -> Iterator[Mounted]:
+def shared(fuse: None, announce: Callable[[Path], None]) -> Iterator[Mounted]:
     """A library for all tests of a file, mounted, with one location `Files`; at the end it must be in order."""
-    for base in fresh_base():
+    for base in fresh_base(announce):
         for library in fresh_library(base):
             library.mount(library.folder("Files"))
             yield library
@@ -77,9 +77,10 @@ def place(shared: Mounted, request: pytest.FixtureRequest) -> Place:
     return Place(mnt, disk)
 
 
-def fresh_base() -> Iterator[Path]:
+def fresh_base(announce: Callable[[Path], None]) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sdmount-test-"))
     path.chmod(0o755)
+    announce(path)
     try:
         yield path
     finally:

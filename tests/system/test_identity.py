@@ -62,19 +62,19 @@ class Libraries:
 
 
 @pytest.fixture(scope="module", params=["copy", "library"])
-def world(fuse: None, request: pytest.FixtureRequest) -> Iterator[Libraries]:
+def world(fuse: None, announce: Callable[[Path], None], request: pytest.FixtureRequest) -> Iterator[Libraries]:
     """For tests of tags: a library of each kind."""
-    yield from fresh_libraries(copies=request.param == "copy")
+    yield from fresh_libraries(announce, copies=request.param == "copy")
 
 
 @pytest.fixture(scope="module")
-def files(fuse: None) -> Iterator[Libraries]:
+def files(fuse: None, announce: Callable[[Path], None]) -> Iterator[Libraries]:
     """For tests of bytes and names, which are alike in both."""
-    yield from fresh_libraries(copies=True)
+    yield from fresh_libraries(announce, copies=True)
 
 
-def fresh_libraries(*, copies: bool) -> Iterator[Libraries]:
-    for base in fresh_base():
+def fresh_libraries(announce: Callable[[Path], None], *, copies: bool) -> Iterator[Libraries]:
+    for base in fresh_base(announce):
         for library in fresh_library(base):
             world = Libraries(library, copies=copies)
             yield world

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ DAILY = (
 
 
 @pytest.fixture(scope="module")
-def place(fuse: None) -> Iterator[Path]:
+def place(fuse: None, announce: Callable[[Path], None]) -> Iterator[Path]:
     """A writable directory of a mount that other users may enter; at the end the index agrees with the disk."""
-    for base in fresh_base():
+    for base in fresh_base(announce):
         for library in fresh_library(base):
             options = ("-o", "allow_other") if os.geteuid() == 0 else ()
             source = library.folder("Files")
