@@ -209,7 +209,7 @@ def _check_not_running(config: Config, library: str, mountpoint: Path) -> None:
         raise Busy(
             f"process {holder.pid} has the library {library}, and its mount is not (or no longer) at "
             f"{holder.mountpoint}: it starts, ends, or is used from another mount namespace; try again, "
-            f"or end it: kill {holder.pid}"
+            f"or end it where it was started: kill {holder.pid}"
         )
     if holder.mountpoint == str(mountpoint):
         raise Busy(f"the library {library} is mounted here already, by process {holder.pid}")

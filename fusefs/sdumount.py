@@ -2,6 +2,8 @@
 
 The server ends with its session, and that lives as long as a mount namespace has the mount: a container or a service
 that was started meanwhile has a copy, and nobody else takes it away there. So a server that goes on is told to end.
+That is done to no other process (who listens at the library's socket, the kernel says, in this namespace's numbers),
+and not where only a copy was taken away: then the mount is in use where the server is.
 """
 
 import argparse
@@ -12,12 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from fusefs.stale import heal_stale_mount, is_dead, real_mountpoint
 from index.scan.mounts import mounts
 from vdfs.base.config import load_config
 from vdfs.library.lock import running_holder
+from vdfs.wire.client import listener_pid
 
 _DEADLINE_S = 30.0
 #: A server that has nothing left to do ends in less; files that are open make their mount busy before.
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdumount: the server of {path} does not answer; to detach the mount all the same: --lazy",
               file=sys.stderr)  # fmt: skip
         return 1
-    waiting = _servers(args.data_dir, path) if answers and not args.lazy else []
+    servers = _servers(args.data_dir, path) if answers and not args.lazy else {}
     command = ["fusermount3", "-u", *(["-z"] if args.lazy else []), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -54,17 +58,35 @@ def main(argv: list[str] | None = None) -> int:
             text = f"{path} is in use (an open file, or a shell that stands in it); close it, or use --lazy"
         print(f"sdumount: {text}", file=sys.stderr)
         return 1
-    if not _ended(waiting, _BY_ITSELF_S):
-        for pid in set(waiting) & set(_servers(args.data_dir, path)):
+    return _wait_for(servers, path)
+
+
+def _wait_for(servers: dict[int, bool], path: Path) -> int:
+    """Wait for the end of the servers of a mount that is gone here; returns the exit code."""
+    if _ended(servers, _BY_ITSELF_S):
+        return 0
+    if any(_has_mount(pid, path) for pid in servers):
+        print(f"sdumount: {path} is unmounted here; its server goes on, for it is mounted in another mount namespace",
+              file=sys.stderr)  # fmt: skip
+        return 0
+    for pid, is_certain in servers.items():
+        if is_certain:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
-        if not _ended(waiting, _DEADLINE_S):
-            print("sdumount: unmounted, but the server has not ended yet", file=sys.stderr)
-            return 1
-    return 0
+    if _ended(servers, _DEADLINE_S):
+        return 0
+    print("sdumount: unmounted, but the server has not ended yet", file=sys.stderr)
+    return 1
 
 
-def _ended(pids: list[int], within_s: float) -> bool:
+def _has_mount(pid: int, path: Path) -> bool:
+    try:
+        return any(m.is_own and m.mount_point == os.fsencode(path) for m in mounts(pid))
+    except OSError:
+        return False
+
+
+def _ended(pids: Iterable[int], within_s: float) -> bool:
     """Whether processes end within a time."""
     deadline_s = time.monotonic() + within_s
     while any(_lives(pid) for pid in pids):
@@ -86,14 +108,18 @@ def _answers(path: Path) -> bool | None:
     return not dead[0] if dead else None
 
 
-def _servers(data_dir: str | None, mountpoint: Path) -> list[int]:
-    """The processes that serve this mount point: of the libraries that can be found from here, one or none."""
+def _servers(data_dir: str | None, mountpoint: Path) -> dict[int, bool]:
+    """The processes that serve this mount point (of the libraries that can be found from here, one or none), and of
+    each whether that is certain: what is noted may be its number in another namespace."""
     config = load_config(data_dir)
-    found = []
+    found = {}
     for name in config.library_names():
         holder = running_holder(config.library_dir(name))
-        if holder is not None and holder.mountpoint == str(mountpoint):
-            found.append(holder.pid)
+        if holder is None or holder.mountpoint != str(mountpoint):
+            continue
+        pid = None if holder.socket is None else listener_pid(holder.socket)
+        if pid != 0:  # else it is in no namespace that is seen from here
+            found[pid or holder.pid] = pid is not None
     return found
 
 

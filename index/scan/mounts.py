@@ -88,8 +88,9 @@ def parse(text: bytes) -> list[Mount]:
     return found
 
 
-def mounts() -> list[Mount]:
-    with open("/proc/self/mountinfo", "rb") as file:
+def mounts(pid: int | None = None) -> list[Mount]:
+    """What is mounted in the mount namespace of this process, or of another."""
+    with open(f"/proc/{'self' if pid is None else pid}/mountinfo", "rb") as file:
         return parse(file.read())
 
 

@@ -33,7 +33,6 @@ class WalkState:
         self.again: set[int] = set()
         self.failed: list[tuple[int, int]] = []
         self.listed: list[int] = []  # directories told since last taken
-        self.fresh: list[int] = []  # of these, who was not watched yet
         self.carrying: list[int] = []  # entries with attributes of their own, told since last taken
 
 

@@ -4,7 +4,7 @@ In: a unit, rows, and what is known of them already. Out: rows as they are now, 
 row a file is, and what shall become of it, is decided in kinship.py and apply.py.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from index.model import change, versions
 from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
@@ -175,12 +175,11 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
     if row.uuid is None or row.kind == KIND_DIR:
         return row
     others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
-    if others:  # names of the same file in other locations stay its names
-        beside = {one.id for one in _beside(unit, row.branch_id, row.stat)}
-        others = [other for other in others if other.id not in beside]
+    beside = _links_beside(unit, row) if others else []  # names of the same file in other locations stay its names
+    others = [other for other in others if other not in beside]
     if not others:
         return row
-    links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id]
+    links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id] + beside
     ours = {entries.union_name(unit.db, one.parent_id, one.name) for one in links}
     ours.add(entries.union_name(unit.db, parent_id, name))
     if all(entries.union_name(unit.db, other.parent_id, other.name) in ours for other in others):
@@ -202,37 +201,61 @@ def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:
     unit.changed(change.ADDED, new.branch_id, new.id, new.parent_id, new.name, new.node)
 
 
-def arrive(unit: Unit, row: Entry, beside: Collection[int] = ()) -> Entry:
+def arrive(unit: Unit, row: Entry) -> Entry:
     """A file has come to its name. What other branches have under it are versions of something else, or of what was
-    here before: neither has seen the other, so that neither is hidden. Replicas that share the number have come along,
-    and so have the rows `beside`."""
+    here before: neither has seen the other, so that neither is hidden. Replicas that share the number have come
+    along."""
     if row.kind == KIND_DIR:
         return row
     there = [(other, vector_of(other, unit.branch_uuid(other.branch_id))) for other in same_name_elsewhere(unit, row)]
-    replicas = {unit.branch_uuid(other.branch_id): vector for other, vector in there if other.node == row.node}
-    others = [vector for other, vector in there if other.node != row.node and other.id not in beside]
     ours = unit.branch_uuid(row.branch_id)
     own = vector_of(row, ours)
-    if not any(versions.dominates(own, vector) or versions.dominates(vector, own) for vector in others):
+    if not any(other.node != row.node and _is_related(own, vector) for other, vector in there):
         return row
-    seen = max(vector.get(ours, 0) for vector in others)
-    # Of its replicas it has seen what they are, and nothing that they may yet become.
-    fresh = {uuid: vector.get(uuid, 0) for uuid, vector in replicas.items()} | {ours: max(seen + 1, own.get(ours, 0))}
+    # One that was written meanwhile is no replica any more.
+    replicas = [(other, vector) for other, vector in there if other.node == row.node and versions.covers(own, vector)]
+    others = [vector for other, vector in there if (other, vector) not in replicas]
+    fresh = {ours: _unseen(own, ours, others)}
+    for other, vector in replicas:  # it has seen what they are, and nothing that they may yet become
+        branch = unit.branch_uuid(other.branch_id)
+        fresh[branch] = vector.get(branch, 0)
     entries.set_version(unit.db, row.id, versions.pack(fresh), unit.seq)
-    return again(unit, row.id)
+    is_parted = len(replicas) < sum(other.node == row.node for other, _ in there)
+    return part(unit, row) if is_parted else again(unit, row.id)
 
 
 def arrive_together(unit: Unit, rows: list[Entry]) -> None:
-    """All that is shown as one name, and what is older, has come to another: none has seen what was there."""
-    beside = {row.id for row in rows}
-    now = [arrive(unit, row, beside) for row in rows]
-    for node in {row.node for old, row in zip(rows, now, strict=True) if row.version != old.version}:
-        one = [row for row in now if row.node == node]
+    """All that is shown as one name, and what is older, has come to another: none has seen what was there. Which of
+    them has seen which others stays as it was."""
+    had = {row.id: vector_of(row, unit.branch_uuid(row.branch_id)) for row in rows if row.kind != KIND_DIR}
+    others = [
+        vector_of(other, unit.branch_uuid(other.branch_id))
+        for row in rows
+        if row.id in had
+        for other in same_name_elsewhere(unit, row)
+        if other.id not in had
+    ]
+    if not any(_is_related(vector, other) for vector in had.values() for other in others):
+        return
+    fresh = {}
+    for row in rows:
+        ours = unit.branch_uuid(row.branch_id)
+        fresh[row.id] = {ours: _unseen(had[row.id], ours, others)}
+    for row in rows:
         joined: versions.Vector = {}
-        for row in one:
-            joined = versions.join(joined, vector_of(row, unit.branch_uuid(row.branch_id)))
-        for row in one:
-            entries.set_version(unit.db, row.id, versions.pack(joined), unit.seq)
+        for one in rows:
+            if versions.covers(had[row.id], had[one.id]):
+                joined = versions.join(joined, fresh[one.id])
+        entries.set_version(unit.db, row.id, versions.pack(joined), unit.seq)
+
+
+def _is_related(one: versions.Vector, other: versions.Vector) -> bool:
+    return versions.dominates(one, other) or versions.dominates(other, one)
+
+
+def _unseen(own: versions.Vector, branch: bytes, others: Sequence[versions.Vector]) -> int:
+    """A count for a file's own branch that none of the others has seen."""
+    return max(max((vector.get(branch, 0) for vector in others), default=0) + 1, own.get(branch, 0))
 
 
 def meet(unit: Unit, directory: Entry, number: int) -> None:
@@ -259,8 +282,15 @@ def over(row: Entry, source: Entry | Kept, branch_uuid: bytes) -> bytes:
 def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
     """A file goes on under a uuid of its own, with copies of the annotations."""
     fresh = copy_of(unit, uuid)
-    for twin in entries.by_node(unit.db, row.node):
+    for twin in (*_links_beside(unit, row), *entries.by_node(unit.db, row.node)):
         entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+
+
+def _links_beside(unit: Unit, row: Entry) -> list[Entry]:
+    """The other names of an inode in other branches, known by what people attached to it: rows of one inode may differ
+    for a moment in what they say of it."""
+    found = entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
+    return [one for one in found if one.uuid == row.uuid and one.kind == row.kind]
 
 
 def copy_of(unit: Unit, uuid: bytes) -> bytes:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.harness import Mounted
+import apsw
+
+from tests.system.harness import Mounted, eventually
 
 
 def grown(top: Path, directories: int) -> list[Path]:
@@ -125,6 +127,30 @@ def test_a_file_that_is_rewritten_after_a_start_that_found_something_new(library
     (top / "f").write_bytes(b"other")
     os.utime(top / "f", (10**9, 10**9))
     (top / "f").rename(top / "g")
+    settled(library)
+
+
+def test_a_directory_that_somebody_looks_into_while_it_is_walked(library):
+    """Its watch is set by who looks, after the files in it were read and before they changed."""
+    top = library.folder("D")
+    grown(top, 3)
+    library.mount(top)
+    settled(library)
+    library.unmount()
+    files = [top / "big" / f"f{number:06}" for number in range(20000)]
+    (top / "big").mkdir()
+    for file in files:
+        file.touch()
+    library.mount()
+    database = apsw.Connection(str(library.library_dir / "library.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    eventually(lambda: next(database.execute("SELECT count(*) FROM entry"))[0] > 300, "it is walked", 30)
+    for number, file in enumerate(files[-100:]):
+        file.chmod(0o600)
+        if number % 2:
+            file.write_bytes(b"written")
+    assert (library.mnt / "D" / "big" / files[0].name).stat().st_size == 0
+    database.close()
+    time.sleep(2)
     settled(library)
 
 

@@ -552,8 +552,9 @@ def test_an_exchange_hides_no_version_in_conflict(files):
     assert len(before - everything(files)) == 1
 
 
-def test_what_came_back_says_nothing_of_what_its_replica_may_become(library):
-    """One of two equal files leaves and returns beside a newer version; the other is edited then: all three show."""
+@pytest.mark.parametrize("when", ["before it is back", "afterwards"])
+def test_what_came_back_says_nothing_of_what_its_replica_may_become(library, when):
+    """One of two equal files leaves and returns beside a newer version; the other is edited: all three show."""
     branches = [library.folder(name, "X") for name in "abc"]
     one, newer, other = branches
     for branch in (one, other):
@@ -572,13 +573,100 @@ def test_what_came_back_says_nothing_of_what_its_replica_may_become(library):
     assert (names(top), (top / "f").read_bytes()) == (["f"], b"newer")
     (one / "f").rename(library.base / "aside")
     time.sleep(1)
+
+    def edit() -> None:
+        (other / "f").write_bytes(b"edited on its branch")
+        time.sleep(1.3)
+
+    if when == "before it is back":
+        edit()
     (library.base / "aside").rename(one / "f")
     time.sleep(1)
-    (other / "f").write_bytes(b"edited on its branch")
-    time.sleep(1.3)
+    if when == "afterwards":
+        edit()
     library.wait_idle()
     assert {(top / name).read_bytes() for name in names(top)} == {b"newer", b"the same", b"edited on its branch"}
     library.verify("--content")
+
+
+@pytest.mark.parametrize("shown", ["two of three", "the third"])
+def test_an_exchange_does_not_bring_an_old_version_back(library, shown):
+    """Of what is moved one replica was outdated before; where it goes lies a version in conflict."""
+    one, two, three = (library.folder(name, "X") for name in "abc")
+    for branch in (one, two):
+        (branch / "src").write_bytes(b"src old")
+        os.utime(branch / "src", (10**9, 10**9))
+    for branch in (one, two, three):
+        (branch / "dst").write_bytes(b"dst")
+        os.utime(branch / "dst", (10**9, 10**9))
+    library.mount()
+    for branch in (one, two, three):
+        library.sd("location", "add", branch, "--name", "X")
+    top = library.mnt / "X"
+
+    def settle() -> None:
+        time.sleep(1.3)
+        library.wait_idle()
+
+    settle()
+    assert names(top) == ["dst", "src"]
+    (top / "src").write_bytes(b"src new")
+    settle()
+    assert sorted(branch.joinpath("src").read_bytes() for branch in (one, two)) == [b"src new", b"src old"]
+    (three / "dst").write_bytes(b"dst of c")
+    os.utime(three / "dst", (10**9 + 99,) * 2 if shown == "the third" else (10**9 + 3,) * 2)
+    settle()
+    for branch in (one, two):
+        (branch / "dst").write_bytes(b"dst of a and b")
+        os.utime(branch / "dst", (10**9 + 9, 10**9 + 9))
+    settle()
+    before = {(top / name).read_bytes() for name in names(top)}
+    assert before == {b"src new", b"dst of c", b"dst of a and b"}
+    renameat2(top / "src", top / "dst", RENAME_EXCHANGE)
+    settle()
+    assert {(top / name).read_bytes() for name in names(top)} == before
+    library.verify("--content")
+
+
+def test_names_in_two_locations_stay_one_when_one_is_written_and_renamed_at_once(world):
+    (world.a / "two names").write_bytes(b"x")
+    os.link(world.a / "two names", world.b / "two names")
+    world.settle()
+    tag(world.mnt / "B" / "two names", "red")
+    world.settle()
+    with open(world.mnt / "A" / "two names", "ab") as file:
+        file.write(b"more")
+    (world.mnt / "A" / "two names").rename(world.mnt / "A" / "renamed")
+    world.settle()
+    tag(world.mnt / "B" / "two names", "blue")
+    world.settle()
+    assert identity(world.mnt / "A" / "renamed") == identity(world.mnt / "B" / "two names")
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["through the mount", "behind the mount"])
+def test_a_version_in_conflict_goes_its_own_way_with_its_name_in_another_location(files, behind):
+    name, goes = f"way {behind}", f"its own way {behind}"
+    files.merged(name)
+    top, link = files.mnt / "D", files.mnt / "B" / name
+    tag(top / name, "old")
+    os.link(files.two / name, files.b / name)
+    files.settle()
+    (files.two / name).write_bytes(b"of two, edited")
+    os.utime(files.two / name, (10**9 + 5, 10**9 + 5))
+    files.settle()
+    (files.one / name).write_bytes(b"of one, edited otherwise")
+    files.settle()
+    (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    if behind:
+        (files.two / name).rename(files.two / goes)
+    else:
+        (top / conflict).rename(top / goes)
+    files.settle()
+    tag(top / name, "of one")
+    tag(top / goes, "of two")
+    files.settle()
+    assert (attribute(top / name), attribute(top / goes), attribute(link)) == ("of one", "of two", "of two")
+    assert identity(link) == identity(top / goes)
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])

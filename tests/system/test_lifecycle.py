@@ -900,6 +900,43 @@ def test_a_mount_that_a_service_has_a_copy_of_is_ended_all_the_same(library, roo
         library.mount()
 
 
+def test_a_copy_of_a_mount_is_taken_away_and_the_mount_goes_on(library, root_only):
+    """sdumount in a mount namespace of its own ends nothing that others use."""
+    source = library.folder("Files")
+    (source / "f").write_bytes(b"x")
+    library.mount(source)
+    pid = library.pid
+    command = [*private_mounts(), sys.executable, "-m", "fusefs.sdumount", "--data-dir", library.data, library.mnt]
+    with open(library.mnt / "Files" / "f", "r+b", buffering=0) as file:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=True, env=library.environment({}), cwd="/"
+        )
+        assert "unmounted here" in one_line(done.stderr, "sdumount: ")
+        file.write(b"y")
+    assert (source / "f").read_bytes() == b"y"
+    assert library.pid == pid
+
+
+def test_nobody_is_ended_who_has_the_number_of_the_server_in_a_container(library, root_only):
+    """With processes of its own, it knows the mount and the library, and not the server."""
+    library.mount(library.folder("Files"))
+    script = f"""
+        echo {library.pid - 1} > /proc/sys/kernel/ns_last_pid
+        sleep 60 & bystander=$!
+        [ $bystander = {library.pid} ] || exit 77
+        "{sys.executable}" -m fusefs.sdumount --data-dir "{library.data}" "{library.mnt}" || exit 3
+        kill $bystander
+    """
+    inside = [*private_mounts(), "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script]
+    done = subprocess.run(
+        inside, capture_output=True, text=True, timeout=90, check=False, env=library.environment({}), cwd="/"
+    )
+    if done.returncode == 77:
+        pytest.skip("a container's numbers cannot be chosen here")
+    assert done.returncode == 0, done.stderr
+    assert library.is_mounted()
+
+
 def test_a_server_whose_mount_only_a_service_has_is_named_with_the_cure(library, root_only):
     """After a plain `fusermount3 -u`; it is no longer mounted here, and nobody says so."""
     library.mount(library.folder("Files"))

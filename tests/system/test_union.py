@@ -153,9 +153,10 @@ def test_a_conflict_of_equal_size_shows_when_both_are_hashed(pair):
     assert {b"aaaa", b"bbbb"} <= contents
 
 
-def test_names_of_a_conflict_are_stable(library):
+@pytest.mark.parametrize("other", ["b", "b (from c)"])
+def test_names_of_a_conflict_are_stable(library, other):
     """The same names and inode numbers whoever looks first, after a remount, and after a kill."""
-    a, b = library.folder("a", "Docs"), library.folder("b", "Docs")
+    a, b = library.folder("a", "Docs"), library.folder(other, "Docs")
     for number in range(5):
         put(b"%d" % number, a / f"f{number}.txt", mtime_s=1_000_000_000 + number)
         put(b"other %d" % number, b / f"f{number}.txt", mtime_s=1_000_000_002)

@@ -24,7 +24,7 @@ from vdfs.space import realattrs
 from vdfs.space.branches import LIVE, NAME_DEADLINE_S
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node, Spot
-from vdfs.space.sameness import are_same
+from vdfs.space.sameness import are_same, compared_until_s
 from vdfs.space.tree import Tree
 
 TAGS = b"user.xdg.tags"
@@ -323,10 +323,11 @@ class Annotations:
                 metadata.mirror_put(unit.db, row, name, value)
             metadata.set_mirror_state(unit.db, row, real.st_ino, real.ctime_ns)
 
-    async def _copy_out(self, node: Node, name: bytes, value: bytes | None) -> None:
+    async def _copy_out(self, node: Node, name: bytes, value: bytes | None, until_s: float = 0.0) -> None:
         """Write a value (or its removal) to the local replicas, best effort; not to what may be another file."""
         if not self.copies:
             return
+        until_s = until_s or compared_until_s()
         done: set[tuple[int, int]] = set()
         first: Spot | None = None
         for target in self.targets(node):
@@ -336,7 +337,7 @@ class Annotations:
             done.add(key)
             spot = Spot(target.dir, target.name, target.row.id)
             first = first or spot
-            if spot is not first and target.name and not await are_same(self.tree, first, spot):
+            if spot is not first and target.name and not await are_same(self.tree, first, spot, until_s):
                 continue
             st_ino = target.row.st_ino if target.name else None
             try:
@@ -359,12 +360,13 @@ class Annotations:
         uuid = self._uuid(node)
         if uuid is None:
             return
+        until_s = compared_until_s()
         for name, value in metadata.all_of(self.store.db, uuid).items():
             if name != TAGS:
-                await self._copy_out(node, name, value)
+                await self._copy_out(node, name, value, until_s)
         text = self._tags_text(uuid)
         if text is not None:
-            await self._copy_out(node, TAGS, text)
+            await self._copy_out(node, TAGS, text, until_s)
 
     def _row(self, node: Node) -> Entry:
         for target in self._replicas(node):

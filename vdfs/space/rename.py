@@ -170,7 +170,7 @@ class Renames:
             await self.annotations.copy_all(src)
 
     async def _make_room(self, ref: DirRef, name: bytes, meant: set[int]) -> None:
-        """Where another version lies than the one that is to be replaced, it gets the name that it is shown under."""
+        """Where another version lies than the one that is meant, it gets the name that it is shown under."""
         row = entries.child(self.store.db, ref.entry_id, name)
         if row is None or row.kind == KIND_DIR or row.id in meant or ref.branch.state != LIVE:
             return
@@ -374,6 +374,8 @@ class Renames:
         steps = [s for s, _ in swaps] + [s for _, s in moves]
         _check_distinct([s for _, s in moves], [*ours, *theirs])
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
+        for _, step in moves:
+            await self._make_room(step.ref, step.name, {spot.entry_id for spot in (*ours, *theirs)})
         stats = await self._on_disk(steps)
         with self.store.write(ORIGIN_MOUNT) as unit:
             for (step, other), st in zip(swaps, stats, strict=False):

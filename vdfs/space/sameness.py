@@ -30,22 +30,28 @@ _CHUNK_BYTES = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+def compared_until_s() -> float:
+    """When somebody who asks now has waited long enough, however many comparisons he asks for."""
+    return time.monotonic() + _COMPARED_S
+
+
 async def certain(tree: Tree, spots: Sequence[Spot]) -> list[Spot]:
     """The first of some replicas of a name, and those that hold the same bytes."""
     if len(spots) < 2:
         return list(spots)
-    until_s = time.monotonic() + _COMPARED_S
+    until_s = compared_until_s()
     return [spots[0], *[spot for spot in spots[1:] if await are_same(tree, spots[0], spot, until_s)]]
 
 
-async def are_same(tree: Tree, one: Spot, other: Spot, until_s: float | None = None) -> bool:
+async def are_same(tree: Tree, one: Spot, other: Spot, until_s: float) -> bool:
     """Whether two places of what is shown as one file have one inode, or files that hold the same bytes."""
     a, b = entries.get(tree.store.db, one.entry_id), entries.get(tree.store.db, other.entry_id)
     if a is None or b is None:
         return a is None  # nothing is known of the one that is meant: what is with it goes along
     if a.kind != KIND_FILE or (a.branch_id, a.st_ino) == (b.branch_id, b.st_ino) or union.known_same(a, b):
         return True
-    until_s = time.monotonic() + _COMPARED_S if until_s is None else until_s
+    if a.size_bytes != b.size_bytes:
+        return False
     return await _are_equal(tree, [(one, a), (other, b)], until_s) and _is_as_it_was(tree, other, b)
 
 

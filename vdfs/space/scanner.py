@@ -9,6 +9,7 @@ What happens in a directory between its listing and its watch would be seen by n
 followed by another, and at the start the directories that are known are watched first (watch.py), then walked.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -56,7 +57,6 @@ class _Walk:
     branch: Branch
     first: bool  # nothing of the branch was known
     failed: list[tuple[int, int]] = field(default_factory=list)
-    fresh: list[int] = field(default_factory=list)  # directories that were listed before their watch stood
     tries: dict[int, int] = field(default_factory=dict)  # of directories that were lost
 
 
@@ -182,9 +182,11 @@ class Scanner:
         row = entries.get(self.store.db, entry_id)
         branch = None if row is None else self.tree.branches.get(row.branch_id)
         if row is None or branch is None or is_inner(self.tree, branch, entry_id):
+            self._is_sure(unsure)
             return
         whole = row.parent_id is None
         if branch.state == MISSING and not self.tree.check(branch):
+            self._is_sure(unsure)  # its watches are gone, and it is walked when it is back
             self._end(branch, "failed", "its directory is not there") if whole else None
             return
         first = whole and row.scanned_ns is None
@@ -195,10 +197,12 @@ class Scanner:
         self.progress.current = os.fsdecode(b"/".join([branch.root_path, *path]))
         self.progress.dirs = self.progress.entries = 0
         this = _Walk(branch, first)
+        fresh: list[int] = []
         try:
-            await shared_out([entry_id], partial(self._walk_piece, this))
+            with contextlib.nullcontext() if self.watch is None else self.watch.late_in(branch, fresh):
+                await shared_out([entry_id], partial(self._walk_piece, this))
         except VdfsError as error:
-            self._unsure.setdefault(entry_id, set()).update(unsure)
+            self._unsure.setdefault(entry_id, set()).update(unsure, fresh)
             if whole:
                 self._end(branch, "failed", str(error))
             raise
@@ -208,13 +212,16 @@ class Scanner:
             log.warning(
                 "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
             )
-        if self.watch is not None:
-            self.watch.catching_up -= unsure
-        self._follow(entry_id, this.fresh)
+        self._is_sure(unsure)
+        self._follow(entry_id, fresh)
         if whole:
             is_covered = self.watch is None or not self.watch.will_cover(entry_id)
             branch.is_followed = branch.is_followed or (not branch.slow and is_covered)
             self._end(branch, "done", None)
+
+    def _is_sure(self, directories: set[int]) -> None:
+        if self.watch is not None:
+            self.watch.catching_up -= directories
 
     def _follow(self, entry_id: int, fresh: list[int]) -> None:
         """See that what was listed before its watch stood is walked once more."""
@@ -246,7 +253,6 @@ class Scanner:
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)
-        this.fresh.extend(state.fresh)
         left: list[int]
         left, lost = stream.result
         found = [one for one in (state.ids.get(number, number) for number in lost) if self._is_lost(this, one)]
@@ -282,13 +288,7 @@ class Scanner:
             self._imports(carrying)
             await trio.lowlevel.checkpoint()
             if self.watch is not None:
-                state.fresh.extend(directory for directory in listed if self._cover(directory))
-
-    def _cover(self, directory: int) -> bool:
-        """Watch a directory that was listed; returns whether it was not watched yet."""
-        assert self.watch is not None
-        ref = self.tree.ref_of(directory)
-        if ref is None or ref.branch.slow or ref.branch.state != LIVE or not self.watch.look(ref):
-            return False
-        self.watch.catching_up.add(directory)
-        return True
+                for directory in listed:
+                    ref = self.tree.ref_of(directory)
+                    if ref is not None:
+                        self.watch.look(ref)

@@ -99,7 +99,7 @@ class Tree(Reach):
         Only the names are looked at that it may be of: to look at others would say of hard-linked files that they are
         reached by these.
         """
-        stem = name[: name.rindex(b" (from ")]
+        stem = name[: name.index(b" (from ")]  # the first: a branch's label may have it, too
         groups = _by_name(await self._per_part(parent))
         taken = set(groups)
         for base, found in groups.items():

@@ -88,7 +88,8 @@ class Watch:
         self._has_room = False  # and there may be again
         self._to_cover: dict[int, bool] = {}  # roots of branches to watch all of -> whether that is waited for
         self._asked = trio.Event()
-        #: Directories that were listed before their watch stood: what was written there since nobody has heard.
+        self._late: dict[int, list[int]] = {}  # id of a branch that is walked -> what is watched since that began
+        #: Directories that may have been listed before their watch stood: what was written there nobody has heard.
         self.catching_up: set[int] = set()
         #: Told of a root when all known directories below it are watched, as far as there is room.
         self.covered: Callable[[int], None] = lambda _: None
@@ -148,7 +149,20 @@ class Watch:
         self._entry_of[wd] = ref.entry_id
         self._wd_of[ref.entry_id] = (wd, ref.st_ino)
         ref.watch = wd
+        if is_new and ref.branch.id in self._late:
+            self._late[ref.branch.id].append(ref.entry_id)
+            self.catching_up.add(ref.entry_id)
         return is_new
+
+    @contextmanager
+    def late_in(self, branch: Branch, fresh: list[int]) -> Iterator[None]:
+        """While a branch is walked: directories that get their watch now, whoever sets it, may have been listed before.
+        They go into `fresh`, and stay in `catching_up` until they were walked once more."""
+        self._late[branch.id] = fresh
+        try:
+            yield
+        finally:
+            del self._late[branch.id]
 
     def _unhook(self, entry_id: int | None) -> None:
         """A row is not watched any more."""
@@ -465,10 +479,12 @@ class Watch:
         while True:
             while self._to_cover:
                 root_entry_id, is_asked = next(iter(self._to_cover.items()))
+                self._to_cover[root_entry_id] = False
                 try:
                     is_asked = await self._cover_branch(root_entry_id) or is_asked
                 finally:
-                    self._to_cover.pop(root_entry_id, None)
+                    if not self._to_cover[root_entry_id]:  # else it came back meanwhile, and is looked at again
+                        del self._to_cover[root_entry_id]
                     if is_asked:
                         self.covered(root_entry_id)
             self._asked = trio.Event()

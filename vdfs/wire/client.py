@@ -11,6 +11,7 @@ After any of the last two the connection is of no more use; make a new client.
 import contextlib
 import os
 import socket
+import struct
 import time
 from types import TracebackType
 from typing import Any, Final
@@ -20,7 +21,8 @@ from vdfs.wire import jsonrpc
 
 TIMEOUT_S: Final = 30.0
 RECEIVE_BYTES: Final = 1 << 16
-ADDRESS_BYTES_MAX: Final = 107
+ADDRESS_BYTES_MAX: Final = 107  # sun_path, less its NUL
+UCRED: Final = struct.Struct("=iII")  # pid, uid, gid of who is at the other end
 
 
 class RpcError(VdfsError):
@@ -135,6 +137,18 @@ def _connect(path: str, deadline: float | None) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+
+
+def listener_pid(path: str) -> int | None:
+    """The process that listens at a socket, as the kernel numbers it here: 0 where it is not seen from here. None:
+    nobody listens."""
+    try:
+        sock = _connect(path, _deadline(1.0))
+    except (NotRunning, Deadline):
+        return None
+    with sock:
+        pid, _uid, _gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return int(pid)
 
 
 def _connect_once(sock: socket.socket, path: str) -> None:

@@ -28,7 +28,6 @@ import os
 import select
 import socket
 import stat
-import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -36,6 +35,7 @@ import trio
 
 from index.model.errors import AccessDenied, Busy, Exists, Invalid, OsFailure, TooLarge, VdfsError
 from vdfs.wire import jsonrpc
+from vdfs.wire.client import ADDRESS_BYTES_MAX, UCRED
 
 Dispatch = Callable[[str, Any], Awaitable[Any]]
 
@@ -45,7 +45,6 @@ WRITE_STALL_S: Final = 30.0
 HANG_UP_LOOK_S: Final = 0.25  # how soon a client that went away is noticed while its requests run
 GOODBYE_S: Final = 1.0  # how long a refused client may go on sending before we close on it
 RECEIVE_BYTES: Final = 1 << 16
-ADDRESS_BYTES_MAX: Final = 107  # sun_path, less its NUL
 LOGGED_CHARS: Final = 300  # of the params, when an operation fails for a reason of its own
 
 log = logging.getLogger(__name__)
@@ -211,13 +210,12 @@ class _Client:
 
 # -- Who is there
 
-_UCRED = struct.Struct("=iII")  # pid, uid, gid
 _ACCEPT_AGAIN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED, errno.EINTR}
 
 
 def peer_uid(sock: trio.socket.SocketType | socket.socket) -> int:
     """The user behind the other end, as the kernel noted it when it connected."""
-    _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    _pid, uid, _gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     return int(uid)
 
 
