@@ -269,6 +269,7 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     if kept.written:
         recording.note_new_bytes(unit, row)
     _doubt_written(unit, row, place, disk)
+    row = recording.arrive(unit, recording.again(unit, row.id))
     if kept.uuid is None:  # who it was lives on with another inode
         metadata.mirror_forget(unit.db, row)
     disk.moved(row)

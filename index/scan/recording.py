@@ -176,7 +176,8 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
         return row
     others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
     beside = _links_beside(unit, row) if others else []  # names of the same file in other locations stay its names
-    others = [other for other in others if other not in beside]
+    known = {one.id for one in beside}
+    others = [other for other in others if other.id not in known]
     if not others:
         return row
     links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id] + beside
@@ -220,8 +221,11 @@ def arrive(unit: Unit, row: Entry) -> Entry:
         branch = unit.branch_uuid(other.branch_id)
         fresh[branch] = vector.get(branch, 0)
     entries.set_version(unit.db, row.id, versions.pack(fresh), unit.seq)
-    is_parted = len(replicas) < sum(other.node == row.node for other, _ in there)
-    return part(unit, row) if is_parted else again(unit, row.id)
+    if len(replicas) == sum(other.node == row.node for other, _ in there):
+        return again(unit, row.id)
+    parted = part(unit, row)
+    _renumbered(unit, row, parted)
+    return parted
 
 
 def arrive_together(unit: Unit, rows: list[Entry]) -> None:
