@@ -150,7 +150,8 @@ def test_a_directory_that_somebody_looks_into_while_it_is_walked(library):
             file.write_bytes(b"written")
     assert (library.mnt / "D" / "big" / files[0].name).stat().st_size == 0
     database.close()
-    time.sleep(2)
+    time.sleep(1.5)
+    library.wait_idle()
     settled(library)
 
 
