@@ -188,6 +188,9 @@ class Mounted:
             if self.is_mounted(path) and not is_dead(path):
                 self.run("fusefs.sdumount", "--data-dir", self.data, "--lazy", path)
         doomed = [pid for server in self.servers for pid in (server, *children(server))]
+        for server in self.servers:
+            if not _ends_by(server, 3.0) and has_other_mount_namespaces() and self._is_ours(server):
+                os.kill(server, signal.SIGTERM)  # a container may have a copy of the mount, which keeps it alive
         late = {pid: what_it_does(pid) for pid in doomed if not _ends_by(pid, 10.0)}
         for pid in late:
             if self._is_ours(pid):
@@ -271,6 +274,20 @@ def _ends_by(pid: int, wait_s: float) -> bool:
             return False
         time.sleep(LOOK_S)
     return True
+
+
+def has_other_mount_namespaces() -> bool:
+    """Whether other processes than ours have mounts of their own, or may have: theirs cannot be seen."""
+    ours = os.readlink("/proc/self/ns/mnt")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{pid}/exe") and os.readlink(f"/proc/{pid}/ns/mnt") != ours:
+                return True
+        except FileNotFoundError:  # it has ended, or is the kernel's own and has no program
+            continue
+        except PermissionError:
+            return True
+    return False
 
 
 def mountpoints() -> list[str]:
