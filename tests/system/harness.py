@@ -277,16 +277,14 @@ def _ends_by(pid: int, wait_s: float) -> bool:
 
 
 def has_other_mount_namespaces() -> bool:
-    """Whether other processes than ours have mounts of their own, or may have: theirs cannot be seen."""
+    """Whether there are processes with mounts of their own: which, cannot be seen from here."""
     ours = os.readlink("/proc/self/ns/mnt")
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.readlink(f"/proc/{pid}/exe") and os.readlink(f"/proc/{pid}/ns/mnt") != ours:
                 return True
-        except FileNotFoundError:  # it has ended, or is the kernel's own and has no program
+        except OSError:  # it has ended, is the kernel's own and has no program, or cannot be asked
             continue
-        except PermissionError:
-            return True
     return False
 
 
