@@ -193,7 +193,7 @@ def stand_alone(unit: Unit, gone: Entry) -> None:
     """A name of a hard-linked file is not its any more. It may have been that of a version in conflict, which had the
     uuid with the others of its name; what is left by other names is a file of its own."""
     if gone.nlink > 1 and gone.uuid is not None and gone.kind != KIND_DIR:
-        for link in entries.some_of_node(unit.db, gone.node, 1):
+        for link in (*entries.some_of_node(unit.db, gone.node, 1), *_links_beside(unit, gone)[:1]):
             own_identity(unit, link, link.parent_id, link.name)
 
 

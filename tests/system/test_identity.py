@@ -669,6 +669,34 @@ def test_a_version_in_conflict_goes_its_own_way_with_its_name_in_another_locatio
     assert identity(link) == identity(top / goes)
 
 
+@pytest.mark.parametrize("how", ["removed", "removed behind", "replaced", "replaced behind"])
+def test_a_version_in_conflict_goes_and_its_name_in_another_location_is_a_file_of_its_own(files, how):
+    name = f"left {how}"
+    files.merged(name)
+    top, link = files.mnt / "D", files.mnt / "B" / name
+    tag(top / name, "old")
+    os.link(files.two / name, files.b / name)
+    files.settle()
+    (files.two / name).write_bytes(b"of two, edited")
+    os.utime(files.two / name, (10**9 + 5, 10**9 + 5))
+    files.settle()
+    (files.one / name).write_bytes(b"of one, edited otherwise")
+    files.settle()
+    (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    place = files.two / name if how.endswith("behind") else top / conflict
+    if how.startswith("removed"):
+        place.unlink()
+    else:
+        other = place.with_name(f"{name} new")
+        other.write_bytes(b"a new one")
+        other.rename(place)
+    files.settle()
+    assert attribute(link) == attribute(top / name) == "old"
+    tag(link, "of its own")
+    files.settle()
+    assert (attribute(link), attribute(top / name)) == ("of its own", "old")
+
+
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
 def test_a_version_in_conflict_that_has_another_name(files, how):
     """What is done to it by the name of conflict is done to that one of its names."""
