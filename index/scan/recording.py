@@ -333,9 +333,11 @@ def one_link_less(unit: Unit, row: Entry) -> None:
     if row.nlink < 2 or row.kind == KIND_DIR:
         return
     entries.set_links(unit.db, row, row.nlink - 1, unit.seq)
-    beside = _beside(unit, row.branch_id, row.stat)
+    # What they say of its bytes may differ for a moment: a write by the one name is not heard of by the other.
+    found = entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
+    beside = [one for one in found if one.kind == row.kind and one.nlink > 1]
     for other in beside:
-        restat(unit, other, other.stat._replace(nlink=row.nlink - 1))
+        restat(unit, other, other.stat._replace(nlink=min(other.nlink, row.nlink - 1)))
     for twin in (*entries.some_of_node(unit.db, row.node, _TWINS_TOLD), *beside):
         if twin.id != row.id:
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)

@@ -861,6 +861,21 @@ def test_a_removed_name_is_told_to_other_devices_if_it_had_been_told(world):
     assert found == [(uuid, "delete")]
 
 
+def test_a_link_less_counts_in_another_branch_whatever_it_says_of_the_bytes(world):
+    """A write by the one name is not heard of by the other before the next round."""
+    inode = world.make(b"f", nlink=2)
+    world.look()
+    with world.store.write("test") as unit:
+        beside = places.put_branch(unit.db, b"o" * 16, None, DEVICE, "local", b"/beside", "fs", 101)
+        root = recording.plain_row(unit, beside, 0, b"", Inode(101, DIR).stat)._replace(parent_id=None)
+        entries.insert(unit.db, root)
+        other = recording.plain_row(unit, beside, root.id, b"g", inode.stat._replace(size_bytes=7))
+        entries.insert(unit.db, other)
+    world.unlink(b"f")
+    world.look()
+    assert entries.get(world.store.db, other.id).nlink == 1
+
+
 # -- everything at once ------------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
