@@ -37,7 +37,7 @@ from index.model.errors import (
     Unsupported,
     VdfsError,
 )
-from index.scan.mounts import device_at, mounts
+from index.scan.mounts import device_at, is_own_at, mounts
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.version import __version__
 from vdfs.clirender import message
@@ -205,7 +205,7 @@ def _check_not_running(config: Config, library: str, mountpoint: Path) -> None:
     holder = running_holder(config.library_dir(library))
     if holder is None:
         return
-    if holder.mountpoint and not any(m.is_own and m.mount_point == os.fsencode(holder.mountpoint) for m in mounts()):
+    if holder.mountpoint and not is_own_at(os.fsencode(holder.mountpoint)):
         raise Busy(
             f"process {holder.pid} has the library {library}, and its mount is not (or no longer) at "
             f"{holder.mountpoint}: it starts, ends, or is used from another mount namespace; try again, "

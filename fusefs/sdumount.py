@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fusefs.stale import heal_stale_mount, is_dead, real_mountpoint
-from index.scan.mounts import mounts
+from index.scan.mounts import is_own_at, mounts
 from vdfs.base.config import load_config
 from vdfs.library.lock import running_holder
 from vdfs.wire.client import listener_pid
@@ -81,7 +81,7 @@ def _wait_for(servers: dict[int, bool], path: Path) -> int:
 
 def _has_mount(pid: int, path: Path) -> bool:
     try:
-        return any(m.is_own and m.mount_point == os.fsencode(path) for m in mounts(pid))
+        return is_own_at(os.fsencode(path), pid)
     except OSError:
         return False
 

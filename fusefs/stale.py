@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from index.model.errors import Busy
-from index.scan.mounts import mounts
+from index.scan.mounts import is_own_at, mounts
 
 
 def is_dead(path: Path) -> bool:
@@ -26,7 +26,7 @@ def heal_stale_mount(path: Path) -> None:
     """Clear a dead mount of ours away; Busy when that does not work."""
     encoded = os.fsencode(path)
     for _ in range(4):  # dead mounts may be stacked
-        if not any(m.is_own and m.mount_point == encoded for m in mounts()) or not is_dead(path):
+        if not is_own_at(encoded) or not is_dead(path):
             return
         done = subprocess.run(["fusermount3", "-u", "-z", str(path)], capture_output=True, text=True, check=False)
         if done.returncode != 0:

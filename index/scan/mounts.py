@@ -94,6 +94,11 @@ def mounts(pid: int | None = None) -> list[Mount]:
         return parse(file.read())
 
 
+def is_own_at(mount_point: bytes, pid: int | None = None) -> bool:
+    """Whether one of our mounts is at a place, for this process or for another."""
+    return any(m.is_own and m.mount_point == mount_point for m in mounts(pid))
+
+
 def device_at(mount_point: bytes) -> str:
     """The device of what is mounted at a place, on top of what else is; "" when nothing is."""
     return next((m.device for m in reversed(mounts()) if m.mount_point == mount_point), "")

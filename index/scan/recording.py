@@ -357,8 +357,7 @@ def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
     if old.uuid is None:
         return None
     here = [t for t in entries.by_node(unit.db, old.node) if t.id != old.id and t.branch_id == old.branch_id]
-    beside = [t for t in entries.by_st_ino_beside(unit.db, old.branch_id, old.st_ino) if old.nlink > 1]
-    twins = [t for t in (*here, *beside) if t.uuid == old.uuid]
+    twins = [t for t in here if t.uuid == old.uuid] + (_links_beside(unit, old) if old.nlink > 1 else [])
     if twins:
         fresh = copy_of(unit, old.uuid)
         for twin in twins:

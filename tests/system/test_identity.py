@@ -643,11 +643,10 @@ def test_names_in_two_locations_stay_one_when_one_is_written_and_renamed_at_once
     assert identity(world.mnt / "A" / "renamed") == identity(world.mnt / "B" / "two names")
 
 
-@pytest.mark.parametrize("behind", [False, True], ids=["through the mount", "behind the mount"])
-def test_a_version_in_conflict_goes_its_own_way_with_its_name_in_another_location(files, behind):
-    name, goes = f"way {behind}", f"its own way {behind}"
+def in_conflict_with_a_link(files: Libraries, name: str) -> str:
+    """A tagged file of two versions, of which the one in conflict has a name in another location; returns its name."""
     files.merged(name)
-    top, link = files.mnt / "D", files.mnt / "B" / name
+    top = files.mnt / "D"
     tag(top / name, "old")
     os.link(files.two / name, files.b / name)
     files.settle()
@@ -657,6 +656,14 @@ def test_a_version_in_conflict_goes_its_own_way_with_its_name_in_another_locatio
     (files.one / name).write_bytes(b"of one, edited otherwise")
     files.settle()
     (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    return conflict
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["through the mount", "behind the mount"])
+def test_a_version_in_conflict_goes_its_own_way_with_its_name_in_another_location(files, behind):
+    name, goes = f"way {behind}", f"its own way {behind}"
+    top, link = files.mnt / "D", files.mnt / "B" / name
+    conflict = in_conflict_with_a_link(files, name)
     if behind:
         (files.two / name).rename(files.two / goes)
     else:
@@ -672,17 +679,8 @@ def test_a_version_in_conflict_goes_its_own_way_with_its_name_in_another_locatio
 @pytest.mark.parametrize("how", ["removed", "removed behind", "replaced", "replaced behind"])
 def test_a_version_in_conflict_goes_and_its_name_in_another_location_is_a_file_of_its_own(files, how):
     name = f"left {how}"
-    files.merged(name)
     top, link = files.mnt / "D", files.mnt / "B" / name
-    tag(top / name, "old")
-    os.link(files.two / name, files.b / name)
-    files.settle()
-    (files.two / name).write_bytes(b"of two, edited")
-    os.utime(files.two / name, (10**9 + 5, 10**9 + 5))
-    files.settle()
-    (files.one / name).write_bytes(b"of one, edited otherwise")
-    files.settle()
-    (conflict,) = [found for found in names(top) if found.startswith(f"{name} (from")]
+    conflict = in_conflict_with_a_link(files, name)
     place = files.two / name if how.endswith("behind") else top / conflict
     if how.startswith("removed"):
         place.unlink()

@@ -189,7 +189,7 @@ class Annotations:
         with self.store.write(origin) as unit:
             uuid = self._ensure_uuid(unit, row)
             self._write(unit, row, uuid, name, value)
-        await self._copy_out(node, name, value)
+        await self._copy_out(node, name, value, compared_until_s())
 
     async def remove(self, node: Node, name: bytes, origin: str, *, missing_ok: bool = False) -> None:
         """Take an attribute away; NoAttribute when there is none."""
@@ -209,7 +209,7 @@ class Annotations:
             raise NoAttribute(f"{os.fsdecode(node.name)} has no {os.fsdecode(name)}")
         with self.store.write(origin) as unit:
             self._write(unit, row, uuid, name, None)
-        await self._copy_out(node, name, None)
+        await self._copy_out(node, name, None, compared_until_s())
 
     async def change_tag(self, node: Node, tag: str, present: bool, origin: str) -> bool:
         """Add or take one tag; returns whether anything changed."""
@@ -230,7 +230,7 @@ class Annotations:
                 _remove_tag(unit, uuid, tag)
             unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
         text = self._tags_text(uuid)
-        await self._copy_out(node, TAGS, text)
+        await self._copy_out(node, TAGS, text, compared_until_s())
         return True
 
     def _write(self, unit: Unit, row: Entry, uuid: bytes, name: bytes, value: bytes | None) -> None:
@@ -323,11 +323,10 @@ class Annotations:
                 metadata.mirror_put(unit.db, row, name, value)
             metadata.set_mirror_state(unit.db, row, real.st_ino, real.ctime_ns)
 
-    async def _copy_out(self, node: Node, name: bytes, value: bytes | None, until_s: float = 0.0) -> None:
+    async def _copy_out(self, node: Node, name: bytes, value: bytes | None, until_s: float) -> None:
         """Write a value (or its removal) to the local replicas, best effort; not to what may be another file."""
         if not self.copies:
             return
-        until_s = until_s or compared_until_s()
         done: set[tuple[int, int]] = set()
         first: Spot | None = None
         for target in self.targets(node):

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from vdfs.wire import jsonrpc
 TIMEOUT_S: Final = 30.0
 RECEIVE_BYTES: Final = 1 << 16
 ADDRESS_BYTES_MAX: Final = 107  # sun_path, less its NUL
-UCRED: Final = struct.Struct("=iII")  # pid, uid, gid of who is at the other end
+_UCRED: Final = struct.Struct("=iII")
 
 
 class RpcError(VdfsError):
@@ -147,8 +148,13 @@ def listener_pid(path: str) -> int | None:
     except (NotRunning, Deadline):
         return None
     with sock:
-        pid, _uid, _gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
-    return int(pid)
+        return peer(sock.getsockopt)[0]
+
+
+def peer(getsockopt: Callable[[int, int, int], bytes]) -> tuple[int, int, int]:
+    """(pid, uid, gid) at the other end of a socket, of any library, as the kernel noted them."""
+    pid, uid, gid = _UCRED.unpack(getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(pid), int(uid), int(gid)
 
 
 def _connect_once(sock: socket.socket, path: str) -> None:

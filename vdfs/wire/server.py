@@ -35,7 +35,7 @@ import trio
 
 from index.model.errors import AccessDenied, Busy, Exists, Invalid, OsFailure, TooLarge, VdfsError
 from vdfs.wire import jsonrpc
-from vdfs.wire.client import ADDRESS_BYTES_MAX, UCRED
+from vdfs.wire.client import ADDRESS_BYTES_MAX, peer
 
 Dispatch = Callable[[str, Any], Awaitable[Any]]
 
@@ -215,8 +215,7 @@ _ACCEPT_AGAIN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.
 
 def peer_uid(sock: trio.socket.SocketType | socket.socket) -> int:
     """The user behind the other end, as the kernel noted it when it connected."""
-    _pid, uid, _gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
-    return int(uid)
+    return peer(sock.getsockopt)[1]
 
 
 def is_welcome(uid: int, own_uid: int) -> bool:
