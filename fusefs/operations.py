@@ -5,6 +5,7 @@ with the kernel: lookup counts, handles, and how long each answer may be believe
 Source: pyfuse3's documentation of its request handlers; Documentation/filesystems/fuse.rst of Linux.
 """
 
+import contextlib
 import errno
 import os
 import time
@@ -437,15 +438,12 @@ class Operations(pyfuse3.Operations):
                 continue
             name, child = line
             if in_union:
-                if handle.generation != node.generation:
-                    child = await self._again(node, name, child)
-                    if child is None:
-                        continue
-                face = child.face if isinstance(child, Node) else None
+                face = child.face if isinstance(child, Node) and handle.generation == node.generation else None
                 if face is None:
-                    face = await self._fresh_face(node, child)
-                    if face is None:
+                    now = await self._now(node, name, child, is_old=handle.generation != node.generation)
+                    if now is None:
                         continue
+                    child, face = now
             else:
                 face = self._face(node, child, await self.tree.stat(child) if isinstance(child, Node) else None)
             if not reply(token, name, face, index + 1 + DOTS):
@@ -460,28 +458,24 @@ class Operations(pyfuse3.Operations):
             return False
         return handle.was_quiet or time.monotonic() - handle.taken_s > _JUST_NOW_S
 
-    async def _again(self, node: Node, name: bytes, child: Any) -> Any:
-        """What a name of an older snapshot means now, None when it is gone."""
+    async def _now(
+        self, node: Node, name: bytes, child: Any, *, is_old: bool
+    ) -> tuple[Any, pyfuse3.EntryAttributes] | None:
+        """What a line of a snapshot (`is_old`: from before names changed) means now; None when the name is gone."""
         if isinstance(child, ViewNode):
-            return child
-        try:
-            found, st = await self.tree.lookup(node, name)
-        except NotFound:
-            return None
-        face = self._face_of(found, st, self.watch.covers(node))
-        found.face = face if _may_be_repeated(found, st) else None
-        return found
-
-    async def _fresh_face(self, parent: Node, child: Any) -> pyfuse3.EntryAttributes | None:
-        if isinstance(child, ViewNode):
-            return child.fill(pyfuse3.EntryAttributes())
-        try:
-            st = await self.tree.stat(child)
-        except (Stale, FileNotFoundError):
-            return None
-        face = self._face_of(child, st, self.watch.covers(parent))
+            return child, child.fill(pyfuse3.EntryAttributes())
+        st: AnyStat | None = None
+        if not is_old:
+            with contextlib.suppress(Stale, FileNotFoundError):
+                st = await self.tree.stat(child)
+        if st is None:  # the name says what is there
+            try:
+                child, st = await self.tree.lookup(node, name)
+            except NotFound:
+                return None
+        face = self._face_of(child, st, self.watch.covers(node))
         child.face = face if _may_be_repeated(child, st) else None
-        return face
+        return child, face
 
     @guarded
     async def releasedir(self, fh: int) -> None:

@@ -130,13 +130,15 @@ def set_aside(unit: Unit, row: Entry, beside: Entry) -> None:
 
 def part(unit: Unit, row: Entry) -> Entry:
     """A replica is no part of one file with the others any more: it, and the other names of its inode, get a number of
-    their own."""
+    their own. Of these names the change is told here; of its own by the caller, who may be about to show it."""
     number = unit.new_id()
     if not entries.has_rival(unit.db, row):  # what was seen may be the other's
         metadata.mirror_moves(unit.db, row, number)
     for twin in entries.by_node(unit.db, row.node):
         if twin.branch_id == row.branch_id and twin.st_ino == row.st_ino:
             entries.set_node(unit.db, twin.id, number, unit.seq)
+            if twin.id != row.id:
+                _renumbered(unit, twin, twin._replace(node=number))
     return again(unit, row.id)
 
 

@@ -876,6 +876,29 @@ def test_a_link_less_counts_in_another_branch_whatever_it_says_of_the_bytes(worl
     assert entries.get(world.store.db, other.id).nlink == 1
 
 
+def test_every_name_of_a_file_that_parts_from_a_replica_is_told_of(world):
+    """Whoever shows one of them knows it by a number that may be nobody's soon."""
+    inode = world.make(b"f")
+    world.link(inode, b"g")
+    world.link(inode, b"h")
+    world.look()
+    old = world.row(b"f").node
+    with world.store.write("test") as unit:
+        beside = places.put_branch(unit.db, b"o" * 16, None, DEVICE, "local", b"/beside", "fs", 101)
+        root = recording.plain_row(unit, beside, 0, b"", Inode(101, DIR).stat)._replace(parent_id=None)
+        entries.insert(unit.db, root)
+        entries.insert(unit.db, recording.plain_row(unit, beside, root.id, b"f", inode.stat, node=old))
+    world.commits()
+    world.link(inode, b"i")
+    world.look()
+    new = world.row(b"f").node
+    assert new != old
+    heard = world.heard()
+    for name in (b"f", b"g", b"h"):
+        assert world.row(name).node == new
+        assert {(change.REMOVED, name, old), (change.ADDED, name, new)} <= set(heard)
+
+
 # -- everything at once ------------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])

@@ -344,6 +344,34 @@ def test_a_link_in_another_location_whose_name_another_file_takes(world):
     assert (world.b / "t").read_bytes() == b"another file"
 
 
+def test_names_of_a_file_that_parts_from_its_name_in_another_location_are_listed(files):
+    """They get another number; whoever knows them by the old one, which is nobody's soon, hears of it."""
+    top, mnt = files.a / "parts", files.mnt
+    for name in ("left", "right"):
+        (top / name).mkdir(parents=True)
+    (top / "name").write_bytes(b"one file")
+    for name in ("left", "right"):
+        os.link(top / "name", top / name / "link")
+    files.settle()
+    shown = [mnt / "A" / "parts" / "left", mnt / "A" / "parts" / "right", mnt / "B"]
+
+    def look() -> list[set[int]]:
+        return [{entry.inode() for entry in os.scandir(path) if entry.name in ("link", "parting")} for path in shown]
+
+    look()
+    (top / "name").rename(files.b / "parting")
+    files.settle()
+    assert all(look())
+    os.link(top / "left" / "link", top / "again")
+    files.settle()
+    os.listdir(mnt / "B")
+    (files.b / "parting").unlink()
+    files.settle()
+    left, right, gone = look()
+    assert left == right == {os.stat(mnt / "A" / "parts" / "again").st_ino}
+    assert not gone
+
+
 def test_a_link_in_another_location_of_what_turns_out_to_be_one_file(world):
     """Two branches get the same bytes, each with tags: all names have both."""
     top, link = world.mnt / "D", world.mnt / "B" / "linked"
