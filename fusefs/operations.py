@@ -164,6 +164,7 @@ class Operations(pyfuse3.Operations):
             node = self.ledger.forget(ino, count)
             if isinstance(node, Node):
                 node.drop_ghost()
+                self.listings.forgotten(node)
 
     @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:

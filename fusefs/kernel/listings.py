@@ -57,5 +57,10 @@ class Listings:
     def used(self, node: Node) -> None:
         self._kept.move_to_end(node)
 
+    def forgotten(self, node: Node) -> None:
+        """The kernel does not know a directory any more: with its listing it may come back, without it is let go."""
+        if node.listing is None:
+            self._drop(node)
+
     def _drop(self, node: Node) -> None:
         self._lines -= self._kept.pop(node, 0)

@@ -1,5 +1,8 @@
 """Listings kept ready: bounded by their lines, the least recently used go, and who goes takes his answers along."""
 
+import gc
+import weakref
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -62,6 +65,22 @@ def test_a_listing_dropped_meanwhile_does_no_harm():
     assert first.listing is not None
 
 
+def test_a_directory_that_went_is_let_go():
+    """A tree that is made and removed a thousand times leaves nothing here; one that is only forgotten keeps its
+    listing."""
+    listings, there, gone = Listings(40), directory(1), directory(2)
+    for node in (there, gone):
+        listings.keep(node, listing(9))
+    gone.names_changed()
+    for node in (there, gone):
+        listings.forgotten(node)
+    known = weakref.ref(gone)
+    del gone, node
+    gc.collect()
+    assert known() is None
+    assert there.listing is not None
+
+
 def test_one_huge_directory_does_not_push_out_all_others():
     """What is more than a quarter of the room is not kept at all."""
     listings, small, huge = Listings(40), directory(1), directory(2)
@@ -118,6 +137,10 @@ class Directories(RuleBasedStateMachine):
     @rule(which=st.integers(0, 5))
     def change_it(self, which: int) -> None:
         self.nodes[which].names_changed()
+
+    @rule(which=st.integers(0, 5))
+    def the_kernel_forgets_it(self, which: int) -> None:
+        self.listings.forgotten(self.nodes[which])
 
     @invariant()
     def the_room_is_never_exceeded(self) -> None:

@@ -106,17 +106,22 @@ class Shuffle:
         return found
 
     def torn(self) -> list[str]:
-        """Inodes whose names in one location have several numbers, and rows that hang where nothing can."""
+        """Inodes whose names in one location have several numbers, numbers that several inodes there have, and rows
+        that hang where nothing can."""
         with closing(sqlite3.connect(f"file:{self.library.library_dir / 'library.db'}?mode=ro", uri=True)) as db:
             names = (
                 "SELECT group_concat(id || ': ' || node || ' ' || st_ino || ' ' || nlink || ' ' || name) FROM entry "
                 "WHERE kind=0 GROUP BY branch_id, st_ino HAVING count(DISTINCT node)>1"
             )
+            inodes = (
+                "SELECT 'several inodes: ' || group_concat(id || ': ' || node || ' ' || st_ino || ' ' || name) "
+                "FROM entry GROUP BY branch_id, node HAVING count(DISTINCT st_ino)>1"
+            )
             rows = (
                 "SELECT 'hangs wrong: ' || e.id || ' ' || e.name FROM entry e JOIN entry p ON e.parent_id = p.id "
                 "WHERE p.kind <> 1 OR p.branch_id <> e.branch_id OR instr(e.name, '/')"
             )
-            return [text for sql in (names, rows) for (text,) in db.execute(sql)]
+            return [text for sql in (names, inodes, rows) for (text,) in db.execute(sql)]
 
     def compare(self, *, closely: bool) -> None:
         try:
