@@ -46,8 +46,7 @@ class Listings:
         node.listing = listing
         self._kept[node] = count
         self._lines += count
-        while self._lines > self._max:
-            old = next(iter(self._kept))
+        while (old := next(iter(self._kept))).listing is None or self._lines > self._max:
             if old.listing is not None:
                 for _, child in old.listing.lines:
                     child.face = None

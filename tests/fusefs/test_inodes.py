@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fusefs.kernel.inodes import Ledger
+from fusefs.kernel.listings import Listings
 from fusefs.operations import Operations
 from index.model.errors import Stale
 from vdfs.space.nodes import Node
@@ -64,7 +65,7 @@ def test_a_forgotten_file_without_a_name_gives_its_space_back(ledger, tmp_path):
     file = node(70)
     (tmp_path / "f").write_bytes(b"x")
     file.ghost_fd = held = os.open(tmp_path / "f", os.O_PATH)
-    server = SimpleNamespace(ledger=ledger)
+    server = SimpleNamespace(listings=Listings(), ledger=ledger)
     ledger.remember(file)
     ledger.remember(file)
     trio.run(Operations.forget, server, [(70, 1)])

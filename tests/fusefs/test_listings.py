@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -65,15 +66,21 @@ def test_a_listing_dropped_meanwhile_does_no_harm():
     assert first.listing is not None
 
 
-def test_a_directory_that_went_is_let_go():
+@pytest.mark.parametrize("forgotten_first", [False, True])
+def test_a_directory_that_went_is_let_go(forgotten_first):
     """A tree that is made and removed a thousand times leaves nothing here; one that is only forgotten keeps its
     listing."""
     listings, there, gone = Listings(40), directory(1), directory(2)
-    for node in (there, gone):
+    for node in (gone, there):
         listings.keep(node, listing(9))
+    if forgotten_first:
+        listings.forgotten(gone)
     gone.names_changed()
-    for node in (there, gone):
-        listings.forgotten(node)
+    if forgotten_first:
+        listings.keep(directory(3), listing(9))
+    else:
+        listings.forgotten(gone)
+    listings.forgotten(there)
     known = weakref.ref(gone)
     del gone, node
     gc.collect()
