@@ -8,6 +8,7 @@ by what is open of it.
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from vdfs.space import journal, syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING
 from vdfs.space.checks import check_not_read_only, check_there
 from vdfs.space.dirs import DirRef
-from vdfs.space.nodes import AnyStat, Node, Spot
+from vdfs.space.nodes import AnyStat, Node, RowStat, Spot
 from vdfs.space.sameness import certain
 from vdfs.space.tree import Tree
 
@@ -52,6 +53,9 @@ class Attributes:
 
     async def set(self, node: Node, wanted: Wanted) -> AnyStat:
         """Change every local replica, the size of the shown one; returns the attributes after that."""
+        if node.removed is not None:
+            _change_removed(node.removed, wanted)
+            return node.removed
         if node.is_dir:
             await self._set_dir(node, wanted)
             st = await self.tree.stat(node)
@@ -195,6 +199,16 @@ class Attributes:
             yield fd, st
         finally:
             os.close(fd)
+
+
+def _change_removed(last: RowStat, wanted: Wanted) -> None:
+    """A directory that was removed is what is remembered of it, for who holds it: nothing of it is on a disk."""
+    last.st_mode = last.st_mode if wanted.mode is None else stat.S_IFMT(last.st_mode) | stat.S_IMODE(wanted.mode)
+    last.st_uid = last.st_uid if wanted.uid is None else wanted.uid
+    last.st_gid = last.st_gid if wanted.gid is None else wanted.gid
+    last.st_atime_ns = last.st_atime_ns if wanted.atime_ns is None else wanted.atime_ns
+    last.st_mtime_ns = last.st_mtime_ns if wanted.mtime_ns is None else wanted.mtime_ns
+    last.st_ctime_ns = time.time_ns()
 
 
 def _change_open(fd: int, wanted: Wanted) -> None:

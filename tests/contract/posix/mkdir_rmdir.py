@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from .kit import (
@@ -187,6 +188,17 @@ def check_a_removed_open_directory_lists_empty_and_takes_nothing(root: Path, env
         equal([name for name in os.listdir(fd) if name not in (".", "..")], [])
         with fails(errno.ENOENT):
             os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
+
+
+def check_a_removed_open_directory_still_has_mode_and_times(root: Path, env: Env) -> None:
+    os.mkdir("d")
+    with opened("d", os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.rmdir("d")
+        os.fchmod(fd, 0o700)
+        os.utime(fd, ns=(5, 7))
+        os.fsync(fd)
+        st = os.fstat(fd)
+        equal((stat.S_IMODE(st.st_mode), st.st_atime_ns, st.st_mtime_ns), (0o700, 5, 7))
 
 
 def check_a_directory_made_again_is_a_new_one(root: Path, env: Env) -> None:
