@@ -537,7 +537,7 @@ def test_a_socket_that_answers_is_left_alone(path: Path) -> None:
 
     async def main() -> None:
         async with serving(path, Fake()):
-            with pytest.raises(Busy, match="another process answers"):
+            with pytest.raises(Busy, match=f"process {os.getpid()} answers"):
                 await server.serve(path, Fake())
             assert await thread(lambda: ask(path, "echo", {"first": 1})) == {"first": 1}
 

@@ -313,8 +313,9 @@ def _make_way(directory_fd: int, name: str, address: str, path: str) -> None:
             os.unlink(name, dir_fd=directory_fd)
             return
         except BlockingIOError:
-            pass  # its queue is full: somebody is there
-    raise Busy(f"another process answers on {path}; use that one, or end it first")
+            raise Busy(f"another process answers on {path}; end it first") from None  # its queue is full
+        pid = peer(probe.getsockopt)[0]
+    raise Busy(f"process {pid} answers on {path}: it serves this library, or another copy of it; end that one first")
 
 
 def _identity(directory_fd: int, name: str) -> tuple[int, int] | None:
