@@ -64,7 +64,7 @@ def add(
     place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
         return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid))
-    return recording.restat_twins(unit, recording.arrive(unit, _found(unit, place, st, disk)), st)
+    return recording.restat_twins(unit, _found(unit, place, st, disk), st)
 
 
 def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
@@ -72,17 +72,22 @@ def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
     known = kinship.elsewhere(unit, place.branch_id, st, disk)
     twin = kinship.twin(known, st)
     if twin is not None:
-        return _link(unit, place, st, twin, disk)
+        return recording.arrive(unit, _link(unit, place, st, twin, disk))
     source = _source(unit, place, st, known, disk)
     if source is not None:
-        return source.bring()
+        row = recording.arrive(unit, source.bring())
+        disk.moved(row)  # now that it has its number
+        return row
     linked = kinship.linked_beside(unit, place, st, disk)  # a number is a branch's own; what people attached is not
     uuid = None if linked is None else recording.ensure_uuid(unit, linked)
-    return recording.insert(unit, recording.plain_row(unit, *place, st, uuid=uuid))
+    return recording.arrive(unit, recording.insert(unit, recording.plain_row(unit, *place, st, uuid=uuid)))
 
 
 class _Source(NamedTuple):
-    """What a file was before it was seen at a place, and the step that brings its row there."""
+    """What a file was before it was seen at a place, and the step that brings its row there.
+
+    Who takes the step tells `disk.moved`, once the row has all that it is to have.
+    """
 
     was: Entry | Kept
     bring: Callable[[], Entry]
@@ -176,7 +181,9 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
         entries.set_uuid(unit.db, new.id, heir, unit.seq)
     if version is not None:
         entries.set_version(unit.db, new.id, version, unit.seq)
-    return recording.again(unit, new.id)
+    new = recording.again(unit, new.id)
+    disk.moved(new)
+    return new
 
 
 def _renew(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, node: int | None, uuid: bytes | None) -> Entry:
@@ -230,9 +237,7 @@ def _move(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
     unit.changed(change.ADDED, old.branch_id, old.id, place.parent_id, place.name, old.node)
     recording.restat(unit, old, st)
     _doubt_written(unit, old, place, disk)
-    moved = recording.again(unit, old.id)
-    disk.moved(moved)
-    return moved
+    return recording.again(unit, old.id)
 
 
 def _doubt_written(unit: Unit, row: Entry, place: Place, disk: Disk) -> None:
@@ -254,7 +259,6 @@ def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> 
     if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
         recording.note_new_bytes(unit, new)
     _doubt_written(unit, old, place, disk)
-    disk.moved(new)
     return recording.again(unit, new.id)
 
 
@@ -269,11 +273,10 @@ def _return(unit: Unit, kept: Kept, place: Place, st: Stat, disk: Disk) -> Entry
     if kept.written:
         recording.note_new_bytes(unit, row)
     _doubt_written(unit, row, place, disk)
-    row = recording.arrive(unit, recording.again(unit, row.id))
+    row = recording.again(unit, row.id)
     if kept.uuid is None:  # who it was lives on with another inode
         metadata.mirror_forget(unit.db, row)
-    disk.moved(row)
-    return recording.again(unit, row.id)
+    return row
 
 
 def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
