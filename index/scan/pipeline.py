@@ -74,7 +74,9 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             state.again.add(directory)
             continue
         place = kinship.Place(state.branch_id, directory, row.name)
-        apply.take_in(unit, place, row, Stat(*raw), state.branch_uuid, state.disk)
+        new = apply.take_in(unit, place, row, Stat(*raw), state.branch_uuid, state.disk)
+        if new.kind == KIND_DIR and row.kind != KIND_DIR:
+            state.again.add(new.id)  # it was no directory when the walk came by
     for entry_id, seq in gone:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:

@@ -13,7 +13,7 @@ from itertools import islice
 
 import apsw
 
-from index.model.entry import Entry, ns
+from index.model.entry import NAME_MAX_BYTES, Entry, ns
 from index.model.inode import inode_of
 from index.store.connection import one
 
@@ -114,6 +114,12 @@ def is_below(db: apsw.Connection, entry_id: int | None, above_id: int) -> bool:
 def some_children(db: apsw.Connection, parent_id: int, limit: int) -> list[Entry]:
     """Up to so many rows of a directory, in no order."""
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE parent_id=? LIMIT ?", (parent_id, limit))]
+
+
+def names_beginning(db: apsw.Connection, parent_id: int, stem: bytes) -> list[bytes]:
+    """The names of a directory that begin so."""
+    sql = "SELECT name FROM entry WHERE parent_id=? AND name>=? AND name<?"
+    return [name for (name,) in db.execute(sql, (parent_id, stem, stem + b"\xff" * (NAME_MAX_BYTES + 1)))]
 
 
 #: Of a row, what a walk holds against the disk: id, seq, then what `seen_as` says of a stat.

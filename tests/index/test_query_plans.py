@@ -14,6 +14,7 @@ QUERIES = {
     "get": lambda db: entries.get(db, 5),
     "child": lambda db: entries.child(db, 1, b"name"),
     "children": lambda db: entries.children(db, 1),
+    "names_beginning": lambda db: entries.names_beginning(db, 1, b"stem"),
     "subdirectories": lambda db: entries.subdirectories(db, 1),
     "by_st_ino": lambda db: entries.by_st_ino(db, 1, 77),
     "by_node": lambda db: entries.by_node(db, 5),

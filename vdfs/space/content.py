@@ -21,7 +21,7 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 from index.model.entry import KIND_DIR
-from index.model.errors import Stale, Unreachable, Unsupported
+from index.model.errors import Stale, Unreachable
 from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.attributes import Attributes
@@ -288,7 +288,7 @@ class Opener:
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
             os.close(fd)
-            raise Unsupported(f"{os.fsdecode(name)} is no regular file any more")
+            raise Stale(f"{os.fsdecode(name)} is no regular file any more")
         return fd, st
 
     def adopt(self, node: Node, fd: int, flags: int) -> Handle:

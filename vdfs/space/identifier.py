@@ -16,7 +16,7 @@ import trio
 
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
-from index.model.errors import NotFound, VdfsError
+from index.model.errors import Stale, VdfsError
 from index.model.inode import DEVICES
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
@@ -212,7 +212,11 @@ class Identifier:
         except FileNotFoundError:
             self.tree.mend(ref, row.name, row, None)
             self._retry.pop(entry_id, None)
-        except (OSError, VdfsError, NotFound):
+        except Stale:  # one of the directories above is another by now, or none
+            for step in ref.chain()[1:]:
+                if step.parent is not None:
+                    self.tree.look_at(step.parent.entry_id, step.name)
+        except (OSError, VdfsError):
             return
         else:
             node = self.tree.nodes.get(row.node)

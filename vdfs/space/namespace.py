@@ -40,7 +40,7 @@ from vdfs.space.checks import check_name, check_there, check_writable, os_error,
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
-from vdfs.space.sameness import certain
+from vdfs.space.sameness import certain, is_as_it_was, rows_of
 from vdfs.space.tree import Tree
 
 SYNC_DEADLINE_S = 10.0
@@ -323,23 +323,35 @@ class Namespace:
             raise os_error(errno.EISDIR)
         check_there([*node.spots, *node.stale_spots])
         # Of this name only: a lookup leaves hard-linked twins in `links`.
+        was = rows_of(self.tree, [*node.spots[1:], *node.stale_spots])
         doomed = [*await certain(self.tree, node.spots), *node.stale_spots]
         check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
         with journal.Noted(self.store, "unlink", [s.entry_id for s in doomed]):
+            gone = []
             for spot in doomed:
                 self.tree.before_look(spot.dir)
-
-                def remove(spot: Spot = spot) -> os.stat_result | None:
-                    with self.tree.dirs.opened(spot.dir) as fd:
-                        os.unlink(spot.name, dir_fd=fd)
-                    return None
-
-                await spot.dir.branch.call(CALL_DEADLINE_S, remove)
-                self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd))
+                if await spot.dir.branch.call(CALL_DEADLINE_S, self._unlink_one, spot, was.get(spot.entry_id)):
+                    self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd))
+                    gone.append(spot)
+                else:
+                    self.tree.look_at(spot.dir.entry_id, spot.name)
         parent.names_changed()
-        self.dropped(node, doomed)
+        self.dropped(node, gone)
         return node
+
+    def _unlink_one(self, spot: Spot, was: Entry | None) -> bool:
+        """Take a replica's name away; not if it has been another file since it `was` seen, of which nobody spoke."""
+        with self.tree.dirs.opened(spot.dir) as fd:
+            if was is not None:
+                try:
+                    now = os.stat(spot.name, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    return False
+                if not is_as_it_was(was, now):
+                    return False
+            os.unlink(spot.name, dir_fd=fd)
+        return True
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove an empty directory from every branch; a location at the root is forgotten, its folder stays."""

@@ -31,7 +31,7 @@ from vdfs.space.checks import check_name, check_there, check_writable, os_error,
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node, Spot, is_below, removed_stat
-from vdfs.space.sameness import certain
+from vdfs.space.sameness import certain, is_as_it_was, rows_of
 
 
 class _Step(NamedTuple):
@@ -135,16 +135,22 @@ class Renames:
         flags: int,
     ) -> None:
         over = [] if dst is None or dst.is_dir else list(dst.spots)
+        stale = [] if dst is None or dst.is_dir else list(dst.stale_spots)
+        was = rows_of(self.tree, [*over[1:], *stale])
         if dst is not None:
             await self._check_replaceable(src, dst)
         check_there(moving)
         steps = [_Step(spot, await self._target(spot, src_parent, dst_parent), dst_name, flags) for spot in moving]
         over = await certain(self.tree, over)
+        if was:  # that took its time: the rows are to say what the disk says
+            await self._find(dst_parent, dst_name)
+        was = {i: row for i, row in was.items() if is_as_it_was(row, entries.get(self.store.db, i))}
+        over = [*over[:1], *(spot for spot in over[1:] if spot.entry_id in was)]
         aliased = [spot for spot in over if spot.name != dst_name and spot not in moving]
         _check_distinct(steps)
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps] + [s.dir for s in aliased])
-        if dst is not None and not dst.is_dir:
-            meant = {spot.entry_id for spot in (*moving, *over, *dst.stale_spots)}
+        if dst is not None:
+            meant = {spot.entry_id for spot in (*moving, *over, *(spot for spot in stale if spot.entry_id in was))}
             for ref in dst_parent.parts:
                 await self._make_room(ref, dst_name, meant)
         last = None

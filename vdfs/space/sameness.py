@@ -15,7 +15,7 @@ from functools import partial
 
 import trio
 
-from index.model.entry import KIND_FILE, Entry
+from index.model.entry import KIND_FILE, Entry, Stat
 from index.model.errors import VdfsError
 from index.model.inode import inode_of
 from index.store import entries
@@ -52,13 +52,23 @@ async def are_same(tree: Tree, one: Spot, other: Spot, until_s: float) -> bool:
         return True
     if a.size_bytes != b.size_bytes:
         return False
-    return await _are_equal(tree, [(one, a), (other, b)], until_s) and _is_as_it_was(tree, other, b)
+    if not await _are_equal(tree, [(one, a), (other, b)], until_s):
+        return False
+    return is_as_it_was(b, entries.get(tree.store.db, other.entry_id))
 
 
-def _is_as_it_was(tree: Tree, spot: Spot, row: Entry) -> bool:
-    """Whether nobody put another file there while it was compared."""
-    now = entries.get(tree.store.db, spot.entry_id)
-    return now is not None and (now.st_ino, now.stat[1:3]) == (row.st_ino, row.stat[1:3])
+def rows_of(tree: Tree, spots: Sequence[Spot]) -> dict[int, Entry]:
+    """What some replicas are just now: to be asked before others get a turn, and to be held against what is there."""
+    rows = [(spot.entry_id, entries.get(tree.store.db, spot.entry_id)) for spot in spots]
+    return {entry_id: row for entry_id, row in rows if row is not None}
+
+
+def is_as_it_was(was: Entry, now: Entry | os.stat_result | None) -> bool:
+    """Whether nobody put another file there, nor wrote to it."""
+    if now is None:
+        return False
+    st = now.stat if isinstance(now, Entry) else Stat.of(now)
+    return (st.st_ino, st.size_bytes, st.mtime_ns) == (was.st_ino, was.size_bytes, was.mtime_ns)
 
 
 async def _are_equal(tree: Tree, pair: list[tuple[Spot, Entry]], until_s: float) -> bool:

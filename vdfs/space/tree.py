@@ -7,6 +7,7 @@ query. Local attributes are always those of the disk just now.
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from index.model import change
@@ -99,15 +100,28 @@ class Tree(Reach):
         Only the names are looked at that it may be of: to look at others would say of hard-linked files that they are
         reached by these.
         """
-        stem = name[: name.index(b" (from ")]  # the first: a branch's label may have it, too
-        groups = _by_name(await self._per_part(parent))
-        taken = set(groups)
-        for base, found in groups.items():
-            if len(found) > 1 and base.startswith(stem):
+        known = self._known_beginning(parent, name[: name.index(b" (from ")])
+        groups = _by_name(await self._per_part(parent)) if known is None else {}
+        taken = set(groups if known is None else known)
+        for base in groups if known is None else [base for base, count in known.items() if count > 1]:
+            if not union.may_be_of(base, name):
+                continue
+            found = await self._found(parent, base) if known is not None else groups[base]
+            if len(found) > 1:
                 for line in self._named(parent, base, found, taken):
                     if line.name == name:
                         return line
         return None
+
+    def _known_beginning(self, parent: Node, stem: bytes) -> Counter[bytes] | None:
+        """The names in a directory that begin so, each with how many parts have it, by the rows; None where these may
+        lack what somebody was shown."""
+        known: Counter[bytes] = Counter()
+        for ref in parent.parts:
+            if not self._knows(ref) or not self.is_watched(ref.entry_id, ref.st_ino):
+                return None
+            known.update(entries.names_beginning(self.store.db, ref.entry_id, stem))
+        return known
 
     def known_inos(self, parent: Node, name: bytes) -> set[int]:
         """The numbers that the index has under a name just now; the disk is not asked."""
@@ -136,7 +150,8 @@ class Tree(Reach):
                 found.append(one)
         if lost is not None and not found:
             raise lost
-        return found
+        # What was found may have shown that a part is none any more: it hangs elsewhere, even in another part.
+        return [one for one in found if one.dir in parent.parts]
 
     # nodes ------------------------------------------------------------------------------------------------------------
 
@@ -235,7 +250,7 @@ class Tree(Reach):
         out = [shown[0]]
         for one in shown[1:]:
             row = one.row
-            same = row.kind == KIND_DIR or union.known_same(first, row)
+            same = (row.kind == KIND_DIR or union.known_same(first, row)) and row.branch_id != first.branch_id
             # Names of one inode share a number: not with replicas of one of them, which have no such other name.
             linked = row.kind != KIND_DIR and max(first.nlink, row.nlink) > 1
             number = row.node if linked else first.node
@@ -451,7 +466,7 @@ class Tree(Reach):
                 continue
         if refused is not None and not per_part:
             raise refused
-        return per_part
+        return [part for part in per_part if part[0] in node.parts]  # see _found
 
     def _named(self, node: Node, name: bytes, found: list[Found], taken: set[bytes]) -> list[Listed]:
         """What is shown of a name that several parts of a directory have; the names go into `taken`."""

@@ -100,6 +100,13 @@ def conflict_name(name: bytes, c: Candidate, number: int = 1) -> bytes:
     return cut(stem, NAME_MAX_BYTES - len(tail)) + tail
 
 
+def may_be_of(name: bytes, conflict: bytes) -> bool:
+    """Whether a version in conflict that is shown so may be of a name; True for some that it is not of."""
+    stem = conflict[: conflict.index(b" (from ")]  # the first: a branch's label may have it, too
+    left = name[len(stem) :] if name.startswith(stem) else b"?"
+    return not left or left.startswith((b".", b" (from ")) or len(conflict) > NAME_MAX_BYTES - 4  # cut at a character
+
+
 def cut(text: bytes, limit: int) -> bytes:
     """At most `limit` bytes, never in the middle of a character of UTF-8."""
     if len(text) <= limit:
