@@ -13,7 +13,7 @@ from fusefs.kernel import notices
 from fusefs.kernel.inodes import Ledger
 from fusefs.telling import telling
 from index.model import change
-from index.model.change import ORIGIN_MOUNT, Commit
+from index.model.change import ORIGIN_MOUNT, Change, Commit
 from index.store import entries
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
@@ -60,8 +60,6 @@ class Notifier:
 
     def _heard(self, commit: Commit) -> None:
         """A commit, in the moment it is made: a request that comes next must know that the kernel is yet to be told."""
-        if commit.origin == ORIGIN_MOUNT:
-            return
         try:
             self.plan(commit)
         except Exception:  # nobody's unit fails for what the kernel is to hear of it
@@ -69,25 +67,37 @@ class Notifier:
             self._everything()
 
     def plan(self, commit: Commit) -> None:
-        """What a commit means for the kernel."""
+        """What a commit means for the kernel; of what it did itself, for those numbers that the rows had once."""
+        ours = commit.origin == ORIGIN_MOUNT
+        if ours and not self.tree.former:
+            return
         for one in commit.changes:
             node = self.ledger.find(one.node)
             is_dir = isinstance(node, Node) and node.is_dir
-            parent = None if one.what == change.TIMES else self._dir_node(one.parent_id)
-            if parent is not None and one.what in (change.ADDED, change.REMOVED):
-                self.entry(parent.ino, one.name, is_gone=one.what == change.REMOVED)
-                self.inode(parent.ino, attr_only=True)
-            elif parent is not None and not is_dir and (one.what != change.META or len(parent.parts) > 1):
-                # Another replica may be the shown one now; bytes that are known may make one file of two. A directory
-                # that the kernel knows stays the directory it is: forgetting its name would take the working directory
-                # from who stands in it.
-                self.entry(parent.ino, one.name)
-            if node is None or one.what == change.META:
+            if one.what != change.TIMES:
+                for parent in self._held(None if ours else self._dir_node(one.parent_id), one.parent_id):
+                    self._plan_name(parent, one, is_dir)
+            if one.what == change.META:
                 continue
-            if isinstance(node, Node):
-                node.face = None
-            if one.what != change.ADDED:  # a removed name is one link less for who holds the file
-                self.inode(one.node, attr_only=one.what != change.DATA)
+            for held in self._held(None if ours else node, one.entry_id):
+                if isinstance(held, Node):
+                    held.face = None
+                if one.what != change.ADDED:  # a removed name is one link less for who holds the file
+                    self.inode(held.ino, attr_only=one.what != change.DATA)
+
+    def _held(self, node: Any, entry_id: int | None) -> list[Any]:
+        """What the kernel holds a row by: its node, and those of numbers that it had."""
+        return ([] if node is None else [node]) + self.tree.former_of(entry_id)
+
+    def _plan_name(self, parent: Node, one: Change, is_dir: bool) -> None:
+        if one.what in (change.ADDED, change.REMOVED):
+            self.entry(parent.ino, one.name, is_gone=one.what == change.REMOVED)
+            self.inode(parent.ino, attr_only=True)
+        elif not is_dir and (one.what != change.META or len(parent.parts) > 1):
+            # Another replica may be the shown one now; bytes that are known may make one file of two. A directory that
+            # the kernel knows stays the directory it is: forgetting its name would take the working directory from who
+            # stands in it.
+            self.entry(parent.ino, one.name)
 
     def _dir_node(self, entry_id: int | None) -> Node | None:
         """The node of a directory's row if the kernel holds it."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from index.model.change import ORIGIN_MOUNT
+from index.model.change import ORIGIN_MOUNT, ORIGIN_SCAN
 from index.model.entry import HASH_NONE, KIND_FILE, Entry, Stat
 from index.model.errors import NotFound, Stale, Unreachable
 from index.model.inode import inode_of
@@ -132,17 +132,20 @@ class Attributes:
             return
         spots = self.tree.replicas(node) if node.links else node.spots
         wrote = wrote or any(handle.wrote for handle in node.handles)
-        for spot in spots[:1]:
-            row = entries.get(self.store.db, spot.entry_id)
-            if row is None or (row.matches(st) and not (wrote and row.hash_state)):
+        rows = [(spot, entries.get(self.store.db, spot.entry_id)) for spot in spots]
+        own = [(spot, row) for spot, row in rows if row is not None and row.st_ino == inode_of(st)]
+        for spot, row in own[:1]:  # which may not be the one that is shown: a handle is of what was open
+            if row.matches(st) and not (wrote and row.hash_state):
                 continue
-            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid, wrote))
+            # Who has it by another number than it has now is not who holds that one.
+            origin = ORIGIN_MOUNT if row.node == node.ino else ORIGIN_SCAN
+            self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid, wrote, origin))
         for spot in node.spots[1:] if not data else []:
             self._remend(spot)
 
-    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes, wrote: bool) -> None:
+    def _note_row(self, row: Entry, st: Stat, branch_uuid: bytes, wrote: bool, origin: str) -> None:
         """Whoever gives a file its size and mtime back after a write, here or on the disk, leaves no other trace."""
-        with self.store.write(ORIGIN_MOUNT) as unit:
+        with self.store.write(origin) as unit:
             now = recording.restat_twins(unit, apply.change_row(unit, row, st, branch_uuid), st)
             if now.kind == KIND_FILE and now.hash_state != HASH_NONE and (wrote or self._was_written(now)):
                 for twin in entries.by_node(unit.db, now.node):

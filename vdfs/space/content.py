@@ -10,6 +10,7 @@ and those writes belong where they say. What begins at the end of the file as th
 begins before it is a write-back, and goes through a second descriptor without O_APPEND.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -21,7 +22,7 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 from index.model.entry import KIND_DIR
-from index.model.errors import Stale, Unreachable
+from index.model.errors import Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.attributes import Attributes
@@ -304,7 +305,11 @@ class Opener:
         handle.wrote = False
         st = await handle.fstat()
         if st is not None:
-            self.attributes.note(handle.node, st, data=True, wrote=True)
+            node = handle.node
+            self.attributes.note(node, st, data=True, wrote=True)
+            if len(node.spots) > 1 and node.parent is not None:  # it may be the version that is shown from now on
+                with contextlib.suppress(OSError, VdfsError):
+                    await self.tree.lookup(node.parent, node.name)
 
 
 def _open_again(held_fd: int, flags: int, cuts: int, by_uid: int) -> tuple[int, os.stat_result]:

@@ -15,7 +15,7 @@ from vdfs.space import realattrs, syscalls
 from vdfs.space.branches import LIVE
 from vdfs.space.dirs import DirRef
 from vdfs.space.holdings import Holdings
-from vdfs.space.nodes import Spot
+from vdfs.space.nodes import Node, Spot
 
 T = TypeVar("T")
 
@@ -47,10 +47,11 @@ class BranchDisk(Holdings):
         held = self.nodes.get(node)
         if held is None:
             return False
-        fds = [h.fd for h in held.handles if h.branch.id == branch_id and not h.branch.slow]
-        if held.ghost_fd >= 0:
-            fds.append(held.ghost_fd)
-        return any(inode_of(os.fstat(fd)) == st_ino for fd in fds)
+        return _is_open(held, branch_id, st_ino) or (held.ghost_fd >= 0 and inode_of(os.fstat(held.ghost_fd)) == st_ino)
+
+    def has_open(self, node: Node, row: Entry) -> bool:
+        """Whether somebody has a row's file open under a node."""
+        return _is_open(node, row.branch_id, row.st_ino)
 
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
@@ -112,3 +113,8 @@ class BranchDisk(Holdings):
             return ask(ref)
         except (OSError, VdfsError):
             return otherwise
+
+
+def _is_open(node: Node, branch_id: int, st_ino: int) -> bool:
+    fds = [h.fd for h in node.handles if h.branch.id == branch_id and not h.branch.slow]
+    return any(inode_of(os.fstat(fd)) == st_ino for fd in fds)

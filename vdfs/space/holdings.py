@@ -8,7 +8,7 @@ outlives a commit that makes it void.
 import errno
 import os
 from collections.abc import Awaitable, Callable
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from index.model import change
 from index.model.change import Commit
@@ -33,6 +33,7 @@ class Holdings:
         self.dirs = DirTable()
         self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self.branches: dict[int, Branch] = {}
+        self.former: dict[int, WeakSet[Node]] = {}  # row -> nodes that the kernel holds it by, of numbers it had
         self.root = Node(ROOT_INODE, KIND_DIR)
         self.nodes[ROOT_INODE] = self.root
         store.feed.at_once(self._forget)
@@ -56,10 +57,27 @@ class Holdings:
         self.dirs.reach()
         return branch.check()
 
+    def renumbered(self, row: Entry) -> None:
+        """A row is about to be one with another, under that one's number. Who holds it by its own goes on with that."""
+        node = self.nodes.get(row.node)
+        if node is not None and node.lookups:
+            self.former.setdefault(row.id, WeakSet()).add(node)
+
+    def former_of(self, entry_id: int | None) -> list[Node]:
+        """The nodes by which somebody holds a row that has another number by now."""
+        if entry_id not in self.former:
+            return []
+        held = [node for node in self.former[entry_id] if node.lookups]
+        if not held:
+            del self.former[entry_id]
+        return held
+
     def _forget(self, commit: Commit) -> None:
         """Drop the prepared answers that a commit makes void, whoever wrote it and wherever it reached."""
         above: dict[int, bool] = {}  # directories -> whether their names changed
         for one in commit.changes:
+            for former in self.former_of(one.entry_id):
+                former.face = None
             node = self.nodes.get(one.node)
             if node is not None and one.what != change.META:
                 node.face = None
@@ -77,7 +95,10 @@ class Holdings:
         """A directory that was a part of a node may have got a number of its own."""
         if len(node.parts) > 1:
             rows = [(part, entries.get(self.store.db, part.entry_id)) for part in node.parts]
-            node.parts = tuple(part for part, row in rows if row is None or row.node == node.ino)
+            node.parts = tuple(
+                part for part, row in rows
+                if row is None or row.node == node.ino or node in self.former_of(row.id)
+            )  # fmt: skip
 
     def _dir_changed(self, ref: DirRef, *, names_changed: bool) -> None:
         """A directory of a branch, or what is in it, changed: whoever shows its names must look again.
@@ -86,8 +107,9 @@ class Holdings:
         """
         row = entries.get(self.store.db, ref.entry_id)
         node = None if row is None else self.nodes.get(row.node)
-        if node is not None and (names_changed or len(node.parts) > 1):
-            node.names_changed()
+        for one in ([] if node is None else [node]) + self.former_of(ref.entry_id):
+            if names_changed or len(one.parts) > 1:
+                one.names_changed()
         if ref.parent is None and names_changed:
             self.root.names_changed()
 

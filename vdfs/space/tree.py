@@ -213,7 +213,8 @@ class Tree(Reach):
         """The nodes of one name on several branches: the plain one first, then the conflicts by their names."""
         arranged = union.arrange(name, self._candidates(found))
         shown = [found[c.number] for c in arranged.shown]
-        shown = self._unify(shown)
+        shown = self._leave_open(shown, [found[c.number] for _, c in arranged.conflicts])
+        shown = self._unify(parent, name, shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
             self._merge(node, tuple(self._dir(f.dir, f.row) for f in shown))
@@ -236,20 +237,46 @@ class Tree(Reach):
         """
         more = [ref for ref in parts if ref not in node.parts] if node.lookups and node.parts else []
         node.lies_in(parts)
+        for former in {one for ref in parts for one in self.former_of(ref.entry_id)}:
+            former.lies_in(parts)
         for ref in more:
             self.tell_again(ref)
+
+    def _leave_open(self, shown: list[Found], conflicts: list[Found]) -> list[Found]:
+        """Of what was one file and is two versions by now, one keeps the number: the shown one, unless it is the other
+        that somebody has open. The kernel has one set of pages for a number."""
+        number = shown[0].row.node
+        held = self.nodes.get(number)
+        others = [one for one in conflicts if one.row.node == number]
+        if held is None or held.is_dir or not held.handles or not others:
+            return shown
+        if any(self.has_open(held, one.row) for one in shown):
+            return shown
+        if not any(self.has_open(held, one.row) for one in others):
+            return shown
+        out = [self._part(one) if one.row.node == number else one for one in shown]
+        for one in out:
+            self.tell_again(one.dir, one.row.name)
+        return out
 
     def _part(self, one: Found) -> Found:
         """A replica that was one file with the shown one holds another version now: it gets a number of its own."""
         with self.store.write(ORIGIN_SCAN) as unit:
             return Found(one.dir, recording.part(unit, one.row), one.st)
 
-    def _unify(self, shown: list[Found]) -> list[Found]:
-        """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector."""
-        first = shown[0].row
-        out = [shown[0]]
-        for one in shown[1:]:
+    def _unify(self, parent: Node, name: bytes, shown: list[Found]) -> list[Found]:
+        """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector.
+
+        The number is one that the kernel knows, if it knows any.
+        """
+        known = self._known_one(parent, name, shown)
+        first = known.row
+        out = []
+        for one in shown:
             row = one.row
+            if one is known:
+                out.append(one)
+                continue
             same = (row.kind == KIND_DIR or union.known_same(first, row)) and row.branch_id != first.branch_id
             # Names of one inode share a number: not with replicas of one of them, which have no such other name.
             linked = row.kind != KIND_DIR and max(first.nlink, row.nlink) > 1
@@ -259,6 +286,7 @@ class Tree(Reach):
                     uuid = recording.known_uuid(unit, first, row)
                     names = entries.by_node(unit.db, row.node) if linked else [row]
                     if row.node != number:
+                        self.renumbered(row)
                         metadata.mirror_moves(unit.db, row, number)
                         if row.kind == KIND_DIR:
                             recording.meet(unit, row, number)
@@ -273,12 +301,22 @@ class Tree(Reach):
                             recording.alias(unit, other, uuid)
                         first = first._replace(uuid=uuid)
                     if row.kind != KIND_DIR:
-                        recording.join_versions(unit, first, row, shown[0].dir.branch.uuid, one.dir.branch.uuid)
+                        recording.join_versions(unit, first, row, known.dir.branch.uuid, one.dir.branch.uuid)
                 fresh = entries.get(self.store.db, row.id)
                 assert fresh is not None
                 row = fresh
             out.append(Found(one.dir, row, one.st))
         return out
+
+    def _known_one(self, parent: Node, name: bytes, shown: list[Found]) -> Found:
+        """Of replicas the one whose number the kernel knows, best as that of this very name; else the first."""
+        best, best_rank = shown[0], 0
+        for one in shown:
+            node = self.nodes.get(one.row.node)
+            rank = 0 if node is None or not node.lookups else 2 if (node.parent, node.name) == (parent, name) else 1
+            if rank > best_rank:
+                best, best_rank = one, rank
+        return best
 
     async def _location(self, name: bytes) -> tuple[Node, AnyStat]:
         """The top directory of a location: the roots of its branches and the store's directory of that name."""
