@@ -129,22 +129,29 @@ def test_a_directory_moved_over_an_empty_one_that_a_file_is_in_conflict_with(pai
     assert (pair.top / other).read_bytes() == b"file"
 
 
-def test_a_file_that_became_a_directory_while_nothing_ran(library):
+def made(place: Path) -> None:
+    (place / "c").mkdir()
+    (place / "c/new").write_bytes(b"other bytes")
+
+
+def moved(place: Path) -> None:
+    (place / "d/old").rename(place / "d/new")
+    (place / "d").rename(place / "c")
+    (place / "c/new").write_bytes(b"other bytes")
+
+
+@pytest.mark.parametrize("come", [made, moved])
+def test_a_file_that_became_a_directory_while_nothing_ran(library, come: Callable[[Path], None]):
     """What lies in it is found by the scan."""
     place = library.folder("E")
     (place / "c").write_bytes(b"file")
     (place / "d").mkdir()
-    (place / "d/f").write_bytes(b"bytes")
-    (place / "e").write_bytes(b"file")
+    (place / "d/old").write_bytes(b"bytes")
     library.mount(place)
     library.wait_idle()
     library.unmount()
     (place / "c").unlink()
-    (place / "c").mkdir()
-    (place / "c/new").write_bytes(b"new")
-    (place / "e").unlink()
-    (place / "d").rename(place / "e")
-    (place / "e/f").write_bytes(b"other bytes")
+    come(place)
     library.mount()
     library.wait_idle()
     assert "c/new" in library.sd("search", "new")
@@ -154,18 +161,21 @@ def test_a_file_that_became_a_directory_while_nothing_ran(library):
 # files ----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_open_file_that_gets_a_replica_goes_on(pair):
+@pytest.mark.parametrize("held", ["a", "b"])
+def test_an_open_file_that_gets_a_replica_goes_on(pair, held):
     """`tail -f` of a log that somebody copies to the other branch."""
-    (pair.a / "f").write_bytes(b"line\n")
-    os.utime(pair.a / "f", (10**9, 10**9))
+    first, second = (pair.a, pair.b) if held == "a" else (pair.b, pair.a)
+    (first / "f").write_bytes(b"line\n")
+    os.utime(first / "f", (10**9, 10**9))
     pair.settle()
     fd = os.open(pair.top / "f", os.O_RDONLY)
     try:
         os.read(fd, 100)
-        shutil.copyfile(pair.a / "f", pair.b / "f")
+        shutil.copyfile(first / "f", second / "f")
         pair.settle()
         names(pair.top)
-        with (pair.a / "f").open("ab") as file:
+        os.stat(pair.top / "f")
+        with (first / "f").open("ab") as file:
             file.write(b"more\n")
         eventually(lambda: os.fstat(fd).st_size == 10, "it grows", 3)
         assert os.read(fd, 100) == b"more\n"
