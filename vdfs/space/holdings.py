@@ -64,10 +64,13 @@ class Holdings:
             self.former.setdefault(row.id, WeakSet()).add(node)
 
     def former_of(self, entry_id: int | None) -> list[Node]:
-        """The nodes by which somebody holds a row that has another number by now."""
+        """The nodes by which somebody holds a row that has another number by now, and that no other row has."""
         if entry_id not in self.former:
             return []
-        held = [node for node in self.former[entry_id] if node.lookups]
+        held = [
+            node for node in self.former[entry_id]
+            if node.lookups and not entries.some_of_node(self.store.db, node.ino, 1)
+        ]  # fmt: skip
         if not held:
             del self.former[entry_id]
         return held
