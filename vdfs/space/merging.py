@@ -1,0 +1,229 @@
+"""Merging: what several branches have under one name becomes nodes: one, and one for each version in conflict.
+
+In: what each branch said of a name (ground.py), and what the kernel holds. Out: nodes with their parts or spots. The
+rules are union.py's; here they are carried out, on nodes and rows. Replicas of one file, and parts of one directory,
+share a number, which is one that the kernel knows, if it knows any; whoever holds the other goes on to hear of it
+(`Holdings.former`). Versions that part get two; a handle's file keeps the one it was opened by.
+"""
+
+import os
+import stat
+
+from index.model.change import ORIGIN_SCAN
+from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry
+from index.model.errors import VdfsError
+from index.scan import recording
+from index.store import entries, metadata
+from index.store.store import Store
+from vdfs.space import union
+from vdfs.space.branches import Branch
+from vdfs.space.dirs import DirRef
+from vdfs.space.ground import Found
+from vdfs.space.nodes import AnyStat, Node, RowStat, Spot
+from vdfs.space.reach import Reach
+
+
+class Merging(Reach):
+    """Nodes of names. Used on the loop only."""
+
+    def __init__(self, store: Store, slug: str) -> None:
+        super().__init__(store)
+        self.slug = slug
+        self.is_shared = False  # others than who mounted use the mount, too
+
+    def _single(self, parent: Node, name: bytes, found: Found) -> tuple[Node, AnyStat]:
+        row = found.row
+        node = self.nodes.get(row.node)
+        if node is None or node.kind != row.kind:
+            node = Node(row.node, row.kind)
+            self.nodes[row.node] = node
+        self.hang(node, parent, name)
+        if row.kind == KIND_DIR:
+            node.lies_in((self._dir(found.dir, row),))
+        else:
+            self._set_spots(node, (Spot(found.dir, row.name, row.id),), row.nlink)
+            node.stale_spots = ()
+            node.st_ino = row.st_ino
+        return node, found.st if found.st is not None else RowStat(row)
+
+    def node_of(self, parent: Node, name: bytes, ref: DirRef, row: Entry, st: os.stat_result) -> tuple[Node, AnyStat]:
+        """The node of a row that was just written."""
+        return self._single(parent, name, Found(ref, row, st))
+
+    def _set_spots(self, node: Node, spots: tuple[Spot, ...], nlink: int) -> None:
+        if nlink > 1:
+            if node.links is None:
+                node.links = set(node.spots)
+            node.links.update(spots)
+        else:
+            node.links = None
+        node.spots = spots
+
+    def _candidates(self, found: list[Found]) -> list[union.Candidate]:
+        out = []
+        device = self.store.device_uuid
+        for index, one in enumerate(found):
+            branch = one.dir.branch
+            vector = recording.vector_of(one.row, branch.uuid)
+            target = self._target_of(one) if one.row.kind == KIND_SYMLINK else None
+            out.append(union.Candidate(one.row, vector, device, branch.uuid, self.slug, branch.label, index, target))
+        return out
+
+    def conflict_name(self, branch: Branch, row: Entry, number: int) -> bytes:
+        """What a replica is called that is a version in conflict."""
+        vector = recording.vector_of(row, branch.uuid)
+        candidate = union.Candidate(row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, 0)
+        return union.conflict_name(row.name, candidate, number)
+
+    def _target_of(self, found: Found) -> bytes | None:
+        """Where a symlink leads, None where asking would take time."""
+        if found.st is None or found.dir.branch.slow:
+            return None
+        try:
+            with self.dirs.opened(found.dir) as fd:
+                return os.readlink(found.row.name, dir_fd=fd)
+        except (OSError, VdfsError):
+            return None
+
+    def _merged(self, parent: Node, name: bytes, found: list[Found]) -> list[tuple[Node, AnyStat]]:
+        """The nodes of one name on several branches: the plain one first, then the conflicts by their names."""
+        arranged = union.arrange(name, self._candidates(found))
+        shown = [found[c.number] for c in arranged.shown]
+        shown = self._leave_open(shown, [found[c.number] for _, c in arranged.conflicts])
+        shown = self._unify(parent, name, shown)
+        node, st = self._single(parent, name, shown[0])
+        if node.is_dir:
+            self._merge(node, tuple(self._dir(f.dir, f.row) for f in shown))
+            st = self._newest(st, [f.st for f in shown if f.st is not None])
+        else:
+            self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), shown[0].row.nlink)
+            node.stale_spots = tuple(Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale)
+        out: list[tuple[Node, AnyStat]] = [(node, st)]
+        for conflict, candidate in arranged.conflicts:
+            one = found[candidate.number]
+            if one.row.node == node.ino and not node.is_dir:
+                one = self._part(one)
+            out.append(self._single(parent, conflict, one))
+        return out
+
+    def _merge(self, node: Node, parts: tuple[DirRef, ...]) -> None:
+        """A directory lies in these. What another part adds to one that the kernel knows, the kernel is told of.
+
+        The names in it may have been seen before it was known to be a part, when nobody could say whose they are.
+        """
+        more = [ref for ref in parts if ref not in node.parts] if node.lookups and node.parts else []
+        node.lies_in(parts)
+        for former in {one for ref in parts for one in self.former_of(ref.entry_id)}:
+            former.lies_in(parts)
+        for ref in more:
+            self.tell_again(ref)
+
+    def _leave_open(self, shown: list[Found], conflicts: list[Found]) -> list[Found]:
+        """Of what was one file and is two versions by now, one keeps the number: the shown one, unless it is the other
+        that somebody has open. The kernel has one set of pages for a number."""
+        number = shown[0].row.node
+        held = self.nodes.get(number)
+        others = [one for one in conflicts if one.row.node == number]
+        if held is None or held.is_dir or not held.handles or not others:
+            return shown
+        if any(self.has_open(held, one.row) for one in shown):
+            return shown
+        if not any(self.has_open(held, one.row) for one in others):
+            return shown
+        out = [self._part(one) if one.row.node == number else one for one in shown]
+        for one in out:
+            self.tell_again(one.dir, one.row.name)
+        return out
+
+    def _part(self, one: Found) -> Found:
+        """A replica that was one file with the shown one holds another version now: it gets a number of its own."""
+        with self.store.write(ORIGIN_SCAN) as unit:
+            return Found(one.dir, recording.part(unit, one.row), one.st)
+
+    def _unify(self, parent: Node, name: bytes, shown: list[Found]) -> list[Found]:
+        """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector.
+
+        The number is one that the kernel knows, if it knows any.
+        """
+        known = self._known_one(parent, name, shown)
+        first = known.row
+        out = []
+        for one in shown:
+            row = one.row
+            if one is known:
+                out.append(one)
+                continue
+            same = (row.kind == KIND_DIR or union.known_same(first, row)) and row.branch_id != first.branch_id
+            # Names of one inode share a number: not with replicas of one of them, which have no such other name.
+            linked = row.kind != KIND_DIR and max(first.nlink, row.nlink) > 1
+            number = row.node if linked else first.node
+            if same and (row.node != number or row.uuid != first.uuid):
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    uuid = recording.known_uuid(unit, first, row)
+                    names = entries.by_node(unit.db, row.node) if linked else [row]
+                    if row.node != number:
+                        self.renumbered(row)
+                        metadata.mirror_moves(unit.db, row, number)
+                        if row.kind == KIND_DIR:
+                            recording.meet(unit, row, number)
+                        else:
+                            entries.set_node(unit.db, row.id, number, unit.seq)
+                    if uuid is not None:
+                        for twin in (*entries.by_node(unit.db, first.node), *names):
+                            if twin.uuid != uuid:
+                                entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
+                        for other in {first.uuid, row.uuid} - {None, uuid}:
+                            assert other is not None
+                            recording.alias(unit, other, uuid)
+                        first = first._replace(uuid=uuid)
+                    if row.kind != KIND_DIR:
+                        recording.join_versions(unit, first, row, known.dir.branch.uuid, one.dir.branch.uuid)
+                fresh = entries.get(self.store.db, row.id)
+                assert fresh is not None
+                row = fresh
+            out.append(Found(one.dir, row, one.st))
+        return out
+
+    def _known_one(self, parent: Node, name: bytes, shown: list[Found]) -> Found:
+        """Of replicas the one whose number the kernel knows, best as that of this very name; else the first."""
+        best, best_rank = shown[0], 0
+        for one in shown:
+            node = self.nodes.get(one.row.node)
+            rank = 0 if node is None or not node.lookups else 2 if (node.parent, node.name) == (parent, name) else 1
+            if rank > best_rank:
+                best, best_rank = one, rank
+        return best
+
+    def _newest(self, first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
+        """What a merged directory shows: the owner of the first, the times of the newest, and as its mode what all of
+        them allow to others, if others use the mount."""
+        if len(stats) < 2:
+            return first
+        newest = max(stats, key=lambda s: s.st_mtime_ns)
+        mode = _allowed_by_all(first, stats) if self.is_shared else first.st_mode
+        if newest is first and mode == first.st_mode:
+            return first
+        merged = RowStat.__new__(RowStat)
+        for field in RowStat.__slots__:
+            setattr(merged, field, getattr(first, field))
+        merged.st_mode = mode
+        merged.st_mtime_ns = newest.st_mtime_ns
+        merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)
+        return merged
+
+
+def _allowed_by_all(first: AnyStat, stats: list[os.stat_result]) -> int:
+    """The mode of several directories shown as one: nobody gets into what he may not enter where it lies.
+
+    The owner of the first is a stranger to what somebody else owns. That he may write says his own directory alone,
+    which new names go to. A server without all rights shuts nobody out of what is his: it can do no more than he.
+    """
+    mode = first.st_mode
+    if os.geteuid() != 0 and any(st.st_uid != first.st_uid for st in stats):
+        return mode
+    for st in stats:
+        strangers = st.st_mode & stat.S_IRWXO
+        group = st.st_mode & stat.S_IRWXG if st.st_gid == first.st_gid else strangers << 3
+        owner = st.st_mode & stat.S_IRWXU if st.st_uid == first.st_uid else strangers << 6
+        mode &= ~0o777 | owner | stat.S_IWUSR | group | strangers
+    return mode
