@@ -67,7 +67,7 @@ class Notifier:
             self._everything()
 
     def plan(self, commit: Commit) -> None:
-        """What a commit means for the kernel; of what it did itself, for those numbers that the rows had once."""
+        """What a commit means for the kernel; what it did itself it knows, unless it has it by two numbers."""
         ours = commit.origin == ORIGIN_MOUNT
         if ours and not self.tree.former:
             return
@@ -75,19 +75,20 @@ class Notifier:
             node = self.ledger.find(one.node)
             is_dir = isinstance(node, Node) and node.is_dir
             if one.what != change.TIMES:
-                for parent in self._held(None if ours else self._dir_node(one.parent_id), one.parent_id):
+                for parent in self._held(self._dir_node(one.parent_id), one.parent_id, ours=ours):
                     self._plan_name(parent, one, is_dir)
             if one.what == change.META:
                 continue
-            for held in self._held(None if ours else node, one.entry_id):
+            for held in self._held(node, one.entry_id, ours=ours):
                 if isinstance(held, Node):
                     held.face = None
                 if one.what != change.ADDED:  # a removed name is one link less for who holds the file
                     self.inode(held.ino, attr_only=one.what != change.DATA)
 
-    def _held(self, node: Any, entry_id: int | None) -> list[Any]:
-        """What the kernel holds a row by: its node, and those of numbers that it had."""
-        return ([] if node is None else [node]) + self.tree.former_of(entry_id)
+    def _held(self, node: Any, entry_id: int | None, *, ours: bool) -> list[Any]:
+        """What the kernel holds a row by: its node, and those of numbers it had. `ours`: only if it has several."""
+        former = self.tree.former_of(entry_id)
+        return former if node is None or (ours and not former) else [node, *former]
 
     def _plan_name(self, parent: Node, one: Change, is_dir: bool) -> None:
         if one.what in (change.ADDED, change.REMOVED):

@@ -7,9 +7,10 @@ programs that know nothing of the others.
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -92,27 +93,101 @@ def test_an_open_directory_that_gets_a_part_shows_it(pair, held):
         os.close(fd)
 
 
-def test_two_open_directories_that_become_one_both_show_all(pair):
-    (pair.a / "X").mkdir()
-    (pair.b / "Y").mkdir()
-    (pair.a / "X/x").write_bytes(b"1")
-    (pair.b / "Y/y").write_bytes(b"2")
+def joined(pair: Pair) -> list[int]:
+    """Two directories that somebody has open, and that became one: the first is that one, the second is its part."""
+    for branch, name in ((pair.a, "X"), (pair.b, "Y")):
+        (branch / name).mkdir()
+        (branch / name / name.lower()).write_bytes(b"1")
     pair.settle()
     fds = [os.open(pair.top / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("X", "Y")]
+    for fd in fds:
+        os.listdir(fd)
+        for name in ("x", "y", "late", "made"):
+            errno_of(lambda fd=fd, name=name: os.stat(name, dir_fd=fd))
+    (pair.a / "X").rename(pair.a / "Y")
+    eventually(lambda: names(pair.top / "Y") == ["x", "y"], "they are one")
+    if sorted(os.listdir(fds[0])) != ["x", "y"]:
+        fds.reverse()
+    return fds
+
+
+@pytest.fixture
+def open_pair(pair: Pair) -> Iterator[tuple[Pair, int, int]]:
+    one, part = fds = joined(pair)
+    yield pair, one, part
+    for fd in fds:
+        os.close(fd)
+
+
+def test_two_open_directories_that_become_one_go_on(open_pair):
+    """Who stands in the one sees all, who stands in the other what that was; both hear what is done by the other."""
+    pair, one, part = open_pair
+    (own,) = os.listdir(part)
+    branch, other = (pair.a, pair.b) if own == "x" else (pair.b, pair.a)
+    assert sorted(os.listdir(one)) == ["x", "y"]
+    for name in ("late", "made"):
+        assert errno_of(lambda name=name: os.stat(name, dir_fd=part)) == 2
+        assert errno_of(lambda name=name: os.stat(name, dir_fd=one)) == 2
+    (branch / "Y/late").write_bytes(b"22")
+    for fd in (one, part):
+        eventually(lambda fd=fd: os.stat("late", dir_fd=fd).st_size == 2, "both hear of it", 3)
+    os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=part))
+    assert (branch / "Y/made").exists()
+    eventually(lambda: os.stat("made", dir_fd=one) and (pair.top / "Y/made").stat(), "also of what the other did", 3)
+    os.unlink("made", dir_fd=one)
+    eventually(lambda: errno_of(lambda: os.stat("made", dir_fd=part)) == 2, "and took away", 3)
+    (pair.top / "Y/tmp").write_bytes(b"new")
+    os.rename(pair.top / "Y/tmp", pair.top / "Y/late")
+    eventually(lambda: (pair.top / "Y/late").read_bytes() == b"new", "an editor saved it", 3)
+    assert (other / "Y").is_dir()
+
+
+@pytest.mark.parametrize("goes", ["a", "b"])
+def test_who_stands_in_a_part_that_goes_is_not_in_the_other(open_pair, goes):
+    """Who stood in the one stands in what has its name, the other in what he entered; nothing happens elsewhere."""
+    pair, one, part = open_pair
+    (entered,) = os.listdir(part)
+    (pair.a if goes == "a" else pair.b).joinpath("Y").rename((pair.a if goes == "a" else pair.b) / "Z")
+    gone, rest = ("x", "y") if goes == "a" else ("y", "x")
+    eventually(lambda: (names(pair.top / "Z"), names(pair.top / "Y")) == ([gone], [rest]), "they are two", 4)
+    time.sleep(1.5)
+    for fd, own in ((one, rest), (part, entered)):
+        assert own in os.listdir(fd)
+        foreign = "y" if own == "x" else "x"
+        assert foreign not in os.listdir(fd)
+        assert errno_of(lambda foreign=foreign, fd=fd: os.unlink(foreign, dir_fd=fd)) == 2
+        os.close(os.open(f"made{fd}", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        shown = pair.top / ("Y" if own == rest else "Z")
+        eventually(lambda shown=shown, fd=fd: f"made{fd}" in names(shown), "it is with what he sees", 3)
+    assert {path.name for top in (pair.a, pair.b) for path in top.glob("[YZ]/[xy]")} == {"x", "y"}
+
+
+@pytest.mark.parametrize("goes", ["a", "b"])
+def test_who_stands_in_a_directory_of_which_a_part_goes_works_on(pair, goes):
+    for branch in (pair.a, pair.b):
+        (branch / "s").mkdir()
+    pair.settle()
+    fd = os.open(pair.top / "s", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for fd in fds:
-            os.listdir(fd)
-        (pair.a / "X").rename(pair.a / "Y")
-        eventually(lambda: names(pair.top / "Y") == ["x", "y"], "they are one")
-        (pair.a / "Y/new").write_bytes(b"3")
-        for fd in fds:
-            eventually(lambda fd=fd: sorted(os.listdir(fd)) == ["new", "x", "y"], "whoever holds it sees all", 3)
-        (pair.top / "Y/made").write_bytes(b"4")
-        for fd in fds:
-            eventually(lambda fd=fd: os.stat("made", dir_fd=fd).st_size == 1, "and finds what is made in it", 3)
+        os.listdir(fd)
+        ((pair.a if goes == "a" else pair.b) / "s").rmdir()
+        time.sleep(1)
+        os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        assert names(pair.top / "s") == ["made"]
     finally:
-        for fd in fds:
-            os.close(fd)
+        os.close(fd)
+
+
+def test_a_directory_of_one_branch_over_an_empty_one_leaves_the_other_branch_alone(pair):
+    """A file there is in conflict before and after; the branch may be read-only."""
+    (pair.a / "P").mkdir()
+    (pair.a / "P/x").write_bytes(b"1")
+    (pair.a / "Q").mkdir()
+    (pair.b / "Q").write_bytes(b"file")
+    pair.settle()
+    os.rename(pair.top / "P", pair.top / "Q")
+    assert (pair.b / "Q").read_bytes() == b"file"
+    assert names(pair.top / "Q") == ["x"]
 
 
 def test_a_directory_moved_over_an_empty_one_that_a_file_is_in_conflict_with(pair):
@@ -225,6 +300,18 @@ def test_a_name_that_became_a_directory_is_opened_as_one(pair):
     assert errno_of((pair.top / "f").read_bytes) == 21
 
 
+def test_a_name_that_became_a_directory_while_its_file_is_open_is_opened_as_one(pair):
+    (pair.a / "f").write_bytes(b"x")
+    pair.settle()
+    with (pair.top / "f").open("rb") as held:
+        (pair.a / "f").unlink()
+        (pair.a / "f").mkdir()
+        fd = os.open(pair.top / "f", os.O_RDONLY)
+        assert stat.S_ISDIR(os.fstat(fd).st_mode)
+        os.close(fd)
+        assert held.read() == b"x"
+
+
 def removed(top: Path) -> None:
     os.unlink(top / "f")
 
@@ -292,3 +379,19 @@ def test_conflicts_are_found_by_their_names_among_others(pair):
     for name in [name for name in names(pair.top) if " (from vm" in name and not name.endswith(".md")]:
         os.unlink(pair.top / name)
     assert names(pair.top) == sorted([*files, "f (from vm, b1-D).md", "new"])
+
+
+def test_a_conflict_whose_name_is_cut_is_the_one_that_was_read(pair):
+    """Many are called alike, but for a number."""
+    stem = "n" * 250
+    for number in (3, 1, 5, 0, 2, 4):
+        (pair.a / f"{stem}{number}").write_bytes(b"a%d" % number)
+        (pair.b / f"{stem}{number}").write_bytes(b"b%d" % number)
+    pair.settle()
+    left = {path.read_bytes() for branch in (pair.a, pair.b) for path in branch.iterdir()}
+    for _ in range(6):
+        victim = [name for name in names(pair.top) if " (from " in name][-1]
+        content = (pair.top / victim).read_bytes()
+        os.unlink(pair.top / victim)
+        left.remove(content)
+        assert {path.read_bytes() for branch in (pair.a, pair.b) for path in branch.iterdir()} == left

@@ -253,7 +253,7 @@ class Opener:
             except Unreachable as error:
                 away = error
                 continue
-            if inode_of(st) != self.tree.inode_at(node, spot):
+            if inode_of(st) != self.tree.inode_at(node, spot) or not stat.S_ISREG(st.st_mode):
                 branch.close(fd)  # replaced behind the mount: the kernel looks the name up again
                 if spot not in node.spots[:1]:
                     continue
@@ -286,11 +286,7 @@ class Opener:
                 if not flags & os.O_NOATIME:
                     raise
                 fd = os.open(name, flags & ~os.O_NOATIME, dir_fd=dir_fd)
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
-            os.close(fd)
-            raise Stale(f"{os.fsdecode(name)} is no regular file any more")
-        return fd, st
+        return fd, os.fstat(fd)
 
     def adopt(self, node: Node, fd: int, flags: int) -> Handle:
         """A handle for a file that was made and opened in one step."""

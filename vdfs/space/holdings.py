@@ -20,6 +20,9 @@ from vdfs.space.branches import Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, is_below
 
+#: From so many on those are looked for that nobody holds any more.
+_FORMER_MIN = 1000
+
 
 async def forget_nothing(_: Branch) -> None:
     """Where nothing is watched."""
@@ -34,6 +37,7 @@ class Holdings:
         self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self.branches: dict[int, Branch] = {}
         self.former: dict[int, WeakSet[Node]] = {}  # row -> nodes that the kernel holds it by, of numbers it had
+        self._former_max = _FORMER_MIN
         self.root = Node(ROOT_INODE, KIND_DIR)
         self.nodes[ROOT_INODE] = self.root
         store.feed.at_once(self._forget)
@@ -58,10 +62,15 @@ class Holdings:
         return branch.check()
 
     def renumbered(self, row: Entry) -> None:
-        """A row is about to be one with another, under that one's number. Who holds it by its own goes on with that."""
+        """A row is about to be one with another, under that one's number. Who holds it by its own goes on with that: a
+        directory so held is what it was, without the parts that it is one with now."""
         node = self.nodes.get(row.node)
         if node is not None and node.lookups:
             self.former.setdefault(row.id, WeakSet()).add(node)
+        if len(self.former) > self._former_max:
+            for entry_id in list(self.former):
+                self.former_of(entry_id)
+            self._former_max = 2 * len(self.former) + _FORMER_MIN
 
     def former_of(self, entry_id: int | None) -> list[Node]:
         """The nodes by which somebody holds a row that has another number by now, and that no other row has."""
@@ -81,11 +90,14 @@ class Holdings:
         for one in commit.changes:
             for former in self.former_of(one.entry_id):
                 former.face = None
+                if former.is_dir and one.what == change.REMOVED:
+                    self._parted(former, one.node)
+                    former.names_changed()
             node = self.nodes.get(one.node)
             if node is not None and one.what != change.META:
                 node.face = None
                 if node.is_dir and one.what == change.REMOVED:
-                    self._parted(node)
+                    self._parted(node, node.ino)
                     node.names_changed()  # all that was in it may be gone with it
             if one.parent_id is not None and one.what != change.TIMES:
                 above[one.parent_id] = above.get(one.parent_id, False) or one.what in (change.ADDED, change.REMOVED)
@@ -94,14 +106,12 @@ class Holdings:
             if ref is not None:
                 self._dir_changed(ref, names_changed=names_changed)
 
-    def _parted(self, node: Node) -> None:
-        """A directory that was a part of a node may have got a number of its own."""
+    def _parted(self, node: Node, number: int) -> None:
+        """A directory that was a part of a node may be gone, or have got another number than the others have."""
         if len(node.parts) > 1:
             rows = [(part, entries.get(self.store.db, part.entry_id)) for part in node.parts]
-            node.parts = tuple(
-                part for part, row in rows
-                if row is None or row.node == node.ino or node in self.former_of(row.id)
-            )  # fmt: skip
+            left = tuple(part for part, row in rows if row is not None and row.node == number)
+            node.parts = left or tuple(part for part, row in rows if row is None)
 
     def _dir_changed(self, ref: DirRef, *, names_changed: bool) -> None:
         """A directory of a branch, or what is in it, changed: whoever shows its names must look again.

@@ -113,8 +113,6 @@ class Merging(Reach):
         """
         more = [ref for ref in parts if ref not in node.parts] if node.lookups and node.parts else []
         node.lies_in(parts)
-        for former in {one for ref in parts for one in self.former_of(ref.entry_id)}:
-            former.lies_in(parts)
         for ref in more:
             self.tell_again(ref)
 

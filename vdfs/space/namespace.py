@@ -365,9 +365,11 @@ class Namespace:
         last = removed_stat(await self.tree.stat(node))
         hanging = [(ref, ref.parent) for ref in node.parts if ref.parent is not None]
         check_writable(self.tree, [above for _, above in hanging])
+        held = {node, *(former for ref in node.parts for former in self.tree.former_of(ref.entry_id))}
         for ref, above in hanging:
             await self.remove_directory(ref, above)
-        node.vanished(last)
+        for one in held:
+            one.vanished(last)
         parent.names_changed()
         if parent is self.tree.root and name in self.tree.locations:
             await self.locations.remove(name)

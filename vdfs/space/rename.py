@@ -151,7 +151,8 @@ class Renames:
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps] + [s.dir for s in aliased])
         if dst is not None:
             meant = {spot.entry_id for spot in (*moving, *over, *(spot for spot in stale if spot.entry_id in was))}
-            for ref in dst_parent.parts:
+            # A directory is shown before a file: only where it goes must there be room.
+            for ref in {step.ref for step in steps} if dst.is_dir else dst_parent.parts:
                 await self._make_room(ref, dst_name, meant)
         last = None
         if dst is not None:

@@ -100,7 +100,7 @@ class Tree(Merging):
         known = self._known_beginning(parent, name[: name.index(b" (from ")])
         groups = _by_name(await self._per_part(parent)) if known is None else {}
         taken = set(groups if known is None else known)
-        for base in groups if known is None else [base for base, count in known.items() if count > 1]:
+        for base in sorted(groups if known is None else [base for base, count in known.items() if count > 1]):
             if not union.may_be_of(base, name):
                 continue
             found = await self._found(parent, base) if known is not None else groups[base]
@@ -145,10 +145,11 @@ class Tree(Merging):
                 continue
             if one is not None:
                 found.append(one)
+        # What was found may have shown that a part is none any more: it hangs elsewhere, even in another part.
+        found = [one for one in found if one.dir in parent.parts]
         if lost is not None and not found:
             raise lost
-        # What was found may have shown that a part is none any more: it hangs elsewhere, even in another part.
-        return [one for one in found if one.dir in parent.parts]
+        return found
 
     async def _location(self, name: bytes) -> tuple[Node, AnyStat]:
         """The top directory of a location: the roots of its branches and the store's directory of that name."""
@@ -293,14 +294,16 @@ class Tree(Merging):
                 except NotFound:
                     continue
                 out.append(Listed(name, child, attrs))
-        taken: set[bytes] | None = None
+        several = []
         for name, found in groups.items():
             if len(found) == 1:
                 child, attrs = single(node, name, found[0])
                 out.append(Listed(name, child, attrs))
             else:
-                taken = set(groups) if taken is None else taken
-                out.extend(self._named(node, name, found, taken))
+                several.append(name)
+        taken = set(groups) if several else set()
+        for name in sorted(several):  # in the order in which _conflict numbers them
+            out.extend(self._named(node, name, groups[name], taken))
         return out
 
     async def _per_part(self, node: Node) -> list[_Part]:
