@@ -439,9 +439,10 @@ class Operations(pyfuse3.Operations):
                 continue
             name, child = line
             if in_union:
-                face = child.face if isinstance(child, Node) and handle.generation == node.generation else None
+                is_old = handle.generation != node.generation
+                face = child.face if isinstance(child, Node) and not is_old else None
                 if face is None:
-                    now = await self._now(node, name, child, is_old=handle.generation != node.generation)
+                    now = await self._now(node, name, child, is_old=is_old)
                     if now is None:
                         continue
                     child, face = now

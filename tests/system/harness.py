@@ -122,6 +122,11 @@ class Mounted:
     def wait_idle(self) -> None:
         self.sd("status", "--wait-idle", "--timeout", "60")
 
+    def settle(self) -> None:
+        """What was done behind the mount is taken in, and files have their hash, which waits for a second of quiet."""
+        time.sleep(1.3)
+        self.wait_idle()
+
     def verify(self, *arguments: str) -> None:
         """The index agrees with the disk."""
         done = self.run("vdfs.cli", "--data-dir", self.data, "index", "verify", *arguments)

@@ -41,9 +41,7 @@ class Libraries:
         self.mnt = library.mnt
 
     def settle(self) -> None:
-        """What was done behind the mount is taken in, and files have their hash (it waits for a second of quiet)."""
-        time.sleep(1.3)
-        self.library.wait_idle()
+        self.library.settle()
 
     def merged(self, name: str, content: bytes | None = b"the same") -> None:
         """A file (None: a directory) that both branches of D have, known to be one."""
@@ -592,8 +590,7 @@ def test_what_came_back_says_nothing_of_what_its_replica_may_become(library, whe
     for branch in branches:
         library.sd("location", "add", branch, "--name", "X")
     top = library.mnt / "X"
-    time.sleep(1.3)
-    library.wait_idle()
+    library.settle()
     assert names(top) == ["f"]
     (newer / "g").write_bytes(b"newer")
     eventually(lambda: "g" in names(top), "it shows")
@@ -631,27 +628,22 @@ def test_an_exchange_does_not_bring_an_old_version_back(library, shown):
     for branch in (one, two, three):
         library.sd("location", "add", branch, "--name", "X")
     top = library.mnt / "X"
-
-    def settle() -> None:
-        time.sleep(1.3)
-        library.wait_idle()
-
-    settle()
+    library.settle()
     assert names(top) == ["dst", "src"]
     (top / "src").write_bytes(b"src new")
-    settle()
+    library.settle()
     assert sorted(branch.joinpath("src").read_bytes() for branch in (one, two)) == [b"src new", b"src old"]
     (three / "dst").write_bytes(b"dst of c")
     os.utime(three / "dst", (10**9 + 99,) * 2 if shown == "the third" else (10**9 + 3,) * 2)
-    settle()
+    library.settle()
     for branch in (one, two):
         (branch / "dst").write_bytes(b"dst of a and b")
         os.utime(branch / "dst", (10**9 + 9, 10**9 + 9))
-    settle()
+    library.settle()
     before = {(top / name).read_bytes() for name in names(top)}
     assert before == {b"src new", b"dst of c", b"dst of a and b"}
     renameat2(top / "src", top / "dst", RENAME_EXCHANGE)
-    settle()
+    library.settle()
     assert {(top / name).read_bytes() for name in names(top)} == before
     library.verify("--content")
 
@@ -961,8 +953,7 @@ def test_verification_sees_what_goes_by_the_identity_of_another(library):
         (disk / name).write_bytes(name.encode())
     os.link(disk / "a", disk / "a2")
     library.mount(disk)
-    time.sleep(1.3)
-    library.wait_idle()
+    library.settle()
     library.unmount()
     library.verify()
     with contextlib.closing(sqlite3.connect(library.library_dir / "library.db")) as db, db:

@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -203,7 +202,7 @@ def ends_true(library: Mounted, bursts: int, seed: int) -> None:
         for number in range(bursts):
             union.burst()
             if number % 6 == 5:
-                time.sleep(1.3)  # files get their hash when nobody has touched them for a second
+                library.settle()
             union.compare(closely=number % 6 == 5)
     finally:
         for fd in union.fds:

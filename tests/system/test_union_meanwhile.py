@@ -29,9 +29,7 @@ class Pair(NamedTuple):
     top: Path
 
     def settle(self) -> None:
-        """What was done behind the mount is taken in, and files have their hash (it waits for a second of quiet)."""
-        time.sleep(1.3)
-        self.library.wait_idle()
+        self.library.settle()
 
     def merged(self, name: str, content: bytes) -> None:
         """A file that both branches have, known to be one."""

@@ -132,14 +132,16 @@ class Attributes:
             return
         spots = self.tree.replicas(node) if node.links else node.spots
         wrote = wrote or any(handle.wrote for handle in node.handles)
-        rows = [(spot, entries.get(self.store.db, spot.entry_id)) for spot in spots]
-        own = [(spot, row) for spot, row in rows if row is not None and row.st_ino == inode_of(st)]
-        for spot, row in own[:1]:  # which may not be the one that is shown: a handle is of what was open
+        for spot in spots:
+            row = entries.get(self.store.db, spot.entry_id)
+            if row is None or row.st_ino != inode_of(st):
+                continue  # a handle is of what was open, which may not be the one that is shown
             if row.matches(st) and not (wrote and row.hash_state):
-                continue
+                break
             # Who has it by another number than it has now is not who holds that one.
             origin = ORIGIN_MOUNT if row.node == node.ino else ORIGIN_SCAN
             self.store.following(partial(self._note_row, row, Stat.of(st), spot.dir.branch.uuid, wrote, origin))
+            break
         for spot in node.spots[1:] if not data else []:
             self._remend(spot)
 

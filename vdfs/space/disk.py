@@ -47,11 +47,15 @@ class BranchDisk(Holdings):
         held = self.nodes.get(node)
         if held is None:
             return False
-        return _is_open(held, branch_id, st_ino) or (held.ghost_fd >= 0 and inode_of(os.fstat(held.ghost_fd)) == st_ino)
+        if held.ghost_fd >= 0 and inode_of(os.fstat(held.ghost_fd)) == st_ino:
+            return True
+        return self.has_open(held, branch_id, st_ino)
 
-    def has_open(self, node: Node, row: Entry) -> bool:
-        """Whether somebody has a row's file open under a node."""
-        return _is_open(node, row.branch_id, row.st_ino)
+    @staticmethod
+    def has_open(node: Node, branch_id: int, st_ino: int) -> bool:
+        """Whether somebody has an inode of a branch open under a node (a slow branch is not asked)."""
+        fds = [h.fd for h in node.handles if h.branch.id == branch_id and not h.branch.slow]
+        return any(inode_of(os.fstat(fd)) == st_ino for fd in fds)
 
     def inode_in(self, parent_id: int, name: bytes, child: bytes) -> int | None:
         """Which inode has a name in the directory that stands under a name (a slow branch is not asked)."""
@@ -113,8 +117,3 @@ class BranchDisk(Holdings):
             return ask(ref)
         except (OSError, VdfsError):
             return otherwise
-
-
-def _is_open(node: Node, branch_id: int, st_ino: int) -> bool:
-    fds = [h.fd for h in node.handles if h.branch.id == branch_id and not h.branch.slow]
-    return any(inode_of(os.fstat(fd)) == st_ino for fd in fds)

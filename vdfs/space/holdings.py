@@ -84,20 +84,23 @@ class Holdings:
             del self.former[entry_id]
         return held
 
+    def known_by(self, entry_id: int, number: int) -> list[Node]:
+        """The nodes that show a row: that of its number, and the former ones."""
+        node = self.nodes.get(number)
+        return ([] if node is None else [node]) + self.former_of(entry_id)
+
+    def held_as(self, directory: Node) -> set[Node]:
+        """A directory and the former nodes of its parts: when it goes, it goes for all of them."""
+        return {directory, *(node for ref in directory.parts for node in self.former_of(ref.entry_id))}
+
     def _forget(self, commit: Commit) -> None:
         """Drop the prepared answers that a commit makes void, whoever wrote it and wherever it reached."""
         above: dict[int, bool] = {}  # directories -> whether their names changed
         for one in commit.changes:
-            for former in self.former_of(one.entry_id):
-                former.face = None
-                if former.is_dir and one.what == change.REMOVED:
-                    self._parted(former, one.node)
-                    former.names_changed()
-            node = self.nodes.get(one.node)
-            if node is not None and one.what != change.META:
+            for node in self.known_by(one.entry_id, one.node) if one.what != change.META else []:
                 node.face = None
                 if node.is_dir and one.what == change.REMOVED:
-                    self._parted(node, node.ino)
+                    self._parted(node, one.node)
                     node.names_changed()  # all that was in it may be gone with it
             if one.parent_id is not None and one.what != change.TIMES:
                 above[one.parent_id] = above.get(one.parent_id, False) or one.what in (change.ADDED, change.REMOVED)
@@ -119,10 +122,9 @@ class Holdings:
         Where several branches are merged, anything that is known of a file may change which are shown.
         """
         row = entries.get(self.store.db, ref.entry_id)
-        node = None if row is None else self.nodes.get(row.node)
-        for one in ([] if node is None else [node]) + self.former_of(ref.entry_id):
-            if names_changed or len(one.parts) > 1:
-                one.names_changed()
+        for node in [] if row is None else self.known_by(row.id, row.node):
+            if names_changed or len(node.parts) > 1:
+                node.names_changed()
         if ref.parent is None and names_changed:
             self.root.names_changed()
 

@@ -19,7 +19,7 @@ from vdfs.space import union
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.ground import Found
-from vdfs.space.nodes import AnyStat, Node, RowStat, Spot
+from vdfs.space.nodes import AnyStat, Node, RowStat, Spot, copy_of
 from vdfs.space.reach import Reach
 
 
@@ -124,9 +124,9 @@ class Merging(Reach):
         others = [one for one in conflicts if one.row.node == number]
         if held is None or held.is_dir or not held.handles or not others:
             return shown
-        if any(self.has_open(held, one.row) for one in shown):
+        if any(self.has_open(held, one.row.branch_id, one.row.st_ino) for one in shown):
             return shown
-        if not any(self.has_open(held, one.row) for one in others):
+        if not any(self.has_open(held, one.row.branch_id, one.row.st_ino) for one in others):
             return shown
         out = [self._part(one) if one.row.node == number else one for one in shown]
         for one in out:
@@ -184,13 +184,14 @@ class Merging(Reach):
 
     def _known_one(self, parent: Node, name: bytes, shown: list[Found]) -> Found:
         """Of replicas the one whose number the kernel knows, best as that of this very name; else the first."""
-        best, best_rank = shown[0], 0
-        for one in shown:
+
+        def rank(one: Found) -> int:
             node = self.nodes.get(one.row.node)
-            rank = 0 if node is None or not node.lookups else 2 if (node.parent, node.name) == (parent, name) else 1
-            if rank > best_rank:
-                best, best_rank = one, rank
-        return best
+            if node is None or not node.lookups:
+                return 0
+            return 2 if (node.parent, node.name) == (parent, name) else 1
+
+        return max(shown, key=rank)
 
     def _newest(self, first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
         """What a merged directory shows: the owner of the first, the times of the newest, and as its mode what all of
@@ -201,9 +202,7 @@ class Merging(Reach):
         mode = _allowed_by_all(first, stats) if self.is_shared else first.st_mode
         if newest is first and mode == first.st_mode:
             return first
-        merged = RowStat.__new__(RowStat)
-        for field in RowStat.__slots__:
-            setattr(merged, field, getattr(first, field))
+        merged = copy_of(first)
         merged.st_mode = mode
         merged.st_mtime_ns = newest.st_mtime_ns
         merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)

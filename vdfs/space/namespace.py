@@ -365,7 +365,7 @@ class Namespace:
         last = removed_stat(await self.tree.stat(node))
         hanging = [(ref, ref.parent) for ref in node.parts if ref.parent is not None]
         check_writable(self.tree, [above for _, above in hanging])
-        held = {node, *(former for ref in node.parts for former in self.tree.former_of(ref.entry_id))}
+        held = self.tree.held_as(node)
         for ref, above in hanging:
             await self.remove_directory(ref, above)
         for one in held:

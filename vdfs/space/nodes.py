@@ -274,10 +274,16 @@ class RowStat:
 
 def removed_stat(st: "AnyStat") -> RowStat:
     """A stat with no link left."""
+    out = copy_of(st)
+    out.st_nlink = 0
+    return out
+
+
+def copy_of(st: "AnyStat") -> RowStat:
+    """A stat that can be changed."""
     out = RowStat.__new__(RowStat)
     for field in RowStat.__slots__:
         setattr(out, field, getattr(st, field))
-    out.st_nlink = 0
     return out
 
 

@@ -335,7 +335,7 @@ class Renames:
         return heir, versions.pack(versions.bump(vector, branch_uuid))
 
     def _rows(self, spots: Sequence[Spot]) -> list[Entry]:
-        return [r for r in (entries.get(self.store.db, s.entry_id) for s in spots) if r is not None]
+        return list(rows_of(self.tree, spots).values())
 
     def _moved(self, node: Node, step: _Step, st_ino: int, st: os.stat_result | None = None) -> None:
         """Bring the node of a moved name up to date; `st` where the disk was asked."""

@@ -97,13 +97,12 @@ class Tree(Merging):
         Only the names are looked at that it may be of: to look at others would say of hard-linked files that they are
         reached by these.
         """
-        known = self._known_beginning(parent, name[: name.index(b" (from ")])
-        groups = _by_name(await self._per_part(parent)) if known is None else {}
-        taken = set(groups if known is None else known)
-        for base in sorted(groups if known is None else [base for base, count in known.items() if count > 1]):
-            if not union.may_be_of(base, name):
-                continue
-            found = await self._found(parent, base) if known is not None else groups[base]
+        names = self._known_beginning(parent, union.stem_of(name))
+        listed = _by_name(await self._per_part(parent)) if names is None else {}
+        names = Counter({base: len(found) for base, found in listed.items()}) if names is None else names
+        taken = set(names)
+        for base in sorted(base for base, count in names.items() if count > 1 and union.may_be_of(base, name)):
+            found = listed.get(base) or await self._found(parent, base)
             if len(found) > 1:
                 for line in self._named(parent, base, found, taken):
                     if line.name == name:

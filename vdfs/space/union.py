@@ -100,9 +100,14 @@ def conflict_name(name: bytes, c: Candidate, number: int = 1) -> bytes:
     return cut(stem, NAME_MAX_BYTES - len(tail)) + tail
 
 
+def stem_of(conflict: bytes) -> bytes:
+    """What the names begin with that a version in conflict may be of which is shown so."""
+    return conflict[: conflict.index(b" (from ")]  # the first: a branch's label may have it, too
+
+
 def may_be_of(name: bytes, conflict: bytes) -> bool:
     """Whether a version in conflict that is shown so may be of a name; True for some that it is not of."""
-    stem = conflict[: conflict.index(b" (from ")]  # the first: a branch's label may have it, too
+    stem = stem_of(conflict)
     left = name[len(stem) :] if name.startswith(stem) else b"?"
     return not left or left.startswith((b".", b" (from ")) or len(conflict) > NAME_MAX_BYTES - 4  # cut at a character
 
