@@ -160,6 +160,26 @@ def test_who_stands_in_a_part_that_goes_is_not_in_the_other(open_pair, goes):
     assert {path.name for top in (pair.a, pair.b) for path in top.glob("[YZ]/[xy]")} == {"x", "y"}
 
 
+@pytest.mark.parametrize("how", ["rmdir", "mv"])
+def test_a_directory_that_is_held_by_two_numbers_goes_for_both(open_pair, how):
+    """Whoever stands in it stands in an empty directory that was removed, by whichever number he holds it."""
+    pair, one, part = open_pair
+    for name in ("x", "y"):
+        os.unlink(pair.top / "Y" / name)
+    if how == "rmdir":
+        os.rmdir(pair.top / "Y")
+    else:
+        os.mkdir(pair.top / "new")
+        (pair.top / "new/inner").write_bytes(b"1")
+        os.rename(pair.top / "new", pair.top / "Y")
+    for fd in (one, part):
+        assert os.listdir(fd) == []
+        os.fchmod(fd, 0o700)
+        assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o700
+        assert errno_of(lambda fd=fd: os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=fd)) == 2
+    assert names(pair.top / "Y") == ["inner"] if how == "mv" else "Y" not in names(pair.top)
+
+
 @pytest.mark.parametrize("goes", ["a", "b"])
 def test_who_stands_in_a_directory_of_which_a_part_goes_works_on(pair, goes):
     for branch in (pair.a, pair.b):

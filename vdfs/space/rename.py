@@ -154,11 +154,11 @@ class Renames:
             # A directory is shown before a file: only where it goes must there be room.
             for ref in {step.ref for step in steps} if dst.is_dir else dst_parent.parts:
                 await self._make_room(ref, dst_name, meant)
-        last = None
+        last, held = None, set()
         if dst is not None:
             self.tree.keep_ghost(dst)
             if dst.is_dir:
-                last = removed_stat(await self.tree.stat(dst))
+                last, held = removed_stat(await self.tree.stat(dst)), self.tree.held_as(dst)
             else:  # what either brings along decides whose identity stays
                 await self.annotations.reconcile(src)
                 await self.annotations.reconcile(dst)
@@ -169,7 +169,8 @@ class Renames:
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
             assert last is not None
-            dst.vanished(last)
+            for one in held:
+                one.vanished(last)
         src_parent.names_changed()
         dst_parent.names_changed()
         self.tree.hang(src, dst_parent, dst_name)
