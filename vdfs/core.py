@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
@@ -139,6 +140,8 @@ async def _housekeeping(core: Core) -> None:
         with contextlib.suppress(OSError):
             await core.library.store.make_durable()
         await core.library.store.checkpoint()
+        with contextlib.suppress(VdfsError):  # a disk that is full; they are added up later
+            core.library.store.settle()
         core.library.store.hold_ballast()
 
 

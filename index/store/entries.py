@@ -8,13 +8,14 @@ All functions take the connection first and do not open transactions: writers ar
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import apsw
 
 from index.model.entry import NAME_MAX_BYTES, Entry, ns
 from index.model.inode import inode_of
+from index.store import sums
 from index.store.connection import one
 
 SCHEMA = """
@@ -254,13 +255,15 @@ def placed(db: apsw.Connection, entry_id: int) -> tuple[int | None, bytes] | Non
     return None if row is None else (row[0], bytes(row[1]))
 
 
-def insert_many(db: apsw.Connection, rows: Iterable[Entry]) -> None:
+def insert_many(db: apsw.Connection, rows: Sequence[Entry]) -> None:
     """Add rows whose ids were handed out by the unit."""
     db.executemany(_INSERT, rows)
+    sums.added(db, rows)
 
 
 def insert(db: apsw.Connection, row: Entry) -> None:
     db.execute(_INSERT, row)
+    sums.added(db, (row,))
 
 
 def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) -> None:
