@@ -41,6 +41,9 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
 
 def _full_strength(db: apsw.Connection) -> None:
     """What the index learned to know with version 4."""
+    db.execute("ALTER TABLE location ADD COLUMN mode INTEGER NOT NULL DEFAULT 1")
+    db.execute("DROP INDEX entry_todo")
+    db.execute(entries.TODO)
     db.execute(sums.SCHEMA)
     sums.rebuild(db)
 

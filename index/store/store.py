@@ -46,6 +46,7 @@ class Store:
         self.path = path
         self.feed = Feed()
         self.is_full = False
+        self.shallow: set[int] = set()  # branches whose files nobody is to read
         self.is_settled = True
         self.stays_settled = 0  # how many ask for that, see `settled`
         self.device_uuid = device_uuid

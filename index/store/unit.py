@@ -56,6 +56,7 @@ class Host(Protocol):
     last_hlc: Hlc
     last_entry_id: int
     reserved: Reserve
+    shallow: set[int]
     is_settled: bool
     stays_settled: int
 
@@ -77,6 +78,7 @@ class Unit:
         self.db: apsw.Connection = store.db
         self.device = store.device_uuid
         self.epoch = store.epoch
+        self.shallow = store.shallow
         self.seq = store.last_seq + 1
         self._stamp = hlc_model.tick(store.last_hlc, time.time_ns() // 1_000_000)
         self.hlc = self._stamp.packed()
