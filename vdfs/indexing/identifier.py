@@ -69,6 +69,7 @@ class Identifier:
         self._imports = imports  # reads the real attributes of files that were just identified
         self._busy = False
         self._in_vain_s = 0.0  # spent on rows of which none could be read
+        self._last: dict[int, set[int]] = {}  # of branches of which a job reads the largest files now: these
         self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
         self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
@@ -83,8 +84,8 @@ class Identifier:
     async def identify_all(self, branch: Branch, done: Callable[[int, int], None]) -> None:
         """Identify the files of a branch that wait and are left alone; `done` is told of files and bytes as they are.
 
-        Two pages are read at a time, the largest files one by one at the end. Files that change all the time are left
-        to the task that runs beside.
+        Two pages are read at a time, the largest files one by one at the end; what comes meanwhile need not wait for
+        these. Files that change all the time are left to the task that runs beside.
         """
         large: list[Entry] = []
         for state in (HASH_NONE, HASH_SAMPLED):
@@ -92,8 +93,12 @@ class Identifier:
             async with trio.open_nursery() as nursery:
                 for _ in range(_SHARES):
                     nursery.start_soon(self._identify_share, branch, pages, large, done)
-        for row in large:
-            await self._identify_rows(branch, [row], done)
+        self._last[branch.id] = {row.id for row in large}
+        try:
+            for row in large:
+                await self._identify_rows(branch, [row], done)
+        finally:
+            del self._last[branch.id]
 
     async def _identify_share(
         self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
@@ -115,7 +120,8 @@ class Identifier:
             try:
                 more = False
                 for branch in list(self.tree.branches.values()):
-                    if branch.state == LIVE and not self.is_claimed(branch.id) and not self.is_held():
+                    is_free = branch.id in self._last or not self.is_claimed(branch.id)
+                    if branch.state == LIVE and is_free and not self.is_held():
                         more = await self._identify_some(branch) or more
             except VdfsError as error:
                 log.warning("files could not be identified: %s", error)
@@ -139,7 +145,7 @@ class Identifier:
         """
         for state in (HASH_NONE, HASH_SAMPLED):
             began_s = time.monotonic()
-            page, _, is_last = await self._next_page(branch, state, 0, lambda row: self._large.setdefault(row.id))
+            page, _, is_last = await self._next_page(branch, state, 0, self._put_off)
             if not page:
                 self._in_vain_s += time.monotonic() - began_s
                 continue
@@ -147,6 +153,11 @@ class Identifier:
             if not is_last:
                 return True
         return False
+
+    def _put_off(self, row: Entry) -> None:
+        """A large file is read by a task of its own, so that the others need not wait for it."""
+        if row.id not in self._last.get(row.branch_id, ()):
+            self._large.setdefault(row.id)
 
     async def _next_page(
         self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None]

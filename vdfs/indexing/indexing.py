@@ -145,6 +145,7 @@ class Indexing:
             state["dirs"] += dirs
             state["entries"] += names
             ctx.meter.add(names)
+            ctx.checkpoint(state)
 
         def left_is(directories: list[int]) -> None:
             state["left"] = directories

@@ -275,8 +275,8 @@ class Scanner:
             async for dirs, seen, reports in stream:
                 self.progress.dirs += dirs
                 self.progress.entries += seen
-                this.seen(dirs, seen)
                 await self._take(state, reports)
+                this.seen(dirs, seen)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)

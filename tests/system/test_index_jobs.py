@@ -1,0 +1,259 @@
+"""The jobs that index a location: stopped at every point, paused, commanded, and remembered."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.system.harness import Mounted, eventually, gone
+
+# What an index says of a location, but for what is made anew each time (ids, times of the scan, uuids).
+ROWS = """
+WITH RECURSIVE up(id, path) AS (
+  SELECT root_entry_id, '' FROM branch WHERE location_id IS NOT NULL
+  UNION ALL SELECT e.id, up.path || '/' || hex(e.name) FROM up JOIN entry e ON e.parent_id = up.id)
+SELECT up.path, e.kind, e.mode, e.size_bytes, e.mtime_ns, e.ctime_ns, e.st_ino, e.nlink, e.uid, e.gid, e.hash_state,
+  c.full, c.sampled, m.body, e.uuid IS NOT NULL, s.rbytes, s.rfiles, s.rdirs,
+  (SELECT count(*) FROM entry o WHERE o.node = e.node)
+FROM up JOIN entry e ON e.id = up.id LEFT JOIN content c ON c.id = e.content_id
+LEFT JOIN manifest m ON m.content_id = c.id LEFT JOIN sums s ON s.dir_id = e.id ORDER BY up.path"""
+
+
+def index_of(library: Mounted) -> list[tuple[Any, ...]]:
+    """All that an index says, of a library that nobody has open."""
+    db = sqlite3.connect(library.library_dir / "library.db")
+    try:
+        return list(db.execute(ROWS))
+    finally:
+        db.close()
+
+
+def jobs_of(library: Mounted) -> list[dict[str, Any]]:
+    """The rows of jobs.db, read beside the process that writes them."""
+    try:
+        db = sqlite3.connect(f"file:{library.library_dir / 'jobs.db'}?mode=ro", uri=True)
+    except sqlite3.OperationalError:
+        return []
+    try:
+        cursor = db.execute("SELECT * FROM job ORDER BY id")
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        db.close()
+    for row in rows:
+        for name in ("state", "progress", "result", "args"):
+            row[name] = None if row[name] is None else msgpack.unpackb(row[name], strict_map_key=False)
+    return rows
+
+
+def make_tree(top: Path, directories: int, files: int) -> None:
+    """Directories in directories, files small and large, links of both sorts, names that are no text."""
+    place = [top]
+    for number in range(directories):
+        place.append(place[number // 3] / f"d{number}")
+        place[-1].mkdir()
+    for number in range(files):
+        directory = os.fsencode(place[number % len(place)])
+        with open(directory + b"/f%d-\xff\xc3\xa4" % number, "wb") as file:
+            file.write(b"%d" % (number % (files // 2)) * (30_000 if number % 50 == 0 else 1 + number % 40))
+    for number in range(0, files, 97):
+        name = os.fsencode(place[number % len(place)]) + b"/f%d-\xff\xc3\xa4" % number
+        os.link(name, os.fsencode(top) + b"/link%d" % number)
+        os.symlink(b"f%d" % number, os.fsencode(top) + b"/symlink%d" % number)
+    (top / "empty").touch()
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A second library, for the same directories."""
+    (tmp_path / "other").mkdir()
+    library = Mounted(tmp_path / "other")
+    yield library
+    library.close()
+
+
+def live(library: Mounted, kind: str) -> dict[str, Any] | None:
+    """The running job of a kind, of the location (the store has jobs of its own)."""
+    found = [job for job in jobs_of(library) if job["kind"] == kind and "Docs" in job["title"]]
+    return next((job for job in found if job["status"] == "running"), None)
+
+
+def mounted_and_killed(library: Mounted, is_so: Callable[[], bool], *locations: Path) -> bool:
+    """Mount, and SIGKILL the server at the first moment that something is so; False when all was done before."""
+    pids: list[int] = []
+
+    def kill() -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            if is_so():
+                pids.append(library.pid)
+                os.kill(pids[0], signal.SIGKILL)
+                return
+            jobs = [job for job in jobs_of(library) if job["kind"] == "index" and "Docs" in job["title"]]
+            if jobs and all(job["status"] == "completed" for job in jobs):
+                return
+            time.sleep(0.001)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    library.sdmount(*locations)
+    killer.join()
+    if pids:
+        eventually(lambda: gone(pids[0]), "a killed server ends", 20)
+    return bool(pids)
+
+
+@pytest.mark.timeout(300)
+def test_an_index_that_was_killed_in_each_phase_is_that_of_an_unbroken_run(library, other):
+    """Row by row the same, with sums, contents and manifests; and nothing was done twice but what was under way."""
+    docs = library.folder("Docs")
+    make_tree(docs, 300, 6000)
+    library.mount(docs)
+    library.wait_idle()
+    library.unmount()
+
+    kills = {"discover": 0, "classify": 0}
+
+    def has_begun(kind: str, progress: int) -> Callable[[], bool]:
+        def is_so() -> bool:
+            job = live(other, kind)
+            return job is not None and job["state"] is not None and job["state"]["s"].get(count, 0) > progress
+
+        count = {"discover": "entries", "classify": "files"}[kind]
+        return is_so
+
+    places = [docs]
+    for kind, steps in (("discover", (0, 1500, 3500)), ("classify", (0, 2000, 4000))):
+        for progress in steps:
+            kills[kind] += mounted_and_killed(other, has_begun(kind, progress), *places)
+            places = []
+    if other.holder() is None:
+        other.mount()
+    other.wait_idle()
+    other.verify("--content")
+    jobs = jobs_of(other)
+    other.unmount()
+    assert index_of(other) == index_of(library)
+    assert kills["discover"] >= 1
+    assert kills["classify"] >= 1
+
+    def first(kind: str) -> dict[str, Any]:
+        return next(job for job in jobs if job["kind"] == kind and "Docs" in job["title"])
+
+    assert {first(kind)["status"] for kind in ("index", "discover", "classify", "cleanup")} == {"completed"}
+    assert first("index")["runs"] == 1 + sum(kills.values()), "one job, that went on each time"
+    rows = index_of(library)
+    batch = 1500  # reports under way between worker and server
+    seen = first("discover")["result"]["entries"]
+    assert seen <= len(rows) - 1 + batch * kills["discover"]
+    inodes = len({row[6] for row in rows if row[1] == 0 and row[3]})
+    assert inodes - 256 * kills["classify"] <= first("classify")["result"]["files"] <= inodes
+
+
+@pytest.mark.timeout(240)
+def test_a_paused_job_stays_paused_over_a_restart_and_a_kill(library):
+    """Until somebody lets it go on; who waits for idle is told. Then everything is there."""
+    docs = library.folder("Docs")
+    make_tree(docs, 100, 8000)
+    library.mount()
+    library.sd("location", "add", docs)
+    job = eventually(lambda: live(library, "classify") or live(library, "discover"), "it indexes", 20)
+    top = job["parent_id"]
+    library.sd("job", "pause", str(top))
+    eventually(lambda: {j["status"] for j in jobs_of(library) if j["id"] == top} == {"paused"}, "it is paused")
+    library.remount()
+    assert library.sd_json("job", "show", str(top))["job"]["paused_by"] == "user"
+    library.kill()
+    library.mount()
+    said = library.sd_fails("status", "--wait-idle", "--timeout", "30", code=1)
+    assert "paused" in said
+    assert "sd job resume" in said
+    library.sd("job", "resume", str(top))
+    assert library.sd("job", "watch", str(top)).splitlines()[-1].startswith(time.strftime("%H"))
+    library.wait_idle()
+    library.verify("--content")
+    states = {row[10] for row in (library.unmount(), index_of(library))[1] if row[1] == 0 and row[3]}
+    assert states == {2}
+
+
+def test_a_cancelled_job_leaves_what_it_did_and_a_rescan_does_the_rest(library):
+    docs = library.folder("Docs")
+    make_tree(docs, 100, 8000)
+    library.mount()
+    library.sd("location", "add", docs)
+    job = eventually(lambda: live(library, "classify") or live(library, "discover"), "it indexes", 20)
+    library.sd("job", "cancel", str(job["parent_id"]))
+    story = eventually(
+        lambda: next((j for j in jobs_of(library) if j["id"] == job["parent_id"] and j["status"] == "cancelled"), None),
+        "it is cancelled",
+    )
+    assert story["ended_ns"] is not None
+    library.sd("location", "rescan", "Docs")
+    library.wait_idle()
+    library.verify("--content")
+
+
+def test_a_shallow_location_is_known_by_its_names_until_more_is_asked_for(library):
+    """No byte of it is read; `sd location mode` has it read, and files that come later, too."""
+    docs = library.folder("Docs")
+    (docs / "first").write_text("first")
+    library.mount()
+    library.sd("location", "add", docs, "--mode", "shallow")
+    library.wait_idle()
+    assert [row["mode"] for row in library.sd_json("location", "list")["locations"]] == ["shallow"]
+    assert library.sd_json("info", "sd:/Docs/first")["hash_state"] == "left"
+    (library.mnt / "Docs" / "second").write_text("second")
+    (docs / "third").write_text("third")
+    library.settle()
+    for name in ("second", "third"):
+        assert library.sd_json("info", f"sd:/Docs/{name}")["hash_state"] == "left"
+    library.sd("location", "mode", "Docs", "content")
+    library.settle()
+    for name in ("first", "second", "third"):
+        assert library.sd_json("info", f"sd:/Docs/{name}")["hash_state"] == "full"
+    library.remount()
+    assert [row["mode"] for row in library.sd_json("location", "list")["locations"]] == ["content"]
+
+
+def test_what_cannot_be_read_is_told_by_the_job(library):
+    """An unreadable directory is an error of the job, not its end; what was known below it stays."""
+    if os.geteuid() == 0:
+        pytest.skip("root reads every directory")
+    docs = library.folder("Docs")
+    (docs / "closed").mkdir()
+    (docs / "closed" / "file").write_text("x")
+    library.mount(docs)
+    library.wait_idle()
+    (docs / "closed").chmod(0)
+    try:
+        library.sd("location", "rescan", "Docs")
+        library.wait_idle()
+        stories = [library.sd_json("job", "show", str(j["id"])) for j in jobs_of(library) if j["kind"] == "discover"]
+        assert any("closed" in note["text"] for story in stories for note in story["notes"])
+    finally:
+        (docs / "closed").chmod(0o755)
+    library.sd("location", "rescan", "Docs")
+    library.wait_idle()
+    library.verify()
+
+
+def test_removing_a_location_ends_its_jobs(library):
+    docs = library.folder("Docs")
+    make_tree(docs, 50, 1500)
+    library.mount()
+    library.sd("location", "add", docs)
+    library.sd("location", "remove", "Docs")
+    library.wait_idle()
+    assert {job["status"] for job in jobs_of(library) if "Docs" in job["title"]} <= {"cancelled", "completed"}
+    shutil.rmtree(docs)
+    os.kill(library.pid, signal.SIGTERM)
