@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--library", metavar="NAME", help="which library; made on first use")
     parser.add_argument(
         "-o", metavar="OPTION,…", action="append", default=[],
-        help="allow_other, ro, show=tags:search:devices|none, create=here|mfs, xattr=copy|library",
+        help="allow_other, ro, show=tags:search:devices|none, create=here|mfs, xattr=copy|library, rescan=SECONDS",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"sdmount {__version__}")
     parser.add_argument("--serve", type=int, metavar="FD", help=argparse.SUPPRESS)
@@ -126,7 +126,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _options(given: list[str]) -> dict[str, str]:
-    known = {"allow_other": "", "ro": "", "show": "tags:search:devices", "create": "here", "xattr": "copy"}
+    known = {
+        "allow_other": "",
+        "ro": "",
+        "show": "tags:search:devices",
+        "create": "here",
+        "xattr": "copy",
+        "rescan": "60",
+    }
     chosen: dict[str, str] = {}
     for item in (part for text in given for part in text.split(",") if part):
         name, _, value = item.partition("=")
@@ -144,6 +151,9 @@ def _options(given: list[str]) -> dict[str, str]:
         raise Invalid("-o create= takes here or mfs")
     if chosen.get("xattr", "copy") not in ("copy", "library"):
         raise Invalid("-o xattr= takes copy or library")
+    rescan = chosen.get("rescan", "60")
+    if not (rescan.isascii() and rescan.isdigit() and 0 < int(rescan) < 10**9):
+        raise Invalid("-o rescan= takes a number of seconds, from 1")
     return chosen
 
 
@@ -361,7 +371,7 @@ def _serve(
 
             async with open_core(
                 config, library, mountpoint=mountpoint, create=options.get("create", "here"),
-                xattrs=options.get("xattr", "copy"), stop=scope.cancel,
+                xattrs=options.get("xattr", "copy"), rescan_s=float(options.get("rescan", "60")), stop=scope.cancel,
             ) as core:  # fmt: skip
                 warnings = await _add_locations(core, locations)
                 async with trio.open_nursery() as nursery:

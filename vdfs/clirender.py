@@ -153,6 +153,8 @@ def status(result: Json, running: bool) -> list[str]:
 def scan_line(scan: Json) -> str:
     """What is left to index, on one line."""
     errors = f"; {count(scan['errors'], 'error')}, see the log" if scan.get("errors") else ""
+    if scan.get("unwatched"):
+        errors += "; inotify allows too few watches (see the log): the rest is looked through again and again"
     if scan["idle"]:
         return f"idle, nothing left to index{errors}"
     dirs = count(scan["pending_dirs"], "directory", "directories")

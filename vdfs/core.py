@@ -20,7 +20,7 @@ from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.tasks import for_ever, once
-from vdfs.indexing.indexing import Indexing
+from vdfs.indexing.indexing import UNWATCHED_S, Indexing
 from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.manager import JobManager
 from vdfs.jobs.power import wait_for_power
@@ -58,6 +58,7 @@ async def open_core(
     mountpoint: Path | None = None,
     create: str = "here",
     xattrs: str = "copy",
+    rescan_s: float = UNWATCHED_S,
     stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Core]:
     """The library, open and loaded; nothing runs yet (see `run_core`)."""
@@ -82,7 +83,7 @@ async def open_core(
             locations.load()
             journal.complete(tree, attributes.complete)
         jobs = JobManager(library.directory)
-        indexing = Indexing(scanner, jobs)
+        indexing = Indexing(scanner, jobs, rescan_s)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
             importer, locations, scanner, jobs, indexing, watch, mountpoint, time.time_ns(), stop,

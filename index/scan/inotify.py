@@ -84,8 +84,12 @@ class WatchLimitReached(NoSpace):
     value."""
 
     def __init__(self, sysctl: str) -> None:
+        # A user namespace has bounds of its own; the lower one is what was reached.
+        here = sysctl.replace("fs.inotify.max_user_", "user.max_inotify_")
+        known = {name: value for name in (sysctl, here) if (value := _sysctl(name)) is not None}
+        sysctl = min(known, key=known.__getitem__, default=sysctl)
         self.sysctl = sysctl
-        self.limit = _sysctl(sysctl)
+        self.limit = known.get(sysctl)
         now = "unknown" if self.limit is None else str(self.limit)
         more = "" if self.limit is None else f"; raise it: sysctl {sysctl}={self.limit * 4}"
         super().__init__(f"inotify limit reached: {sysctl} is {now}{more}")

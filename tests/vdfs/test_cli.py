@@ -37,6 +37,7 @@ IDLE = {
     "bytes_identified": 1 << 20,
     "errors": 0,
     "paused": 0,
+    "unwatched": False,
     "active": False,
 }
 BUSY = {**IDLE, "idle": False, "active": True, "pending_dirs": 2, "pending_files": 1, "current": "Ph"}

@@ -11,6 +11,7 @@ is found by the job that every start asks for, after one that was interrupted ha
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -25,11 +26,16 @@ from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.context import JobContext, Kind
 from vdfs.jobs.job import NO_SPACE, Job, Status
 from vdfs.jobs.manager import JobManager
-from vdfs.space.branches import Branch
+from vdfs.space.branches import LIVE, Branch
 
 log = logging.getLogger("sdmount.index")
 
 _TIDY_S = 3600.0
+#: How soon a branch is looked through again of which not every directory has a watch, and how many times as long it
+#: rests as that took.
+UNWATCHED_S = 60.0
+_UNWATCHED_REST = 20
+_UNWATCHED_POLL_S = 1.0
 _IDLE_POLL_S = 0.05
 #: What a walk could not read is told one by one up to so many.
 _TOLD_MAX = 50
@@ -43,12 +49,15 @@ _QUEUE_ROWS = 20_000
 class Indexing:
     """Used on the loop only."""
 
-    def __init__(self, scanner: Scanner, jobs: JobManager) -> None:
+    def __init__(self, scanner: Scanner, jobs: JobManager, rescan_s: float = UNWATCHED_S) -> None:
+        self.rescan_s = rescan_s
         self.scanner = scanner
         self.tree = scanner.tree
         self.store = scanner.store
         self.identifier = scanner.identifier
         self.jobs = jobs
+        self._took_s: dict[int, float] = {}  # branch -> how long it took to look through it,
+        self._ended_s: dict[int, float] = {}  # and when that was
         scanner.ask_branch = self.ask_for
         self.identifier.is_claimed = self.is_claimed
         self.identifier.is_held = lambda: jobs.held_by is not None
@@ -102,10 +111,30 @@ class Indexing:
             await trio.sleep(_IDLE_POLL_S)
 
     async def run(self) -> None:
+        """What nobody asks for: see `_tidy` and `_look_where_no_watch_is`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tidy)
+            nursery.start_soon(self._look_where_no_watch_is)
+
+    async def _tidy(self) -> None:
         """Now and then what is of no use any more is removed, also from a library that nobody indexes."""
         while True:
             await trio.sleep(_TIDY_S)
             self.jobs.submit("cleanup", "clean up", "cleanup", {})
+
+    async def _look_where_no_watch_is(self) -> None:
+        """While the system allows too few watches, branches are looked through again and again: a while after the last
+        time, and the longer the longer that took."""
+        watch = self.scanner.watch
+        while watch is not None:
+            await trio.sleep(_UNWATCHED_POLL_S)
+            if not watch.lacks_room or self.active:
+                continue
+            for branch in self.tree.branches.values():
+                if branch.state == LIVE and not branch.slow:
+                    rest_s = max(self.rescan_s, _UNWATCHED_REST * self._took_s.get(branch.id, 0.0))
+                    if time.monotonic() - self._ended_s.get(branch.id, -math.inf) >= rest_s:
+                        self.ask(branch)
 
     # the jobs ---------------------------------------------------------------------------------------------------------
 
@@ -132,6 +161,7 @@ class Indexing:
     async def _discover(self, ctx: JobContext) -> Mapping[str, Any]:
         """Checkpoint: since_ns, left (directories), dirs and entries (seen so far), total (expected entries)."""
         branch = self._branch(ctx)
+        began_s = time.monotonic()
         known = self.store.sums_below([branch.root_entry_id])
         begun = {"since_ns": time.time_ns(), "total": known.rfiles + known.rdirs, "dirs": 0, "entries": 0}
         state: dict[str, Any] = {**begun, **(ctx.state or {})}
@@ -186,6 +216,8 @@ class Indexing:
         is_covered = watch is None or not watch.will_cover(branch.root_entry_id)
         branch.is_followed = branch.is_followed or (not branch.slow and is_covered)
         self._set_state(branch, "done")
+        self._ended_s[branch.id] = time.monotonic()
+        self._took_s[branch.id] = time.monotonic() - began_s
         return {"dirs": state["dirs"], "entries": state["entries"], "unreadable": len(unread)}
 
     async def _classify(self, ctx: JobContext) -> Mapping[str, Any]:

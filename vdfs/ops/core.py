@@ -32,6 +32,9 @@ class ScanStatus:
     bytes_identified: int
     errors: int
     paused: int = attrs.field(metadata=doc("jobs that are held up"))
+    unwatched: bool = attrs.field(
+        metadata=doc("whether the system allows too few watches: what has none is looked through now and then")
+    )
     active: bool = attrs.field(metadata=doc("whether anything goes on, beside what is held up"))
 
 
@@ -94,6 +97,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
             bytes_identified=progress.bytes_identified,
             errors=progress.errors,
             paused=core.indexing.paused(),
+            unwatched=core.watch.lacks_room,
             active=core.indexing.active,
         ),
         locations=len(core.tree.locations),

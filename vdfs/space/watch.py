@@ -140,7 +140,8 @@ class Watch:
             self._asked.set()
             if not self._said_full:
                 self._said_full = True
-                log.warning("%s; directories beyond are believed for one second only", error)
+                more = "directories beyond are believed for a second only, and looked through again (-o rescan=SECONDS)"
+                log.warning("%s; %s", error, more)
             return False
         except (OSError, Stale, Unreachable):
             return False
@@ -469,6 +470,11 @@ class Watch:
         """Watch every known directory of a branch, in the background, and tell when it is done."""
         self._to_cover[root_entry_id] = True
         self._asked.set()
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether there are directories that the system allows no watch for."""
+        return self._was_full
 
     def will_cover(self, root_entry_id: int) -> bool:
         return root_entry_id in self._to_cover
