@@ -14,10 +14,11 @@ import apsw
 from index.model import change
 from index.model.content import content_uuid
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
+from index.model.filetype import BY_TYPE
 from index.model.ids import new_uuid
 from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
-from index.store import contents, entries
+from index.store import contents, entries, filetypes
 from index.store.unit import Unit
 
 
@@ -148,6 +149,9 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
             known = None if unsure is None else contents.get(unit.db, unsure)
             if known is not None and known.full not in (None, bytes.fromhex(result.full)):
                 recording.note_new_bytes(unit, row)  # written in place, and given its times back
+        if result.type_name in BY_TYPE:
+            type_id = filetypes.intern(unit.db, BY_TYPE[result.type_name])
+            contents.set_type(unit.db, content_id, type_id, result.method)
         twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
         own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
         for twin in twins:

@@ -11,12 +11,12 @@ from pathlib import Path
 import apsw
 
 from index.model.errors import VersionUnsupported
-from index.store import changes, contents, entries, limbo, metadata, places, tags
+from index.store import changes, contents, entries, extracts, filetypes, limbo, metadata, places, sidecars, tags
 from index.store.connection import APPLICATION_ID
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, contents, entries, limbo, tags, metadata)
+_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, extracts, sidecars)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -39,8 +39,21 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
     )
 
 
+def _contents_have_types(db: apsw.Connection) -> None:
+    """What files are, what is in them, and what is made of them."""
+    db.execute(filetypes.SCHEMA)
+    db.execute("ALTER TABLE content ADD COLUMN type_id INTEGER REFERENCES filetype(id)")
+    db.execute("ALTER TABLE content ADD COLUMN type_method INTEGER")
+    db.execute(extracts.SCHEMA)
+    db.execute(sidecars.SCHEMA)
+
+
+def _to_4(db: apsw.Connection) -> None:
+    _contents_have_types(db)
+
+
 #: version -> what takes a file from it to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents}
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents, 3: _to_4}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:
