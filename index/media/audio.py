@@ -1,6 +1,7 @@
 """Audio: the extractor of tags and lengths. Workers only.
 
-Pictures that a file carries are not read. A length of zero is left out: it is the parser's way to say that it found none.
+Pictures that a file carries are not read. A length of zero is left out: it is the parser's way to say that it found
+none.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Fields: the facts that extractors give, each of one type, and bounded, whoever wrote the file.
 
-In: what an extractor found, as it found it. Out: an object of at most FIELDS_MAX numbers and texts that msgpack and JSON
-can say. A value that has not the form of its field is left out: it came from a stranger's file.
+In: what an extractor found, as it found it. Out: an object of at most FIELDS_MAX numbers and texts that msgpack and
+JSON can say. A value that has not the form of its field is left out: it came from a stranger's file.
 
 Times are texts by ISO 8601; a camera knows no zone, so most have none.
 """

@@ -1,8 +1,8 @@
 """Images by Pillow: opening one within bounds, and the extractor that reads its size and EXIF. Workers only.
 
 In: a binary file whose type is known by its bytes. Out: an image that is not decoded yet, or fields. A head that
-promises more than PIXELS_MAX is refused before anything is decoded; chunks of compressed text are bounded by Pillow (64 MiB
-an image); what gets past both meets the limits of the process (sandbox.py).
+promises more than PIXELS_MAX is refused before anything is decoded; chunks of compressed text are bounded by Pillow
+(64 MiB an image); what gets past both meets the limits of the process (sandbox.py).
 
 Source: Exif 2.32 (CIPA DC-008), tables 4 to 15.
 """

@@ -1,8 +1,8 @@
 """Which extractor reads which types: the one table.
 
 An extractor is a function (binary file, FileType) -> found fields, in a module that only a worker imports; this one is
-the daemon's too, so it names them. Another `version` makes everything that the extractor has read be read again: raise it
-when the same file would give other fields.
+the daemon's too, so it names them. Another `version` makes everything that the extractor has read be read again: raise
+it when the same file would give other fields.
 """
 
 import importlib

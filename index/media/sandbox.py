@@ -1,7 +1,7 @@
 """Confining a worker before it decodes what a stranger wrote: what a decoder that goes wrong can do is to die.
 
-`confine` is called once, before the first file; what it takes away does not come back. Limits of the process hold on any
-kernel; the other two where the kernel has them, and without a word where not.
+`confine` is called once, before the first file; what it takes away does not come back. Limits of the process hold on
+any kernel; the other two where the kernel has them, and without a word where not.
 
 - limits: 1.5 GiB of address space, files of 64 MiB, few descriptors, no core dump
 - system calls (seccomp): no socket is made or connected, no program started, no other process traced or killed
@@ -36,9 +36,10 @@ _SECCOMP_MODE_FILTER: Final = 2
 _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000 | 1  # SECCOMP_RET_ERRNO | EPERM
 
-#: Machine -> (AUDIT_ARCH, numbers of: socket, socketpair, connect, bind, listen, accept, accept4, execve, execveat, ptrace,
-#: kill, process_vm_readv, process_vm_writev, pidfd_getfd, io_uring_setup, bpf, unshare, setns, mount, perf_event_open; on
-#: x86-64 also fork and vfork). New processes by clone stay possible, since that makes threads, but start no program.
+#: Machine -> (AUDIT_ARCH, numbers of: socket, socketpair, connect, bind, listen, accept, accept4, execve, execveat,
+#: ptrace, kill, process_vm_readv, process_vm_writev, pidfd_getfd, io_uring_setup, bpf, unshare, setns, mount,
+#: perf_event_open; on x86-64 also fork and vfork). New processes by clone stay possible, since that makes threads, but
+#: start no program.
 _REFUSED: Final = {
     "x86_64": (
         0xC000003E,

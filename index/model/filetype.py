@@ -6,8 +6,8 @@ Everyone who needs a media type, or to know whether something is an image, asks 
 How the two witnesses agree
 - A signature beats the name, unless the name only says it more exactly: a `docx` is a zip, a `tar.gz` a gzip file.
 - A name whose type always has a signature is wrong where none is found, and so is one of a text that holds NUL bytes.
-- One extension may stand for several types (`ts`): a signature decides, else whether the head is text, else the order of
-  the table.
+- One extension may stand for several types (`ts`): a signature decides, else whether the head is text, else the order
+  of the table.
 - Without a name that says anything the beginning of a text decides: `#!`, `<?xml`, `BEGIN:VCARD`.
 
 It runs for each file that is hashed, so a lookup is a dictionary's and no signature is tried whose first two bytes

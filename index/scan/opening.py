@@ -6,8 +6,8 @@ a path that is none raises ValueError.
 Invariants
 - The path is walked component by component from the root descriptor and no symlink is followed, so a name
   swapped for a link cannot lead out of the branch, and PATH_MAX does not matter.
-- The open is O_NONBLOCK: a fifo swapped in does not block, a device is not waited for. Whoever reads looks first whether
-  it is a regular file.
+- The open is O_NONBLOCK: a fifo swapped in does not block, a device is not waited for. Whoever reads looks first
+  whether it is a regular file.
 """
 
 import errno

@@ -11,6 +11,7 @@ import apsw
 import msgpack
 
 from index.store import filetypes
+from index.store.connection import one
 
 #: What a field may hold; a time is a text by ISO 8601, without a zone where the file names none.
 Value = int | float | str
@@ -63,7 +64,10 @@ def put(db: apsw.Connection, row: Extracted) -> None:
 
 def get(db: apsw.Connection, content_id: int) -> Extracted | None:
     row = db.execute("SELECT * FROM extracted WHERE content_id=?", (content_id,)).fetchone()
-    return None if row is None else Extracted(*row[:5], {} if row[5] is None else msgpack.unpackb(row[5]))
+    if row is None:
+        return None
+    content, extractor, version, state, error, packed = row
+    return Extracted(content, extractor, version, state, error, {} if packed is None else msgpack.unpackb(packed))
 
 
 def lacking(
@@ -75,11 +79,12 @@ def lacking(
     is None at the end; an empty page is not the end.
     """
     ids = filetypes.known(db, types)
-    unseen = "x.content_id IS NULL OR (x.extractor, x.version) NOT IN (VALUES " + ",".join(["(?,?)"] * len(present)) + ")"
+    pairs = ",".join(["(?,?)"] * len(present))
     sql = (
         "SELECT c.id, c.full, t.name FROM content c LEFT JOIN filetype t ON t.id = c.type_id "
         "LEFT JOIN extracted x ON x.content_id = c.id WHERE c.id > ? AND c.id <= ? AND c.full IS NOT NULL "
-        f"AND (c.type_id IS NULL OR c.type_id IN ({','.join('?' * len(ids))})) AND ({unseen}) ORDER BY c.id LIMIT ?"
+        f"AND (c.type_id IS NULL OR c.type_id IN ({','.join('?' * len(ids))})) "
+        f"AND (x.content_id IS NULL OR (x.extractor, x.version) NOT IN (VALUES {pairs})) ORDER BY c.id LIMIT ?"
     )
     flat = [value for pair in present for value in pair]
     return windowed(db, sql, after_id, [*ids, *flat], limit)
@@ -100,6 +105,5 @@ def windowed(
 
 def counts(db: apsw.Connection) -> tuple[int, int]:
     """(contents with fields, contents that failed); a pass over the table."""
-    row = db.execute("SELECT count(*) FILTER (WHERE state=1), count(*) FILTER (WHERE state=2) FROM extracted").fetchone()
-    assert row is not None
-    return int(row[0]), int(row[1])
+    done, failed = one(db, "SELECT count(*) FILTER (WHERE state=1), count(*) FILTER (WHERE state=2) FROM extracted")
+    return int(done), int(failed)

@@ -1,7 +1,7 @@
 """Table filetype: the types of files that the library has met, so that a content names its type by a number.
 
-What a type is stands in index/model/filetype.py; the row repeats its kind and media type for queries, and is mended when
-the program knows them better.
+What a type is stands in index/model/filetype.py; the row repeats its kind and media type for queries, and is mended
+when the program knows them better.
 """
 
 import apsw

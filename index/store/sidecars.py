@@ -1,6 +1,7 @@
 """Table sidecar: files that were made of a content and lie in the library: its thumbnails.
 
-Keyed by content. The files themselves, and where they lie, are index/media/sidecars.py; a row says whether there is one.
+Keyed by content. The files themselves, and where they lie, are index/media/sidecars.py; a row says whether there is
+one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -74,20 +75,20 @@ def lacking(
     return windowed(db, sql, after_id, [*ids, version, *variants, len(variants)], limit)
 
 
-def files(db: apsw.Connection, after_id: int, limit: int) -> list[tuple[Sidecar, bytes | None]]:
-    """Rows that say there is a file, with the full hash of their content, of whole contents in id order: a page."""
-    ids = [
-        row[0]
-        for row in db.execute(
-            "SELECT DISTINCT content_id FROM sidecar WHERE content_id > ? ORDER BY content_id LIMIT ?", (after_id, limit)
-        )
-    ]
-    if not ids:
-        return []
+def page_of_contents(db: apsw.Connection, after_id: int, limit: int) -> list[int]:
+    """The next contents that have rows, in id order."""
     rows = db.execute(
-        "SELECT s.*, c.full FROM sidecar s JOIN content c ON c.id = s.content_id WHERE s.content_id > ? "
-        "AND s.content_id <= ? AND s.state = 1 ORDER BY s.content_id",
-        (after_id, ids[-1]),
+        "SELECT DISTINCT content_id FROM sidecar WHERE content_id > ? ORDER BY content_id LIMIT ?", (after_id, limit)
+    )
+    return [int(content_id) for (content_id,) in rows]
+
+
+def files(db: apsw.Connection, page: Sequence[int]) -> list[tuple[Sidecar, bytes | None]]:
+    """The rows of a page of contents that say there is a file, each with the full hash of its content."""
+    rows = db.execute(
+        "SELECT s.*, c.full FROM sidecar s JOIN content c ON c.id = s.content_id WHERE s.content_id BETWEEN ? AND ? "
+        "AND s.state = 1",
+        (page[0], page[-1]),
     )
     return [(Sidecar(*row[:8]), row[8]) for row in rows]
 
