@@ -53,7 +53,10 @@ def opened(file: BinaryIO, kind: FileType) -> Image.Image:
     if size_bytes > SOURCE_MAX_BYTES:
         raise TooBig(f"a file of {size_bytes} bytes, over the limit of {SOURCE_MAX_BYTES}")
     file.seek(0)
-    image = Image.open(file, formats=IMAGE_FORMATS[kind.name])
+    try:
+        image = Image.open(file, formats=IMAGE_FORMATS[kind.name])
+    except Image.DecompressionBombError as error:
+        raise TooBig(str(error)) from error
     width, height = image.size
     if width * height > PIXELS_MAX:
         raise TooBig(f"{width} x {height} pixels, over the limit of {PIXELS_MAX}")

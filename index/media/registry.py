@@ -34,7 +34,7 @@ class Extractor:
 
 #: Types that Pillow may read, and as which of its formats: nothing else is tried, whatever the bytes look like.
 IMAGE_FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
-    "jpeg": ("JPEG", "MPO"),
+    "jpeg": ("JPEG",),
     "png": ("PNG",),
     "gif": ("GIF",),
     "webp": ("WEBP",),

@@ -14,9 +14,11 @@ A file is decoded only while it is the one that was identified: its size, mtime 
 after. A process that dies says nothing of the file it was at; who asked finds out (driving.py).
 """
 
+import logging
 import os
 import stat
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
 
@@ -57,6 +59,8 @@ class _Again(Exception):
 def _run(args: Mapping[str, Any], context: Context, work: _Work) -> None:
     """Streams the results of `work` for each item."""
     sandbox.confine(args["sidecars"])
+    warnings.simplefilter("ignore")  # of decoders, about strangers' files: the log is not for those
+    logging.disable()
     use_devices(*args["devices"])
     pending: list[tuple[int, Result]] = []
     since_s, size_bytes = 0.0, 0
@@ -85,12 +89,13 @@ def _one(opener: Opener, item: Item, work: _Work) -> Result:
     """One file's result; only a bug of ours leaves as an exception."""
     try:
         fd = opener.open(item["path"])
-    except OSError:
-        return ["again", Outcome.GONE.value]
+    except OSError as error:
+        outcome = Outcome.DENIED if isinstance(error, PermissionError) else Outcome.GONE
+        return ["again", outcome.value]
     try:
+        before = os.fstat(fd)
+        _refuse_another(before, item)
         with os.fdopen(fd, "rb", closefd=False) as file:
-            before = os.fstat(fd)
-            _refuse_another(before, item)
             with sandbox.time_limit():
                 result = work(file, item)
             after = os.fstat(fd)

@@ -23,7 +23,7 @@ tiff        0:4d4d002b
 cr2         0:49492a0010000000 8:'CR
 *bmp        0:'BM 6:00000000
 ico         0:00000100 5:00 9:00
-cur         0:00000200 5:00 9:00
+?cur        0:00000200 5:00 9:00
 psd         0:'8BPS
 xcf         0:'gimp_xcf_
 icns        0:'icns
@@ -133,7 +133,7 @@ ods         0:504b0304 30:'mimetypeapplication/vnd.oasis.opendocument.spreadshee
 odp         0:504b0304 30:'mimetypeapplication/vnd.oasis.opendocument.presentation
 opendocument 0:504b0304 30:'mimetypeapplication/vnd.oasis.opendocument.
 kra         0:504b0304 30:'mimetypeapplication/x-krita
-ooxml       0:504b0304 30:'[Content_Types].xml
+ooxml       0:504b0304 30:5b436f6e74656e745f54797065735d2e786d6c
 jar         0:504b0304 30:'META-INF/
 apk         0:504b0304 30:'AndroidManifest.xml
 tar         257:'ustar

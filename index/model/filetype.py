@@ -166,6 +166,7 @@ def _fill_signatures() -> None:
 
 _fill_signatures()
 _INSIDE_PLACES = [(offset, offset + length, found) for (offset, length), found in _INSIDE.items()]
+_SIGNED: Final = frozenset(one.type.name for one in _read_signatures() if not one.is_weak)
 _NO_SIGNATURES: list[_Signature] = []
 
 _BEGINNINGS = [
@@ -227,6 +228,11 @@ def by_head(head: bytes, name: bytes) -> tuple[FileType, Method]:
     return _by_beginning(head), Method.CONTENT
 
 
+def by_signature(one: FileType) -> bool:
+    """Whether the type, or the one that it is a special case of, can be known by its bytes."""
+    return one.name in _SIGNED or one.within in _SIGNED
+
+
 def settled(name: bytes, by_content: FileType, method: Method) -> FileType:
     """What an entry is whose bytes were found to be of a type, maybe under another name: bytes that have a signature
     decide, among the rest the name."""
@@ -247,7 +253,7 @@ def looks_like_text(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         if error.start < len(head) - 3 or len(head) < HEAD_BYTES:  # not a character that the end of the head cuts
             strange = len(head) - len(head.translate(None, _CONTROLS))
-            return strange == 0 and sum(byte > 127 for byte in head) * 3 < len(head)
+            return strange == 0 and sum(byte > 127 for byte in head) * 2 < len(head)
     return len(head) == len(head.translate(None, _CONTROLS))
 
 

@@ -321,6 +321,37 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def as_of_version_3(db: sqlite3.Connection | apsw.Connection) -> None:
+    """Takes away what step 4 brings: a library of an older version has none of it."""
+    for sql in (
+        "DROP TABLE sidecar", "DROP TABLE extracted", "ALTER TABLE content DROP COLUMN type_method",
+        "ALTER TABLE content DROP COLUMN type_id", "DROP TABLE filetype",
+    ):  # fmt: skip
+        db.execute(sql)
+
+
+def columns(db: apsw.Connection) -> dict[str, set[str]]:
+    """What each table has."""
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+    return {name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in tables}
+
+
+def test_a_library_of_the_third_version_gets_what_a_new_one_has(tmp_path):
+    """Tables and columns, whatever step brings them; what it held stays."""
+    store = open_store(tmp_path / "library")
+    wanted = columns(store.db)
+    with store.write("test") as unit:
+        content = contents.exact(unit.db, b"s" * 8, b"f" * 32, b"u" * 16, 3, None)
+    as_of_version_3(store.db)
+    store.db.execute("PRAGMA user_version = 3")
+    assert columns(store.db) != wanted
+    store.close()
+    store = open_store(tmp_path / "library")
+    assert columns(store.db) == wanted
+    assert contents.get(store.db, content).full == b"f" * 32
+    store.close()
+
+
 def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     """Its limbo, which lacked a column, begins anew; all else stays."""
     path = tmp_path / "library" / "library.db"
@@ -330,6 +361,7 @@ def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     db = sqlite3.connect(path)
     db.execute("DROP TABLE limbo")
     db.execute("CREATE TABLE limbo(branch_id INTEGER, st_ino INTEGER)")
+    as_of_version_3(db)
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
@@ -352,6 +384,7 @@ def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_an
             entries.insert(unit.db, row._replace(content_id=content, hash_state=2))
             ids[name] = row.id
         unit.db.execute("DROP INDEX limbo_content")
+    as_of_version_3(store.db)
     store.db.execute("PRAGMA user_version = 2")
     store.close()
     store = open_store(tmp_path / "library")
