@@ -38,8 +38,10 @@ def make(file: BinaryIO, kind: FileType, variants: Iterable[Variant]) -> dict[st
         needed = [one for i, one in enumerate(wanted) if i == 0 or wanted[i - 1].side < longest]
         side = needed[-1].side
         source.draft("RGB", (side, side))
-        source.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
-        image = _plain(source)
+        # Numbers of a palette cannot be averaged: those are turned into colours first.
+        image = _plain(source) if source.mode in ("1", "P", "PA") else source
+        image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+        image = _plain(image)
     if turn in _TURNS:
         image = image.transpose(_TURNS[turn])
     made: dict[str, bytes | None] = dict.fromkeys(one.name for one in wanted)

@@ -240,7 +240,8 @@ def settled(name: bytes, by_content: FileType, method: Method) -> FileType:
         named = candidates(name)
         return next((one for one in named if one.within == by_content.name), by_content)
     named = candidates(name)
-    fits = (one for one in named if not one.is_strict and (by_content.is_text or not one.is_text))
+    is_text = by_content.is_text
+    fits = (one for one in named if not one.is_strict and (one.may_be_text if is_text else not one.is_text))
     return next(fits, by_content)
 
 

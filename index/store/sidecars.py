@@ -67,9 +67,9 @@ def lacking(
     """Contents of those types that lack a thumbnail of this version: (page, where to go on), as `extracts.lacking`."""
     ids = filetypes.known(db, types)
     sql = (
-        "SELECT c.id, c.full, t.name FROM content c JOIN filetype t ON t.id = c.type_id WHERE c.id > ? AND c.id <= ? "
-        f"AND c.full IS NOT NULL AND c.type_id IN ({','.join('?' * len(ids))}) AND (SELECT count(*) FROM sidecar s "
-        f"WHERE s.content_id = c.id AND s.kind = 'thumb' AND s.version = ? AND s.variant IN "
+        "SELECT c.id, c.full, t.name FROM content c CROSS JOIN filetype t ON t.id = c.type_id WHERE c.id > ? "
+        f"AND c.id <= ? AND c.full IS NOT NULL AND c.type_id IN ({','.join('?' * len(ids))}) AND (SELECT count(*) "
+        "FROM sidecar s WHERE s.content_id = c.id AND s.kind = 'thumb' AND s.version = ? AND s.variant IN "
         f"({','.join('?' * len(variants))})) < ? ORDER BY c.id LIMIT ?"
     )
     return windowed(db, sql, after_id, [*ids, version, *variants, len(variants)], limit)

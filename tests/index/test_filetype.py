@@ -150,7 +150,9 @@ def test_a_character_cut_at_the_end_of_the_head_is_still_text():
         (b"a.docx", "zip", Method.BOTH, "docx"),
         (b"a.jpg", "plain", Method.CONTENT, "plain"),
         (b"a.py", "binary", Method.CONTENT, "binary"),
-        (b"a.mod", "binary", Method.CONTENT, "modmusic"),
+        (b"a.dv", "binary", Method.CONTENT, "dv"),
+        (b"a.dv", "plain", Method.CONTENT, "plain"),
+        (b"a.stl", "plain", Method.CONTENT, "stl"),
     ],
 )
 def test_one_content_under_several_names_is_what_each_says(name, content, method, wanted):

@@ -188,6 +188,18 @@ def test_what_is_transparent_stays_so():
     assert shown.convert("RGBA").getpixel((9, 9))[3] == 0
 
 
+@pytest.mark.parametrize("mode", ["P", "1", "L", "RGB"])
+def test_fine_patterns_become_grey_whatever_the_mode(mode):
+    """Pixels are averaged, not picked: also those of a palette."""
+    out = io.BytesIO()
+    board = Image.new("L", (2000, 2000))
+    board.putdata([255 * ((i + i // 2000) % 2) for i in range(2000 * 2000)])
+    board.convert(mode).save(out, "PNG")
+    shown = thumbnails(out.getvalue(), "png")["grid@1x"]
+    assert shown is not None
+    assert near(shown.convert("RGB").getpixel((99, 99)), (128, 128, 128))
+
+
 def test_an_animation_shows_its_first_frame():
     """Not the last, and not all."""
     frames = [Image.new("RGB", (300, 300), colour) for colour in (RED, GREEN)]
@@ -282,6 +294,15 @@ def test_only_the_format_that_the_bytes_are_is_tried():
     with pytest.raises(Image.UnidentifiedImageError):
         image.extract(io.BytesIO(media.picture(file_format="PNG")), BY_TYPE["jpeg"])
     assert "EPS" not in {one for formats in IMAGE_FORMATS.values() for one in formats}
+
+
+def test_the_format_of_telephones_is_known_and_a_broken_one_an_error():
+    """HEIC: there is a decoder, and it does not take the process with it."""
+    assert "HEIF" in Image.OPEN
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    for rest in (b"", bytes(500), b"\0\0\1\0meta" + bytes(300)):
+        with pytest.raises((ValueError, OSError, SyntaxError, RuntimeError)):
+            image.extract(io.BytesIO(head + rest), BY_TYPE["heic"])
 
 
 # -- variants ----------------------------------------------------------------------------------------------------------

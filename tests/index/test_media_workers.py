@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from index.media import driving, pipeline, sandbox
+from index.media import driving, pipeline, sandbox, workermain
 from index.media.registry import EXTRACTORS, Extractor
 from index.scan.workers import WorkerDied, WorkerError, WorkerPool
 from index.store import extracts, sidecars
@@ -72,7 +72,8 @@ def limits(*_):
     names = ("AS", "FSIZE", "NOFILE", "CORE")
     return [resource.getrlimit(getattr(resource, "RLIMIT_" + name))[0] for name in names]
 
-workermain.sandbox.time_limit.__wrapped__.__defaults__ = (0.5, 1.0)
+cpu_s, wall_s = os.environ["PROBE_LIMITS"].split()
+workermain.sandbox.time_limit.__wrapped__.__defaults__ = (float(cpu_s), float(wall_s))
 OPERATIONS = workermain.operations((*EXTRACTORS, Extractor("probe", 1, frozenset(["gsm"]), "media_probes:obey")))
 """
 
@@ -82,6 +83,7 @@ def lib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "media_probes.py").write_text(PROBES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PROBE_LIMITS", "30 30")
     made = MediaLibrary(tmp_path)
     yield made
     made.store.close()
@@ -111,17 +113,18 @@ def run(lib: MediaLibrary, tmp_path: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("order", "reason"),
+    ("order", "limits", "reason"),
     [
-        ("crash", "its decoder ended by SIGSEGV"),
-        ("leave", "its decoder ended with status 3"),
-        ("eat", "needs more than 1536 MiB of memory"),
-        ("spin", "took too much CPU time to decode"),
-        ("sleep", "took too long to decode"),
+        ("crash", "30 30", "its decoder ended by SIGSEGV"),
+        ("leave", "30 30", "its decoder ended with status 3"),
+        ("eat", "30 30", "needs more than 1536 MiB of memory"),
+        ("spin", "0.5 30", "took too much CPU time to decode"),
+        ("sleep", "30 0.5", "took too long to decode"),
     ],
 )
-def test_what_kills_its_decoder_is_one_failed_content(lib, tmp_path, order, reason):
+def test_what_kills_its_decoder_is_one_failed_content(lib, tmp_path, monkeypatch, order, limits, reason):
     """The reason is with it, all others are read, and it is not tried again."""
+    monkeypatch.setenv("PROBE_LIMITS", limits)
     put_orders(lib, {"a.gsm": "fine", "b.gsm": order, "c.gsm": "fine", "d.gsm": "fine"})
     lib.put("e.md", b"# text\n")
     lib.learn()
@@ -155,8 +158,9 @@ def test_what_failed_is_tried_again_by_another_version_only(lib, tmp_path):
     assert len(pipeline.lacking_fields(db, branches, 0, newer).sources) == 2
 
 
-def test_a_worker_that_somebody_else_killed_costs_nobody_anything(lib, tmp_path):
+def test_a_worker_that_somebody_else_killed_costs_nobody_anything(lib, tmp_path, monkeypatch):
     """Its file is asked for again, and read."""
+    monkeypatch.setenv("PROBE_LIMITS", "30 0.5")
     put_orders(lib, {"a.gsm": "fine", "b.gsm": "sleep", "c.gsm": "fine"})
     lib.learn()
     killed: list[int] = []
@@ -307,26 +311,24 @@ def test_workers_come_with_the_work_and_go_without(lib, tmp_path):
     """They take memory, and are there in some milliseconds."""
     lib.put("a.jpg", media.picture())
     lib.learn()
+    items = [source.item() for source in pipeline.lacking_fields(lib.store.db, [lib.branch]).sources]
     pids: list[list[int]] = []
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            pool = WorkerPool(3, log_path=tmp_path / "log", table="index.media.workermain:OPERATIONS", idle_s=0.2)
+            pool = WorkerPool(3, log_path=tmp_path / "log", table=workermain.TABLE, idle_s=0.1)
             await nursery.start(pool.run)
             with trio.fail_after(media.DEADLINE_S):
                 await trio.testing.wait_all_tasks_blocked()
-                pids.append(pool.pids())
+                assert pool.pids() == []
                 for _ in range(2):
-                    with lib.store.write("test") as unit:
-                        unit.db.execute("DELETE FROM extracted")
-                    assert await lib.extract(pool) == 1
-                    pids.append(pool.pids())
+                    await driving.work_off(pool, "extract", lib.args(), items, lambda _: pids.append(pool.pids()))
                     while pool.pids():  # noqa: ASYNC110 (other processes make it true)
                         await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
 
     trio.run(main)
-    assert pids[0] == []
-    assert [len(some) for some in pids[1:]] == [1, 1]
-    for some in pids:
-        assert not [pid for pid in some if Path(f"/proc/{pid}").exists()]
+    assert [len(some) for some in pids] == [1, 1]
+    assert pids[0] != pids[1]
+    for (pid,) in pids:
+        assert not Path(f"/proc/{pid}").exists()
