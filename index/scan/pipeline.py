@@ -118,6 +118,7 @@ def _is_gone(state: WalkState, row: Entry, seq: int) -> bool:
 def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidentified]]) -> list[int]:
     """Write what was read of files; returns the ids of those that changed meanwhile and must be asked again."""
     again = []
+    type_ids: dict[str, int] = {}
     for entry_id, result in results:
         row = entries.get(unit.db, entry_id)
         if row is None:
@@ -135,23 +136,24 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
             continue
         if result.sampled is None:
             continue
+        if result.type_name not in type_ids:
+            type_ids[result.type_name] = filetypes.intern(unit.db, BY_TYPE[result.type_name])
+        found = type_ids[result.type_name], result.method
         uuid: UUID = content_uuid(result.sampled)
         if result.full is None:
             content_id = contents.hint(unit.db, bytes.fromhex(result.sampled), uuid.bytes, result.size_bytes)
+            contents.set_type(unit.db, content_id, *found)
             level = HASH_SAMPLED
         else:
             content_id = contents.exact(
                 unit.db, bytes.fromhex(result.sampled), bytes.fromhex(result.full), uuid.bytes, result.size_bytes,
-                result.manifest,
+                result.manifest, found,
             )  # fmt: skip
             level = HASH_FULL
             unsure = row.content_id if row.hash_state == HASH_NONE else None
             known = None if unsure is None else contents.get(unit.db, unsure)
             if known is not None and known.full not in (None, bytes.fromhex(result.full)):
                 recording.note_new_bytes(unit, row)  # written in place, and given its times back
-        if result.type_name in BY_TYPE:
-            type_id = filetypes.intern(unit.db, BY_TYPE[result.type_name])
-            contents.set_type(unit.db, content_id, type_id, result.method)
         twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
         own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
         for twin in twins:

@@ -53,19 +53,30 @@ def hint(db: apsw.Connection, sampled: bytes, uuid: bytes, size_bytes: int) -> i
 
 
 def exact(
-    db: apsw.Connection, sampled: bytes, full: bytes, uuid: bytes, size_bytes: int, manifest: bytes | None
+    db: apsw.Connection,
+    sampled: bytes,
+    full: bytes,
+    uuid: bytes,
+    size_bytes: int,
+    manifest: bytes | None,
+    found: tuple[int, int] | None = None,
 ) -> int:
-    """The id of the row of a full hash; it and its manifest are made when new."""
+    """The id of the row of a full hash; it and its manifest are made when new. `found` is its type and the means."""
     row = db.execute("SELECT id FROM content WHERE full=?", (full,)).fetchone()
     if row:
+        if found:
+            set_type(db, row[0], *found)
         return int(row[0])
     row = db.execute("SELECT id FROM content WHERE sampled=? AND full IS NULL", (sampled,)).fetchone()
     if row:
         content_id = int(row[0])
         db.execute("UPDATE content SET full=? WHERE id=?", (full, content_id))
+        if found:
+            set_type(db, content_id, *found)
     else:
         db.execute(
-            "INSERT INTO content(uuid, sampled, full, size_bytes) VALUES(?,?,?,?)", (uuid, sampled, full, size_bytes)
+            "INSERT INTO content(uuid, sampled, full, size_bytes, type_id, type_method) VALUES(?,?,?,?,?,?)",
+            (uuid, sampled, full, size_bytes, *(found or (None, None))),
         )
         content_id = db.last_insert_rowid()
     if manifest:

@@ -67,6 +67,12 @@ def program(*_):
 def write(path):
     return tried(open, path, "w")
 
+def wait(begun, until):
+    open(begun, "w").close()
+    while not os.path.exists(until):
+        time.sleep(0.001)
+    return "read"
+
 def limits(*_):
     import resource
     names = ("AS", "FSIZE", "NOFILE", "CORE")
@@ -255,6 +261,29 @@ def test_a_file_that_is_not_the_one_that_was_identified_is_not_read(lib, tmp_pat
         again = pipeline.take_extracted(unit, list(found.items()))
     assert len(again) == 5
     assert lib.store.db.execute("SELECT count(*) FROM extracted").fetchone() == (1,)
+
+
+def test_a_file_that_changed_while_it_was_read_is_not_taken(lib, tmp_path):
+    """What was read is of no file that there is."""
+    begun, until = Path(os.fsdecode(lib.sidecars)) / "begun", tmp_path / "until"
+    put_orders(lib, {"a.gsm": f"wait {begun} {until}"})
+    lib.learn()
+    found: dict[int, list] = {}
+
+    async def write() -> None:
+        while not begun.exists():  # noqa: ASYNC110 (another process makes it true)
+            await trio.sleep(0.001)
+        (lib.tree / "a.gsm").write_bytes(b"other bytes")
+        until.touch()
+
+    async def body(pool: WorkerPool) -> None:
+        items = [s.item() for s in pipeline.lacking_fields(lib.store.db, [lib.branch], 0, READERS).sources]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await driving.work_off(pool, "extract", lib.args(), items, found.update)
+
+    with_workers(tmp_path, body, table=TABLE)
+    assert found == {lib.content_of("a.gsm"): ["again", "changed"]}
 
 
 def test_work_that_cannot_begin_is_an_error_of_the_caller(lib, tmp_path):
