@@ -611,10 +611,11 @@ def test_a_pool_may_start_workers_for_work_and_end_them_when_they_rest(tmp_path:
     async def body(pool: WorkerPool) -> None:
         seen = set()
         for _ in range(3):
+            await until(lambda: len(pool._asleep) == 3)
             assert pool.pids() == []
             seen.add((await pool.call("facts", {}))["pid"])
+            await until(lambda: len(pool._asleep) == 3)
             assert [number async for number, _ in pool.stream("numbers", {"count": 3})] == [0, 1, 2]
-            await until(lambda: not pool.pids())
         assert len(seen) == 3
 
     with_pool(tmp_path, body, count=3, idle_s=0.05)
@@ -624,6 +625,7 @@ def test_such_a_pool_starts_a_worker_for_each_that_waits_up_to_its_number(tmp_pa
     """Streams leave one slot to calls."""
 
     async def body(pool: WorkerPool) -> None:
+        await until(lambda: len(pool._asleep) == 3)
         async with trio.open_nursery() as nursery:
             for number in range(4):
                 args = {"begun": str(tmp_path / f"held{number}"), "until": str(tmp_path / "until")}
@@ -644,6 +646,7 @@ def test_such_a_pool_too_says_when_no_worker_starts(tmp_path: Path) -> None:
     """No job waits for one that never comes."""
 
     async def body(pool: WorkerPool) -> None:
+        await until(lambda: len(pool._asleep) == 3)
         for _ in range(2):
             with pytest.raises(WorkerDied, match="no worker process starts"):
                 await pool.call("echo", {})
