@@ -447,7 +447,7 @@ async def _show_progress(core: Core) -> None:
     while True:
         await trio.sleep(0.5)
         scanner = core.scanner
-        if scanner.idle:
+        if core.indexing.idle:
             if shown:
                 print("\r\x1b[Kindex up to date", file=sys.stderr)
                 shown = False

@@ -252,25 +252,35 @@ async def _error(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     return b"could not be read" if row.hash_state == HASH_FAILED else None
 
 
-def _recursive(column: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes | None]]:
-    sql = (
-        "WITH RECURSIVE below(id) AS (SELECT ? UNION ALL SELECT e.id FROM below JOIN entry e ON e.parent_id = below.id "
-        f"AND e.kind = 1) SELECT {column} FROM entry e JOIN below ON e.parent_id = below.id"
-    )
+def _directories(x: Xattrs, node: Node) -> list[int]:
+    """The rows of a directory, one a branch; of the root those of all locations too."""
+    ids = [p.entry_id for p in node.parts]
+    if node is x.tree.root:
+        ids += [b.root_entry_id for held in x.tree.locations.values() for b in held]
+    return ids
 
+
+def _sums(field: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes | None]]:
     async def get(x: Xattrs, node: Node, row: Entry) -> bytes | None:
-        ids = [p.entry_id for p in node.parts]
-        if node is x.tree.root:
-            ids += [b.root_entry_id for held in x.tree.locations.values() for b in held]
-
-        def count() -> list[int]:
-            with x.tree.store.reader() as db:
-                return [int(one(db, sql, i)[0] or 0) for i in ids]
-
-        values = await trio.to_thread.run_sync(count)
-        return str(max(values) if column.startswith("max") else sum(values)).encode()
+        below = x.tree.store.sums_below(_directories(x, node))
+        return str(getattr(below, field)).encode()
 
     return get
+
+
+async def _rctime(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    sql = (
+        "WITH RECURSIVE below(id) AS (SELECT ? UNION ALL SELECT e.id FROM below JOIN entry e ON e.parent_id = below.id "
+        "AND e.kind = 1) SELECT max(e.ctime_ns) FROM entry e JOIN below ON e.parent_id = below.id"
+    )
+
+    ids = _directories(x, node)
+
+    def latest() -> int:
+        with x.tree.store.reader() as db:
+            return max(int(one(db, sql, i)[0] or 0) for i in ids)
+
+    return str(await trio.to_thread.run_sync(latest)).encode()
 
 
 VIRTUAL: dict[bytes, Virtual] = {
@@ -288,12 +298,10 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and count, commas between"),
     b"user.vdfs.conflict": Virtual(_conflict, "file", "the other names of a conflict, NUL between them"),
     b"user.vdfs.error": Virtual(_error, "file", "why the last attempt to read it failed"),
-    b"user.vdfs.rbytes": Virtual(
-        _recursive("sum(e.size_bytes) FILTER (WHERE e.kind=0)"), "dir", "bytes of all files below"
-    ),
-    b"user.vdfs.rfiles": Virtual(_recursive("count(*) FILTER (WHERE e.kind=0)"), "dir", "files below"),
-    b"user.vdfs.rdirs": Virtual(_recursive("count(*) FILTER (WHERE e.kind=1)"), "dir", "directories below"),
-    b"user.vdfs.rctime": Virtual(_recursive("max(e.ctime_ns)"), "dir", "latest change below, nanoseconds"),
+    b"user.vdfs.rbytes": Virtual(_sums("rbytes"), "dir", "bytes of all files below, each replica and name counted"),
+    b"user.vdfs.rfiles": Virtual(_sums("rfiles"), "dir", "files below"),
+    b"user.vdfs.rdirs": Virtual(_sums("rdirs"), "dir", "directories below"),
+    b"user.vdfs.rctime": Virtual(_rctime, "dir", "latest change below, nanoseconds"),
     CHECKSUM: Virtual(_checksum, "file", "full BLAKE3 in hexadecimal, once known"),
 }
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from index.model.errors import Busy, Deadline, Invalid, NotFound, NotRunning, VdfsError
-from vdfs import clirender
+from vdfs import clijobs, clirender
 from vdfs.base.config import Config, load_config
 from vdfs.base.version import __version__
 from vdfs.library.lock import Holder, running_holder
@@ -38,6 +38,7 @@ LOOK_S: Final = 2.0  # how long the process may wait for idle before it tells ho
 PAUSE_S: Final = 0.02  # between two looks, should it answer at once
 REQUEST_BYTES: Final = MAX_LINE_BYTES // 4  # of paths in one call; JSON escapes may make them longer
 LIMIT: Final = 100
+MODES: Final = ("shallow", "content", "deep")
 
 # Errors after which nothing was tried; all others are an answer.
 COULD_NOT: Final = frozenset(
@@ -188,12 +189,17 @@ def _status(door: Door, args: argparse.Namespace) -> int:
             break
         if not door.running:
             raise NotRunning("nothing runs, so nothing will be indexed; `sdmount MOUNTPOINT` goes on with it")
+        if result["scan"].get("paused") and not result["scan"].get("active"):
+            break
         _progress(args, clirender.scan_line(result["scan"]))
         time.sleep(min(PAUSE_S, left_s))
         result = _status_now(door, min(LOOK_S, left_s))
     _progress(args, "")
     _print(args, result, lambda r: clirender.status(r, door.running))
     if args.wait_idle and not result["scan"]["idle"]:
+        if result["scan"].get("paused") and not result["scan"].get("active"):
+            _complain("a job is paused; `sd job list` shows it, `sd job resume ID` lets it go on")
+            return 1
         _complain(f"not idle after {args.timeout:g} s: {clirender.scan_line(result['scan'])}")
         return 1
     return 0
@@ -215,8 +221,13 @@ def _library_info(door: Door, args: argparse.Namespace) -> int:
 
 def _location_add(door: Door, args: argparse.Namespace) -> int:
     name = {"name": None} if args.name is None else encode_name(os.fsencode(args.name))
-    params = {**encode_path(_absolute(args.dir)), **name}
+    params = {**encode_path(_absolute(args.dir)), **name, "mode": args.mode}
     return _print(args, door.call("action:location.add", params), clirender.location_added)
+
+
+def _location_mode(door: Door, args: argparse.Namespace) -> int:
+    params = {**encode_name(os.fsencode(args.name)), "mode": args.mode}
+    return _print(args, door.call("action:location.mode", params), clirender.location_mode)
 
 
 def _location_list(door: Door, args: argparse.Namespace) -> int:
@@ -275,6 +286,30 @@ def _index_verify(door: Door, args: argparse.Namespace) -> int:
     result = door.call("query:index.verify", {**name, "content": args.content}, timeout_s=None)
     _print(args, result, clirender.differences)
     return 1 if result["differences"] else 0
+
+
+def _job_list(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("query:job.list", {"limit": args.limit}), clijobs.job_list)
+
+
+def _job_show(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("query:job.show", {"id": args.id, "lines": args.lines}), clijobs.job_story)
+
+
+def _job_watch(door: Door, args: argparse.Namespace) -> int:
+    return clijobs.watch(door.call, args.id, as_json=args.json)
+
+
+def _job_pause(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("action:job.pause", {"id": args.id}), clijobs.job_changed)
+
+
+def _job_resume(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("action:job.resume", {"id": args.id}), clijobs.job_changed)
+
+
+def _job_cancel(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("action:job.cancel", {"id": args.id}), clijobs.job_changed)
 
 
 # -- Paths
@@ -442,6 +477,7 @@ def _add_commands(commands: _Commands) -> None:
     commands.group("location", "The directories that the library holds.")
     commands.group("tag", "The tags of files.")
     commands.group("index", "The index of what lies on disk.")
+    commands.group("job", "Long work: what runs, what waits, how it went.")
     commands.group("library", "The library itself.")
 
     text = "show what runs, what the library holds and what is left to index"
@@ -450,9 +486,14 @@ def _add_commands(commands: _Commands) -> None:
     status.add_argument("--timeout", type=_seconds, metavar="S", help="give up after S seconds, exit code 1")
 
     text = "add a directory; it is shown at once, the scan runs behind"
-    add = commands.add("location add DIR [--name NAME]", _location_add, text)
+    add = commands.add("location add DIR [--name NAME] [--mode MODE]", _location_add, text)
     add.add_argument("dir", metavar="DIR", help="the directory; nothing in it is changed")
     add.add_argument("--name", type=_text, metavar="NAME", help="its name in the mount (default: as DIR)")
+    modes = "shallow: names and attributes; content: also what the bytes are; deep: also what is in them"
+    add.add_argument("--mode", choices=MODES, help=f"how far its files are looked into ({modes}; default: content)")
+    mode = commands.add("location mode NAME MODE", _location_mode, "say how far a location's files are looked into")
+    mode.add_argument("name", metavar="NAME", help="as `sd location list` shows it")
+    mode.add_argument("mode", metavar="MODE", choices=MODES, help=modes)
     commands.add("location list", _location_list, "list the locations with their directories")
     remove = commands.add("location remove NAME", _location_remove, "forget a location; no file is touched")
     remove.add_argument("name", metavar="NAME", help="as `sd location list` shows it")
@@ -479,6 +520,18 @@ def _add_commands(commands: _Commands) -> None:
     verify.add_argument("name", metavar="NAME", nargs="?", help="one location (default: all)")
     verify.add_argument("--content", action="store_true", help="also read the files, compare hashes")
     verify.set_defaults(could_not_only=True)
+
+    jobs = commands.add("job list [--limit N]", _job_list, "list the jobs, those that have not ended first")
+    jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most N (default: 20)")
+    show = commands.add("job show ID [--lines N]", _job_show, "show one job: its parts, its notes, its log")
+    watch = commands.add("job watch [ID]", _job_watch, "watch jobs until they have ended; exit code 1: one failed")
+    watch.add_argument("id", metavar="ID", nargs="?", type=_positive, help="a number of `sd job list`")
+    pause = commands.add("job pause ID", _job_pause, "hold a job up, also over a restart")
+    resume = commands.add("job resume ID", _job_resume, "let a paused job go on where it was")
+    cancel = commands.add("job cancel ID", _job_cancel, "end a job where it is; what it did stays")
+    for one in (show, pause, resume, cancel):
+        one.add_argument("id", metavar="ID", type=_positive, help="a number of `sd job list`")
+    show.add_argument("--lines", type=_positive, default=50, metavar="N", help="of its log, the last N (default: 50)")
 
     commands.add("library info", _library_info, "show what the library holds and where it lies")
 

@@ -185,14 +185,21 @@ def location_list(result: Json) -> list[str]:
         for branch in location["branches"] or [{}]:
             error = f"  ({message(str(branch['error']))})" if branch.get("error") else ""
             entries = count(branch.get("entries") or 0, "entry", "entries")
-            rows.append([name, entries, str(branch.get("state", "no branch")), shown(name_of(branch, "path")) + error])
+            state = str(branch.get("state", "no branch"))
+            rows.append(
+                [name, str(location["mode"]) if name else "", entries, state, shown(name_of(branch, "path")) + error]
+            )
             name = ""
-    return table(rows, right=(1,)) if rows else ["no locations; `sd location add DIR` adds one"]
+    return table(rows, right=(2,)) if rows else ["no locations; `sd location add DIR` adds one"]
 
 
 def location_added(result: Json) -> list[str]:
     name, path = shown(name_of(result, "name")), shown(name_of(result, "path"))
     return [f"{name}: added {path}; `sd status` shows the scan"]
+
+
+def location_mode(result: Json) -> list[str]:
+    return [f"{shown(name_of(result, 'name'))}: {result['mode']}; `sd job list` shows what that makes to do"]
 
 
 def location_removed(result: Json) -> list[str]:

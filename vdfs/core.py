@@ -15,10 +15,15 @@ from typing import Any, TypeVar
 
 import trio
 
+from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.tasks import for_ever, once
+from vdfs.indexing.indexing import Indexing
+from vdfs.indexing.scanner import Scanner
+from vdfs.jobs.manager import JobManager
+from vdfs.jobs.power import wait_for_power
 from vdfs.library.library import open_library
 from vdfs.ops.context import Core
 from vdfs.ops.registry import Registry
@@ -32,7 +37,6 @@ from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
-from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 from vdfs.wire import server
@@ -68,7 +72,7 @@ async def open_core(
         watch = Watch(tree)
         scanner.watch = watch
         watch.imports = importer.take
-        watch.covered = scanner.request
+        watch.covered = scanner.covered
         tree.before_look = watch.look
         tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
@@ -77,15 +81,18 @@ async def open_core(
         with translated(library.store.path):
             locations.load()
             journal.complete(tree, attributes.complete)
+        jobs = JobManager(library.directory)
+        indexing = Indexing(scanner, jobs)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
+            importer, locations, scanner, jobs, indexing, watch, mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
         finally:
             watch.close()
             tree.dirs.close_all()
+            jobs.close()
     finally:
         library.close()
 
@@ -110,9 +117,10 @@ async def _run_tasks(
         await nursery.start(server.serve, socket, dispatch)
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
+        await nursery.start(core.jobs.run)
         tasks = (
-            core.watch.run, core.watch.cover_all, core.scanner.run, core.importer.follow, mount_watch.run,
-            partial(_housekeeping, core),
+            core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.importer.follow,
+            mount_watch.run, partial(wait_for_power, core.jobs), partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)
@@ -139,6 +147,8 @@ async def _housekeeping(core: Core) -> None:
         with contextlib.suppress(OSError):
             await core.library.store.make_durable()
         await core.library.store.checkpoint()
+        with contextlib.suppress(VdfsError):  # a disk that is full; they are added up later
+            core.library.store.settle()
         core.library.store.hold_ballast()
 
 

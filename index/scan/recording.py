@@ -7,7 +7,7 @@ row a file is, and what shall become of it, is decided in kinship.py and apply.p
 from collections.abc import Sequence
 
 from index.model import change, versions
-from index.model.entry import HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
+from index.model.entry import HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_uuid
 from index.store import entries, metadata
 from index.store.limbo import Kept
@@ -55,7 +55,7 @@ def plain_row(
         uid=st.uid,
         gid=st.gid,
         content_id=None,
-        hash_state=HASH_NONE,
+        hash_state=HASH_LEFT if branch_id in unit.shallow else HASH_NONE,
         version=None,
         seq=unit.seq,
         scanned_ns=None,
@@ -78,6 +78,8 @@ def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: 
     for below in list(entries.subtree(unit.db, row.id)):
         metadata.mirror_follows(unit.db, below.node, below.branch_id, branch_id)
         unit.db.execute("UPDATE entry SET branch_id=?, seq=? WHERE id=?", (branch_id, unit.seq, below.id))
+        if below.hash_state == HASH_LEFT and branch_id not in unit.shallow:
+            entries.set_unsure(unit.db, below.id, unit.seq)
         join_links(unit, below._replace(branch_id=branch_id))
     entries.move(unit.db, row.id, parent_id, name, unit.seq)
     entries.set_stat(unit.db, row.id, st, unit.seq)

@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from index.model.entry import is_name, ns
 from index.model.inode import inode_of
+from index.scan.verifysums import wrong_sums
 from index.scan.volumes import MOUNTED, use_devices
 from index.store import entries
 from index.store.connection import connect
@@ -85,6 +86,8 @@ def differences(
         mixed = _mixed_up(db, branch_id)
         if suspects or mixed:
             time.sleep(SETTLE_S)
+        for row, detail in wrong_sums(db, branch_id):
+            yield 0, [(b"/".join((root, *entries.path_of(db, row))), "aggregate", detail)]
         if mixed:
             still = _mixed_up(db, branch_id)
             yield 0, [(b"/".join((root, *entries.path_of(db, row))), *mixed[row]) for row in mixed if row in still]

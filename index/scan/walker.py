@@ -93,8 +93,9 @@ class _Dir:
 class Walk:
     """One piece of a walk; `run()` it."""
 
-    def __init__(self, db: apsw.Connection, root_fd: int, context: Emitter) -> None:
+    def __init__(self, db: apsw.Connection, root_fd: int, context: Emitter, since_ns: int | None = None) -> None:
         self.db = db
+        self.since_ns = since_ns  # what was listed since then is not listed again
         self.root_fd = root_fd
         self.context = context
         self.next_new = -1
@@ -135,7 +136,9 @@ class Walk:
             me = entries.listed_as(self.db, directory.entry_id)
             if me is None:
                 return []
-            listed_as, st_ino = me
+            scanned_ns, listed_as, st_ino = me
+            if self.since_ns is not None and scanned_ns is not None and scanned_ns >= self.since_ns:
+                return self.below(directory)
         try:
             dir_st, listed, dir_carries = self.look(directory)
         except OSError as error:
@@ -198,6 +201,16 @@ class Walk:
         elif time.monotonic() - self.sent_s > BATCH_AGE_S:
             self.flush()
         return below
+
+    def below(self, directory: _Dir) -> list[_Dir]:
+        """The subdirectories of one that an earlier run of this walk has listed, by their rows."""
+        hides = directory.excluded
+        out = []
+        for entry_id, name in entries.subdirectories(self.db, directory.entry_id):
+            leaf = hides.get(name) if hides else None
+            if leaf is None or isinstance(leaf, Mapping):
+                out.append(_Dir(entry_id, directory, name, leaf))
+        return out
 
     def carrying(self, directory: _Dir, names: list[bytes]) -> list[bytes]:
         """Those of some files that have extended attributes; a file with bytes is asked by whoever hashes it."""
@@ -352,7 +365,8 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     files with attributes, and b"" where it has some itself.
 
     args: database, root, root_id (file system, inode of the root), root_entry (its entry id), starts (entry ids of
-    directories), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots).
+    directories), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots),
+    since_ns (of a walk that goes on: when it began; what it has listed already is not listed again).
     """
     use_devices(*args["devices"])
     db = connect(Path(args["database"]), read_only=True)
@@ -360,7 +374,7 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     try:
         if list(fs_identity_fd(root_fd)) != list(args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
-        walk = Walk(db, root_fd, context)
+        walk = Walk(db, root_fd, context, args.get("since_ns"))
         places = _places(db, args["root_entry"], args["starts"], args["excluded"])
         for entry_id, place in zip(args["starts"], places, strict=True):
             if place is _ELSEWHERE:  # the daemon has it walked there

@@ -12,7 +12,7 @@ from index.store.connection import one
 
 SCHEMA = """
 -- meta: single facts of this library. library_uuid (16 bytes), epoch (how often this device began anew
--- after a restore), created_ns.
+-- after a restore), created_ns; sums_unsettled while what units changed is not added up in table sums.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -72,6 +72,10 @@ def get_meta(db: apsw.Connection, key: str) -> object | None:
 
 def set_meta(db: apsw.Connection, key: str, value: int | bytes | str) -> None:
     db.execute("INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, value))
+
+
+def drop_meta(db: apsw.Connection, key: str) -> None:
+    db.execute("DELETE FROM meta WHERE key=?", (key,))
 
 
 def get_counter(db: apsw.Connection, name: str) -> int:

@@ -8,13 +8,14 @@ All functions take the connection first and do not open transactions: writers ar
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import apsw
 
 from index.model.entry import NAME_MAX_BYTES, Entry, ns
 from index.model.inode import inode_of
+from index.store import sums
 from index.store.connection import one
 
 SCHEMA = """
@@ -68,9 +69,13 @@ CREATE INDEX entry_node ON entry(node) WHERE node <> id;
 CREATE INDEX entry_uuid ON entry(uuid) WHERE uuid IS NOT NULL;
 -- names.with_hash(), names.duplicate_hashes(): content/<hash>, duplicates.
 CREATE INDEX entry_content ON entry(content_id) WHERE content_id IS NOT NULL;
--- unidentified(): the queue of the hasher.
-CREATE INDEX entry_todo ON entry(hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0;
 """
+#: unidentified(): the queue of the hasher. Apart, since a step of the schema made it anew.
+TODO = """
+-- unidentified(): the queue of the hasher.
+CREATE INDEX entry_todo ON entry(branch_id, hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0;
+"""
+SCHEMA += TODO
 
 COLUMNS = (
     "id, branch_id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, ctime_ns, st_ino, nlink, uid, gid, "
@@ -144,10 +149,10 @@ def seen_as(st: os.stat_result) -> tuple[int, ...]:
     return mtime_ns, st.st_size, ctime_ns, inode_of(st), st.st_mode, st.st_nlink, st.st_uid, st.st_gid
 
 
-def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None, int] | None:
-    """(the mtime a directory had when it was listed, its inode); None where it has no row."""
-    found: tuple[int | None, int] | None = db.execute(
-        "SELECT scanned_mtime_ns, st_ino FROM entry WHERE id=?", (directory_id,)
+def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None, int | None, int] | None:
+    """(when a directory was listed, the mtime it had then, its inode); None where it has no row."""
+    found: tuple[int | None, int | None, int] | None = db.execute(
+        "SELECT scanned_ns, scanned_mtime_ns, st_ino FROM entry WHERE id=?", (directory_id,)
     ).fetchone()
     return found
 
@@ -210,8 +215,10 @@ def other_nodes_of_uuid(db: apsw.Connection, uuid: bytes, node: int) -> list[Ent
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? AND node<>?", (uuid, node))]
 
 
-def unidentified(db: apsw.Connection, state: int, after_id: int, before_ns: int, limit: int) -> list[Entry]:
-    """Files that wait for the hasher in a state and have been left alone since a time, in id order: pages.
+def unidentified(
+    db: apsw.Connection, branch_id: int, state: int, after_id: int, before_ns: int, limit: int
+) -> list[Entry]:
+    """Files of a branch that wait for the hasher in a state and have been left alone since a time, in id order: pages.
 
     A time in the future (a clock that was set back) says nothing and does not hold a file up. The conditions of the
     partial index are repeated word for word, or SQLite would not use it.
@@ -219,10 +226,11 @@ def unidentified(db: apsw.Connection, state: int, after_id: int, before_ns: int,
     return [
         Entry._make(row)
         for row in db.execute(
-            f"{_SELECT}INDEXED BY entry_todo WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND hash_state=? AND id>? "
+            f"{_SELECT}INDEXED BY entry_todo WHERE kind=0 AND hash_state<2 AND size_bytes>0 "
+            "AND branch_id=? AND hash_state=? AND id>? "
             "AND ctime_ns NOT BETWEEN ? AND ? "
             "ORDER BY id LIMIT ?",
-            (state, after_id, before_ns, before_ns + 10_000_000_000, limit),
+            (branch_id, state, after_id, before_ns, before_ns + 10_000_000_000, limit),
         )
     ]
 
@@ -235,6 +243,22 @@ def leave_unhashed(db: apsw.Connection, entry_ids: Iterable[int]) -> None:
 def count_unidentified(db: apsw.Connection) -> int:
     """How many files wait for their full hash; a pass over the queue's index only."""
     return int(one(db, "SELECT count(*) FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0")[0])
+
+
+def unidentified_in(db: apsw.Connection, branch_id: int) -> tuple[int, int]:
+    """(files, bytes) of a branch that wait for their full hash: a pass over these, for a thread."""
+    sql = (
+        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM entry INDEXED BY entry_todo "
+        "WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND branch_id=?"
+    )
+    files, size_bytes = one(db, sql, branch_id)
+    return int(files), int(size_bytes)
+
+
+def queue_left(db: apsw.Connection, branch_id: int, first_id: int, end_id: int) -> None:
+    """Those of some rows that are files of a branch and were not to be read wait for the hasher again."""
+    sql = "UPDATE entry SET hash_state=0 WHERE id>=? AND id<? AND branch_id=? AND kind=0 AND hash_state=4"
+    db.execute(sql, (first_id, end_id, branch_id))
 
 
 def recent(db: apsw.Connection, limit: int) -> list[Entry]:
@@ -260,13 +284,15 @@ def placed(db: apsw.Connection, entry_id: int) -> tuple[int | None, bytes] | Non
     return None if row is None else (row[0], bytes(row[1]))
 
 
-def insert_many(db: apsw.Connection, rows: Iterable[Entry]) -> None:
+def insert_many(db: apsw.Connection, rows: Sequence[Entry]) -> None:
     """Add rows whose ids were handed out by the unit."""
     db.executemany(_INSERT, rows)
+    sums.added(db, rows)
 
 
 def insert(db: apsw.Connection, row: Entry) -> None:
     db.execute(_INSERT, row)
+    sums.added(db, (row,))
 
 
 def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) -> None:

@@ -11,12 +11,24 @@ from pathlib import Path
 import apsw
 
 from index.model.errors import VersionUnsupported
-from index.store import changes, contents, entries, extracts, filetypes, limbo, metadata, places, sidecars, tags
+from index.store import (
+    changes,
+    contents,
+    entries,
+    extracts,
+    filetypes,
+    limbo,
+    metadata,
+    places,
+    sidecars,
+    sums,
+    tags,
+)
 from index.store.connection import APPLICATION_ID
 
 SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, extracts, sidecars)
+_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, sums, extracts, sidecars)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -39,6 +51,16 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
     )
 
 
+def _full_strength(db: apsw.Connection) -> None:
+    """What the index learned to know with version 4."""
+    db.execute("ALTER TABLE location ADD COLUMN mode INTEGER NOT NULL DEFAULT 1")
+    db.execute("DROP INDEX entry_todo")
+    db.execute(entries.TODO)
+    db.execute(sums.SCHEMA)
+    sums.rebuild(db)
+    _contents_have_types(db)
+
+
 def _contents_have_types(db: apsw.Connection) -> None:
     """What files are, what is in them, and what is made of them."""
     db.execute(filetypes.SCHEMA)
@@ -48,12 +70,8 @@ def _contents_have_types(db: apsw.Connection) -> None:
     db.execute(sidecars.SCHEMA)
 
 
-def _to_4(db: apsw.Connection) -> None:
-    _contents_have_types(db)
-
-
 #: version -> what takes a file from it to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents, 3: _to_4}
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents, 3: _full_strength}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

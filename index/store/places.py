@@ -23,14 +23,16 @@ CREATE TABLE device(
 ) STRICT, WITHOUT ROWID;
 
 -- location: a top-level name of the tree. name is last-writer-wins by (name_hlc, name_device); a removed location
--- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back.
+-- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back. mode says how far its files
+-- are looked into: 0 shallow (names and attributes), 1 content (their bytes are identified), 2 deep (what is in them).
 CREATE TABLE location(
     id          INTEGER PRIMARY KEY,
     uuid        BLOB NOT NULL UNIQUE,
     name        BLOB NOT NULL,
     name_hlc    INTEGER NOT NULL,
     name_device BLOB NOT NULL,
-    removed_hlc INTEGER
+    removed_hlc INTEGER,
+    mode        INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 
 -- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root.
@@ -55,10 +57,16 @@ CREATE TABLE branch(
 """
 
 
+#: How far the files of a location are looked into.
+MODE_SHALLOW, MODE_CONTENT, MODE_DEEP = 0, 1, 2
+MODE_NAMES = ("shallow", "content", "deep")
+
+
 class LocationRow(NamedTuple):
     id: int
     uuid: bytes
     name: bytes
+    mode: int
 
 
 class BranchRow(NamedTuple):
@@ -96,13 +104,17 @@ def locations(db: apsw.Connection) -> list[LocationRow]:
     """Live locations, by name."""
     return [
         LocationRow(*row)
-        for row in db.execute("SELECT id, uuid, name FROM location WHERE removed_hlc IS NULL ORDER BY name")
+        for row in db.execute("SELECT id, uuid, name, mode FROM location WHERE removed_hlc IS NULL ORDER BY name")
     ]
 
 
 def put_location(db: apsw.Connection, uuid: bytes, name: bytes, hlc: int, device: bytes) -> int:
     db.execute("INSERT INTO location(uuid, name, name_hlc, name_device) VALUES(?,?,?,?)", (uuid, name, hlc, device))
     return db.last_insert_rowid()
+
+
+def set_mode(db: apsw.Connection, location_id: int, mode: int) -> None:
+    db.execute("UPDATE location SET mode=? WHERE id=?", (mode, location_id))
 
 
 def rename_location(db: apsw.Connection, location_id: int, name: bytes, hlc: int, device: bytes) -> None:

@@ -13,18 +13,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import apsw
 import trio
 
+from index.model.change import ORIGIN_SCAN
 from index.model.errors import NoSpace, StoreCorrupt, VdfsError
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
-from index.store import changes
+from index.store import changes, sums
 from index.store.ballast import Ballast
 from index.store.connection import connect, translate
 from index.store.feed import Feed
@@ -45,10 +46,14 @@ class Store:
         self.path = path
         self.feed = Feed()
         self.is_full = False
+        self.shallow: set[int] = set()  # branches whose files nobody is to read
+        self.is_settled = True
+        self.stays_settled = 0  # how many ask for that, see `settled`
         self.device_uuid = device_uuid
         self.db = connect(path)
         try:
             migrate(self.db, path)
+            sums.attend(self.db)
             if changes.get_meta(self.db, "library_uuid") is None:
                 with self.db:
                     changes.set_meta(self.db, "library_uuid", new_uuid())
@@ -75,12 +80,35 @@ class Store:
         self._durable_seq = self.last_seq
 
     def close(self) -> None:
+        with suppress(VdfsError):  # what could not be settled is added up at the next start
+            self.settle()
         self.ballast.give_up()
         self.db.close()
 
     def write(self, origin: str) -> Unit:
         """A unit; use as a context manager, without an await inside."""
         return Unit(self, origin)
+
+    def settle(self) -> None:
+        """Bring table sums up to date; a few steps for each directory in which something changed."""
+        if not self.is_settled:
+            with self.write(ORIGIN_SCAN) as unit:
+                unit.settle()
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Within it table sums is right in every commit, for readers with a connection of their own."""
+        self.stays_settled += 1
+        try:
+            self.settle()
+            yield
+        finally:
+            self.stays_settled -= 1
+
+    def sums_below(self, dir_ids: Iterable[int]) -> sums.Sums:
+        """What lies below some directories together, just now."""
+        self.settle()
+        return sums.of(self.db, dir_ids)
 
     @contextmanager
     def reader(self) -> Iterator[apsw.Connection]:

@@ -15,13 +15,15 @@ from index.model import hlc as hlc_model
 from index.model.change import Change, Commit
 from index.model.hlc import Hlc
 from index.store import changes as changes_table
-from index.store import entries, places
+from index.store import entries, places, sums
 from index.store.feed import Feed
 
 #: How far numbers are reserved ahead: ids, units, and milliseconds of stamps.
 _IDS_AHEAD = 4096
 _SEQS_AHEAD = 1024
 _STAMP_AHEAD_MS = 1000
+#: From so many changes on a unit settles what directories hold (sums.py).
+_LARGE_CHANGES = 256
 
 
 class Reserve(NamedTuple):
@@ -54,6 +56,9 @@ class Host(Protocol):
     last_hlc: Hlc
     last_entry_id: int
     reserved: Reserve
+    shallow: set[int]
+    is_settled: bool
+    stays_settled: int
 
     def begin(self) -> None: ...
 
@@ -73,12 +78,14 @@ class Unit:
         self.db: apsw.Connection = store.db
         self.device = store.device_uuid
         self.epoch = store.epoch
+        self.shallow = store.shallow
         self.seq = store.last_seq + 1
         self._stamp = hlc_model.tick(store.last_hlc, time.time_ns() // 1_000_000)
         self.hlc = self._stamp.packed()
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
         self._part = 0
+        self._settles = False
         self._one_with: dict[int, list[int]] = {}
         self._branch_uuids: dict[int, bytes] = {}
 
@@ -99,6 +106,10 @@ class Unit:
         if branch_id not in self._branch_uuids:
             self._branch_uuids = {branch.id: branch.uuid for branch in places.branches(self.db)}
         return self._branch_uuids[branch_id]
+
+    def settle(self) -> None:
+        """What directories hold is to be carried up to the roots when the unit ends (sums.py)."""
+        self._settles = True
 
     def parts_changed(self) -> None:
         """Directories became one, or went apart."""
@@ -131,6 +142,7 @@ class Unit:
                 raise store.failure(error) from error
             return
         try:
+            is_settled = self._settle()
             bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)
             if bounds is not None:
                 for name, value in zip(("entry", "seq", "hlc"), bounds, strict=True):
@@ -141,8 +153,16 @@ class Unit:
         except BaseException:
             store.rollback()
             raise
+        store.is_settled = is_settled
         store.last_seq = self.seq
         store.last_hlc = self._stamp
         store.last_entry_id = self._next_id
         if self._changes:
             store.feed.publish(Commit(self.seq, self.hlc, self.origin, tuple(self._changes)))
+
+    def _settle(self) -> bool:
+        """Carry up what directories hold where that is cheap beside the unit; returns whether nothing is left."""
+        if self._settles or self._store.stays_settled or len(self._changes) >= _LARGE_CHANGES:
+            sums.settle(self.db)
+            return True
+        return self._store.is_settled and not sums.leave(self.db)

@@ -24,7 +24,7 @@ from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import changes, contents, entries, migrations, places
+from index.store import changes, contents, entries, filetypes, migrations, places
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
@@ -321,13 +321,28 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
-def as_of_version_3(db: sqlite3.Connection | apsw.Connection) -> None:
-    """Takes away what step 4 brings: a library of an older version has none of it."""
-    for sql in (
-        "DROP TABLE sidecar", "DROP TABLE extracted", "ALTER TABLE content DROP COLUMN type_method",
-        "ALTER TABLE content DROP COLUMN type_id", "DROP TABLE filetype",
-    ):  # fmt: skip
-        db.execute(sql)
+OLD_SCHEMA = Path(__file__).parent / "schemas" / "v3.sql"
+
+
+def old_library(path: Path, version: int) -> sqlite3.Connection:
+    """A database with the tables of version 3, called one of `version`."""
+    path.parent.mkdir(parents=True)
+    db = sqlite3.connect(path)
+    db.executescript(OLD_SCHEMA.read_text("utf-8"))
+    db.execute(f"PRAGMA user_version = {version}")
+    for key, value in (("library_uuid", b"l" * 16), ("epoch", 1), ("created_ns", 1)):
+        db.execute("INSERT INTO meta VALUES(?,?)", (key, value))
+    db.execute("INSERT INTO device VALUES(?,'device','device',?,1)", (DEVICE, b"k" * 32))
+    columns = "id, uuid, device_uuid, label, root_path, fs_id, root_ino"
+    db.execute(f"INSERT INTO branch({columns}) VALUES(1,?,?,'',x'2f78','1',1)", (b"b" * 16, DEVICE))
+    return db
+
+
+def old_row(db: sqlite3.Connection, number: int, parent: int | None, name: bytes, **more: object) -> None:
+    """A row as version 3 had it."""
+    row = {"id": number, "branch_id": 1, "parent_id": parent, "name": name, "node": number, "kind": 0, "size_bytes": 0}
+    row |= dict.fromkeys(("mode", "mtime_ns", "ctime_ns", "nlink", "uid", "gid", "seq"), 1) | {"st_ino": number} | more
+    db.execute(f"INSERT INTO entry({','.join(row)}) VALUES({','.join('?' * len(row))})", tuple(row.values()))
 
 
 def columns(db: apsw.Connection) -> dict[str, set[str]]:
@@ -336,37 +351,32 @@ def columns(db: apsw.Connection) -> dict[str, set[str]]:
     return {name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in tables}
 
 
-def test_a_library_of_the_third_version_gets_what_a_new_one_has(tmp_path):
-    """Tables and columns, whatever step brings them; what it held stays."""
-    store = open_store(tmp_path / "library")
-    wanted = columns(store.db)
-    with store.write("test") as unit:
-        content = contents.exact(unit.db, b"s" * 8, b"f" * 32, b"u" * 16, 3, None)
-    as_of_version_3(store.db)
-    store.db.execute("PRAGMA user_version = 3")
-    assert columns(store.db) != wanted
+def test_an_older_library_gets_what_a_new_one_has(tmp_path):
+    """Tables and columns, whatever step brings them; what it held stays, and nobody knows its types."""
+    new = open_store(tmp_path / "new")
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 3)
+    db.execute("INSERT INTO content VALUES(1, ?, ?, ?, 10)", (b"u" * 16, b"s" * 8, b"f" * 32))
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    assert columns(store.db) == columns(new.db)
+    assert contents.get(store.db, 1).full == b"f" * 32
+    assert filetypes.of_content(store.db, 1) is None
     store.close()
-    store = open_store(tmp_path / "library")
-    assert columns(store.db) == wanted
-    assert contents.get(store.db, content).full == b"f" * 32
-    store.close()
+    new.close()
 
 
 def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     """Its limbo, which lacked a column, begins anew; all else stays."""
     path = tmp_path / "library" / "library.db"
-    first = open_store(path.parent)
-    uuid = first.library_uuid
-    first.close()
-    db = sqlite3.connect(path)
+    db = old_library(path, 1)
     db.execute("DROP TABLE limbo")
     db.execute("CREATE TABLE limbo(branch_id INTEGER, st_ino INTEGER)")
-    as_of_version_3(db)
-    db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
     store = open_store(path.parent)
-    assert store.library_uuid == uuid
+    assert store.library_uuid == b"l" * 16
     assert "ctime_ns" in [row[1] for row in store.db.execute("PRAGMA table_info(limbo)")]
     assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
     store.close()
@@ -374,23 +384,36 @@ def test_a_library_of_the_first_version_is_taken_on(tmp_path):
 
 def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_another(tmp_path):
     """It shows by the size; what agrees stays."""
-    store = open_store(tmp_path / "library")
-    branch, root = put_root(store)
-    with store.write("test") as unit:
-        content = contents.exact(unit.db, b"s" * 32, b"f" * 32, b"u" * 16, FILE.size_bytes, None)
-        ids = {}
-        for name, size_bytes in ((b"agrees", FILE.size_bytes), (b"not", FILE.size_bytes + 1)):
-            row = recording.plain_row(unit, branch, root, name, FILE._replace(size_bytes=size_bytes))
-            entries.insert(unit.db, row._replace(content_id=content, hash_state=2))
-            ids[name] = row.id
-        unit.db.execute("DROP INDEX limbo_content")
-    as_of_version_3(store.db)
-    store.db.execute("PRAGMA user_version = 2")
-    store.close()
-    store = open_store(tmp_path / "library")
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 2)
+    db.execute("INSERT INTO content VALUES(1, ?, ?, ?, 10)", (b"u" * 16, b"s" * 8, b"f" * 32))
+    old_row(db, 1, None, b"", kind=1)
+    old_row(db, 70, 1, b"agrees", size_bytes=10, content_id=1, hash_state=2)
+    old_row(db, 71, 1, b"not", size_bytes=11, content_id=1, hash_state=2)
+    db.execute("DROP INDEX limbo_content")
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
     assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
-    states = {name: entries.get(store.db, number).hash_state for name, number in ids.items()}
+    states = {row.name: row.hash_state for row in entries.children(store.db, 1)}
     assert states == {b"agrees": 2, b"not": 0}
+    store.close()
+
+
+def test_a_library_of_the_third_version_learns_what_lies_below_its_directories(tmp_path):
+    """Table sums is made from the rows that are there."""
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 3)
+    old_row(db, 70, None, b"", kind=1)
+    old_row(db, 71, 70, b"below", kind=1)
+    old_row(db, 72, 71, b"file", size_bytes=10)
+    old_row(db, 73, 70, b"other", size_bytes=5)
+    old_row(db, 74, 70, b"link", kind=2, size_bytes=5)
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    assert store.sums_below([70]) == (15, 2, 1)
+    assert store.sums_below([71]) == (10, 1, 0)
     store.close()
 
 

@@ -36,8 +36,10 @@ IDLE = {
     "files_identified": 7,
     "bytes_identified": 1 << 20,
     "errors": 0,
+    "paused": 0,
+    "active": False,
 }
-BUSY = {**IDLE, "idle": False, "pending_dirs": 2, "pending_files": 1, "current": "Ph"}
+BUSY = {**IDLE, "idle": False, "active": True, "pending_dirs": 2, "pending_files": 1, "current": "Ph"}
 STATUS = {
     "pid": 4242,
     "version": "0.1.0",
@@ -81,6 +83,32 @@ INFO = {
     "meta": {"width": "4000", "model": "X\x1b100"},
     "replicas": [{"device": "laptop", "branch": "Photos", "path": "/pics/a.jpg", "state": "local"}],
 }
+JOB = {
+    "id": 7,
+    "kind": "index",
+    "title": "index Photos",
+    "status": "running",
+    "paused_by": None,
+    "error": None,
+    "priority": 0,
+    "parent": None,
+    "phase": "discover",
+    "done": 40,
+    "total": 120,
+    "bytes_done": 4096,
+    "bytes_total": None,
+    "current": None,
+    "rate": 20.0,
+    "bytes_rate": 2048.0,
+    "eta_s": 4.0,
+    "warnings": 0,
+    "errors": 1,
+    "runs": 2,
+    "created_ns": 1_000_000_000,
+    "started_ns": 1_000_000_000,
+    "ended_ns": None,
+    "worked_s": 0.5,
+}
 RESULTS: dict[str, Any] = {
     "query:core.status": STATUS,
     "query:location.list": {
@@ -88,12 +116,13 @@ RESULTS: dict[str, Any] = {
             {
                 "name": "Photos",
                 "uuid": "u",
+                "mode": "content",
                 "branches": [
                     {"path": "/pics", "label": "", "state": "done", "entries": 7, "error": None},
                     {"path": "/more", "label": "", "state": "missing", "entries": 1, "error": "away"},
                 ],
             },
-            {"name": "Empty", "uuid": "v", "branches": []},
+            {"name": "Empty", "uuid": "v", "mode": "shallow", "branches": []},
         ]
     },
     "action:location.add": {"name": "pics", "uuid": "u", "branch_uuid": "b", "path": "/pics"},
@@ -111,6 +140,18 @@ RESULTS: dict[str, Any] = {
     },
     "query:file.info": INFO,
     "query:index.verify": {"checked": 5, "differences": []},
+    "action:location.mode": {"name": "pics", "mode": "deep"},
+    "query:job.list": {"jobs": [{"job": JOB, "parts": [{**JOB, "id": 8, "parent": 7}]}], "told": 3},
+    "query:job.show": {
+        "job": JOB,
+        "parts": [],
+        "result": '{"files": 3}',
+        "notes": [{"at_ns": 1_000_000_000, "level": "error", "text": "x could not be read"}],
+        "log": ["begins"],
+    },
+    "action:job.pause": {**JOB, "status": "paused", "paused_by": "user"},
+    "action:job.resume": JOB,
+    "action:job.cancel": {**JOB, "status": "cancelled", "ended_ns": 2_000_000_000},
 }
 
 
@@ -233,8 +274,14 @@ def the_error(capsys: Capture) -> str:
 COMMANDS: list[tuple[list[str], str, Any]] = [
     (["status"], "query:core.status", {}),
     (["library", "info"], "query:core.status", {}),
-    (["location", "add", "/pics"], "action:location.add", {"path": "/pics", "name": None}),
-    (["location", "add", "/pics", "--name", "P"], "action:location.add", {"path": "/pics", "name": "P"}),
+    (["location", "add", "/pics"], "action:location.add", {"path": "/pics", "name": None, "mode": None}),
+    (["location", "add", "/pics", "--name", "P"], "action:location.add", {"path": "/pics", "name": "P", "mode": None}),
+    (
+        ["location", "add", "/pics", "--mode", "deep"],
+        "action:location.add",
+        {"path": "/pics", "name": None, "mode": "deep"},
+    ),
+    (["location", "mode", "pics", "deep"], "action:location.mode", {"name": "pics", "mode": "deep"}),
     (["location", "list"], "query:location.list", {}),
     (["location", "remove", "pics"], "action:location.remove", {"name": "pics"}),
     (["location", "rescan", "pics"], "action:location.rescan", {"name": "pics"}),
@@ -248,6 +295,11 @@ COMMANDS: list[tuple[list[str], str, Any]] = [
     (["search", "--", "--limit"], "query:search.names", {"query": "--limit", "limit": 100}),
     (["info", "/a"], "query:file.info", {"path": "/a"}),
     (["info", "sd:/Photos/a.jpg"], "query:file.info", {"path": "sd:/Photos/a.jpg"}),
+    (["job", "list"], "query:job.list", {"limit": 20}),
+    (["job", "show", "7", "--lines", "5"], "query:job.show", {"id": 7, "lines": 5}),
+    (["job", "pause", "7"], "action:job.pause", {"id": 7}),
+    (["job", "resume", "7"], "action:job.resume", {"id": 7}),
+    (["job", "cancel", "7"], "action:job.cancel", {"id": 7}),
     (["index", "verify"], "query:index.verify", {"name": None, "content": False}),
     (["index", "verify", "P", "--content"], "query:index.verify", {"name": "P", "content": True}),
 ]
@@ -729,9 +781,9 @@ def test_lists_are_aligned(running: Running, capsys: Capture) -> None:
     """Locations with all their branches, tags by number, hits with size and time."""
     cli.main(["location", "list"])
     assert capsys.readouterr().out.splitlines() == [
-        "Photos  7 entries  done       /pics",
-        "          1 entry  missing    /more  (away)",
-        "Empty   0 entries  no branch",
+        "Photos  content  7 entries  done       /pics",
+        "                   1 entry  missing    /more  (away)",
+        "Empty   shallow  0 entries  no branch",
     ]
     cli.main(["tag", "list"])
     assert capsys.readouterr().out.splitlines() == ["12  holiday", " 3  b"]

@@ -6,6 +6,9 @@ from pathlib import Path
 import attrs
 
 from vdfs.base.config import Config
+from vdfs.indexing.indexing import Indexing
+from vdfs.indexing.scanner import Scanner
+from vdfs.jobs.manager import JobManager
 from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
@@ -14,7 +17,6 @@ from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
-from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -34,6 +36,8 @@ class Core:
     importer: Importer
     locations: Locations
     scanner: Scanner
+    jobs: JobManager
+    indexing: Indexing
     watch: Watch
     mountpoint: Path | None
     started_ns: int

@@ -31,6 +31,8 @@ class ScanStatus:
     files_identified: int
     bytes_identified: int
     errors: int
+    paused: int = attrs.field(metadata=doc("jobs that are held up"))
+    active: bool = attrs.field(metadata=doc("whether anything goes on, beside what is held up"))
 
 
 @attrs.frozen
@@ -62,7 +64,7 @@ async def status(core: Core, asked: StatusAsked) -> Status:
     """The process, the library's statistics, and the scan's progress."""
     if asked.wait_idle_s > 0:
         with trio.move_on_after(min(asked.wait_idle_s, 60.0)):
-            await core.scanner.wait_idle()
+            await core.indexing.wait_idle()
     numbers = await trio.to_thread.run_sync(statistics, core.library)
     return snapshot(core, numbers)
 
@@ -82,7 +84,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
         log=os.fsencode(core.config.log_path),
         uptime_s=round((time.time_ns() - core.started_ns) / 1e9, 3),
         scan=ScanStatus(
-            idle=core.scanner.idle,
+            idle=core.indexing.idle,
             pending_dirs=core.scanner.pending_dirs(),
             pending_files=core.scanner.identifier.pending_files(),
             current=None if progress.current is None else os.fsencode(progress.current),
@@ -91,6 +93,8 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
             files_identified=progress.files_identified,
             bytes_identified=progress.bytes_identified,
             errors=progress.errors,
+            paused=core.indexing.paused(),
+            active=core.indexing.active,
         ),
         locations=len(core.tree.locations),
         watches=len(core.watch),

@@ -25,7 +25,9 @@ class VerifyAsked:
 class Difference:
     path: bytes
     kind: str = attrs.field(
-        metadata=doc("missing, extra, kind, size, mtime, mode, inode, links, content, hash, number, uuid")
+        metadata=doc(
+            "missing, extra, kind, size, mtime, mode, inode, links, content, number, uuid, aggregate, unreadable"
+        )
     )
     detail: str
 
@@ -51,9 +53,10 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
         if not core.tree.check(branch) and branch.state != LIVE:
             away.append(os.fsdecode(branch.root_path))
             continue
-        async for count, found in _compared(core, branch, asked.content):
-            checked += count
-            differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
+        with core.library.store.settled():
+            async for count, found in _compared(core, branch, asked.content):
+                checked += count
+                differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
     if differences and all(one.kind == "unreadable" for one in differences):
         where = ", ".join(os.fsdecode(one.path) for one in differences[:3]) + (", …" if len(differences) > 3 else "")
         raise AccessDenied(f"{len(differences)} could not be compared: {where} ({checked} other entries are right)")

@@ -2,10 +2,11 @@
 
 import os
 import shlex
+from typing import Literal
 
 import attrs
 
-from index.model.errors import NotFound, Unreachable
+from index.model.errors import Unreachable
 from index.model.ids import uuid_text
 from index.store import places
 from vdfs.ops.context import Core
@@ -27,6 +28,7 @@ class BranchFacts:
 class LocationFacts:
     name: bytes
     uuid: str
+    mode: str = attrs.field(metadata=doc("shallow, content or deep"))
     branches: list[BranchFacts]
 
 
@@ -39,6 +41,9 @@ class LocationList:
 class LocationAdd:
     path: bytes = attrs.field(metadata=doc("an absolute path of a directory"))
     name: bytes | None = attrs.field(default=None, metadata=doc("its name in the library; its own by default"))
+    mode: Literal["shallow", "content", "deep"] | None = attrs.field(
+        default=None, metadata=doc("how far its files are looked into; content, or as the location has it")
+    )
 
 
 @attrs.frozen
@@ -52,6 +57,12 @@ class LocationAdded:
 @attrs.frozen
 class LocationName:
     name: bytes
+
+
+@attrs.frozen
+class LocationMode:
+    name: bytes
+    mode: Literal["shallow", "content", "deep"]
 
 
 @attrs.frozen
@@ -74,7 +85,8 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
             BranchFacts(b.root_path, b.label, location_state(b, rows[b.id]), counts.get(b.id, 0), rows[b.id].scan_error)
             for b in core.tree.locations.get(location.name, [])
         ]
-        out.append(LocationFacts(location.name, uuid_text(location.uuid), branches))
+        mode = places.MODE_NAMES[location.mode]
+        out.append(LocationFacts(location.name, uuid_text(location.uuid), mode, branches))
     return LocationList(out)
 
 
@@ -82,6 +94,8 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
 async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
     """Show a directory; its scan runs behind."""
     added = await core.locations.add(asked.path, asked.name)
+    if asked.mode is not None:
+        _set_mode(core, added.name, asked.mode)
     core.scanner.request_branch(added.branch)
     return LocationAdded(added.name, uuid_text(added.uuid), uuid_text(added.branch.uuid), added.branch.root_path)
 
@@ -89,7 +103,22 @@ async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
 @action("location.remove")
 async def remove_location(core: Core, asked: LocationName) -> LocationRemoved:
     """Forget a location. Its files stay where they are."""
+    for branch in core.tree.locations.get(asked.name, []):
+        core.indexing.forget(branch)
     return LocationRemoved(asked.name, await core.locations.remove(asked.name))
+
+
+@action("location.mode")
+async def location_mode(core: Core, asked: LocationMode) -> LocationMode:
+    """Say how far the files of a location are looked into. What is known already stays known."""
+    _set_mode(core, asked.name, asked.mode)
+    for branch in core.tree.locations.get(asked.name, []):
+        core.indexing.ask(branch, requeue=True)
+    return asked
+
+
+def _set_mode(core: Core, name: bytes, mode: str) -> None:
+    core.locations.set_mode(name, places.MODE_NAMES.index(mode))
 
 
 @action("location.rescan")
@@ -97,8 +126,7 @@ async def rescan_location(core: Core, asked: LocationName) -> LocationName:
     """Compare a location with the disk, behind."""
     held = core.tree.locations.get(asked.name)
     if not held:
-        known = ", ".join(sorted(os.fsdecode(n) for n in core.tree.locations)) or "none"
-        raise NotFound(f"there is no location {os.fsdecode(asked.name)} (there are: {known})")
+        raise core.locations.unknown(asked.name)
     for branch in held:
         core.tree.check(branch)
         if not branch.slow and branch.state == MISSING:

@@ -14,6 +14,7 @@ MODULES: tuple[str, ...] = (
     "vdfs.ops.core",
     "vdfs.ops.files",
     "vdfs.ops.index",
+    "vdfs.ops.jobs",
     "vdfs.ops.locations",
     "vdfs.ops.search",
     "vdfs.ops.tags",

@@ -31,7 +31,7 @@ from index.model.inode import DEVICES
 from index.scan.fsid import fs_identity_fd
 from index.scan.mounts import Mount, is_within, mount_of
 from index.scan.volumes import MOUNTED
-from index.store.places import BranchRow
+from index.store.places import MODE_CONTENT, BranchRow
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -125,6 +125,7 @@ class Branch:
         self.mount_id = 0
         self.seen: os.stat_result | None = None  # as it was last seen
         self.state = LIVE
+        self.mode = MODE_CONTENT  # how far its files are looked into
         self.is_followed = False  # the index has caught up with what happened while nobody watched
         self.checked_s = 0.0
         self._begin()

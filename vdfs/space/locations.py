@@ -69,6 +69,7 @@ class Locations:
         """Make the branches of all rows."""
         table = mounts()
         names = {row.id: row.name for row in places.locations(self.store.db)}
+        modes = {row.id: row.mode for row in places.locations(self.store.db)}
         own = [row for row in places.branches(self.store.db) if row.device_uuid == self.store.device_uuid]
         use_devices((), words_of(table, [row.root_path for row in own]))
         for row in own:
@@ -76,6 +77,7 @@ class Locations:
                 continue
             location = None if row.location_id is None else names[row.location_id]
             branch = Branch(row, location, table, self.excluded(row.root_path, table))
+            self._follow_mode(branch, modes.get(row.location_id or 0, places.MODE_CONTENT))
             self.tree.check(branch)
             self.tree.add_branch(branch)
 
@@ -151,6 +153,7 @@ class Locations:
                 unit.changed(change.ADDED, home.id, row.id, home.root_entry_id, location, row.node)
         stored = next(b for b in places.branches(self.store.db) if b.id == branch_id)
         branch = Branch(stored, location, table, self.excluded(real, table))
+        self._follow_mode(branch, places.MODE_CONTENT if held is None else held.mode)
         self.tree.add_branch(branch)
         self._touch()
         return Added(location, uuid, branch)
@@ -237,6 +240,28 @@ class Locations:
                 return label
         return f"{'-'.join(parts)}-{len(used) + 1}"
 
+    def unknown(self, name: bytes) -> NotFound:
+        known = ", ".join(sorted(os.fsdecode(n) for n in self.tree.locations)) or "none"
+        return NotFound(f"there is no location {os.fsdecode(name)} (there are: {known})")
+
+    def set_mode(self, name: bytes, mode: int) -> None:
+        """How far the files of a location are looked into from now on."""
+        row = next((r for r in places.locations(self.store.db) if r.name == name), None)
+        if row is None:
+            raise self.unknown(name)
+        with self.store.write(ORIGIN_CALL) as unit:
+            places.set_mode(unit.db, row.id, mode)
+            unit.tell("location", "mode", row.uuid, mode)
+        for branch in self.tree.locations.get(name, []):
+            self._follow_mode(branch, mode)
+
+    def _follow_mode(self, branch: Branch, mode: int) -> None:
+        branch.mode = mode
+        if mode == places.MODE_SHALLOW:
+            self.store.shallow.add(branch.id)
+        else:
+            self.store.shallow.discard(branch.id)
+
     # removing ---------------------------------------------------------------------------------------------------------
 
     async def remove(self, name: bytes) -> int:
@@ -244,8 +269,7 @@ class Locations:
         held = list(self.tree.locations.get(name, []))
         row = next((r for r in places.locations(self.store.db) if r.name == name), None)
         if row is None:
-            known = ", ".join(sorted(os.fsdecode(n) for n in self.tree.locations)) or "none"
-            raise NotFound(f"there is no location {os.fsdecode(name)} (there are: {known})")
+            raise self.unknown(name)
         for branch in held:
             await self.tree.forget_watches(branch)
             self.tree.drop_branch(branch)

@@ -1,16 +1,15 @@
-"""Scanner: the tasks that bring the whole library up to date behind the mount.
+"""Scanner: finds out what lies on the disks behind the mount, for the jobs that walk whole branches and on its own.
 
-A queue of subtrees to walk (a branch at start or when it is added, a directory that the watcher found), one walk at a
-time, shared out in pieces among the worker processes; beside it the files get their identity (identifier.py). Here are
-only small units, with a turn of the loop between them. Interrupted, it goes on from the rows at the next start: a
-directory that was listed costs one comparison, a file that was hashed nothing.
+A walk is shared out in pieces among the worker processes. Whole branches are walked by jobs (`walk_branch`; phases.py),
+which go on where they were stopped. Single subtrees (a directory that the watcher found, one that was in motion while
+it was listed) wait in a queue of the scanner's own, since they are many and short. Here are only small units, with a
+turn of the loop between them.
 
 What happens in a directory between its listing and its watch would be seen by nobody. So a walk that set watches is
 followed by another, and at the start the directories that are known are watched first (watch.py), then walked.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import time
@@ -22,16 +21,16 @@ from typing import Any
 import trio
 
 from index.model.change import ORIGIN_SCAN
-from index.model.errors import VdfsError
+from index.model.errors import Unreachable, VdfsError
 from index.model.inode import DEVICES
 from index.scan import pipeline
 from index.scan.pieces import shared_out
 from index.scan.workers import WorkerPool
-from index.store import entries, places, tidy
+from index.store import entries, places
+from vdfs.indexing.identifier import Identifier, is_inner
+from vdfs.indexing.progress import Progress
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
-from vdfs.space.identifier import Identifier, is_inner
-from vdfs.space.progress import Progress
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -39,7 +38,6 @@ log = logging.getLogger("sdmount.scan")
 
 _QUIET_S = 1.0
 _UNIT_REPORTS = 64
-_IDLE_POLL_S = 0.05
 #: How long the walks of the start wait for the watches: what they find is then right, and nothing is walked twice.
 _COVER_S = 5.0
 #: So many new watches are followed by a walk of each directory; more, by another of all that was walked.
@@ -47,7 +45,6 @@ _FRESH_ONE_BY_ONE = 16
 #: How often a directory that was not where its row has it is looked for again, and how soon.
 _LOST_TRIES = 5
 _LOST_S = 0.2
-_TIDY_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -55,7 +52,9 @@ class _Walk:
     """What the pieces of one walk have in common."""
 
     branch: Branch
-    first: bool  # nothing of the branch was known
+    first: bool = False  # nothing of the branch was known
+    since_ns: int | None = None  # it goes on: when it began
+    seen: Callable[[int, int], None] = lambda dirs, entries: None
     failed: list[tuple[int, int]] = field(default_factory=list)
     tries: dict[int, int] = field(default_factory=dict)  # of directories that were lost
 
@@ -70,10 +69,13 @@ class Scanner:
         self.watch: Watch | None = None
         self.progress = Progress()
         self.identifier = Identifier(tree, pool, self.progress, imports)
+        self.ask_branch: Callable[[Branch], None] = lambda branch: None  # have a whole branch walked
         self._imports = imports  # reads the real attributes of entries that were just found
         self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
         self._again: dict[int, float] = {}  # the same, for directories that must first be quiet
         self._unsure: dict[int, set[int]] = {}  # root of a walk to come -> directories in it that it makes sure of
+        self._uncovered: dict[int, float] = {}  # root of a branch that is being watched -> when it is walked at last
+        self._walking: dict[int, trio.Lock] = {}  # of a branch that is walked: by one at a time
         self._wake = trio.Event()
         self._busy = False
 
@@ -81,6 +83,10 @@ class Scanner:
 
     def request(self, entry_id: int, delay_s: float = 0.0) -> None:
         """Walk a directory and all below it, soon."""
+        branch = self._root_of(entry_id)
+        if branch is not None:
+            self.ask_branch(branch)
+            return
         due = time.monotonic() + delay_s
         self._todo[entry_id] = min(due, self._todo.get(entry_id, due))
         self._wake.set()
@@ -89,15 +95,25 @@ class Scanner:
         """A branch is there again: its directories are watched, and then walked (`Watch.covered` asks for that)."""
         is_known = next(iter(entries.children(self.store.db, branch.root_entry_id)), None) is not None
         if self.watch is None or not is_known or branch.state != LIVE or branch.slow:
-            self.request(branch.root_entry_id)
+            self.ask_branch(branch)
             return
-        self.request(branch.root_entry_id, _COVER_S)
+        self._uncovered[branch.root_entry_id] = time.monotonic() + _COVER_S
+        self._wake.set()
         self.watch.request_cover(branch.root_entry_id)
 
     def request_branch(self, branch: Branch) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
             places.set_scan_state(unit.db, branch.id, "pending")
-        self.request(branch.root_entry_id)
+        self.ask_branch(branch)
+
+    def covered(self, root_entry_id: int) -> None:
+        """The directories of a branch are watched now: what a walk finds from here on stays right."""
+        self._uncovered.pop(root_entry_id, None)
+        self.request(root_entry_id)
+
+    def _root_of(self, entry_id: int) -> Branch | None:
+        """The branch whose root a row is."""
+        return next((b for b in self.tree.branches.values() if b.root_entry_id == entry_id), None)
 
     def found_dir(self, ref: DirRef) -> None:
         """A directory appeared behind the mount: walk it now, and again when it has been quiet for a second."""
@@ -109,42 +125,18 @@ class Scanner:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to walk or to identify."""
-        return not self._todo and not self._again and not self._busy and self.identifier.idle
-
-    async def wait_idle(self) -> None:
-        """Return when nothing is left to walk or to identify."""
-        while not self.idle:  # noqa: ASYNC110  (idleness is a fact of several tables, which nothing announces)
-            await trio.sleep(_IDLE_POLL_S)
+        """Whether nothing is left to walk."""
+        return not self.pending_dirs()
 
     def pending_dirs(self) -> int:
-        return len(self._todo) + len(self._again) + (1 if self._busy else 0)
+        return len(self._todo) + len(self._again) + len(self._uncovered) + (1 if self._busy else 0)
 
     # working ----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tidy_forever)
             nursery.start_soon(self._walk_forever)
             nursery.start_soon(self.identifier.run)
-
-    async def _tidy_forever(self) -> None:
-        """At the start and then every hour: what is of no use any more leaves the database."""
-
-        def find(now_ns: int) -> tidy.Strays:
-            with self.store.reader() as db:
-                return tidy.find(db, now_ns)
-
-        while True:
-            try:
-                now_ns = time.time_ns()
-                while strays := await trio.to_thread.run_sync(find, now_ns, abandon_on_cancel=True):
-                    with self.store.write(ORIGIN_SCAN) as unit:
-                        tidy.drop(unit.db, strays, now_ns)
-                    await trio.sleep(0.1)
-            except Exception:
-                log.exception("what is of no use any more could not be removed")
-            await trio.sleep(_TIDY_S)
 
     async def _walk_forever(self) -> None:
         while True:
@@ -153,10 +145,13 @@ class Scanner:
                 if due <= now_s:
                     del self._again[entry_id]
                     self._todo.setdefault(entry_id, now_s)
+            for root, due in list(self._uncovered.items()):
+                if due <= now_s:
+                    self.covered(root)
             due_ids = [i for i, due in self._todo.items() if due <= now_s]
             if not due_ids:
                 self._wake = trio.Event()
-                waits = [*self._todo.values(), *self._again.values()]
+                waits = [*self._todo.values(), *self._again.values(), *self._uncovered.values()]
                 with trio.move_on_after(max(0.01, min(waits) - now_s) if waits else 3600):
                     await self._wake.wait()
                 continue
@@ -181,56 +176,86 @@ class Scanner:
         unsure = self._unsure.pop(entry_id, set())
         row = entries.get(self.store.db, entry_id)
         branch = None if row is None else self.tree.branches.get(row.branch_id)
-        if row is None or branch is None or is_inner(self.tree, branch, entry_id):
-            self._is_sure(unsure)
+        if row is None or branch is None or is_inner(self.tree, branch, entry_id) or not self._is_there(branch):
+            self._is_sure(unsure)  # where it is not there its watches are gone, and it is walked when it is back
             return
-        whole = row.parent_id is None
-        if branch.state == MISSING and not self.tree.check(branch):
-            self._is_sure(unsure)  # its watches are gone, and it is walked when it is back
-            self._end(branch, "failed", "its directory is not there") if whole else None
-            return
-        first = whole and row.scanned_ns is None
-        if whole:
-            with self.store.write(ORIGIN_SCAN) as unit:
-                places.set_scan_state(unit.db, branch.id, "scanning")
         path = entries.path_of(self.store.db, entry_id)
         self.progress.current = os.fsdecode(b"/".join([branch.root_path, *path]))
-        self.progress.dirs = self.progress.entries = 0
-        this = _Walk(branch, first)
+        this = _Walk(branch)
         fresh: list[int] = []
         try:
-            with contextlib.nullcontext() if self.watch is None else self.watch.late_in(branch, fresh):
-                await shared_out([entry_id], partial(self._walk_piece, this))
-        except VdfsError as error:
+            await self._walked(this, [entry_id], fresh, lambda _: None)
+        except VdfsError:
             self._unsure.setdefault(entry_id, set()).update(unsure, fresh)
-            if whole:
-                self._end(branch, "failed", str(error))
             raise
-        self.progress.errors += len(this.failed)
-        for directory, code in this.failed[:20]:
-            names = entries.path_of(self.store.db, directory)
-            log.warning(
-                "%s could not be read: %s", os.fsdecode(b"/".join(names)) or "/", errno.errorcode.get(code, code)
-            )
+        for text in self._unreadable(this):
+            log.warning("%s", text)
         self._is_sure(unsure)
-        self._follow(entry_id, fresh)
-        if whole:
-            is_covered = self.watch is None or not self.watch.will_cover(entry_id)
-            branch.is_followed = branch.is_followed or (not branch.slow and is_covered)
-            self._end(branch, "done", None)
-
-    def _is_sure(self, directories: set[int]) -> None:
-        if self.watch is not None:
-            self.watch.catching_up -= directories
-
-    def _follow(self, entry_id: int, fresh: list[int]) -> None:
-        """See that what was listed before its watch stood is walked once more."""
         one_by_one = len(fresh) <= _FRESH_ONE_BY_ONE and entry_id not in self._again
-        for directory in fresh:
+        for directory in fresh:  # what was listed before its watch stood is walked once more
             root = directory if one_by_one else entry_id
             self._unsure.setdefault(root, set()).add(directory)
             if root not in self._again:  # else it is walked once more in any case
                 self.request(root)
+
+    async def walk_branch(
+        self,
+        branch: Branch,
+        starts: list[int],
+        since_ns: int | None,
+        left_is: Callable[[list[int]], None],
+        seen: Callable[[int, int], None],
+    ) -> list[str]:
+        """Walk a branch from some of its directories: the root, or what a walk that began at `since_ns` had left.
+
+        `left_is` is told what is left after each piece, `seen` of directories and entries as they are seen. Returns
+        what could not be read. Unreachable when its directory is not there.
+        """
+        if not self._is_there(branch):
+            raise Unreachable(f"{os.fsdecode(branch.root_path)} is not there")
+        root = entries.get(self.store.db, branch.root_entry_id)
+        is_first = since_ns is None and root is not None and root.scanned_ns is None
+        this = _Walk(branch, is_first, since_ns, seen)
+        unsure = self._unsure.pop(branch.root_entry_id, set())
+        fresh: list[int] = []
+        try:
+            await self._walked(this, starts, fresh, left_is)
+            while fresh:  # what was listed before its watch stood is walked once more
+                again = fresh[:] if len(fresh) <= _FRESH_ONE_BY_ONE else [branch.root_entry_id]
+                unsure.update(fresh)
+                fresh.clear()
+                left_is(again)
+                await self._walked(_Walk(branch, failed=this.failed), again, fresh, left_is)
+        except BaseException:
+            self._unsure.setdefault(branch.root_entry_id, set()).update(unsure, fresh)
+            raise
+        self._is_sure(unsure)
+        return self._unreadable(this)
+
+    async def _walked(
+        self, this: _Walk, starts: list[int], fresh: list[int], left_is: Callable[[list[int]], None]
+    ) -> None:
+        """Walk; the directories that got their watch meanwhile are in `fresh` then."""
+        lock = self._walking.setdefault(this.branch.id, trio.Lock())
+        async with lock:
+            with contextlib.nullcontext() if self.watch is None else self.watch.late_in(this.branch, fresh):
+                await shared_out(starts, partial(self._walk_piece, this), left_is)
+
+    def _is_there(self, branch: Branch) -> bool:
+        return branch.state != MISSING or self.tree.check(branch)
+
+    def _unreadable(self, this: _Walk) -> list[str]:
+        """What could not be read, for people."""
+        self.progress.errors += len(this.failed)
+        out = []
+        for directory, code in this.failed:
+            path = b"/".join([this.branch.root_path, *entries.path_of(self.store.db, directory)])
+            out.append(f"{os.fsdecode(path)} could not be read: {os.strerror(code)}")
+        return out
+
+    def _is_sure(self, directories: set[int]) -> None:
+        if self.watch is not None:
+            self.watch.catching_up -= directories
 
     async def _walk_piece(self, this: _Walk, starts: list[int]) -> list[int]:
         """One piece of a walk in a worker; returns the directories that it left for another."""
@@ -244,11 +269,13 @@ class Scanner:
             "starts": starts,
             "excluded": branch.for_workers(),
             "devices": DEVICES.told(),
+            "since_ns": this.since_ns,
         }
         async with self.pool.stream("scan", args) as stream:
             async for dirs, seen, reports in stream:
                 self.progress.dirs += dirs
                 self.progress.entries += seen
+                this.seen(dirs, seen)
                 await self._take(state, reports)
         for directory in state.again:
             self.request(directory, 0.2)
@@ -270,10 +297,6 @@ class Scanner:
             return False
         this.tries[directory] = this.tries.get(directory, 0) + 1
         return this.tries[directory] <= _LOST_TRIES
-
-    def _end(self, branch: Branch, state: str, error: str | None) -> None:
-        with self.store.write(ORIGIN_SCAN) as unit:
-            places.set_scan_state(unit.db, branch.id, state, error, time.time_ns() if state == "done" else None)
 
     async def _take(self, state: pipeline.WalkState, reports: list[Any]) -> None:
         for start in range(0, len(reports), _UNIT_REPORTS):

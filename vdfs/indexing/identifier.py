@@ -1,9 +1,12 @@
-"""Identifier: the tasks that give every file its identity, while the scanner finds out which files there are.
+"""Identifier: gives every file its identity, for the jobs that index a branch and on its own for what comes later.
 
 Small files are read whole; large ones get their sampled id first, and the full hash with its block manifest when all
 sampled ids are known. What is read is read in worker processes, a page of rows at a time; what a file turned out to be
 is written in small units. A file that changed while it was read, or is not as its row says, is looked at again. All
-state that matters is in the rows: whoever is interrupted loses the page that was being read.
+state that matters is in the rows: whoever is interrupted loses what was being read.
+
+A branch that a job is about to go through is that job's (`is_claimed`), also while the job is paused; the files of the
+others are looked for a few times a second. Files of locations that are to be known by their names alone are left.
 """
 
 import logging
@@ -20,14 +23,16 @@ from index.model.errors import Stale, VdfsError
 from index.model.inode import DEVICES
 from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
-from index.store import entries, metadata
+from index.store import entries, metadata, places
+from vdfs.indexing.progress import Progress
 from vdfs.space.branches import LIVE, Branch
-from vdfs.space.progress import Progress
 from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.scan")
 
 _PAGE = 256
+#: Pages of one branch that a job has read at a time.
+_SHARES = 2
 #: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
 #: being written, or is gone in a moment (a temporary name), is not worth reading.
 _POLL_S = 0.25
@@ -41,10 +46,22 @@ _SAMPLED_FIRST_BYTES = 4 << 20
 _LARGE_BYTES = 256 << 20
 
 
+class _Pages:
+    """Where those are who go through the files of a branch that wait in a state."""
+
+    def __init__(self, state: int) -> None:
+        self.state = state
+        self.after = 0
+        self.is_last = False
+        self.lock = trio.Lock()
+
+
 class Identifier:
     """Used on the loop only; `run()` is its life."""
 
     def __init__(self, tree: Tree, pool: WorkerPool, progress: Progress, imports: Callable[[list[int]], None]) -> None:
+        self.is_claimed: Callable[[int], bool] = lambda branch_id: False  # whether a job goes through a branch
+        self.is_held: Callable[[], bool] = lambda: False  # whether nothing is to be read just now
         self.tree = tree
         self.store = tree.store
         self.pool = pool
@@ -58,10 +75,33 @@ class Identifier:
     @property
     def idle(self) -> bool:
         """Whether no file is left to identify."""
-        return not self._busy and not self.pending_files()
+        return not self._busy and not self._large and not self.pending_files()
 
     def pending_files(self) -> int:
         return entries.count_unidentified(self.store.db)
+
+    async def identify_all(self, branch: Branch, done: Callable[[int, int], None]) -> None:
+        """Identify the files of a branch that wait and are left alone; `done` is told of files and bytes as they are.
+
+        Two pages are read at a time, the largest files one by one at the end. Files that change all the time are left
+        to the task that runs beside.
+        """
+        large: list[Entry] = []
+        for state in (HASH_NONE, HASH_SAMPLED):
+            pages = _Pages(state)
+            async with trio.open_nursery() as nursery:
+                for _ in range(_SHARES):
+                    nursery.start_soon(self._identify_share, branch, pages, large, done)
+        for row in large:
+            await self._identify_rows(branch, [row], done)
+
+    async def _identify_share(
+        self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
+    ) -> None:
+        while not pages.is_last:
+            async with pages.lock:
+                page, pages.after, pages.is_last = await self._next_page(branch, pages.state, pages.after, large.append)
+            await self._identify_rows(branch, page, done)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -73,7 +113,10 @@ class Identifier:
             self._busy = True
             self._in_vain_s = 0.0
             try:
-                more = await self._identify_page(HASH_NONE) or await self._identify_page(HASH_SAMPLED)
+                more = False
+                for branch in list(self.tree.branches.values()):
+                    if branch.state == LIVE and not self.is_claimed(branch.id) and not self.is_held():
+                        more = await self._identify_some(branch) or more
             except VdfsError as error:
                 log.warning("files could not be identified: %s", error)
                 self.progress.errors += 1
@@ -89,39 +132,52 @@ class Identifier:
             if not more:
                 await trio.sleep(max(_POLL_S, min(_REST * self._in_vain_s, _REST_MAX_S)))
 
-    async def _identify_page(self, state: int) -> bool:
-        """Identify the next files that wait in a state; returns whether there was a full page of them, so maybe more.
+    async def _identify_some(self, branch: Branch) -> bool:
+        """Identify the next files of a branch; returns whether there was a full page of them, so maybe more.
 
         While files come one by one (somebody unpacks an archive) they are so taken a few times a second, together.
         """
+        for state in (HASH_NONE, HASH_SAMPLED):
+            began_s = time.monotonic()
+            page, _, is_last = await self._next_page(branch, state, 0, lambda row: self._large.setdefault(row.id))
+            if not page:
+                self._in_vain_s += time.monotonic() - began_s
+                continue
+            await self._identify_rows(branch, page, lambda files, size_bytes: None)
+            if not is_last:
+                return True
+        return False
+
+    async def _next_page(
+        self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None]
+    ) -> tuple[list[Entry], int, bool]:
+        """(files of a branch that wait in a state, the last id that was looked at, whether those were the last)."""
         now_s = time.monotonic()
         page: list[Entry] = []
-        after = 0
         left: list[int] = []
         inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
-        linked: set[tuple[int, int]] = set()  # files that are in the page by another name
+        linked: set[int] = set()  # files that are in the page by another name
         before_ns = time.time_ns() - _SETTLED_NS
-        while len(page) < _PAGE:
-            rows = entries.unidentified(self.store.db, state, after, before_ns, _PAGE)
-            if not rows:
-                break
-            after = rows[-1].id
+        is_last = False
+        while len(page) < _PAGE and not is_last:
+            rows = entries.unidentified(self.store.db, branch.id, state, after, before_ns, _PAGE)
+            is_last = len(rows) < _PAGE
             for row in rows:
-                branch = self.tree.branches.get(row.branch_id)
+                after = row.id
                 held = self._retry.get(row.id)
-                if branch is None or branch.state != LIVE or (held is not None and held[1] > now_s):
+                if held is not None and held[1] > now_s:
                     continue
                 if row.parent_id not in inner:
                     inner[row.parent_id] = is_inner(self.tree, branch, row.parent_id)
-                if inner[row.parent_id]:
+                if branch.mode == places.MODE_SHALLOW or inner[row.parent_id]:
                     left.append(row.id)
                     continue
                 if row.nlink > 1:
-                    if (row.branch_id, row.st_ino) in linked:
+                    if row.st_ino in linked:
                         continue
-                    linked.add((row.branch_id, row.st_ino))
+                    linked.add(row.st_ino)
                 if row.size_bytes >= _LARGE_BYTES and _is_read_whole(row):
-                    self._large.setdefault(row.id)
+                    put_off(row)
                     continue
                 page.append(row)
             if left:
@@ -129,22 +185,27 @@ class Identifier:
                     entries.leave_unhashed(unit.db, left)
                 left.clear()
             await trio.lowlevel.checkpoint()
-        if not page:
-            self._in_vain_s += time.monotonic() - now_s
-            return False
-        by_branch: dict[tuple[int, hasher.Mode], list[dict[str, Any]]] = {}
+        return page, after, is_last
+
+    async def _identify_rows(self, branch: Branch, page: list[Entry], done: Callable[[int, int], None]) -> None:
+        by_mode: dict[hasher.Mode, list[dict[str, Any]]] = {}
         above: dict[int | None, list[bytes]] = {}
-        for row in page[:_PAGE]:
+        for row in page:
             if row.parent_id not in above:
                 above[row.parent_id] = entries.path_of(self.store.db, row.parent_id) if row.parent_id else []
             item = {"id": row.id, "path": [*above[row.parent_id], row.name]}
             mode = hasher.Mode.FULL if _is_read_whole(row) else hasher.Mode.SAMPLED
-            by_branch.setdefault((row.branch_id, mode), []).append(item)
-        for (branch_id, mode), items in by_branch.items():
-            await self._identify(branch_id, mode, items)
-        return len(page) >= _PAGE
+            by_mode.setdefault(mode, []).append(item)
+        for mode, items in by_mode.items():
+            await self._identify(branch.id, mode, items, done)
 
-    async def _identify(self, branch_id: int, mode: hasher.Mode, items: list[dict[str, Any]]) -> None:
+    async def _identify(
+        self,
+        branch_id: int,
+        mode: hasher.Mode,
+        items: list[dict[str, Any]],
+        done: Callable[[int, int], None] = lambda files, size_bytes: None,
+    ) -> None:
         branch = self.tree.branches.get(branch_id)
         if branch is None:
             return
@@ -153,13 +214,16 @@ class Identifier:
         }  # fmt: skip
         async with self.pool.stream("identify", args) as stream:
             async for batch in stream:
-                self._take_identities(list(hasher.unpack_results(batch)))
+                results = list(hasher.unpack_results(batch))
+                self._take_identities(results)
+                known = [one for _, one in results if isinstance(one, hasher.Identity) and one.full is not None]
+                done(len(known), sum(one.size_bytes for one in known))
                 await trio.lowlevel.checkpoint()
 
     async def _identify_large_forever(self) -> None:
         while True:
             await trio.sleep(_POLL_S)
-            while self._large:
+            while self._large and not self.is_held():
                 entry_id = next(iter(self._large))
                 row = entries.get(self.store.db, entry_id)
                 try:

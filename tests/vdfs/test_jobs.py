@@ -1,0 +1,537 @@
+"""Jobs: what becomes of them when they are paused, cancelled, killed, and when they fail."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from index.model.errors import Invalid, NoSpace, NotFound, Unreachable
+from vdfs.jobs import joblog, manager, power
+from vdfs.jobs.context import JobContext, Kind
+from vdfs.jobs.job import BY_USER, ENDED, NEXT, NO_SPACE, ON_BATTERY, Priority, Status
+from vdfs.jobs.manager import JobManager
+from vdfs.jobs.meter import Meter
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Steps:
+    """A job of so many steps, each noted and written down; it waits at the gates that a test closes."""
+
+    def __init__(self, count: int = 3) -> None:
+        self.count = count
+        self.done: list[int] = []
+        self.gates: dict[int, trio.Event] = {}
+        self.at = trio.Event()
+
+    async def run(self, ctx: JobContext) -> dict[str, int]:
+        first = 0 if ctx.state is None else ctx.state["next"]
+        ctx.meter.phase("steps", self.count, done=first)
+        for step in range(first, self.count):
+            if step in self.gates:
+                self.at.set()
+                await self.gates[step].wait()
+            await trio.lowlevel.checkpoint()
+            self.done.append(step)
+            ctx.meter.add(1)
+            ctx.checkpoint({"next": step + 1})
+        return {"steps": self.count}
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Path, *kinds: Kind):
+    """A manager of these kinds that runs; at the end it is stopped as a mount is that ends."""
+    jobs = JobManager(directory, kinds)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(jobs.run)
+            try:
+                with trio.fail_after(20):
+                    yield jobs
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        jobs.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110  (a fact of several tables)
+        await trio.sleep(0.01)
+
+
+def test_a_job_runs_to_its_end_and_is_remembered(tmp_path):
+    """Status, result, counts, its log; and a further manager knows it still."""
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("steps", Steps(5).run)) as jobs:
+            job = await jobs.wait(jobs.submit("steps", "five steps", "k", {}).id)
+            assert (job.status, job.result, job.runs) == (Status.COMPLETED, {"steps": 5}, 1)
+            assert (job.progress.phase, job.progress.done, job.progress.total) == ("steps", 5, 5)
+            said = [line.split(" ", 2)[2] for line in jobs.logs.read(job.id, 10)]
+            assert said == ["queued: five steps", "begins", "phase: steps", "completed"]
+
+    trio.run(main)
+    table = JobManager(tmp_path).table
+    assert [job.title for job in table.recent(10)] == ["five steps"]
+    table.close()
+
+
+def test_what_a_person_paused_stays_so_over_a_restart_and_goes_on_where_it_was(tmp_path):
+    """No step is done twice, none is left out."""
+    steps = Steps(6)
+
+    async def first() -> None:
+        steps.gates[3] = trio.Event()
+        async with running(tmp_path, Kind("steps", steps.run)) as jobs:
+            job = jobs.submit("steps", "s", "k", {})
+            await steps.at.wait()
+            jobs.pause(job.id)
+            await until(lambda: jobs.get(job.id).status is not Status.RUNNING)
+            assert (jobs.get(job.id).status, jobs.get(job.id).paused_by) == (Status.PAUSED, BY_USER)
+
+    async def second() -> None:
+        steps.gates.clear()
+        async with running(tmp_path, Kind("steps", steps.run)) as jobs:
+            await trio.sleep(0.05)
+            (job,) = jobs.table.live()
+            assert job.status is Status.PAUSED
+            assert steps.done == [0, 1, 2]
+            jobs.resume(job.id)
+            ended = await jobs.wait(job.id)
+            assert (ended.status, ended.runs) == (Status.COMPLETED, 2)
+
+    trio.run(first)
+    trio.run(second)
+    assert steps.done == list(range(6))
+
+
+def test_a_job_that_runs_when_its_process_ends_goes_on_by_itself(tmp_path):
+    """In order here; killed in the next test."""
+    steps = Steps(6)
+
+    async def first() -> None:
+        steps.gates[2] = trio.Event()
+        async with running(tmp_path, Kind("steps", steps.run)) as jobs:
+            jobs.submit("steps", "s", "k", {})
+            await steps.at.wait()
+
+    async def second() -> None:
+        steps.gates.clear()
+        async with running(tmp_path, Kind("steps", steps.run)) as jobs:
+            (job,) = jobs.table.live()
+            await jobs.wait(job.id)
+
+    trio.run(first)
+    trio.run(second)
+    assert steps.done == list(range(6))
+
+
+KILLED = """
+import sys, trio
+from pathlib import Path
+from vdfs.jobs.context import Kind
+from vdfs.jobs.manager import JobManager
+
+async def steps(ctx):
+    for step in range(0 if ctx.state is None else ctx.state["next"], 400):
+        with open(sys.argv[2], "a") as file:
+            file.write(f"{step}\\n")
+        ctx.checkpoint({"next": step + 1})
+        await trio.lowlevel.checkpoint()
+
+async def main():
+    jobs = JobManager(Path(sys.argv[1]), [Kind("steps", steps)])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(jobs.run)
+        job = (jobs.table.recent(1) or [jobs.submit("steps", "many steps", "k", {})])[0]
+        await jobs.wait(job.id)
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+def test_a_killed_job_does_at_most_its_last_step_twice(tmp_path):
+    """SIGKILL again and again, at whatever point; between a step and its checkpoint lies one repetition."""
+    done = tmp_path / "done"
+    kills = 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, done], cwd=ROOT)
+        before = done.stat().st_size if done.exists() else 0
+        while process.poll() is None and (not done.exists() or done.stat().st_size < before + 200):
+            time.sleep(0.001)
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert process.returncode == 0
+    assert kills >= 3
+    steps = [int(line) for line in done.read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(400))
+    assert len(steps) <= 400 + kills
+    jobs = JobManager(tmp_path)
+    (job,) = jobs.table.recent(5)
+    assert (job.status, job.runs) == (Status.COMPLETED, kills + 1)
+    assert sum("goes on from its last checkpoint" in line for line in jobs.logs.read(job.id, 1000)) == kills
+    jobs.close()
+
+
+def family(steps: Steps) -> tuple[Kind, Kind]:
+    async def parent(ctx: JobContext) -> dict[str, str]:
+        part = await ctx.part("steps", "a part", {})
+        return {"part": str(part.status)}
+
+    return Kind("parent", parent), Kind("steps", steps.run, lane="steps")
+
+
+def test_pausing_a_job_pauses_its_parts_and_they_go_on_together(tmp_path):
+    steps = Steps(4)
+
+    async def main() -> None:
+        steps.gates[2] = trio.Event()
+        async with running(tmp_path, *family(steps)) as jobs:
+            job = jobs.submit("parent", "p", "k", {})
+            await steps.at.wait()
+            jobs.pause(job.id)
+            await until(lambda: all(one.status is Status.PAUSED for one in jobs.table.live()))
+            (part,) = jobs.table.children(job.id)
+            with pytest.raises(Invalid, match="is paused; resume that one"):
+                jobs.resume(part.id)
+            steps.gates.clear()
+            jobs.resume(job.id)
+            ended = await jobs.wait(job.id)
+            assert (ended.status, ended.result) == (Status.COMPLETED, {"part": "completed"})
+            assert len(jobs.table.children(job.id)) == 1, "the part went on, it was not made again"
+
+    trio.run(main)
+    assert steps.done == list(range(4))
+
+
+def test_cancelling_a_job_cancels_its_parts_and_keeps_them_in_the_history(tmp_path):
+    steps = Steps(4)
+
+    async def main() -> None:
+        steps.gates[1] = trio.Event()
+        async with running(tmp_path, *family(steps)) as jobs:
+            job = jobs.submit("parent", "p", "k", {})
+            await steps.at.wait()
+            jobs.cancel(job.id)
+            assert (await jobs.wait(job.id)).status is Status.CANCELLED
+            (part,) = jobs.table.children(job.id)
+            assert (await jobs.wait(part.id)).status is Status.CANCELLED
+            for command in (jobs.pause, jobs.resume):
+                with pytest.raises(Invalid):
+                    command(job.id)
+            assert jobs.cancel(job.id).status is Status.CANCELLED
+            with pytest.raises(NotFound):
+                jobs.pause(9999)
+
+    trio.run(main)
+    assert steps.done == [0]
+
+
+def test_a_job_that_fails_says_why_and_ends_nothing_else(tmp_path, caplog):
+    """An error of the tree by its words; a bug by its name, with a traceback in the log."""
+
+    async def refused(ctx: JobContext) -> None:
+        raise Unreachable("the disk is not there")
+
+    async def broken(ctx: JobContext) -> None:
+        raise ZeroDivisionError("oh")
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("r", refused), Kind("b", broken), Kind("s", Steps().run)) as jobs:
+            ids = [jobs.submit(kind, kind, kind, {}).id for kind in ("r", "b", "s")]
+            ends = [await jobs.wait(i) for i in ids]
+            assert [job.status for job in ends] == [Status.FAILED, Status.FAILED, Status.COMPLETED]
+            assert ends[0].error == "the disk is not there"
+            assert ends[1].error.startswith("unexpected ZeroDivisionError: oh")
+
+    trio.run(main)
+    assert "job 2 (b) failed" in caplog.text
+
+
+def test_a_job_that_finds_no_room_waits_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(manager, "RETRY_S", 0.02)
+    room = [False]
+    runs = []
+
+    async def needs_room(ctx: JobContext) -> None:
+        runs.append(ctx.state)
+        ctx.checkpoint({"at": len(runs)})
+        if not room[0]:
+            raise NoSpace("the disk is full")
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("n", needs_room)) as jobs:
+            jobs.may_go_on[NO_SPACE] = lambda: room[0]
+            job = jobs.submit("n", "n", "k", {})
+            await until(lambda: jobs.get(job.id).status is Status.PAUSED)
+            assert jobs.get(job.id).paused_by == NO_SPACE
+            assert [note.text for note in jobs.table.notes(job.id)] == ["the disk is full"]
+            room[0] = True
+            assert (await jobs.wait(job.id)).status is Status.COMPLETED
+
+    trio.run(main)
+    assert runs == [None, {"at": 1}]
+
+
+def test_the_more_important_goes_first_and_a_lane_holds_one(tmp_path):
+    order: list[str] = []
+    at_once = [0, 0]
+
+    async def work(ctx: JobContext) -> None:
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        order.append(ctx.job.title)
+        await trio.sleep(0.01)
+        at_once[0] -= 1
+
+    async def main() -> None:
+        jobs = JobManager(tmp_path, [Kind("w", work, lane="one")])
+        ids = [
+            jobs.submit("w", title, title, {}, priority).id
+            for title, priority in (("low", Priority.LOW), ("a", 0), ("b", 0), ("high", Priority.HIGH))
+        ]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(jobs.run)
+            for i in ids:
+                await jobs.wait(i)
+            nursery.cancel_scope.cancel()
+        jobs.close()
+
+    trio.run(main)
+    assert order == ["high", "a", "b", "low"]
+    assert at_once[1] == 1
+
+
+def test_what_is_asked_for_while_it_runs_is_done_once_more(tmp_path):
+    """However often it is asked for; what only waits is not doubled."""
+    steps = Steps(2)
+
+    async def main() -> None:
+        steps.gates[1] = trio.Event()
+        async with running(tmp_path, Kind("steps", steps.run, lane="l")) as jobs:
+            first = jobs.submit("steps", "s", "k", {"n": 1})
+            await steps.at.wait()
+            for n in range(5):
+                assert jobs.submit("steps", "s", "k", {"n": n}).id == first.id
+            steps.gates[1].set()
+            await jobs.wait(first.id)
+            (second,) = jobs.table.live()
+            assert second.args == {"n": 4}
+            assert (await jobs.wait(second.id)).status is Status.COMPLETED
+            assert len(jobs.table.recent(10)) == 2
+
+    trio.run(main)
+    assert steps.done == [0, 1, 0, 1]
+
+
+def test_a_checkpoint_of_another_version_is_not_read(tmp_path):
+    steps = Steps(3)
+
+    async def first() -> None:
+        steps.gates[2] = trio.Event()
+        async with running(tmp_path, Kind("steps", steps.run, version=1)) as jobs:
+            jobs.submit("steps", "s", "k", {})
+            await steps.at.wait()
+
+    async def second() -> None:
+        steps.gates.clear()
+        async with running(tmp_path, Kind("steps", steps.run, version=2)) as jobs:
+            job = await jobs.wait(jobs.table.live()[0].id)
+            assert job.warnings == 1
+
+    trio.run(first)
+    trio.run(second)
+    assert steps.done == [0, 1, 0, 1, 2]
+
+
+def test_a_damaged_table_of_jobs_is_put_aside(tmp_path):
+    """It is no reason not to mount; and it is not destroyed."""
+    (tmp_path / "jobs.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    jobs = JobManager(tmp_path)
+    assert jobs.table.recent(5) == []
+    jobs.close()
+    assert len(list(tmp_path.glob("jobs.db.aside-*"))) == 1
+
+
+def test_counts_are_told_ten_times_a_second_and_phases_always(tmp_path, monkeypatch):
+    """Who watches hears of 20 000 counts a few times, of ten phases ten times."""
+
+    async def counts(ctx: JobContext) -> None:
+        for phase in range(10):
+            ctx.meter.phase(f"phase {phase}")
+            await trio.sleep(0.01)
+        ctx.meter.phase("count", 20_000)
+        for _ in range(200):
+            for _ in range(100):
+                ctx.meter.add(1)
+            await trio.sleep(0.002)
+
+    phases, answers = set(), 0
+
+    async def main() -> None:
+        nonlocal answers
+        async with running(tmp_path, Kind("c", counts)) as jobs:
+            job = jobs.submit("c", "c", "k", {})
+            told = -1
+            while not jobs.get(job.id).ended:
+                told = await jobs.news(told, 5)
+                phase = jobs.get(job.id).progress.phase
+                answers += phase == "count"
+                phases.add(phase)
+            began = jobs.get(job.id).started_ns
+            assert answers <= 3 + 10.5 * (time.time_ns() - began) / 1e9
+
+    trio.run(main)
+    assert {f"phase {n}" for n in range(10)} <= phases
+
+
+def test_nothing_works_on_battery(tmp_path):
+    steps = Steps(3)
+    empty = [True]
+
+    async def main() -> None:
+        async with running(tmp_path, *family(steps)) as jobs, trio.open_nursery() as nursery:
+            nursery.start_soon(power.wait_for_power, jobs, lambda: empty[0])
+            await until(lambda: jobs.held_by == ON_BATTERY)
+            job = jobs.submit("parent", "p", "k", {})
+            await until(lambda: bool(jobs.table.children(job.id)))
+            await trio.sleep(0.05)
+            assert (steps.done, jobs.held_by) == ([], ON_BATTERY)
+            jobs.release(ON_BATTERY)
+            await jobs.wait(job.id)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert steps.done == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("supplies", "expected"),
+    [
+        ({}, False),
+        ({"BAT0": {"type": "Battery", "status": "Discharging"}}, True),
+        ({"BAT0": {"type": "Battery", "status": "Full"}}, False),
+        ({"BAT0": {"type": "Battery", "status": "Discharging"}, "AC": {"type": "Mains", "online": "1"}}, False),
+        ({"BAT0": {"type": "Battery", "status": "Discharging"}, "AC": {"type": "Mains", "online": "0"}}, True),
+        ({"mouse": {"type": "Battery", "status": "Discharging", "scope": "Device"}}, False),
+    ],
+)
+def test_a_battery_is_told_from_the_mains(tmp_path, supplies, expected):
+    for name, facts in supplies.items():
+        (tmp_path / name).mkdir()
+        for fact, value in facts.items():
+            (tmp_path / name / fact).write_text(f"{value}\n")
+    assert power.on_battery(tmp_path) is expected
+    assert power.on_battery(tmp_path / "absent") is False
+
+
+def test_a_log_keeps_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(joblog, "FILE_BYTES_MAX", 1000)
+    logs = joblog.JobLogs(tmp_path / "logs")
+    for number in range(200):
+        logs.write(1, f"line {number}")
+    lines = logs.read(1, 1000)
+    assert lines[-1].endswith("line 199")
+    assert sum(file.stat().st_size for file in (tmp_path / "logs").iterdir()) <= 2000
+    logs.remove(1)
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_an_estimate_is_of_the_last_seconds():
+    """A disk that becomes slow makes the estimate longer; nothing is said before there is something to say it from."""
+    clock = [0.0]
+    meter = Meter(lambda is_phase: None, now_s=lambda: clock[0])
+    meter.phase("p", 1000)
+    meter.add(10)
+    assert (meter.snapshot().rate, meter.snapshot().eta_s) == (0.0, None)
+    for _ in range(20):
+        clock[0] += 0.5
+        meter.add(10)
+    assert meter.snapshot().rate == pytest.approx(20, rel=0.1)
+    for _ in range(40):
+        clock[0] += 0.5
+        meter.add(1)
+    assert meter.snapshot().rate == pytest.approx(2, rel=0.1)
+    assert meter.snapshot().eta_s == pytest.approx((1000 - 250) / 2, rel=0.1)
+
+
+class CommandsMachine(RuleBasedStateMachine):
+    """Commands in any order to jobs in any state, stops and restarts between: every step is one that may follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = tempfile.TemporaryDirectory()
+        self.known: dict[int, Status] = {}
+        self.jobs = JobManager(Path(self.place.name), [Kind("endless", self.endless), Kind("short", Steps(1).run)])
+
+    @staticmethod
+    async def endless(ctx: JobContext) -> None:
+        await trio.sleep_forever()
+
+    def teardown(self) -> None:
+        self.jobs.close()
+        self.place.cleanup()
+
+    @rule(kind=st.sampled_from(["endless", "short"]), key=st.sampled_from("ab"))
+    def submit(self, kind, key) -> None:
+        self.jobs.submit(kind, kind, key, {})
+
+    @rule(which=st.integers(0, 9), command=st.sampled_from(["pause", "resume", "cancel"]))
+    def command(self, which, command) -> None:
+        if self.known:
+            with contextlib.suppress(Invalid):
+                getattr(self.jobs, command)(sorted(self.known)[which % len(self.known)])
+
+    @rule(commands=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["pause", "resume", "cancel"])), max_size=4))
+    def run_a_moment(self, commands) -> None:
+        """They run, are commanded meanwhile, and the process ends."""
+
+        async def main() -> None:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.jobs.run)
+                for which, command in commands:
+                    await trio.sleep(0.001)
+                    self.command(which, command)
+                    self.every_step_may_follow()
+                await trio.sleep(0.002)
+                nursery.cancel_scope.cancel()
+
+        trio.run(main)
+
+    @invariant()
+    def every_step_may_follow(self) -> None:
+        now = {job.id: job.status for job in self.jobs.table.live()}
+        now |= {job.id: job.status for job in self.jobs.table.recent(1000)}
+        for job_id, status in now.items():
+            was = self.known.get(job_id, Status.QUEUED)
+            reachable = {was}
+            for _ in range(3):  # several steps may lie between two looks
+                reachable |= {after for before in reachable for after in NEXT[before]}
+            assert status in reachable, (was, status)
+            if was in ENDED:
+                assert status is was
+        self.known = now
+
+    @invariant()
+    def a_key_has_one_job_that_has_not_ended(self) -> None:
+        keys = [job.key for job in self.jobs.table.live()]
+        assert len(keys) == len(set(keys))
+
+
+TestCommands = CommandsMachine.TestCase
+TestCommands.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)

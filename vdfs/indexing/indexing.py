@@ -1,0 +1,251 @@
+"""Indexing: the jobs that bring a branch up to date, from its names to what is in its files, in phases.
+
+    index ─┬─ discover   which files there are, by the disk             (scanner.py)
+           ├─ classify   what they are: their identity by their bytes   (identifier.py; not of shallow locations)
+           └─ cleanup    what is of no use any more leaves the database
+
+A job `index` is about one branch and waits for its phases, which are jobs of their own, one after the other. Each
+goes on where it was stopped: discovering from the directories that were left, and the rows say which of these were
+listed already; identifying from the files that have no identity yet. What happened behind the mount while nothing ran
+is found by the job that every start asks for, after one that was interrupted has come to its end.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from index.model.change import ORIGIN_SCAN
+from index.model.errors import NoSpace, NotFound, Unreachable, VdfsError
+from index.store import entries, places, tidy
+from vdfs.indexing.scanner import Scanner
+from vdfs.jobs.context import JobContext, Kind
+from vdfs.jobs.job import NO_SPACE, Job, Status
+from vdfs.jobs.manager import JobManager
+from vdfs.space.branches import Branch
+
+log = logging.getLogger("sdmount.index")
+
+_TIDY_S = 3600.0
+_IDLE_POLL_S = 0.05
+#: What a walk could not read is told one by one up to so many.
+_TOLD_MAX = 50
+#: How often a walk that failed is begun again, and how soon.
+_TRIES = 3
+_TRY_S = 5.0
+#: Rows that are looked at in one unit when files are queued again.
+_QUEUE_ROWS = 20_000
+
+
+class Indexing:
+    """Used on the loop only."""
+
+    def __init__(self, scanner: Scanner, jobs: JobManager) -> None:
+        self.scanner = scanner
+        self.tree = scanner.tree
+        self.store = scanner.store
+        self.identifier = scanner.identifier
+        self.jobs = jobs
+        scanner.ask_branch = self.ask_for
+        self.identifier.is_claimed = self.is_claimed
+        self.identifier.is_held = lambda: jobs.held_by is not None
+        jobs.may_go_on[NO_SPACE] = lambda: not self.store.is_full
+        for kind in (
+            Kind("index", self._index),
+            Kind("discover", self._discover, lane="walk"),
+            Kind("classify", self._classify, lane="read"),
+            Kind("cleanup", self._cleanup, lane="tidy"),
+        ):
+            jobs.learn(kind)
+
+    # asking -----------------------------------------------------------------------------------------------------------
+
+    def ask_for(self, branch: Branch) -> None:
+        self.ask(branch)
+
+    def ask(self, branch: Branch, *, requeue: bool = False) -> Job:
+        """Have a branch brought up to date, soon; `requeue`: also the files that nobody was to read until now."""
+        name = "the store" if branch.location is None else branch.location.decode("utf-8", "backslashreplace")
+        label = f" ({branch.label})" if len(self.tree.locations.get(branch.location or b"", ())) > 1 else ""
+        args = {"branch": branch.uuid, "requeue": requeue}
+        return self.jobs.submit("index", f"index {name}{label}", f"index:{branch.uuid.hex()}", args)
+
+    def forget(self, branch: Branch) -> None:
+        """A branch goes: nobody needs to know more of it."""
+        live = self.jobs.table.live_of_key(f"index:{branch.uuid.hex()}")
+        if live is not None:
+            self.jobs.cancel(live.id)
+
+    def is_claimed(self, branch_id: int) -> bool:
+        """Whether the files of a branch are to be read by a job and by nobody else."""
+        branch = self.tree.branches.get(branch_id)
+        return branch is not None and self.jobs.has_key(f"index:{branch.uuid.hex()}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self.jobs.rests() and not self.jobs.paused() and self.scanner.idle and self.identifier.idle
+
+    @property
+    def active(self) -> bool:
+        """Whether anything goes on or is about to, beside what is held up."""
+        return not (self.jobs.rests() and self.scanner.idle)
+
+    def paused(self) -> int:
+        return self.jobs.paused()
+
+    async def wait_idle(self) -> None:
+        while not self.idle:  # noqa: ASYNC110  (idleness is a fact of several tables, which nothing announces)
+            await trio.sleep(_IDLE_POLL_S)
+
+    async def run(self) -> None:
+        """Now and then what is of no use any more is removed, also from a library that nobody indexes."""
+        while True:
+            await trio.sleep(_TIDY_S)
+            self.jobs.submit("cleanup", "clean up", "cleanup", {})
+
+    # the jobs ---------------------------------------------------------------------------------------------------------
+
+    async def _index(self, ctx: JobContext) -> Mapping[str, Any]:
+        result: dict[str, Any] = {}
+        failed = []
+        for kind in self._phases(self._branch(ctx)):
+            ctx.meter.phase(kind)
+            part = await ctx.part(kind, f"{kind} {ctx.job.title.removeprefix('index ')}", ctx.args)
+            result[kind] = {**part.result, "took_s": round(part.worked_ns / 1e9, 3)}
+            if part.status is Status.FAILED:
+                failed.append(f"{kind}: {part.error}")
+            elif part.status is Status.CANCELLED:
+                ctx.warn(f"{kind} was cancelled")
+            if kind == "discover" and part.status is not Status.COMPLETED:
+                break
+        if failed:
+            raise VdfsError("; ".join(failed))
+        return result
+
+    def _phases(self, branch: Branch) -> list[str]:
+        return ["discover", *(["classify"] if branch.mode >= places.MODE_CONTENT else []), "cleanup"]
+
+    async def _discover(self, ctx: JobContext) -> Mapping[str, Any]:
+        """Checkpoint: since_ns, left (directories), dirs and entries (seen so far), total (expected entries)."""
+        branch = self._branch(ctx)
+        known = self.store.sums_below([branch.root_entry_id])
+        begun = {"since_ns": time.time_ns(), "total": known.rfiles + known.rdirs, "dirs": 0, "entries": 0}
+        state: dict[str, Any] = {**begun, **(ctx.state or {})}
+        ctx.meter.phase("discover", state["total"] or None, done=state["entries"])
+        self._set_state(branch, "scanning")
+        progress = self.scanner.progress
+        progress.current = os.fsdecode(branch.root_path)
+        progress.dirs, progress.entries = state["dirs"], state["entries"]
+
+        def seen(dirs: int, names: int) -> None:
+            state["dirs"] += dirs
+            state["entries"] += names
+            ctx.meter.add(names)
+
+        def left_is(directories: list[int]) -> None:
+            state["left"] = directories
+            ctx.checkpoint(state)
+
+        tries = 0
+        try:
+            while True:
+                starts = state.get("left") or [branch.root_entry_id]
+                since_ns = state["since_ns"] if "left" in state else None
+                if "left" not in state:
+                    left_is(starts)
+                try:
+                    unread = await self.scanner.walk_branch(branch, starts, since_ns, left_is, seen)
+                    break
+                except (Unreachable, NoSpace):
+                    raise
+                except VdfsError as error:
+                    tries += 1
+                    if tries >= _TRIES:
+                        raise
+                    ctx.warn(f"{error}; it is tried again")
+                    await trio.sleep(_TRY_S)
+        except VdfsError as error:
+            if not isinstance(error, NoSpace):
+                self._set_state(branch, "failed", str(error))
+            raise
+        except trio.Cancelled:
+            if ctx.is_cancelled:
+                self._set_state(branch, "failed", "the scan was cancelled")
+            raise
+        finally:
+            progress.current = None
+        for text in unread[:_TOLD_MAX]:
+            ctx.error(text)
+            log.warning("%s", text)
+        watch = self.scanner.watch
+        is_covered = watch is None or not watch.will_cover(branch.root_entry_id)
+        branch.is_followed = branch.is_followed or (not branch.slow and is_covered)
+        self._set_state(branch, "done")
+        return {"dirs": state["dirs"], "entries": state["entries"], "unreadable": len(unread)}
+
+    async def _classify(self, ctx: JobContext) -> Mapping[str, Any]:
+        """Needs no checkpoint but of its counts: what is done has its identity."""
+        branch = self._branch(ctx)
+        state: dict[str, Any] = {"files": 0, "bytes": 0, "queued": not ctx.args.get("requeue"), **(ctx.state or {})}
+        if not state["queued"]:
+            ctx.meter.phase("queue")
+            await self._queue_left(branch)
+            state["queued"] = True
+            ctx.checkpoint(state)
+        files, size_bytes = await trio.to_thread.run_sync(self._waiting, branch.id)
+        ctx.meter.phase("classify", state["files"] + files, state["bytes"] + size_bytes, done=state["files"])
+        ctx.meter.add(0, state["bytes"])
+
+        def done(count: int, count_bytes: int) -> None:
+            state["files"] += count
+            state["bytes"] += count_bytes
+            ctx.meter.add(count, count_bytes)
+            ctx.checkpoint(state)
+
+        await self.identifier.identify_all(branch, done)
+        return {"files": state["files"], "bytes": state["bytes"]}
+
+    def _waiting(self, branch_id: int) -> tuple[int, int]:
+        with self.store.reader() as db:
+            return entries.unidentified_in(db, branch_id)
+
+    async def _queue_left(self, branch: Branch) -> None:
+        last = self.store.last_entry_id
+        for first in range(0, last + 1, _QUEUE_ROWS):
+            with self.store.write(ORIGIN_SCAN) as unit:
+                entries.queue_left(unit.db, branch.id, first, first + _QUEUE_ROWS)
+            await trio.lowlevel.checkpoint()
+
+    async def _cleanup(self, ctx: JobContext) -> Mapping[str, Any]:
+        """Rounds of finding in a thread and removing in a unit; one that is interrupted is a round less."""
+
+        def find(now_ns: int) -> tidy.Strays:
+            with self.store.reader() as db:
+                return tidy.find(db, now_ns)
+
+        ctx.meter.phase("cleanup")
+        now_ns = time.time_ns()
+        removed = 0
+        while strays := await trio.to_thread.run_sync(find, now_ns, abandon_on_cancel=True):
+            with self.store.write(ORIGIN_SCAN) as unit:
+                tidy.drop(unit.db, strays, now_ns)
+            removed += len(strays.limbo) + len(strays.contents) + len(strays.mirrors)
+            ctx.meter.add(len(strays.limbo) + len(strays.contents) + len(strays.mirrors))
+            await trio.sleep(0.1)
+        return {"removed": removed}
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _branch(self, ctx: JobContext) -> Branch:
+        found = next((b for b in self.tree.branches.values() if b.uuid == ctx.args["branch"]), None)
+        if found is None:
+            raise NotFound("its location was removed")
+        return found
+
+    def _set_state(self, branch: Branch, state: str, error: str | None = None) -> None:
+        with self.store.write(ORIGIN_SCAN) as unit:
+            places.set_scan_state(unit.db, branch.id, state, error, time.time_ns() if state == "done" else None)
