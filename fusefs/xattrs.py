@@ -7,15 +7,16 @@ keep are refused. docs/xattrs.md is generated from the table here.
 """
 
 import errno
-import mimetypes
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyfuse3
 import trio
 
 from fusefs.views.base import ViewNode
+from index.media import fields, types
 from index.model.change import ORIGIN_MOUNT
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_LEFT, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, Entry
 from index.model.errors import Invalid, NoAttribute, NotPermitted, Unsupported
@@ -30,6 +31,8 @@ from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
+#: Before the name of a field (index/media/fields.py).
+META_PREFIX = b"user.vdfs.meta."
 ACL = b"system.posix_acl_access"
 
 
@@ -100,15 +103,17 @@ class Xattrs:
         if name in ACTIONS:
             raise Unsupported(f"{os.fsdecode(name)} starts nothing here yet")
         if name.startswith(VIRTUAL_PREFIX) or name == CHECKSUM:
-            if name in VIRTUAL:
+            if name in VIRTUAL or _is_field(name):
                 raise NotPermitted(f"{os.fsdecode(name)} can be read only")
             raise NoAttribute(f"there is no {os.fsdecode(name)}")
 
     async def _virtual(self, node: Node, name: bytes) -> bytes:
         virtual = VIRTUAL.get(name)
         row = self.row_of(node)
-        if virtual is None or row is None:
+        if row is None or (virtual is None and not _is_field(name)):
             raise NoAttribute(f"there is no {os.fsdecode(name)}")
+        if virtual is None:
+            virtual = Virtual(partial(_meta, name=name), "file", "")
         if (virtual.on == "dir" and not node.is_dir) or (virtual.on == "file" and node.kind != KIND_FILE):
             raise NoAttribute(f"{os.fsdecode(name)} has no meaning here")
         value = await virtual.get(self, node, row)
@@ -124,6 +129,10 @@ class Xattrs:
             if row is not None:
                 return row
         return None
+
+
+def _is_field(name: bytes) -> bool:
+    return name.startswith(META_PREFIX) and name.removeprefix(META_PREFIX).decode("ascii", "replace") in fields.FIELDS
 
 
 def _check(name: bytes, *, writing: bool = False) -> None:
@@ -203,8 +212,19 @@ async def _kind(x: Xattrs, node: Node, row: Entry) -> bytes | None:
 async def _mime(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     if row.kind == KIND_DIR:
         return b"inode/directory"
-    guess, _ = mimetypes.guess_type(os.fsdecode(row.name), strict=False)
-    return None if guess is None else guess.encode()
+    found = types.of_row(x.tree.store.db, row)
+    return None if found is None else found.mime.encode()
+
+
+async def _type(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    found = types.of_row(x.tree.store.db, row)
+    return None if found is None else found.kind_name.encode()
+
+
+async def _meta(x: Xattrs, node: Node, row: Entry, name: bytes) -> bytes | None:
+    """A field of what stands in the file."""
+    found = types.fields_of_row(x.tree.store.db, row).get(name.removeprefix(META_PREFIX).decode("ascii", "replace"))
+    return None if found is None else fields.shown(found).encode()
 
 
 async def _version(x: Xattrs, node: Node, row: Entry) -> bytes | None:
@@ -273,7 +293,8 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.allpaths": Virtual(_allpaths, "all", "every real path, NUL between them, the shown one first"),
     b"user.vdfs.origin": Virtual(_origin, "all", "`device:path` of the shown replica"),
     b"user.vdfs.kind": Virtual(_kind, "all", "file, directory, symlink or special"),
-    b"user.vdfs.mime": Virtual(_mime, "all", "media type by name"),
+    b"user.vdfs.mime": Virtual(_mime, "all", "media type, by the first bytes once they were read, before by name"),
+    b"user.vdfs.type": Virtual(_type, "file", "image, video, audio, document, code, …: the kind of what is in it"),
     b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and count, commas between"),
     b"user.vdfs.conflict": Virtual(_conflict, "file", "the other names of a conflict, NUL between them"),
     b"user.vdfs.error": Virtual(_error, "file", "why the last attempt to read it failed"),

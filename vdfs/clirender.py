@@ -241,7 +241,7 @@ def file_info(result: Json) -> list[str]:
     lines = _facts(
         [
             ("Path", shown(name_of(result, "path"))),
-            ("Kind", ", ".join(str(result[key]) for key in ("kind", "mime") if result.get(key))),
+            ("Kind", ", ".join(str(result[key]) for key in ("kind", "type", "mime") if result.get(key))),
             ("Size", human_bytes(size) + exact),
             ("Modified", human_time(result["mtime_ns"])),
             ("Mode", f"{stat.filemode(result['mode'])} ({result['mode'] & 0o7777:04o})"),
@@ -268,6 +268,9 @@ def file_info(result: Json) -> list[str]:
         ]
         for r in result["replicas"]
     ]
+    meta = [[f"  {shown(name)}", message(str(value))] for name, value in result["meta"].items()]
+    if meta:
+        lines += ["Content", *table(meta)]
     return [*lines, "Replicas", *table(replicas)] if replicas else lines
 
 

@@ -1,14 +1,11 @@
-"""Hashing a file where it lies: one pass gives the sampled id, the full BLAKE3 and the manifest.
+"""Hashing a file where it lies: one pass gives the sampled id, the full BLAKE3, the manifest and the file's type.
 
 In: the descriptor of a branch root, a path as components, a mode. Out: an `Identity`, or an `Unidentified`
 that says why there is none. No exception leaves here for anything a file system can do; wrong arguments
 raise.
 
 Invariants
-- The path is walked component by component from the root descriptor and no symlink is followed, so a name
-  swapped for a link cannot lead out of the branch, and PATH_MAX does not matter.
-- Only regular files are read. The open is O_NONBLOCK: a fifo swapped in does not block, a device is not
-  waited for.
+- Only regular files are read, and no path leads out of the branch (opening.py).
 - An identity belongs to the stat it carries: size, mtime and ctime were equal before and after the read.
 - The file is never mapped: a truncation by its owner is a short read here, not a SIGBUS.
 
@@ -31,9 +28,11 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from index.model import content
-from index.model.entry import is_name, ns
+from index.model.entry import ns
 from index.model.errors import Stale
+from index.model.filetype import BY_TYPE, HEAD_BYTES, Method, by_head
 from index.model.inode import inode_of
+from index.scan.opening import Opener
 
 # One reused buffer: as fast as mmap per CPU second (6.9 GB/s), a multiple of the block, and it stays in the
 # cache.
@@ -49,10 +48,9 @@ DROP_STEP_BYTES = 8 << 20
 COARSE_TICK_NS = 2_000_000_000  # FAT, and file systems that keep whole seconds
 FINE_TICK_NS = 20_000_000  # the kernel's coarse clock moves every 1 to 10 ms
 
-_OPEN_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# What the index reads the user did not read; only a file's owner may ask for that.
-_OPEN_UNSEEN = _OPEN_FILE | os.O_NOATIME
+
+#: The type of a file that has no head.
+EMPTY = (BY_TYPE["empty"], Method.CONTENT)
 
 
 class Mode(StrEnum):
@@ -74,7 +72,7 @@ class Outcome(StrEnum):
 class Identity(NamedTuple):
     """What one pass learned. `sampled` is None for an empty file; `full` (64 hex digits) and `manifest` are
     None in the sampled mode. `manifest` is the stored form, empty for one block, None also above 256 GiB.
-    `carries` says whether the file has extended attributes."""
+    `carries` says whether the file has extended attributes, `type_name` and `method` what `filetype.by_head` says."""
 
     size_bytes: int
     mtime_ns: int
@@ -85,6 +83,8 @@ class Identity(NamedTuple):
     manifest: bytes | None
     racy: bool
     carries: bool
+    type_name: str
+    method: int
 
 
 class Unidentified(NamedTuple):
@@ -100,16 +100,10 @@ _NOT_REGULAR = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
 
 
 class Hasher:
-    """Hashes files under one branch root, with one buffer and the descriptor of the last directory kept.
-
-    Files of one directory in a row cost one directory walk. Not for several threads at once.
-    """
+    """Hashes files under one branch root, with one buffer. Not for several threads at once."""
 
     def __init__(self, root_fd: int) -> None:
-        self._root_fd = root_fd
-        self._dir_path: Sequence[bytes] = ()
-        self._dir_fd: int | None = None
-        self._open_flags = _OPEN_UNSEEN
+        self._opener = Opener(root_fd)
         self._view = memoryview(bytearray(BUFFER_BYTES))
 
     def __enter__(self) -> "Hasher":
@@ -120,23 +114,19 @@ class Hasher:
 
     def close(self) -> None:
         """Closes what it opened; the root descriptor stays the caller's."""
-        if self._dir_fd is not None:
-            os.close(self._dir_fd)
-        self._dir_fd, self._dir_path = None, ()
+        self._opener.close()
 
     def identify(
         self, path: Sequence[bytes], mode: Mode = Mode.FULL, stopped: Callable[[], bool] = lambda: False
     ) -> Result:
         """The identity of the file at `path` (components below the root). `stopped` is asked before every
         MiB."""
-        if not path:
-            raise ValueError("an empty path names the branch root, which is no file")
         try:
-            fd = self._open(path[:-1], path[-1])
+            fd = self._opener.open(path)
         except OSError as error:
             return _refusal(error, opening=True)
         try:
-            return self._read(fd, mode, stopped)
+            return self._read(fd, path[-1], mode, stopped)
         except Stale:
             return Unidentified(Outcome.CHANGED)
         except OSError as error:
@@ -144,38 +134,7 @@ class Hasher:
         finally:
             os.close(fd)
 
-    def _open(self, directory: Sequence[bytes], name: bytes) -> int:
-        _check(name)
-        parent = self._directory(directory)
-        try:
-            return os.open(name, self._open_flags, dir_fd=parent)
-        except PermissionError as error:
-            if error.errno != errno.EPERM or self._open_flags == _OPEN_FILE:
-                raise
-            self._open_flags = _OPEN_FILE  # another owner's; the files beside it are likely his as well
-            return os.open(name, _OPEN_FILE, dir_fd=parent)
-
-    def _directory(self, path: Sequence[bytes]) -> int:
-        if not path:
-            return self._root_fd
-        if self._dir_fd is not None and path == self._dir_path:
-            return self._dir_fd
-        for name in path:
-            _check(name)
-        self.close()
-        self._open_flags = _OPEN_UNSEEN
-        fd = self._root_fd
-        for name in path:
-            try:
-                deeper = os.open(name, _OPEN_DIR, dir_fd=fd)
-            finally:
-                if fd != self._root_fd:
-                    os.close(fd)
-            fd = deeper
-        self._dir_fd, self._dir_path = fd, path
-        return fd
-
-    def _read(self, fd: int, mode: Mode, stopped: Callable[[], bool]) -> Result:
+    def _read(self, fd: int, name: bytes, mode: Mode, stopped: Callable[[], bool]) -> Result:
         started_ns = time.time_ns()
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
@@ -185,31 +144,37 @@ class Hasher:
         manifest: bytes | None = None
         if mode is Mode.SAMPLED:
             sampled = content.sampled_id(lambda offset, length: os.pread(fd, length, offset), size_bytes)
+            head = os.pread(fd, HEAD_BYTES, 0)
         elif stopped():
             return Unidentified(Outcome.STOPPED)
         elif size_bytes <= content.SAMPLE_WHOLE_MAX_BYTES:
-            sampled, full, manifest = _read_small(fd, size_bytes)
+            sampled, full, manifest, head = _read_small(fd, size_bytes)
         else:
             whole = self._read_whole(fd, size_bytes, stopped)
             if whole is None:
                 return Unidentified(Outcome.STOPPED)
-            sampled, full, manifest = whole
+            sampled, full, manifest, head = whole
         after = os.fstat(fd)
         mtime_ns, ctime_ns = ns(after.st_mtime_ns), ns(after.st_ctime_ns)
         if (after.st_size, mtime_ns, ctime_ns) != (size_bytes, ns(before.st_mtime_ns), ns(before.st_ctime_ns)):
             return Unidentified(Outcome.CHANGED)
         racy = _is_racy(ctime_ns, started_ns)
-        return Identity(size_bytes, mtime_ns, ctime_ns, inode_of(after), sampled, full, manifest, racy, _carries(fd))
+        found, method = EMPTY if not head else by_head(head, name)
+        return Identity(
+            size_bytes, mtime_ns, ctime_ns, inode_of(after), sampled, full, manifest, racy, _carries(fd), found.name,
+            int(method),
+        )  # fmt: skip
 
     def _read_whole(
         self, fd: int, size_bytes: int, stopped: Callable[[], bool]
-    ) -> tuple[str | None, str, bytes | None] | None:
-        """(sampled id, full hash, stored manifest), or None when asked to stop. Raises Stale when the size
+    ) -> tuple[str | None, str, bytes | None, bytes] | None:
+        """(sampled id, full hash, stored manifest, head), or None when asked to stop. Raises Stale when the size
         moved."""
         view = self._view
         hasher = content.ContentHasher(size_bytes)
         drop = _is_cold(fd, size_bytes)
         sampled: str | None = None
+        head = b""
         done_bytes = dropped_bytes = 0
         mtime_ns = os.fstat(fd).st_mtime_ns
         while done_bytes < size_bytes:
@@ -223,6 +188,7 @@ class Hasher:
                 raise Stale("the file shrank or grew")
             if done_bytes == 0:
                 sampled = self._sampled(fd, size_bytes, count)
+                head = bytes(view[:HEAD_BYTES])
             hasher.update(view[:count])
             done_bytes += count
             if drop and done_bytes - dropped_bytes >= DROP_STEP_BYTES:
@@ -231,7 +197,7 @@ class Hasher:
         if drop:
             os.posix_fadvise(fd, dropped_bytes, 0, os.POSIX_FADV_DONTNEED)
         full, manifest = hasher.finish()
-        return sampled, full.hex(), manifest
+        return sampled, full.hex(), manifest, head
 
     def _sampled(self, fd: int, size_bytes: int, held_bytes: int) -> str | None:
         """The sampled id, from the buffer for what it holds and by pread for the rest."""
@@ -263,20 +229,15 @@ def _refuse_if_changed(fd: int, size_bytes: int, mtime_ns: int) -> None:
         raise Stale("the file was written to")
 
 
-def _check(name: bytes) -> None:
-    if not is_name(name):
-        raise ValueError(f"{name!r} is not the name of one path component")
-
-
-def _read_small(fd: int, size_bytes: int) -> tuple[str | None, str, bytes]:
-    """(sampled id, full hash, stored manifest) of a file that the sampled id covers wholly. Raises Stale.
+def _read_small(fd: int, size_bytes: int) -> tuple[str | None, str, bytes, bytes]:
+    """(sampled id, full hash, stored manifest, head) of a file that the sampled id covers wholly. Raises Stale.
 
     Most files are such; without the buffer and its loops they cost two thirds.
     """
     data = os.read(fd, size_bytes)
     if len(data) != size_bytes:
         raise Stale("the file shrank")
-    return content.sampled_id_of(data), blake3(data).hexdigest(), b""
+    return content.sampled_id_of(data), blake3(data).hexdigest(), b"", data[:HEAD_BYTES]
 
 
 def _fill(fd: int, view: memoryview, wanted: int) -> int:

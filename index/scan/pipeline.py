@@ -14,10 +14,11 @@ import apsw
 from index.model import change
 from index.model.content import content_uuid
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
+from index.model.filetype import BY_TYPE
 from index.model.ids import new_uuid
 from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
-from index.store import contents, entries
+from index.store import contents, entries, filetypes
 from index.store.unit import Unit
 
 
@@ -117,6 +118,7 @@ def _is_gone(state: WalkState, row: Entry, seq: int) -> bool:
 def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidentified]]) -> list[int]:
     """Write what was read of files; returns the ids of those that changed meanwhile and must be asked again."""
     again = []
+    type_ids: dict[str, int] = {}
     for entry_id, result in results:
         row = entries.get(unit.db, entry_id)
         if row is None:
@@ -134,14 +136,18 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
             continue
         if result.sampled is None:
             continue
+        if result.type_name not in type_ids:
+            type_ids[result.type_name] = filetypes.intern(unit.db, BY_TYPE[result.type_name])
+        found = type_ids[result.type_name], result.method
         uuid: UUID = content_uuid(result.sampled)
         if result.full is None:
             content_id = contents.hint(unit.db, bytes.fromhex(result.sampled), uuid.bytes, result.size_bytes)
+            contents.set_type(unit.db, content_id, *found)
             level = HASH_SAMPLED
         else:
             content_id = contents.exact(
                 unit.db, bytes.fromhex(result.sampled), bytes.fromhex(result.full), uuid.bytes, result.size_bytes,
-                result.manifest,
+                result.manifest, found,
             )  # fmt: skip
             level = HASH_FULL
             unsure = row.content_id if row.hash_state == HASH_NONE else None

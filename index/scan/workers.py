@@ -18,12 +18,14 @@ What can go wrong
   does not stop within 2 s is killed. One that even SIGKILL does not end (a dead network mount) is left behind
   and replaced.
 - The pool ends: all workers are killed. They hold no state.
+- A pool may be told to have workers only while there is work (`idle_s`): those of decoders take much memory.
 
 What starts, kills and buries the processes is workerprocess.py; the end of their socket tells of their death.
 """
 
 import errno as _errno
 import logging
+import math
 import signal
 import socket
 from collections import deque
@@ -64,6 +66,10 @@ class WorkerDied(VdfsError):
     """The process that ran the request ended before it answered."""
 
     rpc_code = 1511
+
+    def __init__(self, text: str, how: str = "") -> None:
+        super().__init__(text)
+        self.how = how  # it ended; empty where no process had begun
 
 
 class WorkerError(OsFailure):
@@ -209,10 +215,13 @@ class Stream:
 class WorkerPool:
     """`count` worker processes, one of them reserved for calls. `run` is its life; the other methods use it.
 
-    `table` names the operations as module:attribute; the workers import it.
+    `table` names the operations as module:attribute; the workers import it. With `idle_s` a worker is started when
+    there is work, and ended when it had none for so long.
     """
 
-    def __init__(self, count: int, *, log_path: Path | None, table: str = OPERATIONS) -> None:
+    def __init__(
+        self, count: int, *, log_path: Path | None, table: str = OPERATIONS, idle_s: float | None = None
+    ) -> None:
         if count < 2:
             raise ValueError("a worker pool needs two workers: one is reserved for calls, streams take the others")
         self._count = count
@@ -223,6 +232,8 @@ class WorkerPool:
         self._room = trio.lowlevel.ParkingLot()
         self._workers: list[_Worker] = []
         self._idle: list[_Worker] = []
+        self._idle_s = idle_s
+        self._asleep: dict[int, trio.Event] = {}  # slots without a worker, until there is work for one
         self._down: set[int] = set()  # slots whose worker did not start; they try again
         self._undead: list[Process] = []
         self._token: trio.lowlevel.TrioToken | None = None
@@ -299,6 +310,7 @@ class WorkerPool:
             job.finish(error=WorkerDied("no worker process starts; its log says why"))
         elif not self._hand_to_idle(job):
             queue.append(job)
+            self._wake_for(job)
 
     def _hand_to_idle(self, job: _Job) -> bool:
         worker = self._idle_for(job)
@@ -359,9 +371,12 @@ class WorkerPool:
         """Keeps one worker running; slot 0 is the reserved one."""
         pause_s = PAUSE_MIN_S
         while True:
+            await self._until_wanted(slot)
             worker = await self._start(reserved=slot == 0)
             if worker is None:
                 self._down.add(slot)
+                for asleep in self._asleep.values():  # maybe they can
+                    asleep.set()
                 self._fail_hopeless()
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_MAX_S)
@@ -378,6 +393,23 @@ class WorkerPool:
             else:
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+    async def _until_wanted(self, slot: int) -> None:
+        """Returns at once, but for a pool that starts workers when there is work."""
+        if self._idle_s is None or self._calls or (slot and self._streams):
+            return
+        event = self._asleep[slot] = trio.Event()
+        try:
+            await event.wait()
+        finally:
+            del self._asleep[slot]
+
+    def _wake_for(self, job: _Job) -> None:
+        """Has one worker started for a job that waits."""
+        slots = (slot for slot, event in self._asleep.items() if not event.is_set() and not (job.streams and slot == 0))
+        slot = min(slots, default=None)
+        if slot is not None:
+            self._asleep[slot].set()
 
     async def _start(self, *, reserved: bool) -> _Worker | None:
         """A worker that said it is ready, or None."""
@@ -421,13 +453,16 @@ class WorkerPool:
             self._room.unpark()
             await trio.lowlevel.checkpoint()
             return True
-        with trio.CancelScope() as worker.idle:
+        wait_s = math.inf if self._idle_s is None else self._idle_s
+        with trio.move_on_after(wait_s) as worker.idle:
             self._idle.append(worker)
             try:
                 await trio.lowlevel.wait_readable(worker.raw)  # an idle worker says nothing: this is its end
             finally:
                 if worker in self._idle:
                     self._idle.remove(worker)
+        if worker.job is None and worker.idle.cancelled_caught:
+            worker.was_killed = True  # as it will be: it has rested long enough
         return worker.job is not None
 
     async def _serve(self, worker: _Worker, job: _Job) -> bool:
@@ -440,6 +475,7 @@ class WorkerPool:
                 worker.job = None
                 if not self._hand_to_idle(job):
                     (self._streams if job.streams else self._calls).appendleft(job)
+                    self._wake_for(job)
                 return False
             job.worker = worker
             if job.abandoned:
@@ -467,7 +503,8 @@ class WorkerPool:
                 await self._starter.reap(process)
         job, worker.job = worker.job, None
         if job is not None and not job.finished:
-            job.finish(error=WorkerDied(f"worker process {process.pid} {_how_it_ended(process)} while it ran {job.op}"))
+            how = _how_it_ended(process)
+            job.finish(error=WorkerDied(f"worker process {process.pid} {how} while it ran {job.op}", how))
         if process.has_ended:
             process.close()
             return

@@ -12,12 +12,16 @@ import apsw
 SCHEMA = """
 -- content: one row for each (sampled id, full hash). uuid is uuid5 of the sampled id, the same on every device and not
 -- unique here, because two contents may share a sampled id. size_bytes is the size of one instance.
+--   type_id     what the bytes are (table filetype); NULL until somebody looked
+--   type_method by which means that was found: 0 a name, 1 the text, 2 a signature, 3 a signature and a name
 CREATE TABLE content(
     id         INTEGER PRIMARY KEY,
     uuid       BLOB NOT NULL,
     sampled    BLOB NOT NULL,
     full       BLOB,
-    size_bytes INTEGER NOT NULL
+    size_bytes INTEGER NOT NULL,
+    type_id    INTEGER REFERENCES filetype(id),
+    type_method INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX content_full ON content(full) WHERE full IS NOT NULL;
 CREATE INDEX content_sampled ON content(sampled);
@@ -49,24 +53,43 @@ def hint(db: apsw.Connection, sampled: bytes, uuid: bytes, size_bytes: int) -> i
 
 
 def exact(
-    db: apsw.Connection, sampled: bytes, full: bytes, uuid: bytes, size_bytes: int, manifest: bytes | None
+    db: apsw.Connection,
+    sampled: bytes,
+    full: bytes,
+    uuid: bytes,
+    size_bytes: int,
+    manifest: bytes | None,
+    found: tuple[int, int] | None = None,
 ) -> int:
-    """The id of the row of a full hash; it and its manifest are made when new."""
+    """The id of the row of a full hash; it and its manifest are made when new. `found` is its type and the means."""
     row = db.execute("SELECT id FROM content WHERE full=?", (full,)).fetchone()
     if row:
+        if found:
+            set_type(db, row[0], *found)
         return int(row[0])
     row = db.execute("SELECT id FROM content WHERE sampled=? AND full IS NULL", (sampled,)).fetchone()
     if row:
         content_id = int(row[0])
         db.execute("UPDATE content SET full=? WHERE id=?", (full, content_id))
+        if found:
+            set_type(db, content_id, *found)
     else:
         db.execute(
-            "INSERT INTO content(uuid, sampled, full, size_bytes) VALUES(?,?,?,?)", (uuid, sampled, full, size_bytes)
+            "INSERT INTO content(uuid, sampled, full, size_bytes, type_id, type_method) VALUES(?,?,?,?,?,?)",
+            (uuid, sampled, full, size_bytes, *(found or (None, None))),
         )
         content_id = db.last_insert_rowid()
     if manifest:
         db.execute("INSERT INTO manifest VALUES(?,?)", (content_id, manifest))
     return content_id
+
+
+def set_type(db: apsw.Connection, content_id: int, type_id: int, method: int) -> None:
+    """Write what the bytes were found to be, unless a stronger means said something already."""
+    db.execute(
+        "UPDATE content SET type_id=?, type_method=? WHERE id=? AND (type_method IS NULL OR type_method < ?)",
+        (type_id, method, content_id, method),
+    )
 
 
 def get(db: apsw.Connection, content_id: int) -> ContentRow | None:

@@ -200,6 +200,12 @@ def some_of_node(db: apsw.Connection, node: int, limit: int) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(sql, (node, node, node, limit))]
 
 
+def holding(db: apsw.Connection, content_id: int) -> Iterator[Entry]:
+    """The files that hold a content for certain, in no order, one at a time: there may be thousands."""
+    sql = f"{_SELECT}INDEXED BY entry_content WHERE content_id=? AND hash_state=2 AND kind=0"
+    return (Entry._make(row) for row in db.execute(sql, (content_id,)))
+
+
 def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? ORDER BY id", (uuid,))]
 

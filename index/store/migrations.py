@@ -11,12 +11,24 @@ from pathlib import Path
 import apsw
 
 from index.model.errors import VersionUnsupported
-from index.store import changes, contents, entries, limbo, metadata, places, sums, tags
+from index.store import (
+    changes,
+    contents,
+    entries,
+    extracts,
+    filetypes,
+    limbo,
+    metadata,
+    places,
+    sidecars,
+    sums,
+    tags,
+)
 from index.store.connection import APPLICATION_ID
 
 SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, contents, entries, limbo, tags, metadata, sums)
+_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, sums, extracts, sidecars)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -46,6 +58,16 @@ def _full_strength(db: apsw.Connection) -> None:
     db.execute(entries.TODO)
     db.execute(sums.SCHEMA)
     sums.rebuild(db)
+    _contents_have_types(db)
+
+
+def _contents_have_types(db: apsw.Connection) -> None:
+    """What files are, what is in them, and what is made of them."""
+    db.execute(filetypes.SCHEMA)
+    db.execute("ALTER TABLE content ADD COLUMN type_id INTEGER REFERENCES filetype(id)")
+    db.execute("ALTER TABLE content ADD COLUMN type_method INTEGER")
+    db.execute(extracts.SCHEMA)
+    db.execute(sidecars.SCHEMA)
 
 
 #: version -> what takes a file from it to the next.

@@ -23,6 +23,7 @@ _UNUSED_MIRROR = (
     "AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.id = {0}.node AND e.node = e.id) "
     "AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.node = {0}.node AND e.node <> e.id)"
 )
+_OF_CONTENTS = ("manifest", "extracted", "sidecar")
 _MIRRORS = ("mirror", "mirror_state")
 
 
@@ -55,9 +56,10 @@ def drop(db: apsw.Connection, strays: Strays, now_ns: int) -> None:
         ((*key, now_ns - KEEP_NS) for key in strays.limbo),
     )
     keys = [(i,) for i in strays.contents]
-    db.executemany(
-        f"DELETE FROM manifest WHERE content_id IN (SELECT id FROM content WHERE id=? AND {_UNUSED_CONTENT})", keys
-    )
+    for table in _OF_CONTENTS:
+        db.executemany(
+            f"DELETE FROM {table} WHERE content_id IN (SELECT id FROM content WHERE id=? AND {_UNUSED_CONTENT})", keys
+        )
     db.executemany(f"DELETE FROM content WHERE id=? AND {_UNUSED_CONTENT}", keys)
     for table in _MIRRORS:
         db.executemany(

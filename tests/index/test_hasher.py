@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.model import content
+from index.model.filetype import Method
 from index.scan import hasher
 from index.scan.hasher import Hasher, Identity, Mode, Outcome, Unidentified
 
@@ -54,6 +55,20 @@ def identify(root: Path, *path: bytes, mode: Mode = Mode.FULL) -> hasher.Result:
 def pattern(size_bytes: int) -> bytes:
     period = bytes(range(251))
     return (period * (size_bytes // 251 + 1))[:size_bytes]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("size_bytes", [600, 200_000, 3 * MIB])
+def test_a_file_gets_its_type_with_its_identity(tmp_path: Path, size_bytes: int, mode: Mode) -> None:
+    """By the bytes that are read anyway, whatever their number and whatever else is asked."""
+    (tmp_path / "a.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(size_bytes))
+    (tmp_path / "empty.png").touch()
+    found = identify(tmp_path, b"a.txt", mode=mode)
+    assert isinstance(found, Identity)
+    assert (found.type_name, found.method) == ("png", Method.MAGIC)
+    empty = identify(tmp_path, b"empty.png", mode=mode)
+    assert isinstance(empty, Identity)
+    assert empty.type_name == "empty"
 
 
 @pytest.mark.parametrize(

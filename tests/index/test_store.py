@@ -24,7 +24,7 @@ from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import changes, entries, migrations, places
+from index.store import changes, contents, entries, filetypes, migrations, places
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
@@ -343,6 +343,28 @@ def old_row(db: sqlite3.Connection, number: int, parent: int | None, name: bytes
     row = {"id": number, "branch_id": 1, "parent_id": parent, "name": name, "node": number, "kind": 0, "size_bytes": 0}
     row |= dict.fromkeys(("mode", "mtime_ns", "ctime_ns", "nlink", "uid", "gid", "seq"), 1) | {"st_ino": number} | more
     db.execute(f"INSERT INTO entry({','.join(row)}) VALUES({','.join('?' * len(row))})", tuple(row.values()))
+
+
+def columns(db: apsw.Connection) -> dict[str, set[str]]:
+    """What each table has."""
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+    return {name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in tables}
+
+
+def test_an_older_library_gets_what_a_new_one_has(tmp_path):
+    """Tables and columns, whatever step brings them; what it held stays, and nobody knows its types."""
+    new = open_store(tmp_path / "new")
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 3)
+    db.execute("INSERT INTO content VALUES(1, ?, ?, ?, 10)", (b"u" * 16, b"s" * 8, b"f" * 32))
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    assert columns(store.db) == columns(new.db)
+    assert contents.get(store.db, 1).full == b"f" * 32
+    assert filetypes.of_content(store.db, 1) is None
+    store.close()
+    new.close()
 
 
 def test_a_library_of_the_first_version_is_taken_on(tmp_path):

@@ -112,11 +112,16 @@ def probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_pool(
-    tmp_path: Path, body: Callable[[WorkerPool], Awaitable[object]], *, count: int = 2, table: str = TABLE
+    tmp_path: Path,
+    body: Callable[[WorkerPool], Awaitable[object]],
+    *,
+    count: int = 2,
+    table: str = TABLE,
+    idle_s: float | None = None,
 ) -> WorkerPool:
     """Runs `body` beside a pool, and sees that nothing of the pool is left after it."""
     before = len(os.listdir("/proc/self/fd"))
-    pool = WorkerPool(count, log_path=tmp_path / "log", table=table)
+    pool = WorkerPool(count, log_path=tmp_path / "log", table=table, idle_s=idle_s)
     pids: set[int] = set()
 
     async def main() -> None:
@@ -595,6 +600,61 @@ def test_calls_use_every_worker(tmp_path: Path) -> None:
             (tmp_path / "until").touch()
 
     with_pool(tmp_path, body, count=3)
+
+
+# Workers only while there is work.
+
+
+def test_a_pool_may_start_workers_for_work_and_end_them_when_they_rest(tmp_path: Path) -> None:
+    """Calls and streams alike, again and again."""
+
+    async def body(pool: WorkerPool) -> None:
+        seen = set()
+        for _ in range(3):
+            await until(lambda: len(pool._asleep) == 3)
+            assert pool.pids() == []
+            seen.add((await pool.call("facts", {}))["pid"])
+            await until(lambda: len(pool._asleep) == 3)
+            assert [number async for number, _ in pool.stream("numbers", {"count": 3})] == [0, 1, 2]
+        assert len(seen) == 3
+
+    with_pool(tmp_path, body, count=3, idle_s=0.05)
+
+
+def test_such_a_pool_starts_a_worker_for_each_that_waits_up_to_its_number(tmp_path: Path) -> None:
+    """Streams leave one slot to calls."""
+
+    async def body(pool: WorkerPool) -> None:
+        await until(lambda: len(pool._asleep) == 3)
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                args = {"begun": str(tmp_path / f"held{number}"), "until": str(tmp_path / "until")}
+                nursery.start_soon(drain, pool.stream("hold", args))
+            await until(lambda: sum((tmp_path / f"held{number}").exists() for number in range(4)) == 2)
+            assert await pool.call("echo", {"a": 1}) == {"a": 1}
+            assert len(pool.pids()) == 3
+            (tmp_path / "until").touch()
+
+    async def drain(stream: workers.Stream) -> None:
+        async for _ in stream:
+            pass
+
+    with_pool(tmp_path, body, count=3, idle_s=60)
+
+
+def test_such_a_pool_too_says_when_no_worker_starts(tmp_path: Path) -> None:
+    """No job waits for one that never comes."""
+
+    async def body(pool: WorkerPool) -> None:
+        await until(lambda: len(pool._asleep) == 3)
+        for _ in range(2):
+            with pytest.raises(WorkerDied, match="no worker process starts"):
+                await pool.call("echo", {})
+            with pytest.raises(WorkerDied, match="no worker process starts"):
+                async for _ in pool.stream("numbers", {"count": 1}):
+                    pass
+
+    with_pool(tmp_path, body, count=3, table="no.such.module:OPERATIONS", idle_s=60)
 
 
 def test_a_pool_of_one_is_refused() -> None:

@@ -20,7 +20,8 @@ UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 READ_ONLY = (
     "user.vdfs.id", "user.vdfs.hash", "user.vdfs.hash.state", "user.vdfs.state", "user.vdfs.local_bytes",
     "user.vdfs.devices", "user.vdfs.allpaths", "user.vdfs.origin", "user.vdfs.kind", "user.vdfs.mime",
-    "user.vdfs.version", "user.vdfs.conflict", "user.vdfs.error", "user.vdfs.rbytes", "user.vdfs.rfiles",
+    "user.vdfs.type", "user.vdfs.meta.width", "user.vdfs.version", "user.vdfs.conflict", "user.vdfs.error",
+    "user.vdfs.rbytes", "user.vdfs.rfiles",
     "user.vdfs.rdirs", "user.vdfs.rctime", "user.checksum.blake3",
 )  # fmt: skip
 ACTIONS = ("user.vdfs.pin", "user.vdfs.fetch", "user.vdfs.evict", "user.vdfs.restore", "user.vdfs.keep")
@@ -203,7 +204,7 @@ def test_actions_that_are_not_built_yet_say_so(thing, name):
 
 def test_what_a_file_says_of_itself(shared, place):
     """Each virtual name against what can be known from outside."""
-    data = os.urandom(300_000)
+    data = b"\xff\xd8\xff\xe0" + os.urandom(299_996)
     path = place.mnt / "photo.jpg"
     path.write_bytes(data)
     shared.wait_idle()
@@ -220,6 +221,8 @@ def test_what_a_file_says_of_itself(shared, place):
     assert os.getxattr(path, "user.vdfs.origin") == os.fsencode(f"{device['slug']}:{place.disk / 'photo.jpg'}")
     assert os.getxattr(path, "user.vdfs.kind") == b"file"
     assert os.getxattr(path, "user.vdfs.mime") == b"image/jpeg"
+    assert os.getxattr(path, "user.vdfs.type") == b"image"
+    assert get(path, "user.vdfs.meta.width") is None
     assert get(path, "user.vdfs.version") is not None
     assert get(path, "user.vdfs.conflict") is None
     assert get(path, "user.vdfs.error") is None

@@ -71,6 +71,7 @@ INFO = {
     "size_bytes": 2048,
     "mtime_ns": 0,
     "mode": 0o100644,
+    "type": "image",
     "mime": "image/jpeg",
     "hash": "blake3:ab",
     "hash_state": "full",
@@ -80,6 +81,7 @@ INFO = {
     "comment": None,
     "rating": 8,
     "xattrs": ["user.a"],
+    "meta": {"width": "4000", "model": "X\x1b100"},
     "replicas": [{"device": "laptop", "branch": "Photos", "path": "/pics/a.jpg", "state": "local"}],
 }
 JOB = {
@@ -807,7 +809,7 @@ def test_info_shows_what_there_is(running: Running, capsys: Capture) -> None:
     cli.main(["info", "/a"])
     assert capsys.readouterr().out.splitlines() == [
         "Path      /Photos/a.jpg",
-        "Kind      file, image/jpeg",
+        "Kind      file, image, image/jpeg",
         "Size      2.0 KiB (2 048 bytes)",
         "Modified  1970-01-01 00:00",
         "Mode      -rw-r--r-- (0644)",
@@ -819,6 +821,9 @@ def test_info_shows_what_there_is(running: Running, capsys: Capture) -> None:
         "Tags      holiday, 2019",
         "Rating    8 of 10",
         "Xattrs    user.a",
+        "Content",
+        "  width  4000",
+        "  model  X\\e100",
         "Replicas",
         "  laptop  Photos  local  /pics/a.jpg",
     ]

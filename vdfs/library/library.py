@@ -3,6 +3,7 @@
     library.json   name, id, version: written atomically, for people and for a copy of the folder
     library.db     everything (index/store)
     store/         the built-in branch: real files that belong to no other directory
+    sidecars/      thumbnails
     lock           flock with a note of the holder
 
 Opening takes the lock, migrates the database, puts this device's row and the built-in branch in place. Copying a closed
@@ -48,6 +49,11 @@ class Library:
     def store_dir(self) -> Path:
         return self.directory / "store"
 
+    @property
+    def sidecars_dir(self) -> Path:
+        """What is made of files: thumbnails (index/media/sidecars.py)."""
+        return self.directory / "sidecars"
+
     def close(self) -> None:
         self.store.close()
         self.lock.release()
@@ -68,6 +74,7 @@ def open_library(config: Config, wanted: str | None) -> Library:
             store = Store(directory / "library.db", device.uuid)
         try:
             (directory / "store").mkdir(exist_ok=True, mode=0o755)
+            make_private(directory / "sidecars")
             library = Library(name, directory, store, device, lock)
             with translated(store.path):
                 _put_self(library)

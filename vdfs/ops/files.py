@@ -1,11 +1,11 @@
 """file.info: everything the library knows of one path."""
 
 import contextlib
-import mimetypes
 import os
 
 import attrs
 
+from index.media import fields, types
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_LEFT, HASH_SAMPLED, KIND_DIR, KIND_FILE, KIND_NAMES, ns
 from index.model.errors import NoAttribute, NotFound
 from index.model.ids import uuid_text
@@ -39,6 +39,7 @@ class FileFacts:
     uuid: str | None
     inode: int
     kind: str
+    type: str | None = attrs.field(metadata=doc("image, video, code, …: the kind of what is in it"))
     size_bytes: int
     mtime_ns: int
     mode: int
@@ -52,6 +53,7 @@ class FileFacts:
     rating: int | None
     replicas: list[ReplicaFacts]
     xattrs: list[bytes]
+    meta: dict[str, str] = attrs.field(metadata=doc("what stands in the file: docs/types.md"))
 
 
 @query("file.info")
@@ -71,7 +73,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         content.full.hex() if content is not None and content.full is not None and row.hash_state == HASH_FULL else None
     )
     vector = recording.vector_of(row, rows[0][0].branch.uuid)
-    guess = "inode/directory" if row.kind == KIND_DIR else mimetypes.guess_type(os.fsdecode(row.name), strict=False)[0]
+    found = types.of_row(db, row)
     comment = await _text(core, node, b"user.xdg.comment")
     rating = await _text(core, node, b"user.baloo.rating")
     return FileFacts(
@@ -79,10 +81,11 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         uuid=None if row.uuid is None else uuid_text(row.uuid),
         inode=node.ino,
         kind=KIND_NAMES[row.kind],
+        type=found and found.kind_name,
         size_bytes=st.st_size,
         mtime_ns=ns(st.st_mtime_ns),
         mode=st.st_mode,
-        mime=guess,
+        mime="inode/directory" if row.kind == KIND_DIR else found and found.mime,
         hash=full,
         hash_state=HASH_STATES.get(row.hash_state, "pending") if row.kind == KIND_FILE else "none",
         state="local" if any(ref.branch.state == LIVE for ref, _ in rows) else "missing",
@@ -100,6 +103,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
             for ref, r in rows
         ],
         xattrs=names,
+        meta={name: fields.shown(value) for name, value in types.fields_of_row(db, row).items()},
     )
 
 
