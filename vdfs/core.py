@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 import trio
 
+from index.media.workermain import TABLE
 from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.tasks import for_ever, once
 from vdfs.indexing.indexing import UNWATCHED_S, Indexing
+from vdfs.indexing.media import Media
 from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.manager import JobManager
 from vdfs.jobs.power import wait_for_power
@@ -47,6 +49,9 @@ T = TypeVar("T")
 
 #: One worker walks, one hashes, one hashes what is large, one is kept for what somebody waits for.
 WORKERS = 4
+#: Of those that decode media one is kept for calls; they end when there is nothing to do for a while.
+MEDIA_WORKERS = 3
+_MEDIA_IDLE_S = 60.0
 _HOUSEKEEPING_S = 1.0
 
 
@@ -83,7 +88,11 @@ async def open_core(
             locations.load()
             journal.complete(tree, attributes.complete)
         jobs = JobManager(library.directory)
-        indexing = Indexing(scanner, jobs, rescan_s)
+        media_pool = WorkerPool(
+            MEDIA_WORKERS, log_path=config.state_dir / "workers.log", table=TABLE, idle_s=_MEDIA_IDLE_S
+        )
+        media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir))
+        indexing = Indexing(scanner, media, jobs, rescan_s)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
             importer, locations, scanner, jobs, indexing, watch, mountpoint, time.time_ns(), stop,
@@ -118,6 +127,7 @@ async def _run_tasks(
         await nursery.start(server.serve, socket, dispatch)
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
+        await nursery.start(core.indexing.media.pool.run)
         await nursery.start(core.jobs.run)
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.importer.follow,

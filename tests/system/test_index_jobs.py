@@ -12,6 +12,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from PIL import Image
 
 from tests.system.harness import Mounted, eventually, gone
 
@@ -22,9 +23,12 @@ WITH RECURSIVE up(id, path) AS (
   UNION ALL SELECT e.id, up.path || '/' || hex(e.name) FROM up JOIN entry e ON e.parent_id = up.id)
 SELECT up.path, e.kind, e.mode, e.size_bytes, e.mtime_ns, e.ctime_ns, e.st_ino, e.nlink, e.uid, e.gid, e.hash_state,
   c.full, c.sampled, m.body, e.uuid IS NOT NULL, s.rbytes, s.rfiles, s.rdirs,
-  (SELECT count(*) FROM entry o WHERE o.node = e.node)
+  (SELECT count(*) FROM entry o WHERE o.node = e.node), t.name, c.type_method, x.extractor, x.version, x.state, x.error,
+  x.fields, (SELECT group_concat(variant || ' ' || size_bytes || ' ' || state, ', ') FROM
+    (SELECT * FROM sidecar WHERE content_id = c.id ORDER BY variant))
 FROM up JOIN entry e ON e.id = up.id LEFT JOIN content c ON c.id = e.content_id
-LEFT JOIN manifest m ON m.content_id = c.id LEFT JOIN sums s ON s.dir_id = e.id ORDER BY up.path"""
+LEFT JOIN manifest m ON m.content_id = c.id LEFT JOIN sums s ON s.dir_id = e.id
+LEFT JOIN filetype t ON t.id = c.type_id LEFT JOIN extracted x ON x.content_id = c.id ORDER BY up.path"""
 
 
 def index_of(library: Mounted) -> list[tuple[Any, ...]]:
@@ -70,6 +74,10 @@ def make_tree(top: Path, directories: int, files: int) -> None:
         name = os.fsencode(place[number % len(place)]) + b"/f%d-\xff\xc3\xa4" % number
         os.link(name, os.fsencode(top) + b"/link%d" % number)
         os.symlink(b"f%d" % number, os.fsencode(top) + b"/symlink%d" % number)
+    for number in range(40):
+        image = Image.new("RGB", (600 + number, 400), (number * 6, 90, 200))
+        image.save(place[number % len(place)] / f"image{number}.png")
+    (top / "image broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     (top / "empty").touch()
 
 
@@ -88,7 +96,7 @@ def live(library: Mounted, kind: str) -> dict[str, Any] | None:
     return next((job for job in found if job["status"] == "running"), None)
 
 
-def mounted_and_killed(library: Mounted, is_so: Callable[[], bool], *locations: Path) -> bool:
+def mounted_and_killed(library: Mounted, is_so: Callable[[], bool]) -> bool:
     """Mount, and SIGKILL the server at the first moment that something is so; False when all was done before."""
     pids: list[int] = []
 
@@ -106,52 +114,66 @@ def mounted_and_killed(library: Mounted, is_so: Callable[[], bool], *locations: 
 
     killer = threading.Thread(target=kill)
     killer.start()
-    library.sdmount(*locations)
+    library.sdmount()
     killer.join()
     if pids:
         eventually(lambda: gone(pids[0]), "a killed server ends", 20)
     return bool(pids)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_an_index_that_was_killed_in_each_phase_is_that_of_an_unbroken_run(library, other):
     """Row by row the same, with sums, contents and manifests; and nothing was done twice but what was under way."""
     docs = library.folder("Docs")
     make_tree(docs, 300, 6000)
-    library.mount(docs)
-    library.wait_idle()
+    for one in (library, other):
+        one.mount()
+        one.unmount()
+        one.sd("location", "add", docs, "--mode", "deep")
+    library.mount()
+    library.sd("status", "--wait-idle", "--timeout", "200")
     library.unmount()
 
-    kills = {"discover": 0, "classify": 0}
+    phases = {
+        "discover": (0, 1500, 3500),
+        "classify": (0, 2000, 4000),
+        "extract": (0, 1000, 2000),
+        "thumbnail": (0, 20),
+    }
+    kills = dict.fromkeys(phases, 0)
 
     def has_begun(kind: str, progress: int) -> Callable[[], bool]:
         def is_so() -> bool:
             job = live(other, kind)
             return job is not None and job["state"] is not None and job["state"]["s"].get(count, 0) > progress
 
-        count = {"discover": "entries", "classify": "files"}[kind]
+        count = {"discover": "entries", "classify": "files"}.get(kind, "done")
         return is_so
 
-    places = [docs]
-    for kind, steps in (("discover", (0, 1500, 3500)), ("classify", (0, 2000, 4000))):
+    for kind, steps in phases.items():
         for progress in steps:
-            kills[kind] += mounted_and_killed(other, has_begun(kind, progress), *places)
-            places = []
+            kills[kind] += mounted_and_killed(other, has_begun(kind, progress))
     if other.holder() is None:
         other.mount()
-    other.wait_idle()
+    other.sd("status", "--wait-idle", "--timeout", "200")
     other.verify("--content")
     jobs = jobs_of(other)
     other.unmount()
     assert index_of(other) == index_of(library)
-    assert kills["discover"] >= 1
-    assert kills["classify"] >= 1
+    pictures = [sorted(one.library_dir.glob("sidecars/**/*.webp")) for one in (library, other)]
+    trees = [[(file.relative_to(one.library_dir), file.read_bytes()) for file in files]
+             for one, files in zip((library, other), pictures, strict=True)]  # fmt: skip
+    assert trees[0] == trees[1]
+    assert len(pictures[0]) >= 40
+    assert min(kills.values()) >= 1, kills
 
     def first(kind: str) -> dict[str, Any]:
         return next(job for job in jobs if job["kind"] == kind and "Docs" in job["title"])
 
-    assert {first(kind)["status"] for kind in ("index", "discover", "classify", "cleanup")} == {"completed"}
+    assert {first(kind)["status"] for kind in ("index", *phases, "cleanup")} == {"completed"}
     assert first("index")["runs"] == 1 + sum(kills.values()), "one job, that went on each time"
+    assert first("thumbnail")["result"]["failed"] == 1
+    assert 41 - 30 * kills["thumbnail"] <= first("thumbnail")["result"]["files"] <= 41
     rows = index_of(library)
     batch = 1500  # reports under way between worker and server
     seen = first("discover")["result"]["entries"]

