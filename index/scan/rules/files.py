@@ -1,0 +1,66 @@
+"""Reading the small files that rules depend on: never through a symlink, never from a pipe, never more than is sane."""
+
+import contextlib
+import os
+import stat
+from typing import NamedTuple
+
+#: A list of patterns longer than this is no list that a person wrote.
+PATTERNS_MAX_BYTES = 1 << 20
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+#: Which file it is, and what it was when it was read: as long as this holds, so does its text.
+Stamp = tuple[int, int, int, int]
+
+
+class Text(NamedTuple):
+    """What reading a file gave. `note` says why there is no text, for a file that is there."""
+
+    text: bytes | None
+    stamp: Stamp | None
+    note: str | None = None
+
+
+ABSENT = Text(None, None)
+
+
+def stamp_of(st: os.stat_result) -> Stamp:
+    return st.st_dev, st.st_ino, st.st_mtime_ns, st.st_size
+
+
+def read(
+    name: bytes, dir_fd: int | None = None, *, known: Stamp | None = None, max_bytes: int = PATTERNS_MAX_BYTES
+) -> Text:
+    """A regular file's text; no text but the same stamp where it is as it was when `known` was taken."""
+    try:
+        fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    except OSError as error:
+        return Text(None, None, error.strerror)
+    try:
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            return Text(None, None, "no regular file")
+        if stamp_of(st) == known:
+            return Text(None, known)
+        if st.st_size > max_bytes:
+            return Text(None, stamp_of(st), f"larger than {max_bytes} bytes")
+        chunks = []
+        left = max_bytes + 1
+        while left > 0 and (chunk := os.read(fd, left)):
+            chunks.append(chunk)
+            left -= len(chunk)
+        return Text(b"".join(chunks), stamp_of(st))
+    except OSError as error:
+        return Text(None, None, error.strerror)
+    finally:
+        os.close(fd)
+
+
+def look(name: bytes, dir_fd: int | None = None) -> os.stat_result | None:
+    """lstat; None where nothing is, or nothing is to be seen."""
+    with contextlib.suppress(OSError):
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    return None
