@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from index.scan.rules.gitrepo import User
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
@@ -32,6 +33,8 @@ from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
+from vdfs.space.rulers import Rulers
+from vdfs.space.ruling import Ruling
 from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
@@ -67,6 +70,7 @@ async def open_core(
         scanner = Scanner(tree, pool, importer.take)
         watch = Watch(tree)
         scanner.watch = watch
+        rulers = scanner.rulers = Rulers(tree, User.of(os.environb))
         watch.imports = importer.take
         watch.covered = scanner.request
         tree.before_look = watch.look
@@ -79,7 +83,7 @@ async def open_core(
             journal.complete(tree, attributes.complete)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
+            importer, locations, scanner, watch, rulers, Ruling(rulers, pool), mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
@@ -111,8 +115,8 @@ async def _run_tasks(
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
         tasks = (
-            core.watch.run, core.watch.cover_all, core.scanner.run, core.importer.follow, mount_watch.run,
-            partial(_housekeeping, core),
+            core.watch.run, core.watch.cover_all, core.scanner.run, core.ruling.run, core.importer.follow,
+            mount_watch.run, partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)

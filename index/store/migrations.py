@@ -11,12 +11,12 @@ from pathlib import Path
 import apsw
 
 from index.model.errors import VersionUnsupported
-from index.store import changes, contents, entries, limbo, metadata, places, tags
+from index.store import changes, contents, entries, limbo, metadata, places, rulings, tags
 from index.store.connection import APPLICATION_ID
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, contents, entries, limbo, tags, metadata)
+_TABLES = (changes, places, contents, entries, limbo, tags, metadata, rulings)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -39,8 +39,21 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
     )
 
 
+def _rules(db: apsw.Connection) -> None:
+    """Entries have a rule and locations have theirs; what is held is no work for the hasher. The walk at the start
+    judges every row."""
+    db.execute("ALTER TABLE entry ADD COLUMN rule INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE location ADD COLUMN rules BLOB")
+    db.execute("DROP INDEX entry_todo")
+    db.execute(
+        "CREATE INDEX entry_todo ON entry(hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0 "
+        "AND rule = 0"
+    )
+    db.execute(rulings.SCHEMA)
+
+
 #: version -> what takes a file from it to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents}
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents, 3: _rules}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

@@ -23,14 +23,16 @@ CREATE TABLE device(
 ) STRICT, WITHOUT ROWID;
 
 -- location: a top-level name of the tree. name is last-writer-wins by (name_hlc, name_device); a removed location
--- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back.
+-- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back. rules is the packed ruleset
+-- (index/scan/rules/ruleset.py); NULL: the default one.
 CREATE TABLE location(
     id          INTEGER PRIMARY KEY,
     uuid        BLOB NOT NULL UNIQUE,
     name        BLOB NOT NULL,
     name_hlc    INTEGER NOT NULL,
     name_device BLOB NOT NULL,
-    removed_hlc INTEGER
+    removed_hlc INTEGER,
+    rules       BLOB
 ) STRICT;
 
 -- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root.
@@ -111,6 +113,16 @@ def rename_location(db: apsw.Connection, location_id: int, name: bytes, hlc: int
 
 def remove_location(db: apsw.Connection, location_id: int, hlc: int) -> None:
     db.execute("UPDATE location SET removed_hlc=? WHERE id=?", (hlc, location_id))
+
+
+def rules_of(db: apsw.Connection, location_id: int) -> bytes | None:
+    """The packed rules of a location; None for the default ones."""
+    row = db.execute("SELECT rules FROM location WHERE id=?", (location_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_rules(db: apsw.Connection, location_id: int, packed: bytes) -> None:
+    db.execute("UPDATE location SET rules=? WHERE id=?", (packed, location_id))
 
 
 _BRANCH_COLUMNS = (

@@ -29,7 +29,7 @@ from index.store.ballast import Ballast
 from index.store.connection import connect, translate
 from index.store.feed import Feed
 from index.store.migrations import migrate
-from index.store.unit import Reserve, Unit
+from index.store.unit import NoRules, Reserve, Rules, Unit
 
 _T = TypeVar("_T")
 log = logging.getLogger("sdmount.store")
@@ -44,6 +44,7 @@ class Store:
     def __init__(self, path: Path, device_uuid: bytes) -> None:
         self.path = path
         self.feed = Feed()
+        self.rules: Rules = NoRules()
         self.is_full = False
         self.device_uuid = device_uuid
         self.db = connect(path)

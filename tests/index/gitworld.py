@@ -7,7 +7,7 @@ path at once. Repositories are made by hand, which is a hundred times quicker th
 import os
 import random
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from index.scan.rules.builtin import RuleId
@@ -99,18 +99,22 @@ def ignored_of(root: bytes, home: Path, within: bytes | None = None) -> dict[byt
 # random trees ---------------------------------------------------------------------------------------------------------
 
 NAMES = [
-    b"a", b"b", b"ab", b"aa", b"ba", b"A", b"foo", b"foo.o", b"bar.c", b"a.b.c", b"x y", b"x ", b" x", b"[a]", b"a*b", b"a?",
-    b"!n", b"#h", b"back\\slash", b"\\", b"]", b"-", b"^", b"caf\xc3\xa9", b"\xff\xfe", b"\xe9", b"tab\t", b".hid", b"...",
-    b"build", b"foobar", b"b-a", b"{a,b}", b"~", b"$x", b"1", b"9z",
+    b"a", b"b", b"ab", b"aa", b"ba", b"A", b"foo", b"foo.o", b"bar.c", b"a.b.c", b"x y", b"x ", b" x", b"[a]", b"a*b",
+    b"a?", b"!n", b"#h", b"back\\slash", b"\\", b"]", b"-", b"^", b"caf\xc3\xa9", b"\xff\xfe", b"\xe9", b"tab\t",
+    b".hid", b"...", b"build", b"foobar", b"b-a", b"{a,b}", b"~", b"$x", b"1", b"9z",
 ]  # fmt: skip
 _PIECES = [
-    *(name for name in NAMES), b"a", b"b", b"a", b"b", b"*", b"*", b"?", b"**", b"**", b"/", b"/", b"/", b"/", b"/**", b"**/", b"/**/",
-    b"***", b"\\", b"\\*", b"\\?", b"\\[", b"\\ ", b"\\/", b" ", b"  ", b"\t", b"[ab]", b"[!a]", b"[^b]", b"[a-c]", b"[]a]", b"[!]a]",
-    b"[a-]", b"[-a]", b"[\\]]", b"[\\a-c]", b"[a-\\c]", b"[[:alpha:]]", b"[[:upper:]]", b"[[:digit:][:space:]]", b"[[:bad:]]", b"[[:alpha",
-    b"[[:]", b"[[:punct:]x]", b"[", b"]", b"[!", b"[a/b]", b"[/]", b"[]-a]", b"[--0]", b"[z-a]", b"[A-Z]", b"[[a]", b"!", b"#", b"\xc3", b"\xff",
-    b"[\x80-\xff]", b"[\xc3]\xa9", b"*.o", b"*.?", b"*.[oc]", b"\0x", b"{a,b}",
+    *NAMES, b"a", b"b", b"a", b"b", b"*", b"*", b"?", b"**", b"**", b"/", b"/", b"/", b"/", b"/**", b"**/", b"/**/",
+    b"***", b"\\", b"\\*", b"\\?", b"\\[", b"\\ ", b"\\/", b" ", b"  ", b"\t", b"[ab]", b"[!a]", b"[^b]", b"[a-c]",
+    b"[]a]", b"[!]a]", b"[a-]", b"[-a]", b"[\\]]", b"[\\a-c]", b"[a-\\c]", b"[[:alpha:]]", b"[[:upper:]]",
+    b"[[:digit:][:space:]]", b"[[:bad:]]", b"[[:alpha", b"[[:]", b"[[:punct:]x]", b"[", b"]", b"[!", b"[a/b]", b"[/]",
+    b"[]-a]", b"[--0]", b"[z-a]", b"[A-Z]", b"[[a]", b"!", b"#", b"\xc3", b"\xff", b"[\x80-\xff]", b"[\xc3]\xa9",
+    b"*.o", b"*.?", b"*.[oc]", b"\0x", b"{a,b}",
 ]  # fmt: skip
-_COMMON = [b"*", b"a", b"b", b"*.o", b"a/", b"/a", b"a/b", b"**/a", b"a/**", b"a/*", b"!a", b"!a/", b"!*.o", b"!a/b", b"/*", b"!/a/", b"!*/"]
+_COMMON = [
+    b"*", b"a", b"b", b"*.o", b"a/", b"/a", b"a/b", b"**/a", b"a/**", b"a/*", b"!a", b"!a/", b"!*.o", b"!a/b", b"/*",
+    b"!/a/", b"!*/",
+]  # fmt: skip
 
 
 def random_line(chance: random.Random) -> bytes:

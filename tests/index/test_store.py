@@ -321,6 +321,15 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def without_rules(db) -> None:
+    """Take away what the step from the third version brought."""
+    db.execute("DROP INDEX entry_todo")
+    db.execute("ALTER TABLE entry DROP COLUMN rule")
+    db.execute("CREATE INDEX entry_todo ON entry(hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0")
+    db.execute("ALTER TABLE location DROP COLUMN rules")
+    db.execute("DROP TABLE ruling")
+
+
 def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     """Its limbo, which lacked a column, begins anew; all else stays."""
     path = tmp_path / "library" / "library.db"
@@ -328,6 +337,7 @@ def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     uuid = first.library_uuid
     first.close()
     db = sqlite3.connect(path)
+    without_rules(db)
     db.execute("DROP TABLE limbo")
     db.execute("CREATE TABLE limbo(branch_id INTEGER, st_ino INTEGER)")
     db.execute("PRAGMA user_version = 1")
@@ -352,12 +362,32 @@ def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_an
             entries.insert(unit.db, row._replace(content_id=content, hash_state=2))
             ids[name] = row.id
         unit.db.execute("DROP INDEX limbo_content")
+    without_rules(store.db)
     store.db.execute("PRAGMA user_version = 2")
     store.close()
     store = open_store(tmp_path / "library")
     assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
     states = {name: entries.get(store.db, number).hash_state for name, number in ids.items()}
     assert states == {b"agrees": 2, b"not": 0}
+    store.close()
+
+
+def test_a_library_of_the_third_version_gets_rules(tmp_path):
+    """Its rows are held by nothing, and what waited for the hasher still does."""
+    store = open_store(tmp_path / "library")
+    branch, root = put_root(store)
+    with store.write("test") as unit:
+        row = recording.plain_row(unit, branch, root, b"file", FILE._replace(size_bytes=5))
+        entries.insert(unit.db, row)
+    without_rules(store.db)
+    store.db.execute("PRAGMA user_version = 3")
+    store.close()
+    store = open_store(tmp_path / "library")
+    assert entries.get(store.db, row.id) == row
+    assert entries.count_unidentified(store.db) == 1
+    with store.write("test") as unit:
+        entries.set_rule(unit.db, row.id, 4, unit.seq)
+    assert entries.count_unidentified(store.db) == 0
     store.close()
 
 

@@ -122,10 +122,10 @@ def test_in_pieces_a_walk_tells_the_same(walked, monkeypatch):
     assert pieces > 50
     # New directories have numbers of their piece, which differ.
     unnumbered = [
-        [*report[:3], [[name, st, bool(n)] for name, st, n in report[3]], *report[4:]] for report in told.reports
+        [*report[:3], [[name, st, bool(n)] for name, st, n, _ in report[3]], *report[4:]] for report in told.reports
     ]
     expected = [
-        [*report[:3], [[name, st, bool(n)] for name, st, n in report[3]], *report[4:]] for report in whole.reports
+        [*report[:3], [[name, st, bool(n)] for name, st, n, _ in report[3]], *report[4:]] for report in whole.reports
     ]
     assert known(unnumbered) == known(expected)
     assert sorted(r[1:] for r in unnumbered if r[0] < 0) == sorted(r[1:] for r in expected if r[0] < 0)

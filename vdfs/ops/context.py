@@ -14,6 +14,8 @@ from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
+from vdfs.space.rulers import Rulers
+from vdfs.space.ruling import Ruling
 from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
@@ -35,6 +37,8 @@ class Core:
     locations: Locations
     scanner: Scanner
     watch: Watch
+    rulers: Rulers
+    ruling: Ruling
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]

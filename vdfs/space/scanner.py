@@ -32,6 +32,7 @@ from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.identifier import Identifier, is_inner
 from vdfs.space.progress import Progress
+from vdfs.space.rulers import Rulers
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -68,6 +69,7 @@ class Scanner:
         self.store = tree.store
         self.pool = pool
         self.watch: Watch | None = None
+        self.rulers: Rulers | None = None  # judges what a walk finds
         self.progress = Progress()
         self.identifier = Identifier(tree, pool, self.progress, imports)
         self._imports = imports  # reads the real attributes of entries that were just found
@@ -110,7 +112,8 @@ class Scanner:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to walk or to identify."""
-        return not self._todo and not self._again and not self._busy and self.identifier.idle
+        is_judged = self.rulers is None or self.rulers.settled()
+        return not self._todo and not self._again and not self._busy and is_judged and self.identifier.idle
 
     async def wait_idle(self) -> None:
         """Return when nothing is left to walk or to identify."""
@@ -244,12 +247,14 @@ class Scanner:
             "starts": starts,
             "excluded": branch.for_workers(),
             "devices": DEVICES.told(),
+            **({} if self.rulers is None else self.rulers.for_worker(branch)),
         }
-        async with self.pool.stream("scan", args) as stream:
-            async for dirs, seen, reports in stream:
-                self.progress.dirs += dirs
-                self.progress.entries += seen
-                await self._take(state, reports)
+        with contextlib.nullcontext() if self.rulers is None else self.rulers.walking():
+            async with self.pool.stream("scan", args) as stream:
+                async for dirs, seen, reports in stream:
+                    self.progress.dirs += dirs
+                    self.progress.entries += seen
+                    await self._take(state, reports)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import time
 from typing import NamedTuple
 
 #: A list of patterns longer than this is no list that a person wrote.
@@ -11,7 +12,10 @@ PATTERNS_MAX_BYTES = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 #: Which file it is, and what it was when it was read: as long as this holds, so does its text.
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int, int]
+
+#: A file that changed less than so long ago may change again and look the same: times move in steps.
+_RACY_NS = 2_000_000_000
 
 
 class Text(NamedTuple):
@@ -26,13 +30,16 @@ ABSENT = Text(None, None)
 
 
 def stamp_of(st: os.stat_result) -> Stamp:
-    return st.st_dev, st.st_ino, st.st_mtime_ns, st.st_size
+    return st.st_dev, st.st_ino, st.st_mtime_ns, st.st_ctime_ns, st.st_size
 
 
-def read(
-    name: bytes, dir_fd: int | None = None, *, known: Stamp | None = None, max_bytes: int = PATTERNS_MAX_BYTES
-) -> Text:
-    """A regular file's text; no text but the same stamp where it is as it was when `known` was taken."""
+def is_settled(stamp: Stamp) -> bool:
+    """Whether what was read of a file may be kept: a change from now on would show."""
+    return time.time_ns() - max(stamp[2], stamp[3]) > _RACY_NS
+
+
+def read(name: bytes, dir_fd: int | None = None, *, max_bytes: int = PATTERNS_MAX_BYTES) -> Text:
+    """A regular file's text."""
     try:
         fd = os.open(name, _FLAGS, dir_fd=dir_fd)
     except (FileNotFoundError, NotADirectoryError):
@@ -43,8 +50,6 @@ def read(
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
             return Text(None, None, "no regular file")
-        if stamp_of(st) == known:
-            return Text(None, known)
         if st.st_size > max_bytes:
             return Text(None, stamp_of(st), f"larger than {max_bytes} bytes")
         chunks = []

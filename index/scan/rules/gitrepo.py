@@ -110,7 +110,7 @@ class Repo:
         except gitindex.BadIndex as error:
             note(place, f"nothing counts as tracked: {error}")
             tracked = gitindex.NOTHING
-        if found.stamp is not None:
+        if found.stamp is not None and files.is_settled(found.stamp):
             if len(caches.indexes) >= 8:
                 caches.indexes.pop(next(iter(caches.indexes)))
             caches.indexes[found.stamp] = tracked
@@ -185,7 +185,7 @@ def _cached_config(path: bytes, caches: Caches) -> Mapping[bytes, bytes]:
     if known is None:
         found = files.read(path, max_bytes=_CONFIG_MAX_BYTES)
         known = config_of(found.text or b"")
-        if found.stamp is not None:
+        if found.stamp is not None and files.is_settled(found.stamp):
             if len(caches.configs) >= 64:
                 caches.configs.clear()
             caches.configs[found.stamp] = known

@@ -16,7 +16,7 @@ the directory, or is large, is not read, and the scope says that it is `unsure`.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from index.scan.rules import files, gitignore, gitrepo
@@ -75,9 +75,11 @@ class Ruler:
         self._held: dict[int, Scope] = {}
         self._machine = root_path.strip(b"/") + b"/" if root_path.strip(b"/") else b""
 
-    def root(self, fd: int) -> "Scope":
-        """The scope of the location's root, open as `fd`."""
+    def root(self, fd: int | None) -> "Scope":
+        """The scope of the location's root, open as `fd`; None where nobody may look at the disk."""
         compiled = self.compiled
+        if fd is None:
+            return Scope(self, b"", None, compiled.accept_with is None, compiled.looks)
         accepted = compiled.accept_with is None or _has_any(fd, compiled.accept_with[1])
         git, unsure = self._git_of(fd, self.root_path, None) if compiled.reads_gitignore else (None, False)
         if git is None and compiled.reads_gitignore:
@@ -169,7 +171,7 @@ class Ruler:
             if found.note is not None:
                 self.note(shown or name, f"it counts as empty: {found.note}")
             known = gitignore.parse(found.text or b"", fold=fold)
-            if found.stamp is not None:
+            if found.stamp is not None and files.is_settled(found.stamp):
                 if len(self._patterns) >= _PATTERNS_MAX:
                     self._patterns.clear()
                 self._patterns[found.stamp, fold] = known
@@ -225,6 +227,17 @@ class Scope:
             return self.rule
         return self.judge_surely(name, is_dir) if self.passes(name) else 0
 
+    def judging(self) -> Callable[[bytes, bool], int]:
+        """`judge`, for many names."""
+        held, passes, surely = self.rule, self.passes, self.judge_surely
+        if held:
+            return lambda _name, _is_dir: held
+
+        def judge(name: bytes, is_dir: bool) -> int:
+            return surely(name, is_dir) if passes(name) else 0
+
+        return judge
+
     def judge_surely(self, name: bytes, is_dir: bool) -> int:
         """The same for a name that passed, where nothing holds the whole directory."""
         ruler = self.ruler
@@ -269,13 +282,16 @@ class Scope:
             self.unsure = True
         return bool(found)
 
-    def inside(self, name: bytes, rule: int, fd: int, names: Collection[bytes] | None = None) -> "Scope":
-        """The scope of a directory in this one, open as `fd`, whose own rule is known. `names`: those of SPEAKING that
-        are in it, where somebody knows; without it they are looked for."""
+    def inside(self, name: bytes, rule: int, fd: int | None, names: Collection[bytes] | None = None) -> "Scope":
+        """The scope of a directory in this one, open as `fd` (None: nobody may look), whose own rule is known. `names`:
+        those of SPEAKING that are in it, where somebody knows; without it they are looked for."""
         ruler = self.ruler
         if rule or self.rule:
             return ruler.held(rule or self.rule)
         compiled = ruler.compiled
+        if fd is None:
+            git = None if self._git is None else self._git._replace(above=self._git.above + name + b"/")
+            return Scope(ruler, self.path + name + b"/", git, self.is_accepted, compiled.looks)
         for number, children in compiled.reject_with:
             if _has_any(fd, children):
                 return ruler.held(number)

@@ -194,6 +194,11 @@ class Compiled:
     asks_all: bool  # every file must be looked at, whatever it is called
 
     @property
+    def looks(self) -> bool:
+        """Whether what lies in a directory says something of it, so that it must be looked into."""
+        return self.reads_gitignore or bool(self.children)
+
+    @property
     def children(self) -> frozenset[bytes]:
         """Names of directories that say something of the directory they are in."""
         own = self.accept_with[1] if self.accept_with is not None else frozenset()
