@@ -163,9 +163,9 @@ class Rulers:
         if branch is None or one.parent_id is None:
             return
         compiled = self._ruler(branch).compiled
-        is_held = one.name not in _IN_GIT and self._is_held(unit, one.parent_id)
-        if is_held:  # and so is all that is in it, whatever it says
-            return
+        by_children = {rule for rule, _ in compiled.reject_with}
+        if one.name not in _IN_GIT and self._rule_of(unit, one.parent_id) not in {0, *by_children}:
+            return  # it is held, and so is all that is in it, whatever it says
         if one.name in compiled.children and one.what in (change.ADDED, change.REMOVED):
             self._tell(unit, one.parent_id)
         if not compiled.reads_gitignore:
@@ -181,13 +181,13 @@ class Rulers:
                 return
             above = placed[0]
             if placed[1] == b".git" and above is not None:
-                if not self._is_held(unit, above):
+                if not self._rule_of(unit, above):
                     self._tell(unit, above)
                 return
 
-    def _is_held(self, unit: Unit, entry_id: int) -> bool:
+    def _rule_of(self, unit: Unit, entry_id: int) -> int:
         row = entries.get(unit.db, entry_id)
-        return row is not None and row.rule != 0
+        return 0 if row is None else row.rule
 
     def _tell(self, unit: Unit, entry_id: int) -> None:
         self.forget()

@@ -102,9 +102,8 @@ class Ruleset:
             return Ruleset()
         raw: Mapping[str, Any] = msgpack.unpackb(packed)
         rules = (UserRule(int(number), str(kind), bytes(pattern)) for number, kind, pattern in raw["rules"])
-        return Ruleset(
-            frozenset(raw["on"]) & _BY_NAME.keys(), tuple(one for one in rules if one.kind in KINDS), int(raw["next"])
-        )
+        on = frozenset(name for name in raw["on"] if name in _BY_NAME)
+        return Ruleset(on, tuple(one for one in rules if one.kind in KINDS), int(raw["next"]))
 
     def compiled(self) -> "Compiled":
         return _compiled(self)
