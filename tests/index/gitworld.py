@@ -71,13 +71,16 @@ def walk(scope: Scope, fd: int, above: bytes = b"") -> Iterator[tuple[bytes, boo
             b"/proc/self/fd/%d/%s" % (fd, name)
         )
         rule = scope.judge(name, is_dir)
-        yield above + name, is_dir, rule
-        if is_dir:
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-            try:
-                yield from walk(scope.inside(name, rule, below), below, above + name + b"/")
-            finally:
-                os.close(below)
+        if not is_dir:
+            yield above + name, False, rule
+            continue
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        try:
+            inside = scope.inside(name, rule, below)
+            yield above + name, True, inside.rule
+            yield from walk(inside, below, above + name + b"/")
+        finally:
+            os.close(below)
 
 
 def rules_of(root: bytes, ruler: Ruler) -> dict[bytes, int]:

@@ -1,7 +1,7 @@
 """Rules in a real mount: what is held back, who says so, and that all roads lead to the same rules.
 
-The rule of a row is written by a walk, by a request through the mount, by the watcher, or by the judging behind them. So
-the rules of a library that lived through changes are held against those of a fresh library over the same tree.
+The rule of a row is written by a walk, by a request through the mount, by the watcher, or by the judging behind them.
+So the rules of a library that lived through changes are held against those of a fresh library over the same tree.
 """
 
 import os
@@ -43,8 +43,8 @@ def rows(library: Mounted) -> dict[str, int]:
     try:
         found = db.execute(
             "WITH RECURSIVE below(id, path, rule) AS (SELECT b.root_entry_id, b.root_path, 0 FROM branch b "
-            "WHERE b.location_id IS NOT NULL UNION ALL SELECT e.id, CAST(below.path || X'2F' || e.name AS BLOB), e.rule "
-            "FROM below JOIN entry e ON e.parent_id = below.id) SELECT path, rule FROM below"
+            "WHERE b.location_id IS NOT NULL UNION ALL SELECT e.id, CAST(below.path || X'2F' || e.name AS BLOB), "
+            "e.rule FROM below JOIN entry e ON e.parent_id = below.id) SELECT path, rule FROM below"
         )
         return {os.fsdecode(path): number for path, number in found}
     finally:
