@@ -25,6 +25,7 @@ import ctypes
 import errno
 import os
 import stat
+import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -183,7 +184,7 @@ class Walk:
         device = dir_st.st_dev if DEVICES.is_plain(dir_st.st_dev) else None
         take, seen = known.pop, slice(entries.KNOWN_SEEN, None)
         scope, by_children = directory.scope, self.by_children
-        judge = _free if scope is None else scope.judging()
+        held, passes, surely = (0, _none, _free) if scope is None else (scope.rule, scope.passes, scope.judge_surely)
         if scope is not None and directory.parent is not None and scope.rule != directory.told:
             ruled.append([directory.entry_id, directory.name, scope.rule])
         for name, st in listed:
@@ -194,7 +195,8 @@ class Walk:
             mode = st.st_mode
             entry_id = found[0]
             is_dir = stat.S_ISDIR(mode)
-            rule, told = judge(name, is_dir), found[2]
+            rule = held or (surely(name, is_dir) if passes(name) else 0)
+            told = found[2]
             if rule != told and scope is not None and not (is_dir and told in by_children):
                 ruled.append([entry_id, name, rule])
                 told = rule
@@ -390,6 +392,18 @@ def _is_empty_file(raw: tuple[int, ...]) -> bool:
     return stat.S_ISREG(raw[0]) and raw[1] == 0
 
 
+def _say_notes(ruler: Ruler | None) -> None:
+    """Lists of patterns that count as empty go into the log of the workers, once for each process."""
+    for path, why in [] if ruler is None else ruler.notes:
+        if path not in _NOTED and len(_NOTED) < _NOTED_MAX:
+            _NOTED.add(path)
+            print(f"{os.fsdecode(path)!r}: {why}", file=sys.stderr)
+
+
+def _none(_name: bytes) -> object:
+    return False
+
+
 def _free(_name: bytes, _is_dir: bool) -> int:
     return 0
 
@@ -408,6 +422,8 @@ def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
 
 #: What was read for one piece serves the next, while the files are as they were.
 _CACHES = Caches()
+_NOTED: set[bytes] = set()
+_NOTED_MAX = 1000
 
 #: What stands for a directory of another branch.
 ELSEWHERE = Dir(0, None, b"", None)
@@ -463,6 +479,7 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
             if place is ELSEWHERE:  # the daemon has it walked there
                 walk.report([entry_id, None, 0, [], [], [], [], []], 1)
         left = walk.run([place for place in places if place is not None and place is not ELSEWHERE])
+        _say_notes(walk.ruler)
         return [left, walk.lost]
     finally:
         os.close(root_fd)

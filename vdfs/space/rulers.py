@@ -60,12 +60,13 @@ class Rulers:
         self.store = tree.store
         self.user = user
         self.wake = trio.Event()  # something is to be judged again
-        self.pieces: set[object] = set()  # of walks that run now: what they tell may be judged by older lists
+        self.pieces: dict[object, Branch] = {}  # of walks that run now: what they tell may be judged by older lists
         #: Asked whether nothing is left to be judged again; a true answer where nobody does that.
         self.settled: Callable[[], bool] = lambda: True
         self._rulers: dict[int, Ruler] = {}
         self._scopes: dict[int, Scope] = {}
-        self._speaking: frozenset[bytes] = _LISTS | _IN_GIT
+        of_children = (self.of_location(one.id).compiled().children for one in places.locations(self.store.db))
+        self._speaking: frozenset[bytes] = (_LISTS | _IN_GIT).union(*of_children)
         self.store.rules = self
 
     # rules of locations -----------------------------------------------------------------------------------------------
@@ -80,6 +81,7 @@ class Rulers:
     def change(self, unit: Unit, location_id: int, ruleset: Ruleset, branches: Sequence[Branch]) -> None:
         """A location has these rules from now on; all that lies in it here is judged again, behind."""
         places.set_rules(unit.db, location_id, ruleset.pack())
+        self._speaking |= ruleset.compiled().children
         for branch in branches:
             self._rulers.pop(branch.id, None)
             self._note(unit, branch.root_entry_id)
@@ -91,14 +93,14 @@ class Rulers:
         return {"rules": ruler.ruleset.pack(), "within": ruler.within}
 
     @contextmanager
-    def walking(self) -> Iterator[None]:
+    def walking(self, branch: Branch) -> Iterator[None]:
         """A piece of a walk runs: what it tells was judged by the lists that it has read."""
         piece = object()
-        self.pieces.add(piece)
+        self.pieces[piece] = branch
         try:
             yield
         finally:
-            self.pieces.discard(piece)
+            del self.pieces[piece]
 
     def _ruler(self, branch: Branch) -> Ruler:
         ruler = self._rulers.get(branch.id)
@@ -107,7 +109,6 @@ class Rulers:
             within = branch.root_path if mount is None else mount.mount_point
             ruler = Ruler(self.ruleset(branch), branch.root_path, within=within, user=self.user, strict=True)
             self._rulers[branch.id] = ruler
-            self._speaking |= ruler.compiled.children
         return ruler
 
     # what the store asks ----------------------------------------------------------------------------------------------

@@ -86,9 +86,9 @@ class Ruling:
                 continue
             self._busy = True
             try:
-                await self._through(set(self.rulers.pieces))
                 for branch, noted in self._by_branch(due[:_PAGE]):
                     with trio.move_on_after(_SLOW_S if branch.slow else math.inf) as waiting:
+                        await self._walked(branch)
                         await self._judge(branch, noted)
                     if waiting.cancelled_caught:
                         self._rest(noted, _SLOW_S)
@@ -103,9 +103,10 @@ class Ruling:
             self._rests.clear()
         self._rests.update({one.entry_id: time.monotonic() + rest_s for one in noted})
 
-    async def _through(self, pieces: set[object]) -> None:
-        """Return when some pieces of walks are through."""
-        while pieces & self.rulers.pieces:  # noqa: ASYNC110  (pieces are short, and end in any order)
+    async def _walked(self, branch: Branch) -> None:
+        """Return when the pieces of walks are through that go through a branch now."""
+        pieces = {piece for piece, its in self.rulers.pieces.items() if its is branch}
+        while pieces & self.rulers.pieces.keys():  # noqa: ASYNC110  (pieces are short, and end in any order)
             await trio.sleep(_POLL_S)
 
     def _can_be_judged(self, noted: Noted) -> bool:

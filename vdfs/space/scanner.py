@@ -249,7 +249,7 @@ class Scanner:
             "devices": DEVICES.told(),
             **({} if self.rulers is None else self.rulers.for_worker(branch)),
         }
-        with contextlib.nullcontext() if self.rulers is None else self.rulers.walking():
+        with contextlib.nullcontext() if self.rulers is None else self.rulers.walking(branch):
             async with self.pool.stream("scan", args) as stream:
                 async for dirs, seen, reports in stream:
                     self.progress.dirs += dirs

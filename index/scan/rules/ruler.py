@@ -45,6 +45,11 @@ class _Git(NamedTuple):
     above: bytes
     is_closed: bool
 
+    @property
+    def has_open_lines(self) -> bool:
+        """Whether some lines match names that no sieve can know, in some directories."""
+        return any(one.paths for one, _ in self.lists)
+
 
 class Ruler:
     """The rules of one branch. Keeps what it has read of files that did not change."""
@@ -211,7 +216,14 @@ class Scope:
     __slots__ = ("_git", "is_accepted", "passes", "path", "rule", "ruler", "unsure")
 
     def __init__(
-        self, ruler: Ruler, path: bytes, git: _Git | None, is_accepted: bool, unsure: bool, rule: int = 0
+        self,
+        ruler: Ruler,
+        path: bytes,
+        git: _Git | None,
+        is_accepted: bool,
+        unsure: bool,
+        rule: int = 0,
+        passes: Passes | None = None,
     ) -> None:
         self.ruler = ruler
         self.path = path  # from the root, with a slash at its end
@@ -219,7 +231,7 @@ class Scope:
         self.is_accepted = is_accepted  # no rule asks for certain directories, or this one or one above has them
         self.unsure = unsure  # what git says here could not be found out
         self.rule = rule  # holds all that is in it; 0: each name is judged
-        self.passes: Passes = _all if rule else ruler.passes(git)
+        self.passes: Passes = (_all if rule else ruler.passes(git)) if passes is None else passes
 
     def judge(self, name: bytes, is_dir: bool) -> int:
         """The rule that holds back a name; 0 for none."""
@@ -298,13 +310,17 @@ class Scope:
         accepted = self.is_accepted or compiled.accept_with is None or _has_any(fd, compiled.accept_with[1])
         path = self.path + name + b"/"
         if not compiled.reads_gitignore:
-            return Scope(ruler, path, None, accepted, False)
-        if names is not None and not names and self._git is None:
-            return Scope(ruler, path, None, accepted, self.unsure)
+            return Scope(ruler, path, None, accepted, False, passes=self.passes)
+        outer = self._git
+        if names is not None and not names:  # as most are: what counts here is what counts above
+            if outer is None:
+                return Scope(ruler, path, None, accepted, self.unsure, passes=self.passes)
+            if not outer.has_open_lines and not outer.is_closed and not self.passes(name):
+                git = outer._replace(above=outer.above + name + b"/")
+                return Scope(ruler, path, git, accepted, False, passes=self.passes)
         where = os.path.join(ruler.root_path, path[:-1])
         git, unsure = ruler._git_of(fd, where, names)
-        if git is None and not unsure and self._git is not None:
-            outer = self._git
+        if git is None and not unsure and outer is not None:
             closed = outer.is_closed or (bool(self.passes(name)) and self.ignores(name, True))
             above = outer.above + name + b"/"
             own = ruler._own_list(fd, where, outer.repo, names)
