@@ -4,7 +4,8 @@ Which rule holds an entry back is in its own row (entries.py). What may change m
 switch, a directory that moved) is noted here in the same unit, and worked off behind: a kill in between loses nothing.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apsw
@@ -31,6 +32,7 @@ class Ruling(NamedTuple):
     entry_id: int
     seq: int
     deep: bool
+    branch_id: int | None  # None: the directory is gone
 
 
 def put(db: apsw.Connection, entry_id: int, seq: int, *, deep: bool = True) -> None:
@@ -42,20 +44,20 @@ def put(db: apsw.Connection, entry_id: int, seq: int, *, deep: bool = True) -> N
     )
 
 
-def first(db: apsw.Connection, limit: int) -> list[Ruling]:
-    """Some of the directories that are noted, those above others first as far as their numbers tell."""
-    rows = db.execute("SELECT entry_id, seq, deep FROM ruling ORDER BY entry_id LIMIT ?", (limit,))
-    return [Ruling(entry_id, seq, bool(deep)) for entry_id, seq, deep in rows]
+def first(db: apsw.Connection, branches: Iterable[int], limit: int) -> list[Ruling]:
+    """Some of the directories that are noted, of certain branches, and those that are gone; those above others come
+    first as far as their numbers tell."""
+    rows = db.execute(
+        "SELECT r.entry_id, r.seq, r.deep, e.branch_id FROM ruling r LEFT JOIN entry e ON e.id = r.entry_id "
+        "WHERE e.id IS NULL OR e.branch_id IN (SELECT value FROM json_each(?)) ORDER BY r.entry_id LIMIT ?",
+        (json.dumps(list(branches)), limit),
+    )
+    return [Ruling(entry_id, seq, bool(deep), branch_id) for entry_id, seq, deep, branch_id in rows]
 
 
 def done(db: apsw.Connection, ruling: Ruling) -> None:
     """A directory was judged; if it was noted again meanwhile it stays noted."""
     db.execute("DELETE FROM ruling WHERE entry_id=? AND seq=? AND deep=?", (ruling.entry_id, ruling.seq, ruling.deep))
-
-
-def count(db: apsw.Connection) -> int:
-    """How many directories are noted."""
-    return int(one(db, "SELECT count(*) FROM ruling")[0])
 
 
 # what is held ---------------------------------------------------------------------------------------------------------

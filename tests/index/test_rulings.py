@@ -22,17 +22,17 @@ def test_a_directory_that_is_noted_again_stays_noted(store):
     with store.write("test") as unit:
         rulings.put(unit.db, 5, unit.seq)
         rulings.put(unit.db, 3, unit.seq, deep=False)
-    first = rulings.first(store.db, 10)
-    assert first == [Ruling(3, store.last_seq, False), Ruling(5, store.last_seq, True)]
+    first = rulings.first(store.db, [], 10)
+    assert first == [Ruling(3, store.last_seq, False, None), Ruling(5, store.last_seq, True, None)]
     with store.write("test") as unit:
         rulings.put(unit.db, 5, unit.seq, deep=False)
     with store.write("test") as unit:
         for noted in first:
             rulings.done(unit.db, noted)
-    assert rulings.first(store.db, 10) == [Ruling(5, first[0].seq + 1, True)]
+    assert rulings.first(store.db, [], 10) == [Ruling(5, first[0].seq + 1, True, None)]
     with store.write("test") as unit:
-        rulings.done(unit.db, rulings.first(store.db, 1)[0])
-    assert rulings.count(store.db) == 0
+        rulings.done(unit.db, rulings.first(store.db, [], 1)[0])
+    assert rulings.first(store.db, [], 10) == []
 
 
 @pytest.fixture
@@ -70,6 +70,15 @@ def test_what_is_held_is_told_in_pages(store, root, everything, wanted):
         assert [other.path for other in rest] == wanted[number + 1 :]
     if not everything:
         assert [(one.below, one.kind == KIND_DIR) for one in whole] == [(0, False), (0, False), (3, True), (0, False)]
+
+
+def test_what_is_noted_of_a_branch_that_is_away_is_left(store, root):
+    """It does not stand before what can be judged."""
+    with store.write("test") as unit:
+        rulings.put(unit.db, root, unit.seq)
+        rulings.put(unit.db, 999, unit.seq)
+    assert [one.entry_id for one in rulings.first(store.db, [77], 1)] == [999]
+    assert [one.entry_id for one in rulings.first(store.db, [1, 77], 9)] == [root, 999]
 
 
 def test_what_is_held_is_counted_by_rule(store, root):

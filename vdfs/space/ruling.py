@@ -40,11 +40,12 @@ _REST = 5.0
 _AGAIN_S = 5.0
 #: How often it is looked whether something can be judged: a volume may be back.
 _LOOK_S = 5.0
-_LOOKED_AT = 4096
 #: A slow file system that does not answer keeps the others waiting for so long.
 _SLOW_S = 300.0
 _UNIT_ROWS = 128
-_RESTING_MAX = 1000
+#: Directories whose place is looked up between two turns of the loop.
+_SLICE = 16
+_RESTING_MAX = 200
 
 
 class Ruling:
@@ -62,7 +63,12 @@ class Ruling:
 
     def is_idle(self) -> bool:
         """Whether nothing that can be judged is left to judge."""
-        return not self._busy and not any(map(self._can_be_judged, rulings.first(self.store.db, _LOOKED_AT)))
+        return not self._busy and not self._first(1)
+
+    def _first(self, limit: int) -> list[Noted]:
+        """Some of what can be judged now: its branch is there, or it is gone and only to be taken off the list."""
+        live = [branch.id for branch in self.tree.branches.values() if branch.state == LIVE]
+        return rulings.first(self.store.db, live, limit)
 
     async def run(self) -> None:
         self.rulers.settled = self.is_idle
@@ -76,7 +82,7 @@ class Ruling:
         while True:
             self.rulers.wake = trio.Event()
             now_s = time.monotonic()
-            able = list(filter(self._can_be_judged, rulings.first(self.store.db, _LOOKED_AT)))
+            able = self._first(_PAGE + len(self._rests))
             due = [one for one in able if self._rests.get(one.entry_id, 0.0) <= now_s]
             if not due:
                 rests = min((self._rests[one.entry_id] for one in able), default=now_s + _LOOK_S)
@@ -109,26 +115,13 @@ class Ruling:
         while pieces & self.rulers.pieces.keys():  # noqa: ASYNC110  (pieces are short, and end in any order)
             await trio.sleep(_POLL_S)
 
-    def _can_be_judged(self, noted: Noted) -> bool:
-        """Whether a directory is to be judged now; one that is gone or whose branch is, is taken off the list."""
-        branch = self._branch_of(noted)
-        return branch is None or branch.state == LIVE
-
-    def _branch_of(self, noted: Noted) -> Branch | None:
-        row = entries.get(self.store.db, noted.entry_id)
-        return None if row is None else self.tree.branches.get(row.branch_id)
-
     def _by_branch(self, due: Iterable[Noted]) -> Iterator[tuple[Branch, list[Noted]]]:
-        by_branch: dict[Branch, list[Noted]] = {}
-        gone = []
+        by_branch: dict[Branch | None, list[Noted]] = {}
         for noted in due:
-            branch = self._branch_of(noted)
-            if branch is None:
-                gone.append(noted)
-            else:
-                by_branch.setdefault(branch, []).append(noted)
-        self._done(gone)
-        yield from by_branch.items()
+            branch = None if noted.branch_id is None else self.tree.branches.get(noted.branch_id)
+            by_branch.setdefault(branch, []).append(noted)
+        self._done(by_branch.pop(None, []))
+        yield from ((branch, noted) for branch, noted in by_branch.items() if branch is not None)
 
     def _done(self, judged: list[Noted]) -> None:
         if judged:
@@ -139,7 +132,12 @@ class Ruling:
     async def _judge(self, branch: Branch, noted: list[Noted]) -> None:
         """Have some directories of a branch judged; what differs is in the index when this returns."""
         deep = {one.entry_id for one in noted if one.deep}
-        starts = [one for one in noted if not self._is_below(one, deep)]
+        starts = []
+        for count, one in enumerate(noted):
+            if count % _SLICE == _SLICE - 1:
+                await trio.lowlevel.checkpoint()
+            if not self._is_below(one, deep):
+                starts.append(one)
         args = {
             "database": str(self.store.path), "root": branch.root_path, "root_id": [branch.fs_id, branch.root_ino],
             "root_entry": branch.root_entry_id, "starts": [[one.entry_id, one.deep] for one in starts],
