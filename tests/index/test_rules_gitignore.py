@@ -177,6 +177,28 @@ def test_a_location_inside_a_work_tree_is_judged_by_it(top, home):
     assert held(location, home, within) == {"y.log"}
 
 
+def test_a_users_own_list_is_found_where_git_finds_it(top, home):
+    """By his configuration, which may be a link, by default, or by the repository's."""
+    put(top, "a", "b", "c")
+    (home / ".config/git").mkdir(parents=True)
+    (home / ".config/git/ignore").write_text("a\n")
+    assert held(top, home) == {"a"}
+    compare(top, home)
+    (home / "dotfiles").write_text("[core]\n\texcludesFile = \\\n  ~/list # mine\n")
+    (home / "list").write_text("b\n")
+    (home / ".gitconfig").symlink_to("dotfiles")
+    assert held(top, home) == {"b"}
+    compare(top, home)
+    (home / "other").write_text("c\n")
+    git(top, home, "config", "core.excludesFile", str(home / "other"))
+    assert held(top, home) == {"c"}
+    compare(top, home)
+    (home / "dotfiles").write_text("[core]\n\tignoreCase\n")
+    (home / "other").write_text("C\n")
+    assert held(top, home) == {"c"}
+    compare(top, home)
+
+
 def test_without_a_repository_lists_say_nothing(tmp_path, home):
     path = os.fsencode(tmp_path / "plain")
     os.mkdir(path)
@@ -257,9 +279,12 @@ def test_who_must_not_wait_is_told_what_he_does_not_know(tmp_path, home):
         track(top, home, [b"n%0200d" % number for number in range(2000)])
         scope = Ruler(GIT_ONLY, top, strict=True).root(fd)
         assert scope.judge(b"x.c", False) == 0
-        assert not scope.unsure  # nothing was asked of the index
+        assert not scope.unsure
+        assert not scope.doubted  # nothing was asked of the index
         assert scope.judge(b"x.o", False) == RuleId.GITIGNORE
-        assert scope.unsure
+        assert scope.doubted
+        git(top, home, "config", "core.excludesFile", "/somewhere/else")
+        assert Ruler(GIT_ONLY, top, strict=True).root(fd).unsure
     finally:
         os.close(fd)
 

@@ -121,7 +121,7 @@ class Rulers:
             if scope is None:
                 return 0
         rule = scope.judge(name, is_dir)
-        if scope.unsure and not scope.rule:
+        if (scope.unsure or scope.doubted) and not scope.rule:
             self._note(unit, parent_id, deep=False)
         return rule
 

@@ -32,15 +32,15 @@ class Caches:
 
 @attrs.frozen
 class User:
-    """What git knows of whoever runs us: the configuration that holds for all repositories."""
+    """What git knows of whoever runs us: the configuration that holds for all repositories, and his own patterns."""
 
     config: Mapping[bytes, bytes] = attrs.field(factory=dict)
     home: bytes = b""
-    excludes: bytes = b""  # the default place of his own patterns
+    patterns: bytes = b""
 
     @classmethod
     def of(cls, environ: Mapping[bytes, bytes], system: bytes = b"/etc/gitconfig") -> "User":
-        """Reads the configurations of the system and of the user, the later over the earlier."""
+        """Reads the configurations of the system and of the user, the later over the earlier, and his list."""
         home = environ.get(b"HOME", b"")
         base = environ.get(b"XDG_CONFIG_HOME") or (home + b"/.config" if home else b"")
         places = [system, base + b"/git/config" if base else b"", home + b"/.gitconfig" if home else b""]
@@ -51,16 +51,15 @@ class User:
         config: dict[bytes, bytes] = {}
         for place in filter(None, places):
             config.update(config_of(_following(place)))
-        return cls(config, home, base + b"/git/ignore" if base else b"")
+        own = cls(config, home)
+        listed = own.expanded(config.get(b"core.excludesfile", base + b"/git/ignore"))
+        return attrs.evolve(own, patterns=_following(listed) if listed else b"")
 
-    def excludes_file(self, config: Mapping[bytes, bytes]) -> bytes:
-        """Where a repository's user has his own patterns; empty for nowhere."""
-        path = {**self.config, **config}.get(b"core.excludesfile")
-        if path is None:
-            return self.excludes
-        if path.startswith(b"~/"):
-            return self.home + path[1:] if self.home else b""
-        return path
+    def expanded(self, path: bytes) -> bytes:
+        """A path of a configuration as an absolute one; empty where it is none."""
+        if path.startswith(b"~/") and self.home:
+            path = self.home + path[1:]
+        return path if path.startswith(b"/") else b""
 
 
 def _following(path: bytes) -> bytes:
@@ -121,7 +120,12 @@ class Repo:
 
 
 def find(
-    directory: bytes, caches: Caches, *, may_leave: bool = True, index_max_bytes: int = gitindex.INDEX_MAX_BYTES
+    directory: bytes,
+    caches: Caches,
+    user: User,
+    *,
+    may_leave: bool = True,
+    index_max_bytes: int = gitindex.INDEX_MAX_BYTES,
 ) -> "Repo | str | None":
     """The repository whose work tree has its top at a directory; None if there is none.
 
@@ -159,7 +163,7 @@ def find(
         common = os.path.join(place, pointer.rstrip(b"\r\n"))
     if not all(_is_dir(common + name) for name in (b"/objects", b"/refs")):
         return None
-    config = dict(_cached_config(common + b"/config", caches))
+    config = {**user.config, **_cached_config(common + b"/config", caches)}
     if config.get(b"extensions.worktreeconfig", b"false").lower() not in _FALSE:
         config.update(_cached_config(place + b"/config.worktree", caches))
     return Repo(place, common, config, index_max_bytes)

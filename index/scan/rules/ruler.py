@@ -29,6 +29,7 @@ from index.scan.rules.sieve import Passes
 
 #: Names that, where they are listed, make a directory be looked into for what they say.
 SPEAKING = frozenset({b".git", b".gitignore"})
+_EXCLUDES = b"core.excludesfile"
 _NOTES_MAX = 100
 _SIEVES_MAX = 256
 _PATTERNS_MAX = 4096
@@ -78,6 +79,7 @@ class Ruler:
         self._patterns: dict[tuple[Stamp, bool], Patterns] = {}
         self._sieves: dict[tuple[int, ...], tuple[tuple[Patterns, ...], Passes]] = {}
         self._held: dict[int, Scope] = {}
+        self._users_lists: dict[bool, Patterns] = {}
         self._machine = root_path.strip(b"/") + b"/" if root_path.strip(b"/") else b""
 
     def root(self, fd: int | None) -> "Scope":
@@ -117,7 +119,7 @@ class Ruler:
             return None, False
         here = b"/proc/self/fd/%d" % fd
         limit = {"index_max_bytes": _STRICT_INDEX_BYTES} if self.strict else {}
-        repo = gitrepo.find(here if self.strict else path, self._caches, may_leave=not self.strict, **limit)
+        repo = gitrepo.find(here if self.strict else path, self._caches, self.user, may_leave=not self.strict, **limit)
         if isinstance(repo, str):
             return None, True
         if repo is None:
@@ -126,7 +128,8 @@ class Ruler:
             repo.tracked(self._caches, self.note)  # by the descriptor, while it is open
         lists = self._lists_of(repo)
         own = self._own_list(fd, path, repo, names)
-        return _Git(repo, lists if own is None else ((own, 0), *lists), b"", False), False
+        git = _Git(repo, lists if own is None else ((own, 0), *lists), b"", False)
+        return git, self.strict and self._has_own_user_list(repo)
 
     def _git_around(self, fd: int, unsure: bool) -> tuple[_Git | None, bool]:
         """What git says in the root where it lies inside a work tree: looked for above it, on the same mount."""
@@ -135,7 +138,7 @@ class Ruler:
         path = self.root_path
         while path != self.within and path.strip(b"/"):
             path = os.path.dirname(path)
-            repo = gitrepo.find(path, self._caches, may_leave=not self.strict)
+            repo = gitrepo.find(path, self._caches, self.user, may_leave=not self.strict)
             if isinstance(repo, str):
                 return None, True
             if repo is not None:
@@ -151,13 +154,28 @@ class Ruler:
             lists = lists if found is None else ((found, len(above)), *lists)
         above = between + b"/"
         own = self._own_list(fd, self.root_path, repo, None)
-        return _Git(repo, lists if own is None else ((own, len(above)), *lists), above, False), False
+        git = _Git(repo, lists if own is None else ((own, len(above)), *lists), above, False)
+        return git, self.strict and self._has_own_user_list(repo)
 
     def _lists_of(self, repo: Repo) -> tuple[tuple[Patterns, int], ...]:
         """The lists of a whole repository: its own, then the user's."""
-        places = (repo.common + b"/info/exclude", self.user.excludes_file(repo.config))
-        found = (self._read(place, None, repo.folds) for place in places if place)
+        found = [self._read(repo.common + b"/info/exclude", None, repo.folds)]
+        if not self._has_own_user_list(repo):
+            found.append(self._users(repo.folds))
+        elif not self.strict:
+            place = self.user.expanded(repo.config.get(_EXCLUDES, b""))
+            found.append(self._read(os.path.realpath(place), None, repo.folds) if place else None)
         return tuple((one, 0) for one in found if one is not None)
+
+    def _has_own_user_list(self, repo: Repo) -> bool:
+        """Whether a repository names another list of its user than his configuration does."""
+        return repo.config.get(_EXCLUDES) != self.user.config.get(_EXCLUDES)
+
+    def _users(self, fold: bool) -> Patterns | None:
+        found = self._users_lists.get(fold)
+        if found is None:
+            found = self._users_lists[fold] = gitignore.parse(self.user.patterns, fold=fold)
+        return found if found.lines else None
 
     def _own_list(self, fd: int, path: bytes, repo: Repo, names: Collection[bytes] | None) -> Patterns | None:
         if names is not None and b".gitignore" not in names:
@@ -213,7 +231,7 @@ def _all(_name: bytes) -> object:
 class Scope:
     """One directory, and what its rules say of the names in it."""
 
-    __slots__ = ("_git", "is_accepted", "passes", "path", "rule", "ruler", "unsure")
+    __slots__ = ("_git", "doubted", "is_accepted", "passes", "path", "rule", "ruler", "unsure")
 
     def __init__(
         self,
@@ -229,7 +247,8 @@ class Scope:
         self.path = path  # from the root, with a slash at its end
         self._git = git
         self.is_accepted = is_accepted  # no rule asks for certain directories, or this one or one above has them
-        self.unsure = unsure  # what git says here could not be found out
+        self.unsure = unsure  # what git says here could not be found out,
+        self.doubted = False  # or of some name that was judged whether it is tracked
         self.rule = rule  # holds all that is in it; 0: each name is judged
         self.passes: Passes = (_all if rule else ruler.passes(git)) if passes is None else passes
 
@@ -291,7 +310,7 @@ class Scope:
     def _tracks(self, git: _Git, name: bytes) -> bool:
         found = self.ruler.tracks(git.repo, git.above + name)
         if found is None:
-            self.unsure = True
+            self.doubted = True
         return bool(found)
 
     def inside(self, name: bytes, rule: int, fd: int | None, names: Collection[bytes] | None = None) -> "Scope":
@@ -317,7 +336,7 @@ class Scope:
                 return Scope(ruler, path, None, accepted, self.unsure, passes=self.passes)
             if not outer.has_open_lines and not outer.is_closed and not self.passes(name):
                 git = outer._replace(above=outer.above + name + b"/")
-                return Scope(ruler, path, git, accepted, False, passes=self.passes)
+                return Scope(ruler, path, git, accepted, self.unsure, passes=self.passes)
         where = os.path.join(ruler.root_path, path[:-1])
         git, unsure = ruler._git_of(fd, where, names)
         if git is None and not unsure and outer is not None:
@@ -326,7 +345,8 @@ class Scope:
             own = ruler._own_list(fd, where, outer.repo, names)
             lists = outer.lists if own is None else ((own, len(above)), *outer.lists)
             git = _Git(outer.repo, lists, above, closed)
-        return Scope(ruler, path, git, accepted, unsure or (git is None and self.unsure))
+        is_same = git is None or (outer is not None and git.repo is outer.repo)
+        return Scope(ruler, path, git, accepted, unsure or (is_same and self.unsure))
 
 
 def _has_any(fd: int, names: frozenset[bytes]) -> bool:
