@@ -261,31 +261,46 @@ def change(chance: random.Random, top: Path) -> None:
 def test_all_roads_lead_to_the_same_rules(library, files, base, where):
     """After changes through the mount, behind it, or both, with what was switched meanwhile, and over a restart: the
     rules are those of a library that scans the tree for the first time."""
+    go_many_roads(library, files, base, where, rounds=2)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_very_many_roads_lead_to_the_same_rules(library, files, base):
+    """The same, for minutes."""
+    go_many_roads(library, files, base, "both", rounds=25)
+
+
+def go_many_roads(library: Mounted, files: Path, base: Path, where: str, rounds: int) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     shown = library.mnt / "Files"
     repository(files, "*.o\n")
-    for round_number in range(3):
+    for number in range(rounds):
         for _ in range(40):
             change(chance, shown if where == "mount" or (where == "both" and chance.random() < 0.5) else files)
-            if chance.random() < 0.01:
+            if chance.random() < 0.02:
                 library.sd("location", "rules", "Files", chance.choice(["--on", "--off"]), "hidden")
-        if round_number == 1:
+        if number % 3 == 1:
             library.remount()
         library.settle()
         now = rows(library)
-        beside = base / f"fresh-{round_number}"
-        beside.mkdir()
-        fresh = Mounted(beside)
-        try:
-            fresh.mount(files)
-            on = [one["name"] for one in library.sd_json("location", "rules", "Files")["rules"] if one["on"]]
-            if "hidden" in on:
-                fresh.sd("location", "rules", "Files", "--on", "hidden")
-            fresh.settle()
-            wanted = rows(fresh)
-        finally:
-            fresh.close()
+        rules = library.sd_json("location", "rules", "Files")["rules"]
+        wanted = rows_of_a_first_scan(base / f"fresh-{number}", files, [one["name"] for one in rules if one["on"]])
         assert {path for path in now if now[path] != wanted.get(path)} == set()
         assert len(now) == len(wanted)
+
+
+def rows_of_a_first_scan(beside: Path, files: Path, on: list[str]) -> dict[str, int]:
+    """The rules that another library finds, with these switched on."""
+    beside.mkdir()
+    fresh = Mounted(beside)
+    try:
+        fresh.mount(files)
+        if "hidden" in on:
+            fresh.sd("location", "rules", files.name, "--on", "hidden")
+        fresh.settle()
+        return rows(fresh)
+    finally:
+        fresh.close()

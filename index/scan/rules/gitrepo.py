@@ -124,8 +124,8 @@ def find(
     caches: Caches,
     user: User,
     *,
-    may_leave: bool = True,
-    index_max_bytes: int = gitindex.INDEX_MAX_BYTES,
+    may_leave: bool,
+    index_max_bytes: int,
 ) -> "Repo | str | None":
     """The repository whose work tree has its top at a directory; None if there is none.
 

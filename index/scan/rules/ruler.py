@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from index.scan.rules import files, gitignore, gitrepo
+from index.scan.rules import files, gitignore, gitindex, gitrepo
 from index.scan.rules.builtin import RuleId
 from index.scan.rules.files import Stamp
 from index.scan.rules.gitignore import Patterns
@@ -118,8 +118,7 @@ class Ruler:
         if files.look(b".git", fd) is None:
             return None, False
         here = b"/proc/self/fd/%d" % fd
-        limit = {"index_max_bytes": _STRICT_INDEX_BYTES} if self.strict else {}
-        repo = gitrepo.find(here if self.strict else path, self._caches, self.user, may_leave=not self.strict, **limit)
+        repo = self._find(here if self.strict else path)
         if isinstance(repo, str):
             return None, True
         if repo is None:
@@ -131,6 +130,11 @@ class Ruler:
         git = _Git(repo, lists if own is None else ((own, 0), *lists), b"", False)
         return git, self.strict and self._has_own_user_list(repo)
 
+    def _find(self, path: bytes) -> Repo | str | None:
+        index_max_bytes = _STRICT_INDEX_BYTES if self.strict else gitindex.INDEX_MAX_BYTES
+        may_leave = not self.strict
+        return gitrepo.find(path, self._caches, self.user, may_leave=may_leave, index_max_bytes=index_max_bytes)
+
     def _git_around(self, fd: int, unsure: bool) -> tuple[_Git | None, bool]:
         """What git says in the root where it lies inside a work tree: looked for above it, on the same mount."""
         if unsure:
@@ -138,7 +142,7 @@ class Ruler:
         path = self.root_path
         while path != self.within and path.strip(b"/"):
             path = os.path.dirname(path)
-            repo = gitrepo.find(path, self._caches, self.user, may_leave=not self.strict)
+            repo = self._find(path)
             if isinstance(repo, str):
                 return None, True
             if repo is not None:
