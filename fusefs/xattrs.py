@@ -22,7 +22,8 @@ from index.model.entry import HASH_FAILED, HASH_FULL, HASH_LEFT, HASH_SAMPLED, K
 from index.model.errors import Invalid, NoAttribute, NotPermitted, Unsupported
 from index.model.ids import uuid_text
 from index.scan import recording
-from index.store import contents, entries
+from index.scan.rules.ruleset import Ruleset
+from index.store import contents, entries, places
 from index.store.connection import one
 from vdfs.space import realattrs
 from vdfs.space.annotations import CHECKSUM, VIRTUAL_PREFIX, Annotations
@@ -248,6 +249,14 @@ async def _conflict(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     return b"\0".join(names) or None
 
 
+async def _rule(x: Xattrs, node: Node, row: Entry) -> bytes | None:
+    branch = x.tree.branches.get(row.branch_id)
+    if not row.rule or branch is None:
+        return None
+    packed = None if branch.location_id is None else places.rules_of(x.tree.store.db, branch.location_id)
+    return Ruleset.unpack(packed).name_of(row.rule).encode()
+
+
 async def _error(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     return b"could not be read" if row.hash_state == HASH_FAILED else None
 
@@ -297,6 +306,7 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.type": Virtual(_type, "file", "image, video, audio, document, code, …: the kind of what is in it"),
     b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and count, commas between"),
     b"user.vdfs.conflict": Virtual(_conflict, "file", "the other names of a conflict, NUL between them"),
+    b"user.vdfs.rule": Virtual(_rule, "all", "the [rule](rules.md) that holds it back from being read and found"),
     b"user.vdfs.error": Virtual(_error, "file", "why the last attempt to read it failed"),
     b"user.vdfs.rbytes": Virtual(_sums("rbytes"), "dir", "bytes of all files below, each replica and name counted"),
     b"user.vdfs.rfiles": Virtual(_sums("rfiles"), "dir", "files below"),

@@ -39,6 +39,7 @@ PAUSE_S: Final = 0.02  # between two looks, should it answer at once
 REQUEST_BYTES: Final = MAX_LINE_BYTES // 4  # of paths in one call; JSON escapes may make them longer
 LIMIT: Final = 100
 MODES: Final = ("shallow", "content", "deep")
+SKIPPED: Final = 1000
 
 # Errors after which nothing was tried; all others are an answer.
 COULD_NOT: Final = frozenset(
@@ -244,6 +245,16 @@ def _location_rescan(door: Door, args: argparse.Namespace) -> int:
     return _print(args, door.call("action:location.rescan", params), clirender.location_rescanned)
 
 
+def _location_rules(door: Door, args: argparse.Namespace) -> int:
+    patterns = {
+        key: [encode_item(os.fsencode(one)) for one in getattr(args, key)]
+        for key in ("accept", "reject", "accept_with", "reject_with")
+    }
+    switches = {"on": args.on, "off": args.off, "clear": args.clear}
+    params = {**encode_name(os.fsencode(args.name)), **switches, **patterns}
+    return _print(args, door.call("action:location.rules", params), clirender.location_rules)
+
+
 def _tag_add(door: Door, args: argparse.Namespace) -> int:
     return _tag_change(door, args, "action:tag.add")
 
@@ -310,6 +321,25 @@ def _job_resume(door: Door, args: argparse.Namespace) -> int:
 
 def _job_cancel(door: Door, args: argparse.Namespace) -> int:
     return _print(args, door.call("action:job.cancel", {"id": args.id}), clijobs.job_changed)
+
+
+def _index_skipped(door: Door, args: argparse.Namespace) -> int:
+    """Page through all that is held back, until so many are told."""
+    params = {**encode_path(_library_or_absolute(args.path)), "everything": args.all}
+    after: Json = {"after": None}
+    told: list[Any] = []
+    while True:
+        result = door.call("query:index.skipped", {**params, **after, "limit": args.limit - len(told)}, timeout_s=None)
+        told += result["skipped"]
+        if not result["more"] or len(told) >= args.limit:
+            break
+        after = {key: value for key, value in result.items() if key in ("more", "more_b64")}
+        after = {key.replace("more", "after"): value for key, value in after.items()}
+    result = {**result, "skipped": told}
+    _print(args, result, clirender.skipped)
+    if result.get("more") and not args.json:
+        _complain(f"more than {args.limit} are held back; raise --limit to see more")
+    return 0
 
 
 # -- Paths
@@ -500,6 +530,19 @@ def _add_commands(commands: _Commands) -> None:
     rescan = commands.add("location rescan NAME", _location_rescan, "look at all of a location again")
     rescan.add_argument("name", metavar="NAME", help="as `sd location list` shows it")
 
+    rules = commands.add("location rules NAME [--on RULE] [--off RULE] [--accept GLOB] [--reject GLOB] [--clear]",
+                         _location_rules, "show or change what is held back in a location")  # fmt: skip
+    rules.add_argument("name", metavar="NAME", help="as `sd location list` shows it")
+    rules.add_argument("--on", metavar="RULE", action="append", default=[], help="switch a rule on")
+    rules.add_argument("--off", metavar="RULE", action="append", default=[], help="switch a rule off")
+    rules.add_argument("--accept", metavar="GLOB", action="append", default=[], help="files that match none are held")
+    rules.add_argument("--reject", metavar="GLOB", action="append", default=[], help="what matches is held")
+    text = "files below no directory that has a directory NAME are held"
+    rules.add_argument("--accept-with", metavar="NAME", action="append", default=[], help=text)
+    text = "a directory that has a directory NAME is held"
+    rules.add_argument("--reject-with", metavar="NAME", action="append", default=[], help=text)
+    rules.add_argument("--clear", action="store_true", help="begin with the default rules again")
+
     tag = commands.add("tag add TAG PATH...", _tag_add, "give a tag to files and directories")
     untag = commands.add("tag remove TAG PATH...", _tag_remove, "take a tag from files and directories")
     for change in (tag, untag):
@@ -520,6 +563,12 @@ def _add_commands(commands: _Commands) -> None:
     verify.add_argument("name", metavar="NAME", nargs="?", help="one location (default: all)")
     verify.add_argument("--content", action="store_true", help="also read the files, compare hashes")
     verify.set_defaults(could_not_only=True)
+
+    text = "show what rules hold back from being read and found, and how much by each"
+    skipped = commands.add("index skipped PATH [--all] [--limit N]", _index_skipped, text)
+    skipped.add_argument("path", metavar="PATH", help="a directory")
+    skipped.add_argument("--all", action="store_true", help="also what lies in directories that are held")
+    skipped.add_argument("--limit", type=_positive, default=SKIPPED, metavar="N", help=f"(default: {SKIPPED})")
 
     jobs = commands.add("job list [--limit N]", _job_list, "list the jobs, those that have not ended first")
     jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most N (default: 20)")

@@ -212,6 +212,24 @@ def location_rescanned(result: Json) -> list[str]:
     return [f"{shown(name_of(result, 'name'))}: is scanned again; `sd status` shows the scan"]
 
 
+def location_rules(result: Json) -> list[str]:
+    rows = [[str(rule["name"]), "on" if rule["on"] else "off", str(rule["about"])] for rule in result["rules"]]
+    own = [[f"  {rule['kind']}", shown(name_of(rule, "pattern"))] for rule in result["own"]]
+    name = shown(name_of(result, "name"))
+    changed = [f"{name}: is judged anew; `sd index skipped` shows what is held back"] if result["changed"] else []
+    return [*table(rows), *(["Its own", *table(own)] if own else []), *changed]
+
+
+def skipped(result: Json) -> list[str]:
+    rows = [
+        [str(one["rule"]), f"{one['below']:,}".replace(",", " ") if one["below"] else "", shown(name_of(one, "path"))]
+        for one in result["skipped"]
+    ]
+    counts = [f"{shown(str(one['rule']))} {count(one['entries'], 'entry', 'entries')}" for one in result["counts"]]
+    judging = ["rules are being applied; this may change in a moment"] if result["judging"] else []
+    return [*table(rows, right=(1,)), f"held back: {', '.join(counts)}" if counts else "nothing is held back", *judging]
+
+
 def tag_changed(result: Json) -> list[str]:
     rows = [[shown(name_of(item, "path")), shown(", ".join(item["tags"])) or "-"] for item in result["paths"]]
     return [*table(rows), f"{count(result['changed'], 'file')} changed"]
@@ -252,6 +270,7 @@ def file_info(result: Json) -> list[str]:
                 f"{result['hash']} ({result['hash_state']})" if result.get("hash") else _hash_state(result),
             ),
             ("State", str(result["state"])),
+            ("Held by", shown(str(result.get("rule") or ""))),
             ("Version", str(result["version"] or "")),
             ("Tags", shown(", ".join(result["tags"]))),
             ("Rating", "" if rating is None else f"{rating} of 10"),

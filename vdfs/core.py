@@ -17,6 +17,7 @@ import trio
 
 from index.media.workermain import TABLE
 from index.model.errors import VdfsError
+from index.scan.rules.gitrepo import User
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
@@ -39,6 +40,8 @@ from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
+from vdfs.space.rulers import Rulers
+from vdfs.space.ruling import Ruling
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 from vdfs.wire import server
@@ -77,6 +80,7 @@ async def open_core(
         scanner = Scanner(tree, pool, importer.take)
         watch = Watch(tree)
         scanner.watch = watch
+        rulers = scanner.rulers = Rulers(tree, User.of(os.environb))
         watch.imports = importer.take
         watch.covered = scanner.covered
         tree.before_look = watch.look
@@ -95,7 +99,8 @@ async def open_core(
         indexing = Indexing(scanner, media, jobs, rescan_s)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, jobs, indexing, watch, mountpoint, time.time_ns(), stop,
+            importer, locations, scanner, jobs, indexing, watch, rulers, Ruling(rulers, pool), mountpoint,
+            time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
@@ -130,8 +135,8 @@ async def _run_tasks(
         await nursery.start(core.indexing.media.pool.run)
         await nursery.start(core.jobs.run)
         tasks = (
-            core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.importer.follow,
-            mount_watch.run, partial(wait_for_power, core.jobs), partial(_housekeeping, core),
+            core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
+            core.importer.follow, mount_watch.run, partial(wait_for_power, core.jobs), partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)

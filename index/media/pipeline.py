@@ -77,7 +77,7 @@ def _readable(db: apsw.Connection, waiting: Iterable[Waiting], live: Collection[
     """Each with a file to read it from. The one place that decides whose files are not read for this."""
     sources = []
     for one in waiting:
-        row = next((row for row in entries.holding(db, one.content_id) if row.branch_id in live), None)
+        row = next((row for row in entries.holding(db, one.content_id) if row.branch_id in live and not row.rule), None)
         if row is None:
             continue
         path = entries.path_of(db, row.id)

@@ -98,6 +98,7 @@ class Entry(NamedTuple):
     seq: int
     scanned_ns: int | None
     scanned_mtime_ns: int | None
+    rule: int = 0
 
     @property
     def stat(self) -> Stat:

@@ -55,19 +55,20 @@ def add(
     node: int | None = None,
     uuid: bytes | None = None,
     fresh: bool = False,
+    rule: int | None = None,
 ) -> Entry:
     """A name is there that the index did not know. Returns its row.
 
     `node` and `uuid` say that it is another name of a known file; `fresh`, that it was made a moment ago, so that no
-    older row can be it.
+    older row can be it; `rule` is what holds it back, where somebody has judged it.
     """
     place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
-        return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid))
-    return recording.restat_twins(unit, _found(unit, place, st, disk), st)
+        return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid, rule=rule))
+    return recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
 
 
-def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
+def _found(unit: Unit, place: Place, st: Stat, disk: Disk, rule: int | None) -> Entry:
     """The row of a name that appeared: one that was elsewhere, or a new one."""
     known = kinship.elsewhere(unit, place.branch_id, st, disk)
     twin = kinship.twin(known, st)
@@ -80,7 +81,7 @@ def _found(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry:
         return row
     linked = kinship.linked_beside(unit, place, st, disk)  # a number is a branch's own; what people attached is not
     uuid = None if linked is None else recording.ensure_uuid(unit, linked)
-    return recording.arrive(unit, recording.insert(unit, recording.plain_row(unit, *place, st, uuid=uuid)))
+    return recording.arrive(unit, recording.insert(unit, recording.plain_row(unit, *place, st, uuid=uuid, rule=rule)))
 
 
 class _Source(NamedTuple):

@@ -39,7 +39,7 @@ class WalkState:
 
 def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     """Apply one directory's differences; rows that somebody wrote since are left and the directory is noted."""
-    number, mtime_ns, errno, added, changed, gone, carrying = report
+    number, mtime_ns, errno, added, changed, gone, carrying, ruled = report
     directory = state.ids.get(number, number)
     above = entries.get(unit.db, directory) if directory > 0 else None
     if above is None or above.kind != KIND_DIR:
@@ -53,22 +53,25 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     fresh: list[Entry] = []
     new_names = False
     is_plain = state.first and not unit.one_with(directory)
-    for name, raw, new_number in added:
+    if number < 0 or state.first:
+        unit.lists_are_known(directory)
+    for name, raw, new_number, rule in added:
         st = Stat(*raw)
         row = entries.child(unit.db, directory, name)
         if row is None:
             new_names = True
             if is_plain and (st.nlink <= 1 or st.kind == KIND_DIR):
-                row = recording.plain_row(unit, state.branch_id, directory, name, st)
+                row = recording.plain_row(unit, state.branch_id, directory, name, st, rule=rule)
                 fresh.append(row)
             else:
-                row = apply.add(unit, state.branch_id, directory, name, st, state.disk)
+                row = apply.add(unit, state.branch_id, directory, name, st, state.disk, rule=rule)
         if new_number and row.kind == KIND_DIR:
             state.ids[new_number] = row.id
         elif new_number:  # a file has the name by now: what was in the directory is not in it
             state.again.add(directory)
     if fresh:
         entries.insert_many(unit.db, fresh)
+    take_ruled(unit, directory, [[state.ids.get(entry_id, entry_id), name, rule] for entry_id, name, rule in ruled])
     for entry_id, seq, raw in changed:
         row = entries.get(unit.db, entry_id)
         if row is None or row.seq != seq:
@@ -98,9 +101,20 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     state.listed.append(directory)
 
 
+def take_ruled(unit: Unit, directory: int, ruled: Iterable[list[Any]]) -> None:
+    """Write which rule holds some names of a directory, or the directory itself. One that moved since it was judged is
+    left: its move had it judged."""
+    for entry_id, name, rule in ruled:
+        row = entries.get(unit.db, entry_id)
+        if row is None or row.name != name or directory not in (row.parent_id, row.id):
+            continue
+        if row.rule != rule:
+            recording.set_rule(unit, row, rule)
+
+
 def gone_directories(db: apsw.Connection, state: WalkState, report: list[Any]) -> list[Entry]:
     """The directories that a report will take out, with all below them; large ones are better emptied before."""
-    number, _, errno, _, _, gone, _ = report
+    number, _, errno, _, _, gone, _, _ = report
     directory = state.ids.get(number, number)
     rows = [] if errno else [(entries.get(db, entry_id), seq) for entry_id, seq in gone]
     return [

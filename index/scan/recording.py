@@ -32,8 +32,10 @@ def plain_row(
     entry_id: int | None = None,
     node: int | None = None,
     uuid: bytes | None = None,
+    rule: int | None = None,
 ) -> Entry:
-    """The row of a name that the index lacks, its change noted; the caller inserts it."""
+    """The row of a name that the index lacks, its change noted; the caller inserts it. `rule` is what holds it back,
+    where somebody has judged it already."""
     if entry_id is None:
         entry_id = unit.new_id()
     if uuid is None and st.kind in (KIND_DIR, KIND_SYMLINK):
@@ -60,9 +62,18 @@ def plain_row(
         seq=unit.seq,
         scanned_ns=None,
         scanned_mtime_ns=None,
+        rule=unit.judge(branch_id, parent_id, name, is_dir=st.kind == KIND_DIR) if rule is None else rule,
     )
     unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, row.node)
     return row
+
+
+def set_rule(unit: Unit, row: Entry, rule: int) -> None:
+    """What holds a row back is another rule now, or none."""
+    entries.set_rule(unit.db, row.id, rule, unit.seq)
+    if row.kind == KIND_DIR:
+        unit.rules_changed()
+    unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
 
 def restat(unit: Unit, row: Entry, st: Stat) -> None:

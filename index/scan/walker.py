@@ -1,8 +1,8 @@
 """The walk of a branch, in a worker process: disk against rows, differences out.
 
-In: the library's database (read only), the branch's root, which of its paths are never looked at, the directories to
-begin with. Out: for each directory one report of what differs, in breadth-first order with names sorted, so that the
-daemon's inserts append. Directories in which nothing differs report nothing but their number.
+In: the library's database (read only), the branch's root, its rules, which of its paths are never looked at, the
+directories to begin with. Out: for each directory one report of what differs, in breadth-first order with names sorted,
+so that the daemon's inserts append. Directories in which nothing differs report nothing but their number.
 
 A walk is a row of pieces. A piece goes on for a moment, then finishes what it found new and gives back the known
 directories that it has not looked into: the daemon hands them out again, so that several workers share a large tree
@@ -14,6 +14,9 @@ never is a row reported gone that was written after the listing was made. Each r
 row's seq: the daemon applies it only if nobody wrote the row since.
 
 New directories have no id yet; they get a negative number of this piece, and the reports of their children use it.
+Each name is judged by the rules on the way: a new one is told with the rule that holds it back, of a known one that is
+told when its row says otherwise.
+
 An unreadable directory is reported as such and deletes nothing. Directories are opened by the names their rows had when
 the piece began: one that is not there, or is another one by now, is given back as lost, for it may have moved.
 """
@@ -22,8 +25,9 @@ import ctypes
 import errno
 import os
 import stat
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +37,9 @@ from index.model.entry import Stat, ns
 from index.model.inode import DEVICES, inode_of
 from index.scan import differ
 from index.scan.fsid import fs_identity_fd
+from index.scan.rules.gitrepo import Caches, User
+from index.scan.rules.ruler import SPEAKING, Ruler, Scope
+from index.scan.rules.ruleset import Ruleset
 from index.scan.volumes import MOUNTED, use_devices
 from index.store import entries
 from index.store.connection import connect
@@ -49,12 +56,13 @@ PIECE_S = 0.1
 #: One call takes paths below PATH_MAX; what is deeper is opened step by step.
 _PATH_MAX_BYTES = 3000
 _SYS_OPENAT2 = 437  # the same on every architecture
+_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: What opening a directory says when something else is on the way to it now.
-_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,20 +77,31 @@ class Emitter(Protocol):
 Excluded = Mapping[bytes, Any]
 
 
-class _Dir:
+class Dir:
     """A directory of the walk: how to open it, and what the index calls it."""
 
-    __slots__ = ("entry_id", "excluded", "name", "parent")
+    __slots__ = ("entry_id", "excluded", "name", "parent", "rule", "scope", "told")
 
-    def __init__(self, entry_id: int, parent: "_Dir | None", name: bytes, excluded: Excluded | None) -> None:
+    def __init__(
+        self,
+        entry_id: int,
+        parent: "Dir | None",
+        name: bytes,
+        excluded: Excluded | None,
+        rule: int | None = None,
+        told: int | None = None,
+    ) -> None:
         self.entry_id = entry_id
         self.parent = parent
         self.name = name
         self.excluded = excluded
+        self.rule = rule  # as it is called, by the rules of the directory it is in; None: not judged yet
+        self.told = told  # what its row says, or will when the reports so far are taken in; None: that is to be read
+        self.scope: Scope | None = None  # of the names in it, once it was open
 
     def names(self) -> list[bytes]:
         out = []
-        walk: _Dir | None = self
+        walk: Dir | None = self
         while walk is not None and walk.parent is not None:
             out.append(walk.name)
             walk = walk.parent
@@ -93,11 +112,21 @@ class _Dir:
 class Walk:
     """One piece of a walk; `run()` it."""
 
-    def __init__(self, db: apsw.Connection, root_fd: int, context: Emitter, since_ns: int | None = None) -> None:
+    def __init__(
+        self,
+        db: apsw.Connection,
+        root_fd: int,
+        context: Emitter,
+        ruler: Ruler | None = None,
+        since_ns: int | None = None,
+    ) -> None:
         self.db = db
         self.since_ns = since_ns  # what was listed since then is not listed again
         self.root_fd = root_fd
         self.context = context
+        self.ruler = ruler
+        #: Rules that only a look into a directory can tell: of it they are told when it is visited.
+        self.by_children = frozenset(rule for rule, _ in ruler.compiled.reject_with) if ruler else frozenset()
         self.next_new = -1
         self.lost: list[int] = []
         self.batch: list[Any] = []
@@ -107,13 +136,13 @@ class Walk:
         self.sent_s = time.monotonic()
         self.beneath = _has_openat2(root_fd)
 
-    def run(self, starts: list[_Dir]) -> list[int]:
+    def run(self, starts: list[Dir]) -> list[int]:
         """Visit some directories and those below them; returns those that were left for another piece."""
         left: list[int] = []
         level, first = starts, True
         until_s = time.monotonic() + PIECE_S
         while level:
-            below: list[_Dir] = []
+            below: list[Dir] = []
             for directory in level:
                 if self.context.stopped():
                     self.flush()
@@ -127,7 +156,7 @@ class Walk:
         self.flush()
         return left
 
-    def visit(self, directory: _Dir) -> list[_Dir]:
+    def visit(self, directory: Dir) -> list[Dir]:
         """List one directory, report what differs, return its subdirectories."""
         known: dict[bytes, entries.Known] = {}
         listed_as: int | None = None
@@ -136,25 +165,27 @@ class Walk:
             me = entries.listed_as(self.db, directory.entry_id)
             if me is None:
                 return []
-            scanned_ns, listed_as, st_ino = me
+            scanned_ns, listed_as, st_ino, own_rule = me
             if self.since_ns is not None and scanned_ns is not None and scanned_ns >= self.since_ns:
                 return self.below(directory)
+            if directory.told is None:
+                directory.told = own_rule
         try:
             dir_st, listed, dir_carries = self.look(directory)
         except OSError as error:
-            if error.errno in _NOT_HERE:
+            if error.errno in NOT_HERE:
                 self.lost.append(directory.entry_id)
                 return []
-            self.report([directory.entry_id, None, error.errno or 0, [], [], [], []], 1)
+            self.report([directory.entry_id, None, error.errno or 0, [], [], [], [], []], 1)
             return []
         if directory.entry_id > 0 and directory.parent is not None and inode_of(dir_st) != st_ino:
             self.lost.append(directory.entry_id)
             return []
         self.dirs_seen += 1
         self.entries_seen += len(listed)
-        added: list[Any] = []
         changed: list[Any] = []
-        below: list[_Dir] = []
+        ruled: list[Any] = []
+        below: list[Dir] = []
         unknown: list[tuple[bytes, os.stat_result]] = []
         hides = directory.excluded
         for name, leaf in hides.items() if hides else ():
@@ -162,6 +193,10 @@ class Walk:
                 known.pop(name, None)  # it is there, and not ours to ask
         device = dir_st.st_dev if DEVICES.is_plain(dir_st.st_dev) else None
         take, seen = known.pop, slice(entries.KNOWN_SEEN, None)
+        scope, by_children = directory.scope, self.by_children
+        held, passes, surely = (0, _none, _free) if scope is None else (scope.rule, scope.passes, scope.judge_surely)
+        if scope is not None and directory.parent is not None and scope.rule != directory.told:
+            ruled.append([directory.entry_id, directory.name, scope.rule])
         for name, st in listed:
             found = take(name, None)
             if found is None:
@@ -169,6 +204,12 @@ class Walk:
                 continue
             mode = st.st_mode
             entry_id = found[0]
+            is_dir = stat.S_ISDIR(mode)
+            rule = held or (surely(name, is_dir) if passes(name) else 0)
+            told = found[2]
+            if rule != told and scope is not None and not (is_dir and told in by_children):
+                ruled.append([entry_id, name, rule])
+                told = rule
             # All of a quiet tree ends here, 200 000 times over: what `seen_as` says, without its two corrections.
             plain = (st.st_mtime_ns, st.st_size, st.st_ctime_ns, st.st_ino, mode, st.st_nlink, st.st_uid, st.st_gid)
             if (st.st_dev != device or found[seen] != plain) and found[seen] != entries.seen_as(st):
@@ -178,41 +219,55 @@ class Walk:
                     changed.append([entry_id, found[1], tuple(Stat.of(st))])
                 if verdict == differ.OTHER_KIND:
                     continue  # the daemon removes and adds; the next walk goes in
-            if stat.S_ISDIR(mode):
-                below.append(_Dir(entry_id, directory, name, hides.get(name) if hides else None))
-        unknown.sort(key=_name)
-        for name, st in unknown:
-            number = 0
-            if stat.S_ISDIR(st.st_mode):
-                number = self.next_new
-                self.next_new -= 1
-                below.append(_Dir(number, directory, name, hides.get(name) if hides else None))
-            added.append([name, tuple(Stat.of(st)), number])
+            if is_dir:
+                below.append(Dir(entry_id, directory, name, hides.get(name) if hides else None, rule, told))
+        added, new = self.found_new(directory, unknown)
+        below.extend(new)
         gone = [[entry_id, seq] for entry_id, seq, *_ in known.values()]
-        carrying = self.carrying(directory, [name for name, raw, _ in added if _is_empty_file(raw)])
+        carrying = self.carrying(directory, [name for name, raw, *_ in added if _is_empty_file(raw)])
         if dir_carries:  # few do; whether they are new is for the daemon to say
             carrying.append(b"")
         settled = ns(dir_st.st_mtime_ns)
-        if added or changed or gone or carrying or listed_as != settled:
+        while len(ruled) > BATCH_ROWS:  # somebody switched a rule
+            self.report([directory.entry_id, None, 0, [], [], [], [], ruled[-BATCH_ROWS:]], BATCH_ROWS)
+            del ruled[-BATCH_ROWS:]
+        if added or changed or gone or carrying or ruled or listed_as != settled:
             self.report(
-                [directory.entry_id, settled, 0, added, changed, gone, carrying],
-                1 + len(added) + len(changed) + len(gone),
+                [directory.entry_id, settled, 0, added, changed, gone, carrying, ruled],
+                1 + len(added) + len(changed) + len(gone) + len(ruled),
             )
         elif time.monotonic() - self.sent_s > BATCH_AGE_S:
             self.flush()
         return below
 
-    def below(self, directory: _Dir) -> list[_Dir]:
+    def below(self, directory: Dir) -> list[Dir]:
         """The subdirectories of one that an earlier run of this walk has listed, by their rows."""
         hides = directory.excluded
         out = []
         for entry_id, name in entries.subdirectories(self.db, directory.entry_id):
             leaf = hides.get(name) if hides else None
             if leaf is None or isinstance(leaf, Mapping):
-                out.append(_Dir(entry_id, directory, name, leaf))
+                out.append(Dir(entry_id, directory, name, leaf))
         return out
 
-    def carrying(self, directory: _Dir, names: list[bytes]) -> list[bytes]:
+    def found_new(self, directory: Dir, unknown: list[tuple[bytes, os.stat_result]]) -> tuple[list[Any], list[Dir]]:
+        """Names without a row as additions, sorted, and the directories among them."""
+        added: list[Any] = []
+        below: list[Dir] = []
+        hides, scope = directory.excluded, directory.scope
+        judge = _free if scope is None else scope.judging()
+        for name, st in sorted(unknown, key=_name):
+            number = 0
+            is_dir = stat.S_ISDIR(st.st_mode)
+            rule = judge(name, is_dir)
+            if is_dir:
+                number = self.next_new
+                self.next_new -= 1
+                below.append(Dir(number, directory, name, hides.get(name) if hides else None, rule, rule))
+            added.append([name, tuple(Stat.of(st)), number, None if scope is None else rule])
+        return added, below
+
+    def carrying(self, directory: Dir, names: list[bytes]) -> list[bytes]:
         """Those of some files that have extended attributes; a file with bytes is asked by whoever hashes it."""
         if not names:
             return []
@@ -225,33 +280,65 @@ class Walk:
         finally:
             os.close(fd)
 
-    def look(self, directory: _Dir) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool]:
+    def look(self, directory: Dir) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool]:
         """The directory's stat, its names with theirs, and whether it has extended attributes."""
         fd = self.open(directory)
         try:
             dir_st = os.fstat(fd)
             found = []
+            speaking: set[bytes] = set()
             hides = directory.excluded
             with os.scandir(fd) as scan:
                 for item in scan:
                     name = item.name.encode("utf-8", "surrogateescape")
+                    if name in SPEAKING:
+                        speaking.add(name)
                     if hides and (hides.get(name) is True or hides.get(name) == MOUNTED):
                         continue
                     try:
                         found.append((name, item.stat(follow_symlinks=False)))
                     except FileNotFoundError:
                         continue
+            self.enter(directory, fd, speaking)
             return dir_st, found, _has_attributes(fd)
         finally:
             os.close(fd)
 
-    def open(self, directory: _Dir) -> int:
+    def enter(self, directory: Dir, fd: int | None, speaking: Collection[bytes] | None = None) -> None:
+        """See what rules say in a directory that is open, and in those above it that the piece did not come by."""
+        if self.ruler is None or directory.scope is not None:
+            return
+        above: list[Dir] = []
+        walk = directory.parent
+        while walk is not None and walk.scope is None:
+            above.append(walk)
+            walk = walk.parent
+        for one in reversed(above):
+            its = self.open(one)
+            try:
+                self._enter(one, its, None)
+            finally:
+                os.close(its)
+        self._enter(directory, fd, speaking)
+
+    def _enter(self, directory: Dir, fd: int | None, speaking: Collection[bytes] | None) -> None:
+        assert self.ruler is not None
+        if directory.parent is None:
+            directory.scope = self.ruler.root(fd)
+            return
+        outer = directory.parent.scope
+        assert outer is not None
+        if directory.rule is None:
+            directory.rule = outer.judge(directory.name, True)
+        directory.scope = outer.inside(directory.name, directory.rule, fd, speaking)
+
+    def open(self, directory: Dir) -> int:
         try:
             return self._open(directory, _OPEN | os.O_NOATIME)
         except PermissionError:
             return self._open(directory, _OPEN)
 
-    def _open(self, directory: _Dir, flags: int) -> int:
+    def _open(self, directory: Dir, flags: int) -> int:
         names = directory.names()
         if not names:
             return os.open(b".", flags, dir_fd=self.root_fd)
@@ -273,7 +360,7 @@ class Walk:
             for start in range(0, len(added), BATCH_ROWS):
                 piece = added[start : start + BATCH_ROWS]
                 last = start + BATCH_ROWS >= len(added)
-                rest = line[4:] if last else [[], [], []]
+                rest = line[4:] if last else [[], [], [], []]
                 self.batch.append([line[0], line[1] if last else None, 0, piece, *rest])
                 self.flush()
             return
@@ -293,9 +380,11 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def open_beneath(root_fd: int, path: bytes, flags: int) -> int:
-    """openat2(2): open a path below a directory, following no symlink and leaving by no `..`."""
-    how = _OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+def open_beneath(root_fd: int, path: bytes, flags: int, *, same_mount: bool = False) -> int:
+    """openat2(2): open a path below a directory, following no symlink and leaving by no `..`; with `same_mount`, EXDEV
+    for what another file system is mounted over."""
+    resolve = _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH | (_RESOLVE_NO_XDEV if same_mount else 0)
+    how = _OpenHow(flags, 0, resolve)
     fd = _libc.syscall(_SYS_OPENAT2, root_fd, path, ctypes.byref(how), ctypes.sizeof(how))
     if fd >= 0:
         return int(fd)
@@ -323,19 +412,48 @@ def _is_empty_file(raw: tuple[int, ...]) -> bool:
     return stat.S_ISREG(raw[0]) and raw[1] == 0
 
 
+def _say_notes(ruler: Ruler | None) -> None:
+    """Lists of patterns that count as empty go into the log of the workers, once for each process."""
+    for path, why in [] if ruler is None else ruler.notes:
+        if path not in _NOTED and len(_NOTED) < _NOTED_MAX:
+            _NOTED.add(path)
+            print(f"{os.fsdecode(path)!r}: {why}", file=sys.stderr)
+
+
+def _none(_name: bytes) -> object:
+    return False
+
+
+def _free(_name: bytes, _is_dir: bool) -> int:
+    return 0
+
+
+def ruler_of(args: Mapping[str, Any]) -> Ruler | None:
+    """The ruler that a worker is told to judge by: `rules`, packed, and `within`; None where nothing is judged."""
+    if args.get("rules") is None:
+        return None
+    user = User.of(os.environb)
+    return Ruler(Ruleset.unpack(args["rules"]), args["root"], within=args["within"], user=user, caches=_CACHES)
+
+
 def _name(pair: tuple[bytes, os.stat_result]) -> bytes:
     return pair[0]
 
 
+#: What was read for one piece serves the next, while the files are as they were.
+_CACHES = Caches()
+_NOTED: set[bytes] = set()
+_NOTED_MAX = 1000
+
 #: What stands for a directory of another branch.
-_ELSEWHERE = _Dir(0, None, b"", None)
+ELSEWHERE = Dir(0, None, b"", None)
 
 
-def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: Excluded) -> list[_Dir | None]:
+def places_of(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: Excluded) -> list[Dir | None]:
     """Where some directories of a branch are by their rows; None for one that is gone or is never looked at."""
-    known: dict[int | None, _Dir | None] = {None: _ELSEWHERE, root_entry_id: _Dir(root_entry_id, None, b"", excluded)}
+    known: dict[int | None, Dir | None] = {None: ELSEWHERE, root_entry_id: Dir(root_entry_id, None, b"", excluded)}
 
-    def place(entry_id: int) -> _Dir | None:
+    def place(entry_id: int) -> Dir | None:
         above: int | None = entry_id
         chain: list[tuple[int, bytes]] = []
         while above is not None and above not in known:
@@ -347,10 +465,10 @@ def _places(db: apsw.Connection, root_entry_id: int, ids: list[int], excluded: E
                 above = row[0]
         found = known[above]
         for child_id, name in reversed(chain):
-            if found is not None and found is not _ELSEWHERE:
+            if found is not None and found is not ELSEWHERE:
                 hides = found.excluded.get(name) if found.excluded else None
                 is_ours = hides is None or isinstance(hides, Mapping)
-                found = _Dir(child_id, found, name, hides) if is_ours else None
+                found = Dir(child_id, found, name, hides) if is_ours else None
             known[child_id] = found
         return found
 
@@ -361,12 +479,14 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     """Stream [dirs, entries, reports], the figures since the last batch; return [directories that were left to walk,
     directories that were lost].
 
-    A report is [directory, its mtime or None, errno, added, changed, gone, carrying]: the last are names of new empty
-    files with attributes, and b"" where it has some itself.
+    A report is [directory, its mtime or None, errno, added, changed, gone, carrying, ruled]. An addition is [name,
+    stat, number of a directory or 0, rule or None]; carrying are names of new empty files with attributes, and b""
+    where it has some itself; ruled are [entry, name, rule] of known ones, which may be the directory.
 
     args: database, root, root_id (file system, inode of the root), root_entry (its entry id), starts (entry ids of
     directories), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots),
-    since_ns (of a walk that goes on: when it began; what it has listed already is not listed again).
+    since_ns (of a walk that goes on: when it began; what it has listed already is not listed again), rules and within
+    (see `ruler_of`).
     """
     use_devices(*args["devices"])
     db = connect(Path(args["database"]), read_only=True)
@@ -374,12 +494,13 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     try:
         if list(fs_identity_fd(root_fd)) != list(args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
-        walk = Walk(db, root_fd, context, args.get("since_ns"))
-        places = _places(db, args["root_entry"], args["starts"], args["excluded"])
+        walk = Walk(db, root_fd, context, ruler_of(args), args.get("since_ns"))
+        places = places_of(db, args["root_entry"], args["starts"], args["excluded"])
         for entry_id, place in zip(args["starts"], places, strict=True):
-            if place is _ELSEWHERE:  # the daemon has it walked there
-                walk.report([entry_id, None, 0, [], [], [], []], 1)
-        left = walk.run([place for place in places if place is not None and place is not _ELSEWHERE])
+            if place is ELSEWHERE:  # the daemon has it walked there
+                walk.report([entry_id, None, 0, [], [], [], [], []], 1)
+        left = walk.run([place for place in places if place is not None and place is not ELSEWHERE])
+        _say_notes(walk.ruler)
         return [left, walk.lost]
     finally:
         os.close(root_fd)

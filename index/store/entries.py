@@ -34,6 +34,8 @@ SCHEMA = """
 --   seq        the unit that wrote the row last: the owner's version, by which other devices page
 --   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
 --              then; NULL = never listed
+--   rule       what holds the entry back from being read, searched and told; 0 nothing, else a rule of its location
+--              (docs/rules.md). What is known of it stays known
 CREATE TABLE entry(
     id               INTEGER PRIMARY KEY,
     branch_id        INTEGER NOT NULL REFERENCES branch(id),
@@ -55,7 +57,8 @@ CREATE TABLE entry(
     version          BLOB,
     seq              INTEGER NOT NULL,
     scanned_ns       INTEGER,
-    scanned_mtime_ns INTEGER
+    scanned_mtime_ns INTEGER,
+    rule             INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 -- child(), children(): every lookup and listing.
 CREATE UNIQUE INDEX entry_name ON entry(parent_id, name);
@@ -73,20 +76,21 @@ CREATE INDEX entry_content ON entry(content_id) WHERE content_id IS NOT NULL;
 #: unidentified(): the queue of the hasher. Apart, since a step of the schema made it anew.
 TODO = """
 -- unidentified(): the queue of the hasher.
-CREATE INDEX entry_todo ON entry(branch_id, hash_state, id) WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0;
+CREATE INDEX entry_todo ON entry(branch_id, hash_state, id)
+    WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0 AND rule = 0;
 """
 SCHEMA += TODO
 
 COLUMNS = (
     "id, branch_id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, ctime_ns, st_ino, nlink, uid, gid, "
-    "content_id, hash_state, version, seq, scanned_ns, scanned_mtime_ns"
+    "content_id, hash_state, version, seq, scanned_ns, scanned_mtime_ns, rule"
 )
 #: The same of a table that is called e in a query.
 E_COLUMNS = ", ".join(f"e.{column.strip()}" for column in COLUMNS.split(","))
 _SELECT = f"SELECT {COLUMNS} FROM entry "
 #: The rows of a number, in a form that the partial index entry_node and the key serve.
 _OF_NODE = "((id=:node AND node=:node) OR (node=:node AND node<>id))"
-_INSERT = f"INSERT INTO entry({COLUMNS}) VALUES({','.join('?' * 21)})"
+_INSERT = f"INSERT INTO entry({COLUMNS}) VALUES({','.join('?' * 22)})"
 
 
 def get(db: apsw.Connection, entry_id: int) -> Entry | None:
@@ -127,16 +131,16 @@ def names_beginning(db: apsw.Connection, parent_id: int, stem: bytes) -> list[by
     return [name for (name,) in db.execute(sql, (parent_id, stem, stem + b"\xff" * (NAME_MAX_BYTES + 1)))]
 
 
-#: Of a row, what a walk holds against the disk: id, seq, then what `seen_as` says of a stat.
+#: Of a row, what a walk holds against the disk: id, seq, rule, then what `seen_as` says of a stat.
 Known = tuple[int, ...]
 #: Where in it that begins.
-KNOWN_SEEN = 2
+KNOWN_SEEN = 3
 
 
 def known_names(db: apsw.Connection, parent_id: int) -> dict[bytes, Known]:
     """The names of a directory with the columns that a walk compares, in no order; a third of what whole rows cost."""
     rows = db.execute(
-        "SELECT name, id, seq, mtime_ns, size_bytes, ctime_ns, st_ino, mode, nlink, uid, gid FROM entry "
+        "SELECT name, id, seq, rule, mtime_ns, size_bytes, ctime_ns, st_ino, mode, nlink, uid, gid FROM entry "
         "WHERE parent_id=?",
         (parent_id,),
     )
@@ -149,12 +153,18 @@ def seen_as(st: os.stat_result) -> tuple[int, ...]:
     return mtime_ns, st.st_size, ctime_ns, inode_of(st), st.st_mode, st.st_nlink, st.st_uid, st.st_gid
 
 
-def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None, int | None, int] | None:
-    """(when a directory was listed, the mtime it had then, its inode); None where it has no row."""
-    found: tuple[int | None, int | None, int] | None = db.execute(
-        "SELECT scanned_ns, scanned_mtime_ns, st_ino FROM entry WHERE id=?", (directory_id,)
+def listed_as(db: apsw.Connection, directory_id: int) -> tuple[int | None, int | None, int, int] | None:
+    """(when a directory was listed, the mtime it had then, its inode, its rule); None where it has no row."""
+    found: tuple[int | None, int | None, int, int] | None = db.execute(
+        "SELECT scanned_ns, scanned_mtime_ns, st_ino, rule FROM entry WHERE id=?", (directory_id,)
     ).fetchone()
     return found
+
+
+def ruled_names(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes, int, int]]:
+    """The names of a directory with what a ruler holds against them: (id, name, kind, rule), by name."""
+    sql = "SELECT id, name, kind, rule FROM entry WHERE parent_id=? ORDER BY name"
+    return [(int(i), bytes(n), int(k), int(r)) for i, n, k, r in db.execute(sql, (parent_id,))]
 
 
 def subdirectories(db: apsw.Connection, parent_id: int) -> list[tuple[int, bytes]]:
@@ -226,9 +236,8 @@ def unidentified(
     return [
         Entry._make(row)
         for row in db.execute(
-            f"{_SELECT}INDEXED BY entry_todo WHERE kind=0 AND hash_state<2 AND size_bytes>0 "
-            "AND branch_id=? AND hash_state=? AND id>? "
-            "AND ctime_ns NOT BETWEEN ? AND ? "
+            f"{_SELECT}INDEXED BY entry_todo WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 "
+            "AND branch_id=? AND hash_state=? AND id>? AND ctime_ns NOT BETWEEN ? AND ? "
             "ORDER BY id LIMIT ?",
             (branch_id, state, after_id, before_ns, before_ns + 10_000_000_000, limit),
         )
@@ -242,14 +251,14 @@ def leave_unhashed(db: apsw.Connection, entry_ids: Iterable[int]) -> None:
 
 def count_unidentified(db: apsw.Connection) -> int:
     """How many files wait for their full hash; a pass over the queue's index only."""
-    return int(one(db, "SELECT count(*) FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0")[0])
+    return int(one(db, "SELECT count(*) FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0")[0])
 
 
 def unidentified_in(db: apsw.Connection, branch_id: int) -> tuple[int, int]:
     """(files, bytes) of a branch that wait for their full hash: a pass over these, for a thread."""
     sql = (
         "SELECT count(*), coalesce(sum(size_bytes), 0) FROM entry INDEXED BY entry_todo "
-        "WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND branch_id=?"
+        "WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 AND branch_id=?"
     )
     files, size_bytes = one(db, sql, branch_id)
     return int(files), int(size_bytes)
@@ -396,6 +405,11 @@ def union_name(db: apsw.Connection, parent_id: int | None, name: bytes) -> tuple
     """A name in what is one directory with a parent: the same for all replicas that are shown under it."""
     above = None if parent_id is None else get(db, parent_id)
     return (0 if above is None else above.node), name
+
+
+def set_rule(db: apsw.Connection, entry_id: int, rule: int, seq: int) -> None:
+    """What holds an entry back is this now; what is known of it stays."""
+    db.execute("UPDATE entry SET rule=?, seq=? WHERE id=?", (rule, seq, entry_id))
 
 
 def set_node(db: apsw.Connection, entry_id: int, node: int, seq: int) -> None:

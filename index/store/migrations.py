@@ -20,6 +20,7 @@ from index.store import (
     limbo,
     metadata,
     places,
+    rulings,
     sidecars,
     sums,
     tags,
@@ -28,7 +29,7 @@ from index.store.connection import APPLICATION_ID
 
 SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, sums, extracts, sidecars)
+_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, sums, extracts, sidecars, rulings)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -54,11 +55,20 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
 def _full_strength(db: apsw.Connection) -> None:
     """What the index learned to know with version 4."""
     db.execute("ALTER TABLE location ADD COLUMN mode INTEGER NOT NULL DEFAULT 1")
-    db.execute("DROP INDEX entry_todo")
-    db.execute(entries.TODO)
+    _rules(db)
     db.execute(sums.SCHEMA)
     sums.rebuild(db)
     _contents_have_types(db)
+
+
+def _rules(db: apsw.Connection) -> None:
+    """Entries have a rule and locations have theirs; what is held is no work for the hasher. The walk at the start
+    judges every row."""
+    db.execute("ALTER TABLE entry ADD COLUMN rule INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE location ADD COLUMN rules BLOB")
+    db.execute("DROP INDEX entry_todo")
+    db.execute(entries.TODO)
+    db.execute(rulings.SCHEMA)
 
 
 def _contents_have_types(db: apsw.Connection) -> None:

@@ -10,7 +10,8 @@ WORDS_MAX = 64
 
 
 def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
-    """Entries whose name contains every word of the query (letters of ASCII in either case); best matches first."""
+    """Entries whose name contains every word of the query (letters of ASCII in either case); best matches first. What a
+    rule holds back is not among them."""
     words = query.split()[:WORDS_MAX]
     if not words or any(len(w) > NAME_MAX_BYTES or "\0" in w or "/" in w for w in words):  # in no name
         return []
@@ -20,7 +21,7 @@ def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
     whole = " ".join(words).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     # Graded and cut by SQLite, so that the best are found however many there are.
     sql = (
-        f"SELECT {E_COLUMNS} FROM entry e WHERE e.parent_id IS NOT NULL AND {clauses} ORDER BY CASE "
+        f"SELECT {E_COLUMNS} FROM entry e WHERE e.parent_id IS NOT NULL AND e.rule = 0 AND {clauses} ORDER BY CASE "
         "WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 0 WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 1 "
         "ELSE 2 END, e.mtime_ns DESC, e.name LIMIT ?"
     )

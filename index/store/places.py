@@ -25,6 +25,7 @@ CREATE TABLE device(
 -- location: a top-level name of the tree. name is last-writer-wins by (name_hlc, name_device); a removed location
 -- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back. mode says how far its files
 -- are looked into: 0 shallow (names and attributes), 1 content (their bytes are identified), 2 deep (what is in them).
+-- rules is the packed ruleset (index/scan/rules/ruleset.py); NULL: the default one.
 CREATE TABLE location(
     id          INTEGER PRIMARY KEY,
     uuid        BLOB NOT NULL UNIQUE,
@@ -32,7 +33,8 @@ CREATE TABLE location(
     name_hlc    INTEGER NOT NULL,
     name_device BLOB NOT NULL,
     removed_hlc INTEGER,
-    mode        INTEGER NOT NULL DEFAULT 1
+    mode        INTEGER NOT NULL DEFAULT 1,
+    rules       BLOB
 ) STRICT;
 
 -- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root.
@@ -123,6 +125,16 @@ def rename_location(db: apsw.Connection, location_id: int, name: bytes, hlc: int
 
 def remove_location(db: apsw.Connection, location_id: int, hlc: int) -> None:
     db.execute("UPDATE location SET removed_hlc=? WHERE id=?", (hlc, location_id))
+
+
+def rules_of(db: apsw.Connection, location_id: int) -> bytes | None:
+    """The packed rules of a location; None for the default ones."""
+    row = db.execute("SELECT rules FROM location WHERE id=?", (location_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_rules(db: apsw.Connection, location_id: int, packed: bytes) -> None:
+    db.execute("UPDATE location SET rules=? WHERE id=?", (packed, location_id))
 
 
 _BRANCH_COLUMNS = (

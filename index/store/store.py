@@ -30,7 +30,7 @@ from index.store.ballast import Ballast
 from index.store.connection import connect, translate
 from index.store.feed import Feed
 from index.store.migrations import migrate
-from index.store.unit import Reserve, Unit
+from index.store.unit import NoRules, Reserve, Rules, Unit
 
 _T = TypeVar("_T")
 log = logging.getLogger("sdmount.store")
@@ -45,6 +45,7 @@ class Store:
     def __init__(self, path: Path, device_uuid: bytes) -> None:
         self.path = path
         self.feed = Feed()
+        self.rules: Rules = NoRules()
         self.is_full = False
         self.shallow: set[int] = set()  # branches whose files nobody is to read
         self.is_settled = True

@@ -6,6 +6,7 @@ transaction is in the log. An exception inside rolls everything back, also the n
 """
 
 import time
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -45,6 +46,36 @@ class Reserve(NamedTuple):
         )
 
 
+class Rules(Protocol):
+    """Who says which rule holds a name back (docs/rules.md), and hears of what may change that."""
+
+    def judge(self, unit: "Unit", branch_id: int, parent_id: int, name: bytes, is_dir: bool) -> int:
+        """The rule of a name; 0 for none."""
+        ...
+
+    def heard(self, unit: "Unit", changes: Sequence[Change], before_id: int, known: Collection[int]) -> None:
+        """A unit is about to be committed. `before_id`: the last number given before it; `known`: directories whose
+        lists of patterns were read by who told what is in them."""
+        ...
+
+    def forget(self) -> None:
+        """What was found out of directories may not be so any more."""
+        ...
+
+
+class NoRules:
+    """Where nobody judges, nothing is held."""
+
+    def judge(self, unit: "Unit", branch_id: int, parent_id: int, name: bytes, is_dir: bool) -> int:
+        return 0
+
+    def heard(self, unit: "Unit", changes: Sequence[Change], before_id: int, known: Collection[int]) -> None:
+        return
+
+    def forget(self) -> None:
+        return
+
+
 class Host(Protocol):
     """What a unit needs of the store it writes to: the connection, the last numbers given, begin and end."""
 
@@ -59,6 +90,7 @@ class Host(Protocol):
     shallow: set[int]
     is_settled: bool
     stays_settled: int
+    rules: Rules
 
     def begin(self) -> None: ...
 
@@ -88,6 +120,7 @@ class Unit:
         self._settles = False
         self._one_with: dict[int, list[int]] = {}
         self._branch_uuids: dict[int, bytes] = {}
+        self._known_lists: set[int] = set()
 
     def new_id(self) -> int:
         """The id of a new entry row, which is its inode number too unless it shares another's."""
@@ -110,6 +143,18 @@ class Unit:
     def settle(self) -> None:
         """What directories hold is to be carried up to the roots when the unit ends (sums.py)."""
         self._settles = True
+
+    def judge(self, branch_id: int, parent_id: int, name: bytes, *, is_dir: bool) -> int:
+        """The rule that holds a name of a directory back; 0 for none."""
+        return self._store.rules.judge(self, branch_id, parent_id, name, is_dir)
+
+    def rules_changed(self) -> None:
+        """A directory is held by another rule now."""
+        self._store.rules.forget()
+
+    def lists_are_known(self, directory: int) -> None:
+        """What is added to a directory was judged by who has read its lists of patterns."""
+        self._known_lists.add(directory)
 
     def parts_changed(self) -> None:
         """Directories became one, or went apart."""
@@ -137,11 +182,13 @@ class Unit:
     ) -> None:
         store = self._store
         if error is not None:
-            store.rollback()
+            self._roll_back()
             if isinstance(error, apsw.FullError | apsw.IOError | apsw.ReadOnlyError | apsw.CorruptError):
                 raise store.failure(error) from error
             return
         try:
+            if self._changes:
+                store.rules.heard(self, tuple(self._changes), store.last_entry_id, self._known_lists)
             is_settled = self._settle()
             bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)
             if bounds is not None:
@@ -151,7 +198,7 @@ class Unit:
             if bounds is not None:
                 store.reserved = Reserve(*bounds)
         except BaseException:
-            store.rollback()
+            self._roll_back()
             raise
         store.is_settled = is_settled
         store.last_seq = self.seq
@@ -166,3 +213,7 @@ class Unit:
             sums.settle(self.db)
             return True
         return self._store.is_settled and not sums.leave(self.db)
+
+    def _roll_back(self) -> None:
+        self._store.rollback()
+        self._store.rules.forget()  # it may have seen rows that never were

@@ -7,7 +7,7 @@ is right in every other respect: no other test would see it.
 import pytest
 
 from index.model.entry import HASH_NONE, HASH_SAMPLED
-from index.store import contents, entries, tags
+from index.store import contents, entries, rulings, tags
 from index.store.store import Store
 
 QUERIES = {
@@ -23,6 +23,9 @@ QUERIES = {
     "sampled only": lambda db: entries.unidentified(db, 1, HASH_SAMPLED, 0, 10**18, 256),
     "count_unidentified": entries.count_unidentified,
     "path_of": lambda db: entries.path_of(db, 5),
+    "ruled_names": lambda db: entries.ruled_names(db, 1),
+    "listed_as": lambda db: entries.listed_as(db, 1),
+    "held": lambda db: list(rulings.held(db, 1)),
     "delete": lambda db: entries.delete(db, 5),
     "content by full hash": lambda db: contents.by_full(db, b"h" * 32),
     "tags of a file": lambda db: tags.of_entry(db, b"u" * 16),

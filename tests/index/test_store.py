@@ -400,6 +400,24 @@ def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_an
     store.close()
 
 
+def test_a_library_of_the_third_version_gets_rules(tmp_path):
+    """Its rows are held by nothing, and what waited for the hasher still does."""
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 3)
+    old_row(db, 1, None, b"", kind=1)
+    old_row(db, 70, 1, b"file", size_bytes=5)
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    row = entries.get(store.db, 70)
+    assert (row.rule, row.size_bytes) == (0, 5)
+    assert entries.count_unidentified(store.db) == 1
+    with store.write("test") as unit:
+        entries.set_rule(unit.db, row.id, 4, unit.seq)
+    assert entries.count_unidentified(store.db) == 0
+    store.close()
+
+
 def test_a_library_of_the_third_version_learns_what_lies_below_its_directories(tmp_path):
     """Table sums is made from the rows that are there."""
     path = tmp_path / "library" / "library.db"

@@ -6,8 +6,9 @@ import pytest
 
 from index.model.entry import Stat
 from index.model.inode import DEVICES
-from index.scan import recording, walker
+from index.scan import judging, recording, walker
 from index.scan.fsid import fs_identity_fd
+from index.scan.rules.ruleset import REJECT, REJECT_WITH, Ruleset
 from index.scan.volumes import MOUNTED
 from index.store import entries, places
 from index.store.store import Store
@@ -56,7 +57,7 @@ class Walked:
                     self.ids[os.path.normpath(os.path.join(here, name))] = row.id
                 entries.set_scanned(unit.db, self.ids[here], 1, os.stat(directory).st_mtime_ns)
 
-    def walk(self, *starts: str, excluded=None) -> tuple[Reports, int]:
+    def walk(self, *starts: str, excluded=None, rules=None) -> tuple[Reports, int]:
         """All pieces of a walk; returns what they told and how many they were."""
         fd = os.open(self.root, os.O_RDONLY)
         root_id = list(fs_identity_fd(fd))
@@ -66,7 +67,7 @@ class Walked:
             args = {
                 "database": str(self.store.path), "root": os.fsencode(self.root), "root_id": root_id,
                 "root_entry": self.ids["."], "starts": waiting.pop(), "excluded": excluded or {},
-                "devices": DEVICES.told(),
+                "devices": DEVICES.told(), "rules": rules, "within": os.fsencode(self.root),
             }  # fmt: skip
             left, self.lost = walker.scan(args, told)
             waiting += [[entry_id] for entry_id in left]
@@ -122,10 +123,10 @@ def test_in_pieces_a_walk_tells_the_same(walked, monkeypatch):
     assert pieces > 50
     # New directories have numbers of their piece, which differ.
     unnumbered = [
-        [*report[:3], [[name, st, bool(n)] for name, st, n in report[3]], *report[4:]] for report in told.reports
+        [*report[:3], [[name, st, bool(n)] for name, st, n, _ in report[3]], *report[4:]] for report in told.reports
     ]
     expected = [
-        [*report[:3], [[name, st, bool(n)] for name, st, n in report[3]], *report[4:]] for report in whole.reports
+        [*report[:3], [[name, st, bool(n)] for name, st, n, _ in report[3]], *report[4:]] for report in whole.reports
     ]
     assert known(unnumbered) == known(expected)
     assert sorted(r[1:] for r in unnumbered if r[0] < 0) == sorted(r[1:] for r in expected if r[0] < 0)
@@ -194,3 +195,76 @@ def test_a_beginning_in_another_branch_is_told(walked, monkeypatch):
     told, _ = walked.walk("d1/e1", "d1/e1/deep", "d1/e2")
     assert [report[0] for report in told.reports[:2]] == [walked.ids["d1/e1"], walked.ids["d1/e1/deep"]]
     assert told.dirs == 2
+
+
+RULES = Ruleset().with_rules(REJECT, [b"deep"]).with_rules(REJECT_WITH, [b"sign"]).pack()
+
+
+def ruled(walked, told) -> dict[str, int]:
+    """Path -> rule of the known names that a walk spoke of."""
+    paths = {entry_id: path for path, entry_id in walked.ids.items()}
+    return {paths[entry_id]: rule for report in told.reports for entry_id, _, rule in report[7]}
+
+
+@pytest.mark.parametrize("cut", [at_once, one_by_one])
+def test_a_walk_tells_by_which_rule_names_are_held(walked, monkeypatch, cut):
+    """New names with their rule; of known ones those alone whose row says another, wherever the piece begins."""
+    cut(monkeypatch)
+    (walked.root / "d0" / "e0" / "sign").mkdir()
+    (walked.root / "d1" / "e1" / "deep" / "new").mkdir()
+    (walked.root / "d1" / "e1" / "deep" / "new" / "below").touch()
+    (walked.root / "d1" / "e1" / "plain").touch()
+    told, _ = walked.walk(rules=RULES)
+    known = ruled(walked, told)
+    held = {path for path in walked.ids if "deep" in path} | {"d0/e0"}
+    assert known == {path: 101 if path.startswith("d0/e0") else 100 for path in held}
+    added = {name: rule for report in told.reports for name, _, _, rule in report[3]}
+    assert added == {b"sign": 101, b"new": 100, b"below": 100, b"plain": 0}
+    with walked.store.write("test") as unit:
+        for path, rule in known.items():
+            entries.set_rule(unit.db, walked.ids[path], rule, unit.seq)
+    told, _ = walked.walk("d0/e0/deep", "d1/e1/deep", "d2", rules=RULES)
+    assert ruled(walked, told) == {}
+    told, _ = walked.walk(rules=Ruleset().pack())
+    assert ruled(walked, told) == dict.fromkeys(held, 0)
+
+
+def test_judging_again_tells_what_a_walk_would(walked, monkeypatch):
+    """Of rows alone, and as deep as was asked for."""
+    at_once(monkeypatch)
+    (walked.root / "d0" / "e0" / "sign").mkdir()
+    told, _ = walked.walk(rules=RULES)
+
+    def judged(*starts: tuple[str, bool]) -> dict[str, int]:
+        again = Judged()
+        fd = os.open(walked.root, os.O_RDONLY)
+        root_id = list(fs_identity_fd(fd))
+        os.close(fd)
+        judging.judge(
+            {
+                "database": str(walked.store.path), "root": os.fsencode(walked.root), "root_id": root_id,
+                "root_entry": walked.ids["."], "starts": [(walked.ids[path], deep) for path, deep in starts],
+                "excluded": {}, "devices": DEVICES.told(), "rules": RULES, "within": os.fsencode(walked.root),
+            },
+            again,
+        )  # fmt: skip
+        paths = {entry_id: path for path, entry_id in walked.ids.items()}
+        return {paths[entry_id]: rule for _, some in again.batches for entry_id, _, rule in some}
+
+    assert judged((".", True)) == ruled(walked, told)
+    assert judged(("d1/e1", False)) == {"d1/e1/deep": 100}
+    assert judged(("d1/e1", True)) == {"d1/e1/deep": 100, "d1/e1/deep/file": 100}
+    assert judged(("d0/e0", False)) == {"d0/e0": 101, "d0/e0/deep": 101}
+    (walked.root / "d1" / "e1").rename(walked.root / "aside")
+    assert judged(("d1/e1", True)) == {}  # who sees the move has it judged
+
+
+class Judged(Reports):
+    """What judging emits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list] = []
+
+    def emit(self, batch) -> None:
+        self.batches += batch

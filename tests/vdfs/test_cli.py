@@ -76,6 +76,7 @@ INFO = {
     "hash": "blake3:ab",
     "hash_state": "full",
     "state": "local",
+    "rule": None,
     "version": "1",
     "tags": ["holiday", "2019"],
     "comment": None,
@@ -153,6 +154,18 @@ RESULTS: dict[str, Any] = {
     "action:job.pause": {**JOB, "status": "paused", "paused_by": "user"},
     "action:job.resume": JOB,
     "action:job.cancel": {**JOB, "status": "cancelled", "ended_ns": 2_000_000_000},
+    "query:index.skipped": {
+        "skipped": [{"path": "/Photos/node_modules", "kind": "directory", "rule": "dev", "below": 1234}],
+        "counts": [{"rule": "dev", "entries": 1235}],
+        "more": None,
+        "judging": False,
+    },
+    "action:location.rules": {
+        "name": "Photos",
+        "rules": [{"name": "dev", "on": True, "about": "directories that tools can make again"}],
+        "own": [{"kind": "reject", "pattern": "*.iso"}],
+        "changed": True,
+    },
 }
 
 
@@ -286,6 +299,25 @@ COMMANDS: list[tuple[list[str], str, Any]] = [
     (["location", "list"], "query:location.list", {}),
     (["location", "remove", "pics"], "action:location.remove", {"name": "pics"}),
     (["location", "rescan", "pics"], "action:location.rescan", {"name": "pics"}),
+    (
+        ["location", "rules", "Photos", "--off", "dev", "--on", "hidden", "--reject", "*.iso", "--accept-with", ".git"],
+        "action:location.rules",
+        {
+            "name": "Photos",
+            "on": ["hidden"],
+            "off": ["dev"],
+            "clear": False,
+            "accept": [],
+            "reject": ["*.iso"],
+            "accept_with": [".git"],
+            "reject_with": [],
+        },
+    ),
+    (
+        ["index", "skipped", "/a", "--all", "--limit", "7"],
+        "query:index.skipped",
+        {"path": "/a", "everything": True, "after": None, "limit": 7},
+    ),
     (["tag", "add", "x", "/a", "/b"], "action:tag.add", {"tag": "x", "paths": ["/a", "/b"]}),
     (["tag", "remove", "x", "/a"], "action:tag.remove", {"tag": "x", "paths": ["/a"]}),
     (["tag", "add", "x", "--", "-y"], "action:tag.add", {"tag": "x", "paths": ["{cwd}/-y"]}),

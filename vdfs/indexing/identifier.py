@@ -238,7 +238,8 @@ class Identifier:
                 entry_id = next(iter(self._large))
                 row = entries.get(self.store.db, entry_id)
                 try:
-                    if row is not None and row.hash_state in (HASH_NONE, HASH_SAMPLED) and row.parent_id is not None:
+                    is_wanted = row is not None and not row.rule and row.hash_state in (HASH_NONE, HASH_SAMPLED)
+                    if row is not None and is_wanted and row.parent_id is not None:
                         path = [*entries.path_of(self.store.db, row.parent_id), row.name]
                         await self._identify(row.branch_id, hasher.Mode.FULL, [{"id": row.id, "path": path}])
                 except VdfsError as error:

@@ -31,6 +31,7 @@ from vdfs.indexing.identifier import Identifier, is_inner
 from vdfs.indexing.progress import Progress
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
+from vdfs.space.rulers import Rulers
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -67,6 +68,7 @@ class Scanner:
         self.store = tree.store
         self.pool = pool
         self.watch: Watch | None = None
+        self.rulers: Rulers | None = None  # judges what a walk finds
         self.progress = Progress()
         self.identifier = Identifier(tree, pool, self.progress, imports)
         self.ask_branch: Callable[[Branch], None] = lambda branch: None  # have a whole branch walked
@@ -125,8 +127,9 @@ class Scanner:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to walk."""
-        return not self.pending_dirs()
+        """Whether nothing is left to walk or to judge."""
+        is_judged = self.rulers is None or self.rulers.settled()
+        return is_judged and not self.pending_dirs()
 
     def pending_dirs(self) -> int:
         return len(self._todo) + len(self._again) + len(self._uncovered) + (1 if self._busy else 0)
@@ -270,13 +273,15 @@ class Scanner:
             "excluded": branch.for_workers(),
             "devices": DEVICES.told(),
             "since_ns": this.since_ns,
+            **({} if self.rulers is None else self.rulers.for_worker(branch)),
         }
-        async with self.pool.stream("scan", args) as stream:
-            async for dirs, seen, reports in stream:
-                self.progress.dirs += dirs
-                self.progress.entries += seen
-                await self._take(state, reports)
-                this.seen(dirs, seen)
+        with contextlib.nullcontext() if self.rulers is None else self.rulers.walking(branch):
+            async with self.pool.stream("scan", args) as stream:
+                async for dirs, seen, reports in stream:
+                    self.progress.dirs += dirs
+                    self.progress.entries += seen
+                    await self._take(state, reports)
+                    this.seen(dirs, seen)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)

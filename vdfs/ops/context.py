@@ -17,6 +17,8 @@ from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
 from vdfs.space.rename import Renames
+from vdfs.space.rulers import Rulers
+from vdfs.space.ruling import Ruling
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
 
@@ -39,6 +41,8 @@ class Core:
     jobs: JobManager
     indexing: Indexing
     watch: Watch
+    rulers: Rulers
+    ruling: Ruling
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]

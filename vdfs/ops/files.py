@@ -47,6 +47,7 @@ class FileFacts:
     hash: str | None
     hash_state: str
     state: str
+    rule: str | None = attrs.field(metadata=doc("the rule that holds it back from being read and found; null: none"))
     version: str
     tags: list[str]
     comment: str | None
@@ -89,6 +90,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         hash=full,
         hash_state=HASH_STATES.get(row.hash_state, "pending") if row.kind == KIND_FILE else "none",
         state="local" if any(ref.branch.state == LIVE for ref, _ in rows) else "missing",
+        rule=core.rulers.ruleset(rows[0][0].branch).name_of(row.rule) if row.rule else None,
         version=",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)),
         tags=core.annotations.tags_of(node),
         comment=comment,

@@ -16,6 +16,7 @@ MODULES: tuple[str, ...] = (
     "vdfs.ops.index",
     "vdfs.ops.jobs",
     "vdfs.ops.locations",
+    "vdfs.ops.rules",
     "vdfs.ops.search",
     "vdfs.ops.tags",
 )

@@ -23,7 +23,7 @@ from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.model.errors import Busy, CrossBranch, Exists, Invalid, NotADirectory, NotFound, VdfsError
 from index.model.inode import inode_of
 from index.scan import apply, recording
-from index.store import entries, metadata, places
+from index.store import entries, metadata, places, rulings
 from index.store.unit import Unit
 from vdfs.space import syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE
@@ -434,6 +434,7 @@ class Renames:
         with self.store.write(ORIGIN_MOUNT) as unit:
             if row is not None and home is not None:
                 entries.move(unit.db, row.id, home.entry_id, new, unit.seq)
+                rulings.put(unit.db, home.entry_id, unit.seq)
             places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
             unit.tell("location", "name", uuid, new)
         self.tree.rename_location(old, new)

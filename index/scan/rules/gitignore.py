@@ -1,0 +1,135 @@
+"""A file of ignore patterns as git reads it: lines in, and for a path what the last line says that matches it.
+
+Source: gitignore(5), and dir.c of git 2.39 for what the page leaves open. A list is of one directory, its base; paths
+are given from there. Where the list comes from, and which of several lists counts, is the ruler's matter (ruler.py).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from index.scan.rules.globs import literal_length, translate
+from index.scan.rules.sieve import Passes
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """One pattern of a list."""
+
+    text: bytes  # as git reads it, without what marks it
+    matches: Passes
+    by_name: bool  # held against the last component alone, else against the path from the base
+    dirs_only: bool
+    negative: bool
+    depth: int  # components of the paths it can match; 0 when that is not fixed
+    inside: bytes  # every path that it can match begins so
+
+    @property
+    def last(self) -> bytes:
+        """A pattern of one component that the last component of every match matches."""
+        return self.text if self.by_name else _last_component(self.text)
+
+    def may_match_in(self, above: bytes) -> bool:
+        """Whether it can match a name in a directory (its path from the base with a slash, or nothing)."""
+        if self.depth and above.count(b"/") + 1 != self.depth:
+            return False
+        return above.startswith(self.inside) or self.inside.startswith(above)
+
+
+class Patterns:
+    """The lines of one list. Frozen; equal texts may share one."""
+
+    __slots__ = ("lines", "paths", "sieved")
+
+    def __init__(self, lines: Sequence[Line], *, fold: bool = False) -> None:
+        self.lines = tuple(reversed(lines))
+        #: What a sieve is to let through, and the lines whose last component says nothing.
+        self.sieved = [(line.last, fold) for line in lines if line.last.strip(b"*")]
+        self.paths = [line for line in lines if not line.last.strip(b"*")]
+
+    def verdict(self, path: bytes, name: bytes, is_dir: bool) -> bool | None:
+        """Whether the last line that matches says that a path is ignored; None: no line does."""
+        for _, matches, by_name, dirs_only, negative, _, _ in self.lines:
+            if (is_dir or not dirs_only) and matches(name if by_name else path):
+                return not negative
+        return None
+
+
+def parse(text: bytes, *, fold: bool = False) -> Patterns:
+    """The patterns of a file. `fold`: letters of ASCII in either case (core.ignoreCase)."""
+    lines = (_line(raw, fold) for raw in text.removeprefix(_BOM).split(b"\n"))
+    return Patterns([line for line in lines if line is not None], fold=fold)
+
+
+def _line(raw: bytes, fold: bool) -> Line | None:
+    """One line; None for a comment, and for what can match nothing."""
+    if raw.startswith(b"#"):
+        return None
+    text = _without_trailing_spaces(raw.removesuffix(b"\r").partition(b"\0")[0])
+    negative = text.startswith(b"!")
+    text = text[1:] if negative else text
+    dirs_only = text.endswith(b"/")
+    text = text[:-1] if dirs_only else text
+    by_name = b"/" not in text
+    text = text.removeprefix(b"/")
+    if not text:
+        return None
+    if by_name:
+        expression = translate(text, fold=fold)
+        if expression is None:
+            return None
+        return Line(text, _matcher(text, fold), True, dirs_only, negative, 0, b"")
+    # Git compares what comes before the first special byte by itself, and the rest as a pattern of its own: so stars
+    # that follow a letter cross directories when they begin that rest.
+    literal = text[: literal_length(text)]
+    rest = translate(text[len(literal) :], fold=fold) if len(literal) < len(text) else None
+    if rest is None and len(literal) < len(text):
+        return None
+    depth = 0 if b"**" in text or b"[" in text else text.count(b"/") + 1
+    inside = b"" if fold else literal.rpartition(b"/")[0] + b"/" if b"/" in literal else b""
+    return Line(text, _matcher(text, fold), False, dirs_only, negative, depth, inside)
+
+
+def _matcher(text: bytes, fold: bool) -> Passes:
+    """What says whether a path (or a name) is matched by a pattern that can match something."""
+    length = literal_length(text) if b"/" in text else 0
+    literal, rest = text[:length], translate(text[length:], fold=fold)
+    if length == len(text) or (not length and literal_length(text) == len(text)):
+        if not fold:
+            return text.__eq__
+        lowered = text.lower()
+        return lambda path: path.lower() == lowered
+    assert rest is not None
+    fullmatch = rest.fullmatch
+    if not literal:
+        return fullmatch
+    if not fold:
+        return lambda path: path.startswith(literal) and fullmatch(path, length)
+    folded = literal.lower()
+    return lambda path: path[:length].lower() == folded and fullmatch(path, length)
+
+
+def _last_component(text: bytes) -> bytes:
+    """The last component of a pattern for paths, or one that everything matches where that is not plain to see."""
+    last = text.rpartition(b"/")[2]
+    if b"[" in text or last.endswith(b"\\") or b"**" in last:
+        return b"*"
+    return last
+
+
+def _without_trailing_spaces(text: bytes) -> bytes:
+    """Spaces at the end go, but for one behind a backslash and what stands before it."""
+    cut = None
+    position = 0
+    while position < len(text):
+        byte = text[position]
+        if byte == 0x20:
+            cut = position if cut is None else cut
+        else:
+            if byte == 0x5C:
+                position += 1
+                if position == len(text):
+                    return text
+            cut = None
+        position += 1
+    return text if cut is None else text[:cut]
