@@ -27,7 +27,9 @@ from vdfs.space import journal
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.finder import Finder
 from vdfs.space.importer import Importer
+from vdfs.space.indexer import Indexer
 from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
@@ -74,16 +76,18 @@ async def open_core(
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         namespace = Namespace(tree, annotations, locations, create)
         attributes = Attributes(tree)
+        finder = Finder(library.store.path)
         with translated(library.store.path):
             locations.load()
             journal.complete(tree, attributes.complete)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
+            importer, locations, scanner, watch, finder, mountpoint, time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
         finally:
+            finder.close()
             watch.close()
             tree.dirs.close_all()
     finally:
@@ -112,7 +116,7 @@ async def _run_tasks(
         await nursery.start(core.scanner.pool.run)
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.importer.follow, mount_watch.run,
-            partial(_housekeeping, core),
+            Indexer(core.library.store).run, partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)

@@ -11,12 +11,12 @@ from pathlib import Path
 import apsw
 
 from index.model.errors import VersionUnsupported
-from index.store import changes, contents, entries, limbo, metadata, places, tags
+from index.store import changes, contents, entries, limbo, metadata, places, saved, search, tags
 from index.store.connection import APPLICATION_ID
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, contents, entries, limbo, tags, metadata)
+_TABLES = (changes, places, contents, entries, limbo, tags, metadata, search, saved)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -39,8 +39,14 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
     )
 
 
+def _search_by_index(db: apsw.Connection) -> None:
+    """What the index of names must follow, and saved searches. The index itself is built behind."""
+    db.execute(search.SCHEMA)
+    db.execute(saved.SCHEMA)
+
+
 #: version -> what takes a file from it to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents}
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents, 3: _search_by_index}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

@@ -10,6 +10,7 @@ from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.finder import Finder
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
@@ -35,6 +36,7 @@ class Core:
     locations: Locations
     scanner: Scanner
     watch: Watch
+    finder: Finder
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]
