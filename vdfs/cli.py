@@ -272,13 +272,13 @@ def _search(door: Door, args: argparse.Namespace) -> int:
         return _print(args, door.call("action:search.save", params), clirender.search_saved)
     result = door.call("query:search.names", {"query": args.query, "limit": PAGE if args.all else args.limit})
     while args.all and result["cursor"] is not None:
-        params = {"query": args.query, "limit": PAGE, "cursor": result["cursor"]}
+        behind: Json = {"query": args.query, "limit": PAGE, "cursor": result["cursor"]}
         if args.json:
-            more = door.call("query:search.names", params)
+            more = door.call("query:search.names", behind)
             result = {**more, "hits": result["hits"] + more["hits"], "took": result["took"] + more["took"]}
         else:
             _print(args, result, clirender.search_hits)
-            result = door.call("query:search.names", params)
+            result = door.call("query:search.names", behind)
     _print(args, result, clirender.search_hits)
     if result.get("truncated") and not args.json:
         _complain(f"more than {args.limit} entries match; raise --limit, or see all with --all")

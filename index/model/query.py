@@ -1,9 +1,11 @@
 """The language of searches: text to a frozen value and back.
 
 A query is terms, parted by white space; all of them must hold. A term is a word or a "quoted phrase", which the name
-contains, or `key:value`; a `-` before it turns it round. In quotes `\\"` is a quote and `\\\\` a backslash, elsewhere
-both are themselves. `parse` raises Invalid with one line that names the term, where it stands and the cure;
-`str(query)` is its canonical text, and parses to the same value. Pure: what a term means for a row is in index/store/matching.py.
+contains, or `key:value`; a `-` before it turns it round. In quotes a backslash stands before a quote or a backslash
+that is meant; elsewhere both are themselves. `parse` raises Invalid with one line that names the term, where it stands
+and the cure; `str(query)` is its canonical text, and parses to the same value.
+
+Pure: what a term means for a row is in index/store/matching.py.
 """
 
 import re
