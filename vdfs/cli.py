@@ -271,7 +271,7 @@ def _search(door: Door, args: argparse.Namespace) -> int:
         params = {**encode_name(os.fsencode(args.save)), "query": args.query}
         return _print(args, door.call("action:search.save", params), clirender.search_saved)
     result = door.call("query:search.names", {"query": args.query, "limit": PAGE if args.all else args.limit})
-    while args.all and result["cursor"] is not None:
+    while args.all and result.get("cursor") is not None:
         behind: Json = {"query": args.query, "limit": PAGE, "cursor": result["cursor"]}
         if args.json:
             more = door.call("query:search.names", behind)
@@ -494,7 +494,7 @@ def _add_commands(commands: _Commands) -> None:
     tags = commands.add("tag list [PATH]", _tag_list, "list all tags, or those of one file")
     tags.add_argument("path", metavar="PATH", nargs="?", help="a file or directory")
 
-    shape = "search QUERY [--limit N | --all | --save NAME]"
+    shape = "search QUERY [--limit N] [--all] [--save NAME]"
     search = commands.add(shape, _search, "find files by name, tag, kind, size, time, place")
     search.formatter_class = argparse.RawDescriptionHelpFormatter
     search.epilog = SEARCH_EPILOG

@@ -360,7 +360,7 @@ class _Search:
         if share - (self._reader.share_of(begin) if begin else 0.0) > _PASS_SHARE:
             return None
         terms = self._reader.terms_beginning(text, _ANY_MAX)
-        return None if terms is None else search.any_of(terms or [text + MARK + MARK])
+        return None if terms is None else search.any_of(terms or [(text + MARK * 2)[:3]])
 
     def _by_ending(self) -> str | None:
         """Names that end in what `ext:` or `kind:` asks for, where these are rare."""

@@ -321,6 +321,33 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def without_what_came_later(db):
+    """What no library before version 4 had."""
+    for trigger in ("removed", "renamed", "returned"):
+        db.execute(f"DROP TRIGGER search_{trigger}")
+    db.execute("DROP TABLE search_todo")
+    db.execute("DROP TABLE saved_search")
+
+
+def test_a_library_of_the_third_version_follows_its_names_from_now_on(tmp_path):
+    """It gets what the index of names needs, and saved searches; its rows are all new to the index."""
+    store = open_store(tmp_path / "library")
+    branch, root = put_root(store)
+    with store.write("test") as unit:
+        row = recording.plain_row(unit, branch, root, b"beach", FILE)
+        entries.insert(unit.db, row)
+        without_what_came_later(unit.db)
+    store.db.execute("PRAGMA user_version = 3")
+    store.close()
+    store = open_store(tmp_path / "library")
+    assert store.db.execute("SELECT seq, entry_id FROM search_todo").fetchall() == [(0, 0)]
+    with store.write("test") as unit:
+        entries.move(unit.db, row.id, root, b"sea", unit.seq)
+        entries.delete(unit.db, row.id)
+    assert store.db.execute("SELECT entry_id FROM search_todo").fetchall() == [(0,), (row.id,), (row.id,)]
+    store.close()
+
+
 def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     """Its limbo, which lacked a column, begins anew; all else stays."""
     path = tmp_path / "library" / "library.db"
@@ -328,6 +355,7 @@ def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     uuid = first.library_uuid
     first.close()
     db = sqlite3.connect(path)
+    without_what_came_later(db)
     db.execute("DROP TABLE limbo")
     db.execute("CREATE TABLE limbo(branch_id INTEGER, st_ino INTEGER)")
     db.execute("PRAGMA user_version = 1")
@@ -352,6 +380,7 @@ def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_an
             entries.insert(unit.db, row._replace(content_id=content, hash_state=2))
             ids[name] = row.id
         unit.db.execute("DROP INDEX limbo_content")
+        without_what_came_later(unit.db)
     store.db.execute("PRAGMA user_version = 2")
     store.close()
     store = open_store(tmp_path / "library")

@@ -11,7 +11,7 @@ from index.model.query import Query, parse
 from index.store import saved
 from vdfs.ops.context import Core
 from vdfs.ops.paths import row_path
-from vdfs.ops.registry import action, doc, query
+from vdfs.ops.registry import Nothing, action, doc, query
 
 _LIMIT_MAX = 10_000
 
@@ -91,7 +91,7 @@ async def save(core: Core, asked: SavedSearch) -> SavedSearch:
 
 
 @query("search.saved")
-async def list_saved(core: Core) -> SavedSearches:
+async def list_saved(core: Core, asked: Nothing) -> SavedSearches:
     """The saved searches, by name."""
     return SavedSearches([SavedSearch(row.name, row.query) for row in saved.every(core.library.store.db)])
 
