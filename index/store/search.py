@@ -318,7 +318,8 @@ class SearchIndex:
         )
         yield from (f"the index of names has entry {entry_id}, which is gone" for (entry_id,) in unknown.fetchall())
         names = self._db.execute(
-            f"SELECT e.id, e.name FROM library.entry e WHERE {settled[0]} AND e.id % max(1, ?1 / {_CHECKED_NAMES}) = 0",
+            f"SELECT e.id, e.name FROM library.entry e WHERE {settled[0]} AND e.id % max(1, ?1 / {_CHECKED_NAMES}) = 0 "
+            "AND e.id IN (SELECT id FROM search_names_docsize)",
             settled[1],
         )
         some: list[Any] = names.fetchall()
