@@ -158,16 +158,15 @@ class SearchIndex:
 
     def __init__(self, library_db: Path) -> None:
         """Opened where it lies; made anew where there is none, or one that does not belong to this library's state."""
-        self._library_db = library_db
         try:
-            self._db = self._connected()
+            self._db = _connected(library_db)
         except (apsw.CorruptError, apsw.NotADBError):
             remove(library_db)
-            self._db = self._connected()
-        if not self._belongs():
+            self._db = _connected(library_db)
+        if not _belongs(self._db):
             self._db.close()
             remove(library_db)
-            self._db = self._connected()
+            self._db = _connected(library_db)
             self._begin()
         self.known = Known._make(one(self._db, "SELECT indexed_id, done_seq FROM state"))
 
@@ -244,42 +243,6 @@ class SearchIndex:
         finally:
             self._db.execute("DROP TABLE temp.sampled; DROP TABLE temp.sample")
 
-    def _connected(self) -> apsw.Connection:
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-        db = apsw.Connection(uri(path_beside(self._library_db), "rwc"), flags=flags)
-        try:
-            db.set_busy_timeout(5000)
-            db.pragma("cache_size", -16_000)
-            db.pragma("temp_store", 2)
-            db.pragma("journal_mode", "wal")
-            db.pragma("synchronous", 1)
-            db.pragma("journal_size_limit", 16 << 20)
-            db.execute("ATTACH ? AS library", (uri(self._library_db, "ro"),))
-            db.create_scalar_function("indexed_text", lambda *names: indexed_text(names[0]), 1, deterministic=True)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _belongs(self) -> bool:
-        """Whether it was made by this program from this library, and from no later state of it than there is now."""
-        try:
-            found = self._db.execute(
-                "SELECT version, library_uuid, epoch, indexed_id, done_seq, done_entry FROM state"
-            ).fetchone()
-        except (apsw.CorruptError, apsw.SQLError):  # an empty file, one of another version, or no index at all
-            return False
-        if found is None or tuple(found[:3]) != self._owner():
-            return False
-        indexed_id, done_seq, done_entry = found[3:]
-        line = self._db.execute("SELECT entry_id FROM library.search_todo WHERE seq=?", (done_seq,)).fetchone()
-        given = one(self._db, "SELECT value FROM library.counter WHERE name='entry'")[0]
-        return line == (done_entry,) and indexed_id <= given
-
-    def _owner(self) -> tuple[int, bytes, int]:
-        facts = dict(self._db.execute("SELECT key, value FROM library.meta WHERE key IN ('library_uuid', 'epoch')"))
-        return _VERSION, facts["library_uuid"], facts["epoch"]
-
     def _begin(self) -> None:
         """An empty index. What is in search_todo concerns rows that will be indexed as they are."""
         with self._db:
@@ -287,49 +250,90 @@ class SearchIndex:
             self._db.execute(
                 "INSERT INTO state(version, library_uuid, epoch, indexed_id, done_seq, done_entry) "
                 "SELECT ?, ?, ?, 0, seq, entry_id FROM library.search_todo ORDER BY seq DESC LIMIT 1",
-                self._owner(),
+                _owner(self._db),
             )
 
-    def faults(self) -> list[str]:
-        """What is wrong with it, in sentences; a pass over the index and a sample of the names."""
-        try:
-            self._db.execute("INSERT INTO search_names(search_names, rank) VALUES('integrity-check', 1)")
-        except apsw.CorruptError as error:
-            return [f"the index of names is damaged: {error}"]
-        return list(self._strays())
 
-    def _strays(self) -> Iterator[str]:
-        """Rows that are not indexed though they should be, and the other way round."""
-        indexed_id, done_seq = one(self._db, "SELECT indexed_id, done_seq FROM state")
-        settled = (
-            "e.id <= ?1 AND e.id NOT IN (SELECT entry_id FROM library.search_todo WHERE seq > ?2)",
-            (indexed_id, done_seq),
+def _connected(library_db: Path) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    db = apsw.Connection(uri(path_beside(library_db), "rwc"), flags=flags)
+    try:
+        db.set_busy_timeout(5000)
+        db.pragma("cache_size", -16_000)
+        db.pragma("temp_store", 2)
+        db.pragma("journal_mode", "wal")
+        db.pragma("synchronous", 1)
+        db.pragma("journal_size_limit", 16 << 20)
+        db.execute("ATTACH ? AS library", (uri(library_db, "ro"),))
+        db.create_scalar_function("indexed_text", lambda *names: indexed_text(names[0]), 1, deterministic=True)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _belongs(db: apsw.Connection) -> bool:
+    """Whether it was made by this program from this library, and from no later state of it than there is now."""
+    try:
+        found = db.execute(
+            "SELECT version, library_uuid, epoch, indexed_id, done_seq, done_entry FROM state"
+        ).fetchone()
+    except (apsw.CorruptError, apsw.SQLError):  # an empty file, one of another version, or no index at all
+        return False
+    if found is None or tuple(found[:3]) != _owner(db):
+        return False
+    indexed_id, done_seq, done_entry = found[3:]
+    line = db.execute("SELECT entry_id FROM library.search_todo WHERE seq=?", (done_seq,)).fetchone()
+    given = one(db, "SELECT value FROM library.counter WHERE name='entry'")[0]
+    return line == (done_entry,) and indexed_id <= given
+
+
+def _owner(db: apsw.Connection) -> tuple[int, bytes, int]:
+    facts = dict(db.execute("SELECT key, value FROM library.meta WHERE key IN ('library_uuid', 'epoch')"))
+    return _VERSION, facts["library_uuid"], facts["epoch"]
+
+
+def _faults(db: apsw.Connection) -> list[str]:
+    """What is wrong with it, in sentences; a pass over the index and a sample of the names."""
+    try:
+        db.execute("INSERT INTO search_names(search_names, rank) VALUES('integrity-check', 1)")
+    except apsw.CorruptError as error:
+        return [f"the index of names is damaged: {error}"]
+    return list(_strays(db))
+
+
+def _strays(db: apsw.Connection) -> Iterator[str]:
+    """Rows that are not indexed though they should be, and the other way round."""
+    indexed_id, done_seq = one(db, "SELECT indexed_id, done_seq FROM state")
+    settled = (
+        "e.id <= ?1 AND e.id NOT IN (SELECT entry_id FROM library.search_todo WHERE seq > ?2)",
+        (indexed_id, done_seq),
+    )
+    missing = db.execute(
+        f"SELECT e.id FROM library.entry e WHERE {settled[0]} "
+        "AND e.id NOT IN (SELECT id FROM search_names_docsize) LIMIT 10",
+        settled[1],
+    )
+    yield from (f"entry {entry_id} is not in the index of names" for (entry_id,) in missing.fetchall())
+    unknown = db.execute(
+        "SELECT e.id FROM search_names_docsize e WHERE e.id NOT IN (SELECT id FROM library.entry) "
+        "AND e.id NOT IN (SELECT entry_id FROM library.search_todo WHERE seq > ?) LIMIT 10",
+        (done_seq,),
+    )
+    yield from (f"the index of names has entry {entry_id}, which is gone" for (entry_id,) in unknown.fetchall())
+    names = db.execute(
+        f"SELECT e.id, e.name FROM library.entry e WHERE {settled[0]} AND e.id % max(1, ?1 / {_CHECKED_NAMES}) = 0 "
+        "AND e.id IN (SELECT id FROM search_names_docsize)",
+        settled[1],
+    )
+    some: list[Any] = names.fetchall()
+    for entry_id, name in some:
+        found = db.execute(
+            "SELECT 1 FROM search_names WHERE search_names MATCH ? AND rowid = ?",
+            (all_of(trigrams(indexed_text(name))), entry_id),
         )
-        missing = self._db.execute(
-            f"SELECT e.id FROM library.entry e WHERE {settled[0]} "
-            "AND e.id NOT IN (SELECT id FROM search_names_docsize) LIMIT 10",
-            settled[1],
-        )
-        yield from (f"entry {entry_id} is not in the index of names" for (entry_id,) in missing.fetchall())
-        unknown = self._db.execute(
-            "SELECT e.id FROM search_names_docsize e WHERE e.id NOT IN (SELECT id FROM library.entry) "
-            "AND e.id NOT IN (SELECT entry_id FROM library.search_todo WHERE seq > ?) LIMIT 10",
-            (done_seq,),
-        )
-        yield from (f"the index of names has entry {entry_id}, which is gone" for (entry_id,) in unknown.fetchall())
-        names = self._db.execute(
-            f"SELECT e.id, e.name FROM library.entry e WHERE {settled[0]} AND e.id % max(1, ?1 / {_CHECKED_NAMES}) = 0 "
-            "AND e.id IN (SELECT id FROM search_names_docsize)",
-            settled[1],
-        )
-        some: list[Any] = names.fetchall()
-        for entry_id, name in some:
-            found = self._db.execute(
-                "SELECT 1 FROM search_names WHERE search_names MATCH ? AND rowid = ?",
-                (all_of(trigrams(indexed_text(name))), entry_id),
-            )
-            if found.fetchone() is None:
-                yield f"entry {entry_id} is in the index under another name than {os.fsdecode(name)}"
+        if found.fetchone() is None:
+            yield f"entry {entry_id} is in the index under another name than {os.fsdecode(name)}"
 
 
 def check(library_db: Path) -> list[str]:
@@ -339,8 +343,12 @@ def check(library_db: Path) -> list[str]:
     """
     if not path_beside(library_db).exists():
         return []
-    index = SearchIndex(library_db)
+    db = _connected(library_db)
     try:
-        return index.faults()
+        if not _belongs(db):
+            return ["the index of names belongs to another state of the library; it is made anew at the next start"]
+        return _faults(db)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        return [f"the index of names is damaged: {error}"]
     finally:
-        index.close()
+        db.close()
