@@ -85,7 +85,7 @@ def find(
     """A page of what a query means in the snapshot that the reader holds."""
     asked = _Search(reader, known, query, now_ns)
     hits: list[Hit] = []
-    ends: list[Position] = []
+    end: Position | None = None
     below_id = _LAST_ID if after is None else after.below_id
     for tier in asked.tiers() if after is None else _tiers_from(after.tier):
         for window, window_below, from_id in asked.windows(tier, below_id, after):
@@ -93,9 +93,10 @@ def find(
                 if after is not None and key <= after.key:
                     continue
                 if len(hits) == limit:
-                    return Page(hits, ends[-1])
+                    return Page(hits, end)
                 hits.append(Hit._make(row))
-                ends.append(Position(tier, window_below, from_id, *key))
+                if len(hits) == limit:
+                    end = Position(tier, window_below, from_id, *key)
             after = None
         below_id, after = _LAST_ID, None
     return Page(hits, None)

@@ -72,7 +72,9 @@ class SearchReader:
             self.db.execute("BEGIN")
             try:
                 known = None if self._index_ino is None else self._known()
-                first, last = one(self.db, "SELECT min(seq), max(seq) FROM main.search_todo")
+                first, last = one(
+                    self.db, "SELECT (SELECT min(seq) FROM main.search_todo), (SELECT max(seq) FROM main.search_todo)"
+                )
             except BaseException:
                 self.db.execute("ROLLBACK")
                 raise

@@ -186,9 +186,15 @@ class SearchIndex:
             )
         self.known = known
         has_more = known.indexed_id < last_id or known.done_seq < last_seq
-        if not has_more:
+        if not has_more and self._has_grown():
             self._sample()
+            self._db.execute("INSERT INTO search_names(search_names) VALUES('optimize')")
         return has_more
+
+    def _has_grown(self) -> bool:
+        """Whether the index is half as large again as when it was last put in order."""
+        sampled_id = int(one(self._db, "SELECT sampled_id FROM state")[0])
+        return self.known.indexed_id >= sampled_id + sampled_id // 2 + _SAMPLE_NAMES
 
     def _follow(self, known: Known, last_seq: int) -> Known:
         """The next lines of search_todo: what is gone goes, what has another name has that."""
@@ -217,9 +223,7 @@ class SearchIndex:
         return Known(int(until), known.done_seq)
 
     def _sample(self) -> None:
-        """Learn which trigrams are common, each time the library has doubled: a search begins with its rarest ones."""
-        if self.known.indexed_id < 2 * int(one(self._db, "SELECT sampled_id FROM state")[0]) + _SAMPLE_NAMES:
-            return
+        """Learn which trigrams are common: a search begins with its rarest ones."""
         self._db.execute(
             f"CREATE VIRTUAL TABLE temp.sample USING fts5({_TRIGRAMS}, columnsize=0);"
             "CREATE VIRTUAL TABLE temp.sampled USING fts5vocab(temp, sample, row)"

@@ -1,8 +1,8 @@
 """The program `search`: how soon a search answers, in the library's own process, through its socket, beside others.
 
-A library of rows that no disk has (search_library.py) is searched through its socket, one query after the other, and by
-itself. plocate, with a database of its own, and fd search a real tree of the same names, smaller by default, right after
-each query that they understand. What a person waits for is compared, not work: they print paths and start a process.
+A library of rows that no disk has (search_library.py) is searched through its socket, one query after the other, and
+by itself. plocate, with a database of its own, and fd search a real tree of such names, smaller by default, in the same
+round. What a person waits for is compared, not work: they print paths and start a process.
 """
 
 import argparse
@@ -74,7 +74,9 @@ class _Run:
         home = self.workspace.disk / "library"
         script = Path(__file__).with_name("search_library.py")
         command = [str(python), str(script), str(home), str(self.entries), str(self.count), str(SEED)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        paths = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[3])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -163,10 +165,8 @@ class _Run:
     def _facts(self) -> list[str]:
         facts, writes = self.facts, self.facts["writes"]
         each = facts["index_bytes"] / self.entries
-        build = (
-            f"{report.duration(facts['build_s'])} ({report.duration(facts['build_cpu_s'])} of a processor), slices of at "
-            f"most {report.duration(facts['slice_s'])} in a thread"
-        )
+        took, processor, slice_ = (report.duration(facts[key]) for key in ("build_s", "build_cpu_s", "slice_s"))
+        build = f"{took} ({processor} of a processor), slices of at most {slice_} in a thread"
         named = self.seconds.get((NAMED, "updatedb"))
         if named:
             build += f"; updatedb of {self.files} files {report.duration(named[0])}"
@@ -183,19 +183,19 @@ class _Run:
     def _header(self, peers: dict[str, list[str]]) -> list[str]:
         return [
             *([report.SMOKE] if self.chosen.smoke else []),
-            f"Searches over {self.entries} names: times of ours, and of {' and '.join(peers) or 'nobody else'} as ratios",
+            f"Searches over {self.entries} names; {' and '.join(peers) or 'nobody else'} as time / ours",
             report.labelled("machine", machine.describe()),
             report.labelled(
                 "data",
-                f"{self.entries} rows of a library that no disk has; for plocate and fd {self.files} empty files of such "
-                f"names, on {machine.file_system_of(self.workspace.disk)}; seed {SEED}",
+                f"{self.entries} rows of a library that no disk has; for plocate and fd {self.files} empty files of "
+                f"such names, on {machine.file_system_of(self.workspace.disk)}; seed {SEED}",
             ),
             report.labelled(
                 "method",
-                f"{self.count} queries a row, the first 100 hits with their paths: in process, and through the socket until "
-                f"the reply is parsed ({self.samples.rounds} rounds); all hits in process, 20 queries; plocate and fd: "
-                f"time / ours through the socket, their output read, {PEER_QUERIES} queries a round, names only, either "
-                "case",
+                f"{self.count} queries a row, the first 100 hits with their paths: in process, and through the socket "
+                f"until the reply is parsed ({self.samples.rounds} rounds); all hits in process, 20 queries; plocate "
+                f"and fd: time / ours through the socket, their output read, {PEER_QUERIES} queries a round, names "
+                "only, either case",
             ),
             report.labelled("noise", report.NOISE),
         ]

@@ -98,15 +98,18 @@ def writes(store: Store, root: Entry, count: int) -> dict[str, float]:
                 for trigger in ("removed", "renamed", "returned"):
                     unit.db.execute(f"DROP TRIGGER search_{trigger}")
             rows = [_row(root, unit.new_id(), root.id, f"w{number}", KIND_FILE, 0) for number in range(count)]
-            for what, work in (
-                ("create", lambda row: entries.insert(unit.db, row)),
-                ("rename", lambda row: entries.move(unit.db, row.id, root.id, b"v" + row.name, unit.seq)),
-                ("delete", lambda row: entries.delete(unit.db, row.id)),
-            ):
-                began_s = time.perf_counter()
-                for row in rows:
-                    work(row)
-                found[f"{what} {state}"] = (time.perf_counter() - began_s) / count
+            times_s = [time.perf_counter()]
+            for row in rows:
+                entries.insert(unit.db, row)
+            times_s.append(time.perf_counter())
+            for row in rows:
+                entries.move(unit.db, row.id, root.id, b"v" + row.name, unit.seq)
+            times_s.append(time.perf_counter())
+            for row in rows:
+                entries.delete(unit.db, row.id)
+            times_s.append(time.perf_counter())
+            for what, began_s, ended_s in zip(("create", "rename", "delete"), times_s, times_s[1:], strict=False):
+                found[f"{what} {state}"] = (ended_s - began_s) / count
             if state == "without":
                 for statement in search.SCHEMA.split("CREATE TRIGGER")[1:]:
                     unit.db.execute("CREATE TRIGGER" + statement)
@@ -153,4 +156,4 @@ async def main(directory: Path, count: int, asked_count: int, seed: int) -> None
 
 
 if __name__ == "__main__":
-    trio.run(main, Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    trio.run(main, Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

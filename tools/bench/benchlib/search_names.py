@@ -1,7 +1,7 @@
 """Names as a life collects them, the same for the same seed: photos by number, documents of words, code, music.
 
-Words are made of syllables and used as words are, a few of them most of the time. Beside the names come the queries that are
-asked: pieces of names that are there, so that every query but the rare word finds something.
+Words are made of syllables and used as words are, a few of them most of the time. Beside the names come the queries
+that are asked: pieces of such names.
 """
 
 import random
@@ -11,20 +11,20 @@ _SYLLABLES = (
     "ba co di fu ga ho in ja ki lo mu na or pe qui ra so tion ul ve wi xa yo zi ment er al st th ph gra pho to ing re "
     "port bea ch lan der sum mer win ter mar ket blu gre en"
 ).split()
-_ENDINGS = (
-    [".jpg"] * 40 + [".png"] * 10 + [".pdf"] * 8 + [".txt"] * 8 + [".mp3"] * 6 + [".py"] * 8 + [".docx"] * 3 + [""] * 5
-)
+_ENDINGS = [".jpg"] * 40 + [".png"] * 10 + [".pdf", ".txt", ".py"] * 8 + [".mp3"] * 6 + [".docx"] * 3 + [""] * 5
 RARE_WORD = "zzyzx"
 FILES_PER_DIRECTORY = 50
 #: One file in so many has the rare word.
 _RARE_EVERY = 50_000
+_WORDS_SEED = 7
 
 
 def names(count: int, seed: int) -> Iterator[str]:
     """So many names of files, no two alike."""
-    luck = random.Random(seed)
+    luck = random.Random(_WORDS_SEED)  # a language is the same for everybody
     words = sorted({"".join(luck.choices(_SYLLABLES, k=luck.choice([2, 3, 3, 4]))) for _ in range(30_000)})
     luck.shuffle(words)
+    luck = random.Random(seed)
     weights = [1 / (rank + 10) for rank in range(len(words))]
     drawn = iter(luck.choices(words, weights, k=2 * count))
     for number in range(count):
@@ -50,6 +50,7 @@ def directory_names(count: int) -> list[str]:
 def queries(count: int, seed: int) -> dict[str, list[str]]:
     """By row of the table the texts that are asked for; the last row's are terms that only we know."""
     luck = random.Random(seed)
+    years = [f"tag:holiday kind:image modified:{year}" for year in range(2010, 2020)]
     some = [name.rpartition("-")[0].lower() for name in names(max(400, 4 * count), seed)]
     words = [word for name in some for word in name.replace("_", " ").split() if word.isascii() and len(word) >= 5]
 
@@ -64,6 +65,5 @@ def queries(count: int, seed: int) -> dict[str, list[str]]:
         "word": chosen,
         "rare word": [RARE_WORD] * count,
         "two letters": [piece(word, 2) for word in chosen],
-        "tag, kind and date": [f"tag:holiday kind:image modified:{year}" for year in range(2010, 2020)]
-        * (count // 10 + 1),
+        "tag, kind and date": years * max(1, count // 10),
     }
