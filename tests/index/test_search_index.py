@@ -151,7 +151,7 @@ def test_an_index_that_does_not_belong_to_the_library_is_made_anew(library, what
 
 
 def test_common_trigrams_are_learned_as_the_library_grows(library, monkeypatch):
-    """From a sample, each time it has doubled; a reader sees them."""
+    """From a sample, each time it has grown by half; a reader sees them."""
     monkeypatch.setattr(search, "_SAMPLE_NAMES", 20)
     for number in range(60):
         library.add(b"IMG_%d" % number)
