@@ -135,6 +135,9 @@ class Names:
         """A function that grades names."""
         texts, without, only, whole = self.texts, self.without, self.only, self.whole
         first, others, begin = texts[0] if texts else "", texts[1:], self.begin
+        exact = _packed(TIER_EXACT, EXACT)
+        first_begins, word_begins, inner_begins = (_packed(TIER_BEGIN, grade) for grade in (PREFIX, WORD, INNER))
+        first_rest, word_rest, inner_rest = (_packed(TIER_REST, grade) for grade in (PREFIX, WORD, INNER))
 
         def grade(name: bytes, kind: int) -> int | None:
             folded = name.decode("ascii").lower() if name.isascii() else fold(name)
@@ -150,14 +153,17 @@ class Names:
             for is_wanted in only:
                 if not is_wanted(name, kind):
                     return None
-            if not texts or folded == whole:
-                return _packed(TIER_EXACT, EXACT)
-            tier = TIER_BEGIN if begin and folded.startswith(begin) else TIER_REST
-            if at == 0:
-                return _packed(tier, PREFIX)
-            if others or folded[at - 1].isalnum():
-                return _packed(tier, WORD if all(_begins_word(text, folded) for text in texts) else INNER)
-            return _packed(tier, WORD)
+            if at == 0:  # so is a name of which no text is asked
+                if folded == whole or not texts:
+                    return exact
+                return first_begins if begin else first_rest
+            # A loop for each text, not a function: this is done for every candidate.
+            word, inner = (word_begins, inner_begins) if begin and folded.startswith(begin) else (word_rest, inner_rest)
+            while at > 0 and folded[at - 1].isalnum():
+                at = folded.find(first, at + 1)
+            if at < 0 or (others and not all(_begins_word(text, folded) for text in others)):
+                return inner
+            return word
 
         return grade
 
