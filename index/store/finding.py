@@ -336,13 +336,14 @@ class _Search:
         if not names.texts:
             return self._by_ending()
         if tier == TIER_EXACT:
-            return search.all_of(self._rarest(search.trigrams(f"{MARK}{names.whole}{MARK}{MARK}")))
+            text = f"{MARK}{names.whole}{MARK}"  # how it begins and how it ends says most, however common both are
+            return search.all_of(list(dict.fromkeys((text[:3], text[-3:], *self._rarest(search.trigrams(text))[:1]))))
         begin = MARK + names.begin if names.begin else ""
         if tier == TIER_BEGIN and not begin:
             return search.any_of([MARK * 3])  # no name has that
         terms = list(dict.fromkeys(term for text in names.texts for term in search.trigrams(text)))
         if tier == TIER_BEGIN:
-            return search.all_of([begin, *(self._rarest(terms) if terms else ())])
+            return search.all_of([begin, *(self._rarest(terms)[: _TERMS_MAX - 1] if terms else ())])
         expression = search.all_of(self._rarest(terms)) if terms else self._any_beginning(names.texts, begin)
         if expression is None or tier == TIER_ALL or not begin:
             return expression
