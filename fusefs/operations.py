@@ -232,6 +232,9 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        view = self.ledger.get(parent_inode)
+        if isinstance(view, ViewNode):
+            return self._told(view, await view.make_dir(name), None)
         parent = self._union_dir(parent_inode)
         self._refuse_reserved(parent, name)
         node, st = await self.namespace.mkdir(parent, name, mode, _caller(ctx))
@@ -267,6 +270,10 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        view = self.ledger.get(parent_inode)
+        if isinstance(view, ViewNode):
+            await view.remove_dir(name)
+            return
         parent = self._union_dir(parent_inode)
         self._refuse_reserved(parent, name)
         await self.namespace.rmdir(parent, name)
@@ -281,6 +288,10 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
+        view = self.ledger.get(parent_inode_old)
+        if isinstance(view, ViewNode):
+            await view.rename(name_old, self.ledger.get(parent_inode_new), name_new, flags)
+            return
         src, dst = self._union_dir(parent_inode_old), self._union_dir(parent_inode_new)
         self._refuse_reserved(src, name_old)
         self._refuse_reserved(dst, name_new)

@@ -40,6 +40,7 @@ REQUEST_BYTES: Final = MAX_LINE_BYTES // 4  # of paths in one call; JSON escapes
 LIMIT: Final = 100
 MODES: Final = ("shallow", "content", "deep")
 SKIPPED: Final = 1000
+PAGE: Final = 10_000  # hits of one call when all are wanted
 
 # Errors after which nothing was tried; all others are an answer.
 COULD_NOT: Final = frozenset(
@@ -280,10 +281,29 @@ def _tag_list(door: Door, args: argparse.Namespace) -> int:
 
 
 def _search(door: Door, args: argparse.Namespace) -> int:
-    result = door.call("query:search.names", {"query": args.query, "limit": args.limit})
+    """Print what is found, page by page; or keep, list, forget searches."""
+    if args.saved:
+        return _print(args, door.call("query:search.saved"), clirender.saved_searches)
+    if args.forget is not None:
+        params = encode_name(os.fsencode(args.forget))
+        return _print(args, door.call("action:search.forget", params), clirender.search_forgotten)
+    if args.query is None:
+        raise Invalid("give a QUERY, or --saved, or --forget NAME (see `sd search --help`)")
+    if args.save is not None:
+        params = {**encode_name(os.fsencode(args.save)), "query": args.query}
+        return _print(args, door.call("action:search.save", params), clirender.search_saved)
+    result = door.call("query:search.names", {"query": args.query, "limit": PAGE if args.all else args.limit})
+    while args.all and result.get("cursor") is not None:
+        behind: Json = {"query": args.query, "limit": PAGE, "cursor": result["cursor"]}
+        if args.json:
+            more = door.call("query:search.names", behind)
+            result = {**more, "hits": result["hits"] + more["hits"], "took": result["took"] + more["took"]}
+        else:
+            _print(args, result, clirender.search_hits)
+            result = door.call("query:search.names", behind)
     _print(args, result, clirender.search_hits)
     if result.get("truncated") and not args.json:
-        _complain(f"more than {args.limit} names match; raise --limit to see more")
+        _complain(f"more than {args.limit} entries match; raise --limit, or see all with --all")
     return 0
 
 
@@ -440,6 +460,13 @@ exit codes:
 
 `sd COMMAND --help` says more about one command."""
 
+SEARCH_EPILOG: Final = """\
+a QUERY is words, which the name contains, and terms:
+  "two words"  -not  tag:holiday  kind:image  type:dir  ext:jpg,png
+  size:>10MB  size:1kB..5MB  modified:<7d  modified:2019-07..2019-09  in:Photos/2019
+  sd search 'beach -draft kind:image modified:2019'
+  sd search -- '-draft'                        a QUERY that starts with a dash stands behind --"""
+
 Run = Callable[[Door, argparse.Namespace], int]
 
 
@@ -551,9 +578,17 @@ def _add_commands(commands: _Commands) -> None:
     tags = commands.add("tag list [PATH]", _tag_list, "list all tags, or those of one file")
     tags.add_argument("path", metavar="PATH", nargs="?", help="a file or directory")
 
-    search = commands.add("search QUERY [--limit N]", _search, "find files by a part of their name")
-    search.add_argument("query", metavar="QUERY", type=_text, help="a part of the name")
-    search.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"at most N (default: {LIMIT})")
+    shape = "search QUERY [--limit N] [--all] [--save NAME]"
+    search = commands.add(shape, _search, "find files by name, tag, kind, size, time, place")
+    search.formatter_class = argparse.RawDescriptionHelpFormatter
+    search.epilog = SEARCH_EPILOG
+    search.add_argument("query", metavar="QUERY", type=_text, nargs="?", help="words and terms; all must hold")
+    what = search.add_mutually_exclusive_group()
+    what.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"at most N (default: {LIMIT})")
+    what.add_argument("--all", action="store_true", help="all of them")
+    what.add_argument("--save", type=_text, metavar="NAME", help="keep QUERY as `.vdfs/search/saved/NAME`")
+    what.add_argument("--saved", action="store_true", help="list the saved searches")
+    what.add_argument("--forget", type=_text, metavar="NAME", help="remove a saved search")
 
     info = commands.add("info PATH", _info, "show all that is known of one file or directory")
     info.add_argument("path", metavar="PATH", help="a file or directory")

@@ -252,6 +252,19 @@ def search_hits(result: Json) -> list[str]:
     return table(rows, right=(0,))
 
 
+def saved_searches(result: Json) -> list[str]:
+    rows = [[shown(name_of(search, "name")), shown(str(search["query"]))] for search in result["searches"]]
+    return table(rows) if rows else ["no saved searches; `sd search --save NAME QUERY` keeps one"]
+
+
+def search_saved(result: Json) -> list[str]:
+    return [f"{shown(name_of(result, 'name'))}: saved, {shown(str(result['query']))}"]
+
+
+def search_forgotten(result: Json) -> list[str]:
+    return [f"{shown(name_of(result, 'name'))}: is no saved search any more; no file is touched"]
+
+
 def file_info(result: Json) -> list[str]:
     size = result["size_bytes"]
     exact = f" ({size:,} bytes)".replace(",", " ") if size >= 1024 else ""

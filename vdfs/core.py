@@ -35,7 +35,9 @@ from vdfs.space import journal
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.finder import Finder
 from vdfs.space.importer import Importer
+from vdfs.space.indexer import Indexer
 from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
@@ -88,6 +90,7 @@ async def open_core(
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         namespace = Namespace(tree, annotations, locations, create)
         attributes = Attributes(tree)
+        finder = Finder(library.store.path)
         with translated(library.store.path):
             locations.load()
             journal.complete(tree, attributes.complete)
@@ -99,12 +102,13 @@ async def open_core(
         indexing = Indexing(scanner, media, jobs, rescan_s)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, jobs, indexing, watch, rulers, Ruling(rulers, pool), mountpoint,
+            importer, locations, scanner, jobs, indexing, watch, rulers, Ruling(rulers, pool), finder, mountpoint,
             time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
         finally:
+            finder.close()
             watch.close()
             tree.dirs.close_all()
             jobs.close()
@@ -136,7 +140,8 @@ async def _run_tasks(
         await nursery.start(core.jobs.run)
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
-            core.importer.follow, mount_watch.run, partial(wait_for_power, core.jobs), partial(_housekeeping, core),
+            core.importer.follow, mount_watch.run, Indexer(core.library.store).run,
+            partial(wait_for_power, core.jobs), partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)

@@ -30,7 +30,7 @@ class _Answer:
 
 
 class Answers:
-    """The last answers, by the path of the view."""
+    """The last answers, by the path of the view, or what else tells it."""
 
     def __init__(self) -> None:
         self._writes = (0, 0)
@@ -66,17 +66,18 @@ class AnsweredDir(ViewDir):
     def __init__(self, answers: Answers, path: tuple[bytes, ...], uid: int, gid: int) -> None:
         super().__init__(path, uid, gid)
         self._answers = answers
+        self.key = path  # what an answer is kept by
 
     async def find(self) -> Names:
         """The names and what they are, in the order of the listing."""
         raise NotImplementedError
 
     async def entries(self) -> AsyncIterator[tuple[bytes, "ViewNode | Node"]]:
-        for line in (await self._answers.get(self.path, self.find)).items():
+        for line in (await self._answers.get(self.key, self.find)).items():
             yield line
 
     async def lookup(self, name: bytes) -> "ViewNode | Node":
-        found = (await self._answers.get(self.path, self.find)).get(name)
+        found = (await self._answers.get(self.key, self.find)).get(name)
         if found is None:
             raise NotFound("there is no such name in this view")
         return found

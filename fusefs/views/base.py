@@ -66,6 +66,17 @@ class ViewNode:
     async def lookup(self, name: bytes) -> "ViewNode | Node":
         raise NotADirectory("this is no directory")
 
+    async def make_dir(self, name: bytes) -> "ViewNode":
+        """A new directory in this one."""
+        raise NotPermitted("views cannot be changed")
+
+    async def remove_dir(self, name: bytes) -> None:
+        raise NotPermitted("views cannot be changed")
+
+    async def rename(self, name: bytes, target: "ViewNode | Node", new_name: bytes, flags: int) -> None:
+        """Another name, in another directory perhaps; `flags` are those of renameat2."""
+        raise NotPermitted("views cannot be changed")
+
     def entries(self) -> AsyncIterator[tuple[bytes, "ViewNode | Node"]]:
         """Every (name, node) of a directory."""
         raise NotADirectory("this is no directory")

@@ -10,6 +10,7 @@ import trio
 from fusefs.views.answers import Answers
 from index.model.entry import Entry
 from index.store import entries, tags
+from vdfs.space.finder import Finder
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 from vdfs.space.union import cut
@@ -28,15 +29,19 @@ class ViewContext:
     device_slug: str
     status: Callable[[], dict[str, object]]
     readlink: Callable[[Node], Awaitable[bytes]]
+    finder: Finder
     is_shared: bool = False  # other users may enter the mount
     answers: Answers = attrs.Factory(Answers)
 
     def union_path(self, row: Entry) -> list[bytes] | None:
         """The path of a row in the union; None when its branch is not ours any more."""
-        branch = self.tree.branches.get(row.branch_id)
+        return self.in_union(row.branch_id, entries.path_of(self.tree.store.db, row.id))
+
+    def in_union(self, branch_id: int, names: list[bytes]) -> list[bytes] | None:
+        """The path in the union of a path on a branch; None when the branch is not ours any more."""
+        branch = self.tree.branches.get(branch_id)
         if branch is None:
             return None
-        names = entries.path_of(self.tree.store.db, row.id)
         return names if branch.location is None else [branch.location, *names]
 
     async def rows(self, query: Callable[..., list[Entry]], *args: object) -> list[Entry]:
@@ -49,11 +54,11 @@ class ViewContext:
         return await trio.to_thread.run_sync(run)
 
 
-def unique_names(rows: list[tuple[list[bytes], Entry]]) -> list[tuple[bytes, list[bytes]]]:
+def unique_names(paths: list[list[bytes]]) -> list[tuple[bytes, list[bytes]]]:
     """Link names for paths: the file's own, and for the second of a name `name (2)`, in a stable order."""
     used: set[bytes] = set()
     out = []
-    for path, _ in rows:
+    for path in paths:
         name = unused(path[-1], used)
         used.add(name)
         out.append((name, path))

@@ -1,4 +1,4 @@
-"""Views whose leaves are links into the union: tags, search, recent, duplicates, conflicts.
+"""Views whose leaves are links into the union: tags, recent, duplicates; those of searches are in search.py.
 
 A leaf's target is relative, so that a bind mount, a container or a moved mount point keeps working.
 """
@@ -29,7 +29,7 @@ class LinksDir(AnsweredDir):
 
     async def find(self) -> Names:
         rows = await self.context.rows(self._query)
-        placed = [(path, row) for path, row in ((self.context.union_path(r), r) for r in rows) if path]
+        placed = [path for path in map(self.context.union_path, rows) if path]
         depth = len(self.path) + 1
         return {
             name: ViewLink(self.child(name), self.uid, self.gid, link_into_union(depth, path))
@@ -83,23 +83,6 @@ class TagsRoot(ViewDir):
         if tag is None:
             raise NotFound(f"no tag {os.fsdecode(name)}")
         return TagDir(self.context, self.child(name), [tag])
-
-
-class SearchRoot(ViewDir):
-    """`search/<query>`: any query, by lookup; nothing is stored by asking."""
-
-    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
-        super().__init__(path, context.uid, context.gid)
-        self.context = context
-
-    async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
-        nothing: list[tuple[bytes, ViewNode | Node]] = []  # every answer there is would be a list without end
-        for line in nothing:
-            yield line
-
-    async def lookup(self, name: bytes) -> ViewNode | Node:
-        query = os.fsdecode(name)
-        return LinksDir(self.context, self.child(name), lambda db: names.search(db, query, LISTING_MAX))
 
 
 class DuplicatesRoot(ViewDir):

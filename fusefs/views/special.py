@@ -13,7 +13,8 @@ from fusefs.views.base import ViewDir, ViewLink, ViewNode, ViewText
 from fusefs.views.content import ContentRoot
 from fusefs.views.context import ViewContext
 from fusefs.views.devices import ConflictsDir, DevicesRoot
-from fusefs.views.links import DuplicatesRoot, SearchRoot, TagsRoot, recent
+from fusefs.views.links import DuplicatesRoot, TagsRoot, recent
+from fusefs.views.search import SearchRoot
 from index.model.errors import NoAttribute, NotFound, NotPermitted, Unsupported
 from vdfs.space.nodes import Node
 
@@ -22,14 +23,15 @@ ROOT_LINKS = {b"Tags": b".vdfs/tags", b"Search": b".vdfs/search", b"Devices": b"
 _README = b"""This directory belongs to sdmount. What is here are views: answers, computed when you look.
 
 tags/<tag>[/<tag>...]     what carries all of the tags (setfattr -n user.xdg.tags, sd tag add)
-search/<words>            names that contain all of the words
+search/<query>            what a query means: words of the name, tag:x, kind:image, size:>10MB, ...
+search/saved/<name>       searches that are kept: mkdir, rmdir, setfattr -n user.vdfs.query -v QUERY
 devices/<device>/         what lies where, as it lies
 content/<blake3>          the bytes of that name
 recent/ duplicates/ conflicts/
 status.json               what the library is doing now
 control                   getfattr and setfattr user.vdfs.* on it: the state of the mount
 
-Nothing here is stored, nothing changes by looking; tools that recurse should not come in.
+But for saved searches nothing here is stored; nothing changes by looking; tools that recurse should not come in.
 """
 _CACHEDIR_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # Views of an sdmount library: nothing to back up or to index.

@@ -184,6 +184,16 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b")) + b"\x7f"
 # asking ---------------------------------------------------------------------------------------------------------------
 
 
+def extensions() -> Iterator[bytes]:
+    """Every extension that there is, without its dot."""
+    yield from _BY_EXTENSION
+
+
+def whole_names() -> Iterator[bytes]:
+    """Names that say a type as a whole, without an extension."""
+    yield from _BY_NAME
+
+
 def candidates(name: bytes) -> tuple[FileType, ...]:
     """The types that a name may stand for, the likeliest first; none for a name that says nothing."""
     at = name.rfind(b".")

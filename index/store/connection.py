@@ -23,6 +23,7 @@ APPLICATION_ID = 0x73646D6C
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     """A connection with the house's pragmas. StoreCorrupt when the file is not a database."""
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    flags |= apsw.SQLITE_OPEN_URI  # what is attached later may say how
     try:
         db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
         db.set_busy_timeout(5000)

@@ -21,6 +21,8 @@ from index.store import (
     metadata,
     places,
     rulings,
+    saved,
+    search,
     sidecars,
     sums,
     tags,
@@ -29,7 +31,10 @@ from index.store.connection import APPLICATION_ID
 
 SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, filetypes, contents, entries, limbo, tags, metadata, sums, extracts, sidecars, rulings)
+_TABLES = (
+    changes, places, filetypes, contents, entries, limbo, tags, metadata,
+    sums, extracts, sidecars, rulings, search, saved,
+)  # fmt: skip
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -59,6 +64,7 @@ def _full_strength(db: apsw.Connection) -> None:
     db.execute(sums.SCHEMA)
     sums.rebuild(db)
     _contents_have_types(db)
+    _search_by_index(db)
 
 
 def _rules(db: apsw.Connection) -> None:
@@ -78,6 +84,12 @@ def _contents_have_types(db: apsw.Connection) -> None:
     db.execute("ALTER TABLE content ADD COLUMN type_method INTEGER")
     db.execute(extracts.SCHEMA)
     db.execute(sidecars.SCHEMA)
+
+
+def _search_by_index(db: apsw.Connection) -> None:
+    """What the index of names must follow, and saved searches. The index itself is built behind."""
+    db.execute(search.SCHEMA)
+    db.execute(saved.SCHEMA)
 
 
 #: version -> what takes a file from it to the next.

@@ -1,34 +1,9 @@
-"""Questions over the whole library: names that contain a text, files of one hash. Full or near-full passes."""
+"""Questions over the whole library about contents: files of one hash. Full or near-full passes."""
 
 import apsw
 
-from index.model.entry import NAME_MAX_BYTES, Entry
+from index.model.entry import Entry
 from index.store.entries import E_COLUMNS
-
-#: Words of a query that count; SQLite bounds the depth of an expression.
-WORDS_MAX = 64
-
-
-def search(db: apsw.Connection, query: str, limit: int) -> list[Entry]:
-    """Entries whose name contains every word of the query (letters of ASCII in either case); best matches first. What a
-    rule holds back is not among them."""
-    words = query.split()[:WORDS_MAX]
-    if not words or any(len(w) > NAME_MAX_BYTES or "\0" in w or "/" in w for w in words):  # in no name
-        return []
-    # LIKE folds ASCII case; its wildcards are escaped. Names are blobs: undecodable ones are compared byte by byte.
-    clauses = " AND ".join("CAST(e.name AS TEXT) LIKE ? ESCAPE '\\'" for _ in words)
-    patterns = ["%" + w.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" for w in words]
-    whole = " ".join(words).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    # Graded and cut by SQLite, so that the best are found however many there are.
-    sql = (
-        f"SELECT {E_COLUMNS} FROM entry e WHERE e.parent_id IS NOT NULL AND e.rule = 0 AND {clauses} ORDER BY CASE "
-        "WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 0 WHEN CAST(e.name AS TEXT) LIKE ? ESCAPE '\\' THEN 1 "
-        "ELSE 2 END, e.mtime_ns DESC, e.name LIMIT ?"
-    )
-    try:
-        return [Entry._make(r) for r in db.execute(sql, (*patterns, whole, whole + "%", limit))]
-    except UnicodeEncodeError:  # half a character can be in no text that SQLite compares
-        return []
 
 
 def with_hash(db: apsw.Connection, full: bytes) -> list[Entry]:

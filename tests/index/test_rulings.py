@@ -1,10 +1,14 @@
 """What is to be judged again is noted until it was, and what is held below a directory is told in pages."""
 
+import contextlib
+
 import pytest
 
 from index.model.entry import KIND_DIR
+from index.model.query import parse
 from index.scan import recording
-from index.store import entries, places, rulings
+from index.store import entries, finding, places, rulings
+from index.store.reading import SearchReader
 from index.store.rulings import Ruling
 from index.store.store import Store
 from tests.index.test_apply import DIR, FILE, Inode
@@ -88,14 +92,16 @@ def test_what_is_held_is_counted_by_rule(store, root):
 
 def test_a_rule_takes_a_file_off_the_hashers_queue_and_out_of_the_search(store, root):
     """And back in; nothing else of its row changes."""
-    from index.store import names
+    def found() -> list[int]:
+        with contextlib.closing(SearchReader(store.path)) as reader, reader.snapshot() as known:
+            return [hit.id for hit in finding.find(reader, known, parse('"z!"'), 0, 5).hits]
 
     row = next(entries.get(store.db, one.entry_id) for one in rulings.held(store.db, root) if one.path == (b"z!",))
-    assert names.search(store.db, "z!", 5) == []
+    assert found() == []
     with store.write("test") as unit:
         unit.db.execute("UPDATE entry SET size_bytes=9")
         recording.set_rule(unit, row, 0)
-    assert [found.id for found in names.search(store.db, "z!", 5)] == [row.id]
+    assert found() == [row.id]
     assert row.id in {one.id for one in entries.unidentified(store.db, row.branch_id, 0, 0, 1 << 62, 99)}
     now = entries.get(store.db, row.id)
     assert now == row._replace(rule=0, seq=store.last_seq, size_bytes=9)

@@ -321,6 +321,23 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_library_of_the_third_version_follows_its_names_from_now_on(tmp_path):
+    """It gets what the index of names needs, and saved searches; its rows are all new to the index."""
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 3)
+    old_row(db, 1, None, b"", kind=1)
+    old_row(db, 70, 1, b"beach")
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    assert store.db.execute("SELECT seq, entry_id FROM search_todo").fetchall() == [(0, 0)]
+    with store.write("test") as unit:
+        entries.move(unit.db, 70, 1, b"sea", unit.seq)
+        entries.delete(unit.db, 70)
+    assert store.db.execute("SELECT entry_id FROM search_todo").fetchall() == [(0,), (70,), (70,)]
+    store.close()
+
+
 OLD_SCHEMA = Path(__file__).parent / "schemas" / "v3.sql"
 
 

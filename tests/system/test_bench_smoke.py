@@ -39,6 +39,7 @@ MILLION_ROWS = (
     "ls at once, median",
     "ls of the largest",
 )
+SEARCH_ROWS = ("substring of 4", "prefix of 5", "word", "rare word", "two letters", "tag, kind and date")
 LIMIT_S = 300
 LOOK_S = 0.05
 
@@ -86,6 +87,21 @@ def test_million_measures_a_restart_or_says_why_not(tmp_path):
         assert row in table
         assert skipped or is_figure(table[row]["sdmount"]), printed
     assert skipped or printed.count("(at most ") == 3, printed
+    assert nothing_left(tmp_path) == []
+
+
+def test_search_measures_every_kind_of_query_or_says_why_not(tmp_path):
+    """First hits and all hits of ours; plocate and fd where they are installed."""
+    printed = run("search", tmp_path)
+    table = table_of(printed)
+    skipped = "skipped: sdmount: no " in printed
+    for row in SEARCH_ROWS:
+        for column in ("in process", "socket", "all hits"):
+            assert skipped or is_figure(table[row][column]), printed
+        for peer in ("plocate", "fd"):
+            absent = reason_for(printed, f"skipped: {peer}") or row == SEARCH_ROWS[-1] or skipped
+            assert absent or is_figure(table[row][peer]), printed
+    assert skipped or re.search(r"^index +\d+ bytes a name", printed, re.MULTILINE), printed
     assert nothing_left(tmp_path) == []
 
 

@@ -247,7 +247,7 @@ def test_any_query_is_a_directory(small):
     assert contents(search / "plan") == [b"the plan"]
     assert contents(search / "lan.t") == [b"the plan"]
     assert names(search / "no such thing anywhere") == []
-    assert names(search) == [], "nothing is stored by asking"
+    assert names(search) == ["saved"], "nothing is stored by asking"
 
 
 def test_a_query_of_any_characters_is_no_error(small):
@@ -256,7 +256,6 @@ def test_a_query_of_any_characters_is_no_error(small):
         "a",
         "be",
         "'",
-        '"',
         "%",
         "_",
         "*",
@@ -270,12 +269,66 @@ def test_a_query_of_any_characters_is_no_error(small):
         "-",
         "\\",
         ";--",
-        " ",
-        "\n",
         "é",
         "x" * 255,
     ):
         os.listdir(small.mnt / "Search" / query)
+
+
+@pytest.mark.parametrize("name", ['"', " ", "\n", "colour:red", "size:>10XB", "kind:", "in:."])
+def test_what_is_no_query_is_not_there(small, name):
+    """As `sd` refuses it, with the reason."""
+    assert errno_of(os.listdir, small.mnt / "Search" / name) == errno.ENOENT
+
+
+def test_a_search_speaks_the_language_of_searches(small):
+    """Tags, kinds, places; U+2215 where a value has a slash; nothing beyond 255 bytes, as of any name."""
+    search = small.mnt / "Search"
+    assert names(search / "tag:holiday kind:image") == ["beach.jpg"]
+    assert names(search / "in:Files\u2215sub\u2215deep type:file") == ["plan.txt"]
+    assert contents(search / "beach -in:Files\u2215sub -party") == [b"beach"]
+    assert names(search / 'tag:"two words"') == []
+
+
+def test_a_saved_search_is_a_directory_that_is_made(small):
+    """By its name, or by the query that it is told; renamed and removed like any other; nothing in it changes."""
+    saved = small.mnt / "Search" / "saved"
+    (saved / "beach").mkdir()
+    assert contents(saved / "beach") == [b"another beach", b"beach", b"beach", b"party"]
+    assert os.getxattr(saved / "beach", "user.vdfs.query") == b"beach"
+    os.setxattr(saved / "beach", "user.vdfs.query", b"tag:holiday  kind:image")
+    assert os.getxattr(saved / "beach", "user.vdfs.query") == b"tag:holiday kind:image"
+    assert names(saved / "beach") == ["beach.jpg"]
+    assert errno_of(os.setxattr, saved / "beach", "user.vdfs.query", b"size:big") == errno.EINVAL
+    assert errno_of(os.setxattr, saved / "beach", "user.vdfs.other", b"x") == errno.ENODATA
+    assert errno_of(os.mkdir, saved / "beach") == errno.EEXIST
+    assert errno_of(os.mkdir, saved / "beach" / "in it") in REFUSED
+    assert errno_of(os.unlink, saved / "beach" / "beach.jpg") in REFUSED
+    (saved / "beach").rename(saved / "pictures: of holidays")
+    assert names(saved) == ["pictures: of holidays"]
+    assert small.sd_json("search", "--saved")["searches"] == [
+        {"name": "pictures: of holidays", "query": "tag:holiday kind:image"}
+    ]
+    (saved / "plain: name").mkdir()
+    assert os.getxattr(saved / "plain: name", "user.vdfs.query") == b'"plain: name"'
+    (saved / "plain: name").rename(saved / "pictures: of holidays")
+    assert os.getxattr(saved / "pictures: of holidays", "user.vdfs.query") == b'"plain: name"'
+    assert errno_of(os.rename, saved / "pictures: of holidays", small.mnt / "Files" / "x") in REFUSED
+    (saved / "pictures: of holidays").rmdir()
+    assert errno_of(os.rmdir, saved / "pictures: of holidays") == errno.ENOENT
+    assert names(saved) == []
+
+
+def test_a_search_is_saved_from_the_command_line(small):
+    """And forgotten; it shows in the mount at once."""
+    small.sd("search", "--save", "plans", "plan ext:txt")
+    assert names(small.mnt / "Search" / "saved" / "plans") == ["plan.txt"]
+    small.sd("search", "--save", "plans", "beach party")
+    assert names(small.mnt / "Search" / "saved" / "plans") == ["Beach Party.txt"]
+    assert "colour" in small.sd_fails("search", "--save", "plans", "colour:red")
+    small.sd("search", "--forget", "plans")
+    assert names(small.mnt / "Search" / "saved") == []
+    assert "plans" in small.sd_fails("search", "--forget", "plans")
     os.listdir(os.fsencode(small.mnt / "Search") + b"/\xff\xfe")
     assert names(small.mnt / "Search" / "%") == []
 

@@ -138,8 +138,13 @@ RESULTS: dict[str, Any] = {
             {"path": "/Photos/beach.jpg", "kind": "file", "size_bytes": 1536, "mtime_ns": 1_000_000_000},
             {"path": "/Photos", "kind": "directory", "size_bytes": 4096, "mtime_ns": 1_000_000_000},
         ],
+        "cursor": None,
         "truncated": False,
+        "took": 0.001,
     },
+    "action:search.save": {"name": "sea", "query": "beach kind:image"},
+    "query:search.saved": {"searches": [{"name": "sea", "query": "beach kind:image"}]},
+    "action:search.forget": {"name": "sea"},
     "query:file.info": INFO,
     "query:index.verify": {"checked": 5, "differences": []},
     "action:location.mode": {"name": "pics", "mode": "deep"},
@@ -326,6 +331,10 @@ COMMANDS: list[tuple[list[str], str, Any]] = [
     (["search", "bea ch"], "query:search.names", {"query": "bea ch", "limit": 100}),
     (["search", "b", "--limit", "5"], "query:search.names", {"query": "b", "limit": 5}),
     (["search", "--", "--limit"], "query:search.names", {"query": "--limit", "limit": 100}),
+    (["search", "b", "--all"], "query:search.names", {"query": "b", "limit": 10_000}),
+    (["search", "--save", "sea", "beach"], "action:search.save", {"name": "sea", "query": "beach"}),
+    (["search", "--saved"], "query:search.saved", {}),
+    (["search", "--forget", "sea"], "action:search.forget", {"name": "sea"}),
     (["info", "/a"], "query:file.info", {"path": "/a"}),
     (["info", "sd:/Photos/a.jpg"], "query:file.info", {"path": "sd:/Photos/a.jpg"}),
     (["job", "list"], "query:job.list", {"limit": 20}),
@@ -865,9 +874,39 @@ def test_more_hits_than_asked_for_are_mentioned(running: Running, capsys: Captur
     """On stderr, so that a pipe gets hits alone; not at all with --json."""
     running.library.answers["query:search.names"] = {"hits": [], "truncated": True}
     assert cli.main(["search", "b", "--limit", "1"]) == 0
-    assert capsys.readouterr() == ("", "sd: more than 1 names match; raise --limit to see more\n")
+    assert capsys.readouterr() == ("", "sd: more than 1 entries match; raise --limit, or see all with --all\n")
     assert cli.main(["search", "b", "--json"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_all_hits_come_page_by_page(running: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page goes on where the last one ended; with --json they are one object."""
+    hit = RESULTS["query:search.names"]["hits"][0]
+    pages = {None: ("c1", "one"), "c1": ("c2", "two"), "c2": (None, "three")}
+
+    def answer(method: str, params: Any) -> Any:
+        cursor, name = pages[params.get("cursor")]
+        return {"hits": [{**hit, "path": name}], "cursor": cursor, "truncated": cursor is not None, "took": 1.0}
+
+    monkeypatch.setattr(running.library, "answer", answer)
+    assert cli.main(["search", "b", "--all"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[-1] for line in out.splitlines()] == ["one", "two", "three"]
+    assert err == ""
+    assert cli.main(["search", "b", "--all", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [h["path"] for h in told["hits"]] == ["one", "two", "three"]
+    assert (told["cursor"], told["truncated"], told["took"]) == (None, False, 3.0)
+
+
+@pytest.mark.parametrize("arguments", [["search"], ["search", "--save", "x"], ["search", "x", "--all", "--limit", "3"]])
+def test_a_search_without_a_query_or_with_too_much_is_refused(
+    running: Running, capsys: Capture, arguments: list[str]
+) -> None:
+    """One line that says what to give."""
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert running.library.calls == []
 
 
 def test_an_answer_of_another_version_is_shown_as_json(running: Running, capsys: Capture) -> None:

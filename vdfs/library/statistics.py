@@ -2,13 +2,13 @@
 
 import os
 
-from index.store import entries
+from index.store import entries, search
 from index.store.connection import one
 from vdfs.library.library import Library
 
 
 def statistics(library: Library) -> dict[str, int]:
-    """Entries, files, directories, bytes, contents, tags, and the size of the database with its log."""
+    """Entries, files, directories, bytes, contents, tags, and the size of the database, its log, the index of names."""
     store = library.store
     with store.reader() as db:
         files, dirs, total = entries.counts(db)
@@ -21,9 +21,10 @@ def statistics(library: Library) -> dict[str, int]:
             )
         )
     size = 0
-    for suffix in ("", "-wal"):
+    names = search.path_beside(store.path)
+    for path in (store.path, f"{store.path}-wal", names, f"{names}-wal"):
         try:
-            size += os.stat(f"{store.path}{suffix}").st_size
+            size += os.stat(path).st_size
         except FileNotFoundError:
             continue
     return {

@@ -13,6 +13,7 @@ from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.finder import Finder
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
@@ -43,6 +44,7 @@ class Core:
     watch: Watch
     rulers: Rulers
     ruling: Ruling
+    finder: Finder
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]

@@ -1,0 +1,77 @@
+"""Files by their hash, over a small library made of rows."""
+
+import stat
+
+import pytest
+
+from index.model.entry import HASH_FULL, HASH_SAMPLED, Entry, Stat
+from index.scan import recording
+from index.store import contents, entries, names, places
+from index.store.store import Store
+
+DEVICE = b"d" * 16
+
+
+class Rows:
+    """A library of rows: one branch, its root, and whatever a test puts below."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        with store.write("test") as unit:
+            places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+            self.branch = places.put_branch(unit.db, b"b" * 16, None, DEVICE, "store", b"/somewhere", "fs", 1)
+        self.root = self.add(b"", parent=None, mode=stat.S_IFDIR | 0o755)
+
+    def add(self, name: bytes, *, parent: int | None = 0, mtime_ns: int = 0, mode: int = stat.S_IFREG | 0o644) -> Entry:
+        """A row of such a name in the root, or where `parent` says."""
+        with self.store.write("test") as unit:
+            above = self.root.id if parent == 0 else parent
+            st_ = Stat(mode, 3, mtime_ns, 0, 1000 + unit.seq, 1, 0, 0)
+            row = recording.plain_row(unit, self.branch, 0 if above is None else above, name, st_)
+            row = row._replace(parent_id=above)
+            entries.insert(unit.db, row)
+        return row
+
+    def identify(self, row: Entry, full: bytes, state: int = HASH_FULL, size_bytes: int = 3) -> None:
+        with self.store.write("test") as unit:
+            content = contents.exact(unit.db, full[:8], full, full[:16], size_bytes, None)
+            entries.set_identity(unit.db, row.id, content, state, None, unit.seq)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    store = Store(tmp_path / "library.db", DEVICE)
+    try:
+        yield Rows(store)
+    finally:
+        store.close()
+
+
+def test_a_hash_finds_every_file_that_has_it(rows):
+    """By the full hash only: a file of which just the sampled id is known is not certain yet."""
+    a, b, c = (rows.add(name) for name in (b"a", b"b", b"c"))
+    rows.identify(a, b"1" * 32)
+    rows.identify(b, b"1" * 32)
+    rows.identify(c, b"1" * 32, HASH_SAMPLED)
+    assert [a.id, b.id] == [row.id for row in names.with_hash(rows.store.db, b"1" * 32)]
+    assert names.with_hash(rows.store.db, b"2" * 32) == []
+
+
+def test_hard_links_are_one_file(rows):
+    """They are no duplicates, and one of them stands for all."""
+    a, b = rows.add(b"a"), rows.add(b"b")
+    with rows.store.write("test") as unit:
+        entries.set_node(unit.db, b.id, a.node, unit.seq)
+    for row in (a, b):
+        rows.identify(row, b"1" * 32)
+    assert [a.id] == [row.id for row in names.with_hash(rows.store.db, b"1" * 32)]
+    assert names.duplicate_hashes(rows.store.db, 10) == []
+
+
+def test_duplicates_come_by_what_they_waste(rows):
+    """Size times the copies beyond the first; single files are none; no more than the limit."""
+    for sign, copies, size_bytes in ((b"1", 2, 100), (b"2", 4, 50), (b"3", 1, 9_999), (b"4", 3, 10)):
+        for number in range(copies):
+            rows.identify(rows.add(sign + b"-%d" % number), sign * 32, size_bytes=size_bytes)
+    assert names.duplicate_hashes(rows.store.db, 10) == [b"2" * 32, b"1" * 32, b"4" * 32]
+    assert names.duplicate_hashes(rows.store.db, 1) == [b"2" * 32]
