@@ -32,6 +32,7 @@ from vdfs.wire.client import RpcClient
 from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode_item, encode_name, encode_path
 
 CALL_TIMEOUT_S: Final = 60.0
+EJECT_TIMEOUT_S: Final = 330.0  # a slow stick is written to until all is on it
 FIND_TIMEOUT_S: Final = 5.0  # for a process that is starting or ending: it holds the lock and does not answer
 ANSWER_S: Final = 20.0  # a status costs a moment: who has not given it by then hangs, or is stopped
 LOOK_S: Final = 2.0  # how long the process may wait for idle before it tells how far it is
@@ -215,7 +216,8 @@ def _library_info(door: Door, args: argparse.Namespace) -> int:
 
 def _location_add(door: Door, args: argparse.Namespace) -> int:
     name = {"name": None} if args.name is None else encode_name(os.fsencode(args.name))
-    params = {**encode_path(_absolute(args.dir)), **name}
+    bound = {"one_file_system": True} if args.one_file_system else {}
+    params = {**encode_path(_absolute(args.dir)), **name, **bound}
     return _print(args, door.call("action:location.add", params), clirender.location_added)
 
 
@@ -231,6 +233,40 @@ def _location_remove(door: Door, args: argparse.Namespace) -> int:
 def _location_rescan(door: Door, args: argparse.Namespace) -> int:
     params = encode_name(os.fsencode(args.name))
     return _print(args, door.call("action:location.rescan", params), clirender.location_rescanned)
+
+
+def _volume_list(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("query:volume.list", {"all": args.all}), clirender.volume_list)
+
+
+def _volume_track(door: Door, args: argparse.Namespace) -> int:
+    params = {**_volume(args.volume), "name": args.name}
+    return _print(args, door.call("action:volume.track", params), clirender.volume_tracked)
+
+
+def _volume_untrack(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("action:volume.untrack", _volume(args.volume)), clirender.volume_untracked)
+
+
+def _volume_eject(door: Door, args: argparse.Namespace) -> int:
+    result = door.call("action:volume.eject", _volume(args.volume), timeout_s=EJECT_TIMEOUT_S)
+    return _print(args, result, clirender.volume_ejected)
+
+
+def _volume_speedtest(door: Door, args: argparse.Namespace) -> int:
+    result = door.call("action:volume.speedtest", _volume(args.volume), timeout_s=2 * CALL_TIMEOUT_S)
+    return _print(args, result, clirender.volume_speed)
+
+
+def _volume_info(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("query:volume.info", _volume(args.volume)), clirender.volume_info)
+
+
+def _volume(argument: str) -> Json:
+    """A path where there is a slash in it or something is called so, else a name or a fingerprint."""
+    if "/" in argument or os.path.lexists(argument):
+        return encode_path(_absolute(argument))
+    return {"volume": argument}
 
 
 def _tag_add(door: Door, args: argparse.Namespace) -> int:
@@ -450,9 +486,10 @@ def _add_commands(commands: _Commands) -> None:
     status.add_argument("--timeout", type=_seconds, metavar="S", help="give up after S seconds, exit code 1")
 
     text = "add a directory; it is shown at once, the scan runs behind"
-    add = commands.add("location add DIR [--name NAME]", _location_add, text)
+    add = commands.add("location add DIR [--name NAME] [--one-file-system]", _location_add, text)
     add.add_argument("dir", metavar="DIR", help="the directory; nothing in it is changed")
     add.add_argument("--name", type=_text, metavar="NAME", help="its name in the mount (default: as DIR)")
+    add.add_argument("--one-file-system", action="store_true", help="leave out what is mounted in it")
     commands.add("location list", _location_list, "list the locations with their directories")
     remove = commands.add("location remove NAME", _location_remove, "forget a location; no file is touched")
     remove.add_argument("name", metavar="NAME", help="as `sd location list` shows it")
@@ -479,6 +516,20 @@ def _add_commands(commands: _Commands) -> None:
     verify.add_argument("name", metavar="NAME", nargs="?", help="one location (default: all)")
     verify.add_argument("--content", action="store_true", help="also read the files, compare hashes")
     verify.set_defaults(could_not_only=True)
+
+    commands.group("volume", "The file systems that locations lie on, also while they are away.")
+    listed = commands.add("volume list [--all]", _volume_list, "list the volumes that are mounted or known")
+    listed.add_argument("--all", action="store_true", help="also parts of the system and file systems in memory")
+    text = "know a volume from now on, also while it is away"
+    track = commands.add("volume track VOLUME [--name NAME]", _volume_track, text)
+    track.add_argument("--name", type=_text, metavar="NAME", help="what it is called (default: its label)")
+    text = "do so no more; what of the library lies on it stays"
+    untrack = commands.add("volume untrack VOLUME", _volume_untrack, text)
+    eject = commands.add("volume eject VOLUME", _volume_eject, "let go of a volume and unmount it, or say who holds it")
+    speed = commands.add("volume speedtest VOLUME", _volume_speedtest, "write and read 10 MiB past the page cache")
+    about = commands.add("volume info VOLUME", _volume_info, "show all that is known of a volume")
+    for one in (track, untrack, eject, speed, about):
+        one.add_argument("volume", metavar="VOLUME", type=_text, help="its fingerprint, its name, or a path on it")
 
     commands.add("library info", _library_info, "show what the library holds and where it lies")
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from index.scan.mounts import mounts
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
 from vdfs.base.config import Config, load_config, make_private
@@ -27,13 +28,16 @@ from vdfs.space import journal
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.ejection import Ejector
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
+from vdfs.space.presence import Presence
 from vdfs.space.rename import Renames
 from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
+from vdfs.space.volumes import Volumes
 from vdfs.space.watch import Watch
 from vdfs.wire import server
 
@@ -77,9 +81,12 @@ async def open_core(
         with translated(library.store.path):
             locations.load()
             journal.complete(tree, attributes.complete)
+        presence = Presence(tree, watch, scanner)
+        volumes = Volumes(tree, locations, presence)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, watch, mountpoint, time.time_ns(), stop,
+            importer, locations, scanner, watch, presence, volumes, Ejector(volumes, scanner.halts, pool), mountpoint,
+            time.time_ns(), stop,
         )  # fmt: skip
         try:
             yield core
@@ -100,6 +107,9 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
     socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
     core.library.store.hold_ballast()
     with contextlib.closing(MountWatch(core.tree, core.watch, core.locations)) as mount_watch:
+        mount_watch.changed = core.volumes.refresh
+        core.volumes.moved = mount_watch.moved
+        core.volumes.refresh(mounts())
         await _run_tasks(core, mount_watch, socket, dispatch, task_status)
 
 
@@ -112,7 +122,7 @@ async def _run_tasks(
         await nursery.start(core.scanner.pool.run)
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.importer.follow, mount_watch.run,
-            partial(_housekeeping, core),
+            core.volumes.run, partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)
@@ -128,14 +138,7 @@ async def _housekeeping(core: Core) -> None:
         await trio.sleep(_HOUSEKEEPING_S)
         core.tree.dirs.close_idle(time.monotonic())
         for branch in list(core.tree.branches.values()):
-            before = branch.state
-            if await branch.check_slow() if branch.slow else core.tree.check(branch):
-                log.warning("%s is %s now (was %s)", os.fsdecode(branch.root_path), branch.state, before)
-                core.tree.dirs.close_branch(branch)
-                await core.watch.forget_branch(branch)
-                core.tree.branch_changed(branch)
-                if branch.state == "live":
-                    core.scanner.begin(branch)
+            await core.presence.look(branch)
         with contextlib.suppress(OSError):
             await core.library.store.make_durable()
         await core.library.store.checkpoint()

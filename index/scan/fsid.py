@@ -1,15 +1,22 @@
 """Which file system a directory lies on, in a form that survives a remount: its UUID where the kernel tells it.
 
-FS_IOC_GETFSUUID (Linux 6.9) answers for ext4, xfs, tmpfs, …; elsewhere the device number stands in, which tells two
+FS_IOC_GETFSUUID (Linux 6.9) answers for ext4, xfs, …; btrfs has a question of its own, and since each of its subvolumes
+numbers its inodes anew, the subvolume is part of the answer. Elsewhere the device number stands in, which tells two
 mounted file systems apart but may change over a restart of the machine.
+
+Source: ioctl_fs(2), linux/btrfs.h.
 """
 
 import fcntl
 import os
+import struct
 
 from index.model.inode import signed
 
 _FS_IOC_GETFSUUID = 0x80111500
+_BTRFS_IOC_FS_INFO = 0x8400941F
+_BTRFS_IOC_INO_LOOKUP = 0xD0009412
+_BTRFS_FIRST_FREE_OBJECTID = 256
 
 
 def fs_identity(path: bytes) -> tuple[str, int]:
@@ -24,13 +31,46 @@ def fs_identity(path: bytes) -> tuple[str, int]:
 def fs_identity_fd(fd: int) -> tuple[str, int]:
     st = os.fstat(fd)
     number = signed(st.st_ino)
-    reply = bytearray(17)
+    uuid = fs_uuid_fd(fd)
+    if uuid:
+        subvolume = _subvolume(fd)
+        return f"uuid:{uuid}" + (f".{subvolume}" if subvolume else ""), number
+    return _by_device(st), number
+
+
+def is_root(fd: int, fs_id: str, root_ino: int) -> bool:
+    """Whether a directory is the one that an identity was taken of, also by a kernel that did not tell UUIDs."""
+    if fs_identity_fd(fd) == (fs_id, root_ino):
+        return True
+    st = os.fstat(fd)
+    return (fs_id, root_ino) == (_by_device(st), signed(st.st_ino))
+
+
+def fs_uuid_fd(fd: int) -> str:
+    """The UUID of the file system of a descriptor as the kernel tells it, in hex; "" when it tells none."""
+    reply = _asked(fd, _FS_IOC_GETFSUUID, 17)
+    uuid = b"" if reply is None else reply[1 : 1 + reply[0]]
+    if not any(uuid):
+        reply = _asked(fd, _BTRFS_IOC_FS_INFO, 1024)
+        uuid = b"" if reply is None else reply[16:32]
+    return uuid.hex() if any(uuid) else ""
+
+
+def _subvolume(fd: int) -> int:
+    """The number of the btrfs subvolume of a descriptor; 0 on other file systems."""
+    question = struct.pack("=QQ", 0, _BTRFS_FIRST_FREE_OBJECTID)
+    reply = _asked(fd, _BTRFS_IOC_INO_LOOKUP, 4096, question)
+    return 0 if reply is None else int(struct.unpack_from("=Q", reply)[0])
+
+
+def _asked(fd: int, number: int, size_bytes: int, question: bytes = b"") -> bytes | None:
+    buffer = bytearray(question.ljust(size_bytes, b"\0"))
     try:
-        fcntl.ioctl(fd, _FS_IOC_GETFSUUID, reply)
+        fcntl.ioctl(fd, number, buffer)
     except OSError:
-        pass
-    else:
-        uuid = bytes(reply[1 : 1 + reply[0]])
-        if any(uuid):
-            return f"uuid:{uuid.hex()}", number
-    return f"dev:{os.major(st.st_dev)}:{os.minor(st.st_dev)}", number
+        return None
+    return bytes(buffer)
+
+
+def _by_device(st: os.stat_result) -> str:
+    return f"dev:{os.major(st.st_dev)}:{os.minor(st.st_dev)}"

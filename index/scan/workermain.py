@@ -37,7 +37,7 @@ from typing import Any
 import msgpack
 
 from index.model.errors import errno_of
-from index.scan import verify, walker
+from index.scan import speedtest, verify, walker
 from index.scan.hasher import Hasher, Identity, Mode
 from index.scan.volumes import use_devices
 
@@ -264,7 +264,9 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
 
 
 #: What this process can do, by name.
-OPERATIONS: dict[str, Operation] = {"identify": identify, "scan": walker.scan, "verify": verify.verify}
+OPERATIONS: dict[str, Operation] = {
+    "identify": identify, "scan": walker.scan, "speedtest": speedtest.speedtest, "verify": verify.verify,
+}  # fmt: skip
 
 
 def serve(link: Link, operations: Mapping[str, Operation]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import apsw
 
 from index.model.errors import VersionUnsupported
-from index.store import changes, contents, entries, limbo, metadata, places, tags
+from index.store import changes, contents, entries, limbo, metadata, places, tags, volumes
 from index.store.connection import APPLICATION_ID
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
-_TABLES = (changes, places, contents, entries, limbo, tags, metadata)
+_TABLES = (changes, volumes, places, contents, entries, limbo, tags, metadata)
 
 
 def _create_all(db: apsw.Connection) -> None:
@@ -39,8 +39,16 @@ def _limbo_keeps_contents(db: apsw.Connection) -> None:
     )
 
 
+def _volumes_come(db: apsw.Connection) -> None:
+    """Branches get to know the volumes that they lie on when these are next seen."""
+    db.execute(volumes.SCHEMA)
+    db.execute("ALTER TABLE branch ADD COLUMN volume_id INTEGER")
+    db.execute("ALTER TABLE branch ADD COLUMN volume_path BLOB")
+    db.execute("ALTER TABLE branch ADD COLUMN one_fs INTEGER NOT NULL DEFAULT 0")
+
+
 #: version -> what takes a file from it to the next.
-STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents}
+STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _limbo_anew, 2: _limbo_keeps_contents, 3: _volumes_come}
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

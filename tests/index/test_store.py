@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import apsw
 import msgpack
@@ -24,7 +25,7 @@ from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import changes, contents, entries, migrations, places
+from index.store import changes, contents, entries, migrations, places, volumes
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
@@ -321,6 +322,13 @@ def test_what_is_no_database_is_named_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def before_volumes(db: Any) -> None:
+    """Take away what the step to version 4 brings."""
+    db.execute("DROP TABLE volume")
+    for column in ("volume_id", "volume_path", "one_fs"):
+        db.execute(f"ALTER TABLE branch DROP COLUMN {column}")
+
+
 def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     """Its limbo, which lacked a column, begins anew; all else stays."""
     path = tmp_path / "library" / "library.db"
@@ -330,6 +338,7 @@ def test_a_library_of_the_first_version_is_taken_on(tmp_path):
     db = sqlite3.connect(path)
     db.execute("DROP TABLE limbo")
     db.execute("CREATE TABLE limbo(branch_id INTEGER, st_ino INTEGER)")
+    before_volumes(db)
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
@@ -352,12 +361,28 @@ def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_an
             entries.insert(unit.db, row._replace(content_id=content, hash_state=2))
             ids[name] = row.id
         unit.db.execute("DROP INDEX limbo_content")
+        before_volumes(unit.db)
     store.db.execute("PRAGMA user_version = 2")
     store.close()
     store = open_store(tmp_path / "library")
     assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
     states = {name: entries.get(store.db, number).hash_state for name, number in ids.items()}
     assert states == {b"agrees": 2, b"not": 0}
+    store.close()
+
+
+def test_a_library_of_the_third_version_gets_to_know_its_volumes(tmp_path):
+    """Its branches stay, on no volume yet."""
+    store = open_store(tmp_path / "library")
+    branch, _ = put_root(store)
+    with store.write("test") as unit:
+        before_volumes(unit.db)
+    store.db.execute("PRAGMA user_version = 3")
+    store.close()
+    store = open_store(tmp_path / "library")
+    assert volumes.volumes(store.db) == []
+    (row,) = [row for row in places.branches(store.db) if row.id == branch]
+    assert (row.volume_id, row.volume_path, row.one_fs) == (None, None, 0)
     store.close()
 
 

@@ -10,12 +10,15 @@ from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.ejection import Ejector
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
+from vdfs.space.presence import Presence
 from vdfs.space.rename import Renames
 from vdfs.space.scanner import Scanner
 from vdfs.space.tree import Tree
+from vdfs.space.volumes import Volumes
 from vdfs.space.watch import Watch
 
 
@@ -35,6 +38,9 @@ class Core:
     locations: Locations
     scanner: Scanner
     watch: Watch
+    presence: Presence
+    volumes: Volumes
+    ejector: Ejector
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]

@@ -18,7 +18,7 @@ from vdfs.space.locations import location_state
 class BranchFacts:
     path: bytes
     label: str
-    state: str = attrs.field(metadata=doc("pending, scanning, done, failed; or missing, stalled while it is away"))
+    state: str = attrs.field(metadata=doc("pending, scanning, done, failed; away: offline, missing, stalled"))
     entries: int
     error: str | None
 
@@ -39,6 +39,9 @@ class LocationList:
 class LocationAdd:
     path: bytes = attrs.field(metadata=doc("an absolute path of a directory"))
     name: bytes | None = attrs.field(default=None, metadata=doc("its name in the library; its own by default"))
+    one_file_system: bool = attrs.field(
+        default=False, metadata=doc("leave out what other file systems are mounted in it")
+    )
 
 
 @attrs.frozen
@@ -81,7 +84,7 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
 @action("location.add")
 async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
     """Show a directory; its scan runs behind."""
-    added = await core.locations.add(asked.path, asked.name)
+    added = await core.locations.add(asked.path, asked.name, one_fs=asked.one_file_system)
     core.scanner.request_branch(added.branch)
     return LocationAdded(added.name, uuid_text(added.uuid), uuid_text(added.branch.uuid), added.branch.root_path)
 

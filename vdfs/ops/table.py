@@ -17,6 +17,7 @@ MODULES: tuple[str, ...] = (
     "vdfs.ops.locations",
     "vdfs.ops.search",
     "vdfs.ops.tags",
+    "vdfs.ops.volumes",
 )
 
 

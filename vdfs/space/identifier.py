@@ -22,6 +22,7 @@ from index.scan import hasher, pipeline
 from index.scan.workers import WorkerPool
 from index.store import entries, metadata
 from vdfs.space.branches import LIVE, Branch
+from vdfs.space.halts import Halts
 from vdfs.space.progress import Progress
 from vdfs.space.tree import Tree
 
@@ -44,11 +45,14 @@ _LARGE_BYTES = 256 << 20
 class Identifier:
     """Used on the loop only; `run()` is its life."""
 
-    def __init__(self, tree: Tree, pool: WorkerPool, progress: Progress, imports: Callable[[list[int]], None]) -> None:
+    def __init__(
+        self, tree: Tree, pool: WorkerPool, progress: Progress, imports: Callable[[list[int]], None], halts: Halts
+    ) -> None:
         self.tree = tree
         self.store = tree.store
         self.pool = pool
         self.progress = progress
+        self.halts = halts
         self._imports = imports  # reads the real attributes of files that were just identified
         self._busy = False
         self._in_vain_s = 0.0  # spent on rows of which none could be read
@@ -151,10 +155,11 @@ class Identifier:
         args = {
             "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": DEVICES.told(),
         }  # fmt: skip
-        async with self.pool.stream("identify", args) as stream:
-            async for batch in stream:
-                self._take_identities(list(hasher.unpack_results(batch)))
-                await trio.lowlevel.checkpoint()
+        with self.halts.on(branch.id):
+            async with self.pool.stream("identify", args) as stream:
+                async for batch in stream:
+                    self._take_identities(list(hasher.unpack_results(batch)))
+                    await trio.lowlevel.checkpoint()
 
     async def _identify_large_forever(self) -> None:
         while True:

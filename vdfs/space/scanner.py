@@ -30,6 +30,7 @@ from index.scan.workers import WorkerPool
 from index.store import entries, places, tidy
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
+from vdfs.space.halts import Halts
 from vdfs.space.identifier import Identifier, is_inner
 from vdfs.space.progress import Progress
 from vdfs.space.tree import Tree
@@ -69,7 +70,8 @@ class Scanner:
         self.pool = pool
         self.watch: Watch | None = None
         self.progress = Progress()
-        self.identifier = Identifier(tree, pool, self.progress, imports)
+        self.halts = Halts()
+        self.identifier = Identifier(tree, pool, self.progress, imports, self.halts)
         self._imports = imports  # reads the real attributes of entries that were just found
         self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
         self._again: dict[int, float] = {}  # the same, for directories that must first be quiet
@@ -245,11 +247,12 @@ class Scanner:
             "excluded": branch.for_workers(),
             "devices": DEVICES.told(),
         }
-        async with self.pool.stream("scan", args) as stream:
-            async for dirs, seen, reports in stream:
-                self.progress.dirs += dirs
-                self.progress.entries += seen
-                await self._take(state, reports)
+        with self.halts.on(branch.id):
+            async with self.pool.stream("scan", args) as stream:
+                async for dirs, seen, reports in stream:
+                    self.progress.dirs += dirs
+                    self.progress.entries += seen
+                    await self._take(state, reports)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)

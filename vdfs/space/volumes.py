@@ -1,0 +1,370 @@
+"""Volumes at run time: which are mounted, which of them we know, and the branches that come and go with them.
+
+In: each new table of mounts (mountwatch.py). What has come or gone by text is noted at once; then the volumes are asked
+who they are, each in a thread under a deadline, since one may be a dead server. From their fingerprints follow: the row
+of a volume that is known, the connection of each branch to the volume that it lies on, and the new root of a branch
+whose volume is mounted at another place than before. Its rows, numbers and tags stay, for they speak of the branch.
+
+A copy of a file system has its UUID, and at first its marker. Seen beside the original it gets a marker of its own when
+it carried one, and else counts as a volume without a lasting name. Seen alone it cannot be told from the original.
+
+Kept out: what is asked and commanded (ops/volumes.py), and the way out (ejection.py).
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from index.model.change import ORIGIN_SCAN
+from index.model.ids import new_uuid
+from index.scan.fsid import fs_identity_fd, is_root
+from index.scan.mounts import Mount, is_within, mount_of, mounts
+from index.store import places, volumes
+from index.store.volumes import VolumeRow
+from index.volumes import marker
+from index.volumes.detect import Found, detect
+from index.volumes.identity import Fingerprint, copy_of, fingerprint
+from index.volumes.marker import Marker
+from index.volumes.measure import Facts, measure
+from vdfs.space.branches import MISSING, Branch
+from vdfs.space.locations import Locations
+from vdfs.space.presence import Presence
+from vdfs.space.tree import Tree
+
+log = logging.getLogger("sdmount.volumes")
+
+#: How long a volume may take to say who it is.
+ASK_DEADLINE_S = 5.0
+#: Threads that a dead file system may keep; nobody else waits for one of these.
+_threads = trio.CapacityLimiter(8)
+
+_Key = tuple[str, ...]
+
+
+@attrs.define(eq=False)
+class Present:
+    """One volume that is mounted just now. `facts` and `print` are None until it has said who it is."""
+
+    found: Found
+    facts: Facts | None = None
+    print: Fingerprint | None = None
+    row_id: int | None = None
+    error: str | None = None
+
+
+@attrs.frozen
+class Volume:
+    """A volume as it is told: its row, if it is known; what is mounted, if it is there."""
+
+    fingerprint: str
+    row: VolumeRow | None
+    present: Present | None
+
+    @property
+    def is_online(self) -> bool:
+        return self.present is not None
+
+    @property
+    def shown_name(self) -> str:
+        """What it is called: by a person, by its label, by where it is."""
+        names = [] if self.row is None else [self.row.name, self.row.label]
+        point = b"" if self.row is None else self.row.mount_point
+        if self.present is not None:
+            point = self.present.found.mount_point
+            names.append("" if self.present.facts is None else self.present.facts.label)
+        names += [os.fsdecode(os.path.basename(point)), os.fsdecode(point)]
+        return next((name for name in names if name), "")
+
+
+class Volumes:
+    """The volumes of one library. Used on the loop only."""
+
+    def __init__(self, tree: Tree, locations: Locations, presence: Presence) -> None:
+        self.tree = tree
+        self.store = tree.store
+        self.locations = locations
+        self.presence = presence
+        self._present: dict[_Key, Present] = {}
+        self._unasked: set[_Key] = set()
+        self._wake = trio.Event()
+        self._lock = trio.Lock()
+        self._boot_id = _boot_id()
+        #: Told of a branch that has another root now.
+        self.moved: Callable[[Branch], None] = lambda _: None
+        locations.added = lambda _: self._wake.set()
+
+    # what is mounted --------------------------------------------------------------------------------------------------
+
+    def refresh(self, table: list[Mount]) -> None:
+        """Take a table of mounts: who is gone is offline from now on, who came is asked soon. Nothing is waited for."""
+        found = {one.key: one for one in detect(table)}
+        for key in [key for key in self._present if key not in found]:
+            self._went(self._present.pop(key))
+        for key, one in found.items():
+            known = self._present.get(key)
+            if known is None:
+                self._present[key] = Present(one)
+                self._unasked.add(key)
+            elif known.found != one or not (one.is_slow or one.in_memory):
+                known.found = one
+                self._unasked.add(key)
+        self._unasked &= self._present.keys()
+        self._mark()
+        self._wake.set()
+
+    def _went(self, gone: Present) -> None:
+        if gone.row_id is not None:
+            log.info("volume %s is offline", gone.print.short if gone.print is not None else "")
+            with self.store.write(ORIGIN_SCAN) as unit:
+                volumes.seen(unit.db, gone.row_id, time.time_ns())
+
+    def _mark(self) -> None:
+        """Tell each branch whether its volume is away. One that has not said yet who it is may be any."""
+        there = {one.row_id for one in self._present.values()}
+        for branch in self.tree.branches.values():
+            is_away = branch.volume_id is not None and branch.volume_id not in there
+            if is_away:
+                branch.is_ejected = False
+            branch.is_offline = is_away
+
+    async def run(self) -> None:
+        """For ever: whenever something came or went, find out what it means."""
+        while True:
+            self._wake = trio.Event()
+            await self.update()
+            await self._wake.wait()
+
+    async def update(self) -> None:
+        """Ask who has not been asked, look at the branches, connect and move them."""
+        async with self._lock:
+            await self._ask_all()
+            for branch in list(self.tree.branches.values()):
+                if not branch.slow:
+                    await self.presence.look(branch)
+            for branch in list(self.tree.branches.values()):
+                await self._settle(branch)
+            self._mark()
+
+    async def now(self) -> None:
+        """Bring everything up to the table of mounts of this moment."""
+        self.refresh(mounts())
+        await self.update()
+
+    async def _ask_all(self) -> None:
+        while self._unasked:
+            asked = [self._present[key] for key in self._unasked]
+            self._unasked.clear()
+            async with trio.open_nursery() as nursery:
+                for one in asked:
+                    nursery.start_soon(self._ask, one)
+            # Who stands where his row last saw him is the original of two.
+            for one in sorted(asked, key=self._is_elsewhere):
+                await self._name(one)
+
+    async def _ask(self, one: Present) -> None:
+        try:
+            with trio.fail_after(ASK_DEADLINE_S):
+                one.facts = await trio.to_thread.run_sync(measure, one.found, abandon_on_cancel=True, limiter=_threads)
+                one.error = None
+        except trio.TooSlowError:
+            one.error = f"it did not answer within {ASK_DEADLINE_S:g} s"
+        except OSError as error:
+            one.error = error.strerror or str(error)
+
+    def _first_print(self, one: Present) -> Fingerprint | None:
+        if one.facts is None:
+            if not one.found.is_slow:
+                return None
+            return fingerprint(one.found, "", None, self.store.device_uuid, self._boot_id)
+        return fingerprint(one.found, one.facts.fs_uuid, one.facts.marker, self.store.device_uuid, self._boot_id)
+
+    def _is_elsewhere(self, one: Present) -> bool:
+        said = self._first_print(one)
+        row = None if said is None else volumes.by_fingerprint(self.store.db, said.digest)
+        return row is None or row.mount_point != one.found.mount_point
+
+    async def _name(self, one: Present) -> None:
+        """Give a volume its fingerprint, and its row if it is known."""
+        said = self._first_print(one)
+        if said is None:
+            return
+        first = next((other for other in self._present.values() if other is not one and other.print == said), None)
+        if first is not None:
+            said = await self._tell_apart(one, said)
+        if one.print != said:
+            log.info("volume %s is at %s", said.short, os.fsdecode(one.found.mount_point))
+        one.print = said
+        row = volumes.by_fingerprint(self.store.db, said.digest)
+        one.row_id = None
+        if row is not None:
+            self.put(one)
+
+    async def _tell_apart(self, one: Present, said: Fingerprint) -> Fingerprint:
+        """The name of a copy beside its original: by a new marker where it carried one."""
+        facts = one.facts
+        if facts is not None and facts.marker is not None and not facts.is_read_only:
+            own = Marker(os.urandom(16).hex(), facts.fs_uuid)
+            try:
+                await self.write_marker(one, own)
+            except OSError as error:
+                log.warning("the copy at %s could not be marked: %s", os.fsdecode(one.found.mount_point), error)
+            else:
+                return fingerprint(one.found, facts.fs_uuid, own, self.store.device_uuid, self._boot_id)
+        return copy_of(said, one.found)
+
+    async def write_marker(self, one: Present, new: Marker) -> None:
+        """Mark a volume; raises OSError (ETIMEDOUT when it does not answer)."""
+        assert one.facts is not None
+        try:
+            with trio.fail_after(2 * ASK_DEADLINE_S):
+                await trio.to_thread.run_sync(
+                    _write_marker, one.facts.mount.mount_point, new, abandon_on_cancel=True, limiter=_threads
+                )
+        except trio.TooSlowError:
+            raise TimeoutError(110, "it did not answer") from None
+        one.facts = attrs.evolve(one.facts, marker=new)
+
+    def put(self, one: Present) -> VolumeRow:
+        """The row of a volume, made or brought up to date."""
+        assert one.print is not None
+        now_ns = time.time_ns()
+        facts = one.facts
+        row = VolumeRow(
+            0, new_uuid(), self.store.device_uuid, one.print.digest,
+            "" if facts is None else facts.fs_uuid,
+            None if facts is None or facts.marker is None else facts.marker.id,
+            None, "" if facts is None else facts.label,
+            one.found.volume_class, one.found.disk_type, one.found.fs_type, one.found.mount_point,
+            0 if facts is None else facts.size_bytes, 0 if facts is None else facts.free_bytes,
+            now_ns, now_ns, None, None, None, None,
+        )  # fmt: skip
+        with self.store.write(ORIGIN_SCAN) as unit:
+            one.row_id = volumes.put(unit.db, row)
+        stored = volumes.get(self.store.db, one.row_id)
+        assert stored is not None
+        for branch in self.tree.branches.values():
+            if branch.volume_id == stored.id:
+                branch.marker = stored.marker
+        return stored
+
+    # branches ---------------------------------------------------------------------------------------------------------
+
+    async def _settle(self, branch: Branch) -> None:
+        """Connect a branch that is there to its volume; look for one that is not where its volume is by now."""
+        if branch.state != MISSING:
+            self._connect(branch)
+        elif branch.volume_path is not None and not branch.is_ejected:
+            held = next((p for p in self._present.values() if p.row_id == branch.volume_id), None)
+            if branch.volume_id is not None and held is not None:
+                await self._find(branch, held)
+
+    def _connect(self, branch: Branch) -> None:
+        one = self.at(branch.root_path)
+        if one is None or one.print is None or one.print.is_ephemeral:
+            return
+        if one.row_id is None:
+            self.put(one)
+        assert one.row_id is not None
+        if branch.volume_id == one.row_id:
+            return
+        mount = mount_of(branch.root_path, list(one.found.mounts))
+        if mount is None:
+            return
+        path = _path_inside(mount, branch.root_path)
+        row = volumes.get(self.store.db, one.row_id)
+        with self.store.write(ORIGIN_SCAN) as unit:
+            before, branch.volume_id, branch.volume_path = branch.volume_id, one.row_id, path
+            places.set_branch_volume(unit.db, branch.id, one.row_id, path)
+            if before is not None:
+                volumes.drop_unused(unit.db, before)
+        branch.marker = None if row is None else row.marker
+
+    def at(self, path: bytes, table: list[Mount] | None = None) -> Present | None:
+        """The volume that a real path lies on."""
+        mount = mount_of(path, mounts() if table is None else table)
+        if mount is None:
+            return None
+        return next((one for one in self._present.values() if any(m.id == mount.id for m in one.found.mounts)), None)
+
+    async def _find(self, branch: Branch, held: Present) -> None:
+        """The root of a branch at the places where its volume is mounted now."""
+        assert branch.volume_path is not None
+        for mount in held.found.mounts:
+            if not is_within(branch.volume_path, mount.root):
+                continue
+            path = _path_at(mount, branch.volume_path)
+            fs_id = None
+            with trio.move_on_after(ASK_DEADLINE_S):
+                fs_id = await trio.to_thread.run_sync(
+                    partial(_identity_at, path, branch.fs_id, branch.root_ino), abandon_on_cancel=True, limiter=_threads
+                )
+            if fs_id is None or branch.state != MISSING or (path, fs_id) == (branch.root_path, branch.fs_id):
+                continue
+            log.warning("%s is at %s now", os.fsdecode(branch.root_path), os.fsdecode(path))
+            table = mounts()
+            with self.store.write(ORIGIN_SCAN) as unit:
+                places.move_branch(unit.db, branch.id, path, fs_id)
+            branch.move(path, fs_id, table, self.locations.excluded(path, table, one_fs=branch.one_fs))
+            self.moved(branch)
+            await self.presence.look(branch)
+            return
+
+    def on(self, one: Present) -> list[Branch]:
+        """The branches that lie on a volume which is mounted now."""
+        return [branch for branch in self.tree.branches.values() if self.at(branch.root_path) is one]
+
+    # telling ----------------------------------------------------------------------------------------------------------
+
+    def all(self) -> list[Volume]:
+        """Every volume that is known or mounted: those of our rows first, then the rest by place."""
+        present = {one.print.digest: one for one in self._present.values() if one.print is not None}
+        rows = volumes.volumes(self.store.db)
+        told = [Volume(row.fingerprint, row, present.pop(row.fingerprint, None)) for row in rows]
+        rest = sorted(present.items(), key=lambda pair: pair[1].found.mount_point)
+        return [*told, *(Volume(digest, None, one) for digest, one in rest)]
+
+
+def _path_inside(mount: Mount, path: bytes) -> bytes:
+    """A path on a mount as a path in its file system."""
+    return mount.root.rstrip(b"/") + path[len(mount.mount_point.rstrip(b"/")) :] or b"/"
+
+
+def _path_at(mount: Mount, inside: bytes) -> bytes:
+    """The other way round."""
+    return mount.mount_point.rstrip(b"/") + inside[len(mount.root.rstrip(b"/")) :] or b"/"
+
+
+def _identity_at(path: bytes, fs_id: str, root_ino: int) -> str | None:
+    """The file system's identity when the directory at a path is the root that is looked for; None when it is not."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        now, number = fs_identity_fd(fd)
+        # A device number is another after each mount; that the volume is the one is known by its fingerprint.
+        is_it = is_root(fd, fs_id, root_ino) or (fs_id.startswith("dev:") and number == root_ino)
+        return now if is_it else None
+    finally:
+        os.close(fd)
+
+
+def _write_marker(mount_point: bytes, new: Marker) -> None:
+    fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        marker.write(fd, new)
+    finally:
+        os.close(fd)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return str(time.time_ns())
