@@ -54,7 +54,9 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
         }
 
     slug = core.library.slug
-    context = ViewContext(core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, is_shared)
+    context = ViewContext(
+        core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, core.volumes, is_shared
+    )
     core.library.store.feed.at_once(context.answers.forget)
     return Operations(
         core.tree,

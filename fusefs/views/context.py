@@ -13,6 +13,7 @@ from index.store import entries, tags
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 from vdfs.space.union import cut
+from vdfs.space.volumes import Volumes
 
 #: The most a directory of a view lists.
 LISTING_MAX = 10_000
@@ -28,6 +29,7 @@ class ViewContext:
     device_slug: str
     status: Callable[[], dict[str, object]]
     readlink: Callable[[Node], Awaitable[bytes]]
+    volumes: Volumes
     is_shared: bool = False  # other users may enter the mount
     answers: Answers = attrs.Factory(Answers)
 

@@ -14,6 +14,7 @@ from fusefs.views.content import ContentRoot
 from fusefs.views.context import ViewContext
 from fusefs.views.devices import ConflictsDir, DevicesRoot
 from fusefs.views.links import DuplicatesRoot, SearchRoot, TagsRoot, recent
+from fusefs.views.volumes import OfflineDir, VolumesRoot
 from index.model.errors import NoAttribute, NotFound, NotPermitted, Unsupported
 from vdfs.space.nodes import Node
 
@@ -24,6 +25,8 @@ _README = b"""This directory belongs to sdmount. What is here are views: answers
 tags/<tag>[/<tag>...]     what carries all of the tags (setfattr -n user.xdg.tags, sd tag add)
 search/<words>            names that contain all of the words
 devices/<device>/         what lies where, as it lies
+volumes/<name>~<id>/      what lies on which volume, also while it is away
+offline/                  what is away just now
 content/<blake3>          the bytes of that name
 recent/ duplicates/ conflicts/
 status.json               what the library is doing now
@@ -96,6 +99,8 @@ class VdfsDir(ViewDir):
             b"tags": lambda p: TagsRoot(context, p),
             b"search": lambda p: SearchRoot(context, p),
             b"devices": lambda p: DevicesRoot(context, p),
+            b"volumes": lambda p: VolumesRoot(context, p),
+            b"offline": lambda p: OfflineDir(context, p),
             b"content": lambda p: ContentRoot(context, p),
             b"recent": lambda p: recent(context, p),
             b"duplicates": lambda p: DuplicatesRoot(context, p),

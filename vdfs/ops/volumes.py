@@ -195,7 +195,8 @@ async def test_speed(core: Core, asked: VolumeName) -> VolumeSpeed:
         else:
             result = await trio.to_thread.run_sync(partial(speedtest, args, _Unstopped()))
     except (WorkerError, OSError) as error:
-        code, text = (error.os_errno, error.text) if isinstance(error, WorkerError) else (error.errno, error.strerror)
+        code = error.os_errno if isinstance(error, WorkerError) else error.errno
+        text = str(error).partition("] ")[2] or str(error)  # what a worker says of an OSError begins with its number
         raise _refused(OSError(code, text), f"{volume.shown_name} cannot be tested: {text}") from error
     row = volume.row
     if row is not None:

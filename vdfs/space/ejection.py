@@ -129,7 +129,7 @@ class Ejector:
                     await trio.sleep(_LOOK_S)
                     await self._let_go(branches, places)
                     continue
-                raise self._why(name, mount, failed, places) from failed
+                raise await self._why(name, mount, failed, places) from failed
 
     async def _unmount(self, name: str, mount: Mount) -> OSError | None:
         try:
@@ -143,10 +143,10 @@ class Ejector:
             ) from None
         return None
 
-    def _why(self, name: str, mount: Mount, error: OSError, places: list[bytes]) -> Exception:
+    async def _why(self, name: str, mount: Mount, error: OSError, places: list[bytes]) -> Exception:
         where = os.fsdecode(mount.mount_point)
         if error.errno == errno.EBUSY:
-            found = holders(places)
+            found = await trio.to_thread.run_sync(holders, places)
             who = ", ".join(f"{h.program} ({h.pid}) holds {os.fsdecode(h.path)}" for h in found[:_NAMED])
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
             return Busy(f"{name} cannot be ejected: {who or 'somebody who cannot be seen holds it'}{more}")
