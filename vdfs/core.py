@@ -27,6 +27,7 @@ from vdfs.ops.table import load
 from vdfs.space import journal
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
+from vdfs.space.branches import Branch
 from vdfs.space.content import Opener
 from vdfs.space.ejection import Ejector
 from vdfs.space.importer import Importer
@@ -110,6 +111,12 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
         mount_watch.changed = core.volumes.refresh
         core.volumes.moved = mount_watch.moved
         core.volumes.refresh(mounts())
+
+        def added(branch: Branch) -> None:
+            mount_watch.added(branch)
+            core.volumes.added(branch)
+
+        core.locations.added = added
         await _run_tasks(core, mount_watch, socket, dispatch, task_status)
 
 

@@ -6,6 +6,7 @@ own can make anybody wait; what must be asked of a file system itself is measure
 mounts are no volumes; other mounts by FUSE (sshfs, rclone) are network ones.
 """
 
+import os
 from pathlib import Path
 
 import attrs
@@ -30,6 +31,8 @@ _MEMORY = frozenset("tmpfs ramfs overlay aufs fuse.fuse-overlayfs unionfs".split
 _PACKED = frozenset("squashfs erofs cramfs romfs fuse.squashfuse fuse.snapfuse".split())
 #: By FUSE, and yet no place for files.
 _PSEUDO_FUSE = frozenset("fuse.gvfsd-fuse fuse.portal fuse.lxcfs fuse.xdg-document-portal fusectl".split())
+#: Made of whole disks, which they do not tell.
+_POOLS = frozenset(["zfs"])
 _SYSTEM_PLACES = (b"/boot", b"/efi", b"/proc", b"/sys", b"/dev", b"/run", b"/snap", b"/var/lib/docker", b"/nix/store")
 _PLUGGED_PLACES = (b"/media", b"/run/media", b"/mnt")
 
@@ -54,6 +57,12 @@ class Found:
     @property
     def mount_point(self) -> bytes:
         return self.mounts[0].mount_point
+
+    def is_lost(self, sys: Path = Path("/sys")) -> bool:
+        """Whether its disk was pulled while it is still mounted: the kernel tells of that in sysfs alone."""
+        if self.disk is None:
+            return False
+        return not os.path.exists(sys / "class" / "block" / self.disk.name)
 
     @property
     def is_slow(self) -> bool:
@@ -110,14 +119,14 @@ def class_of(places: list[bytes], mount: Mount, disk: Disk | None) -> str:
         return NETWORK
     if mount.fs_type in _MEMORY or mount.fs_type in _PACKED:
         return VIRTUAL
-    if any(is_within(place, b"/home") for place in places):
-        return USER_DATA
     if (disk is not None and disk.removable) or _all_in(places, _PLUGGED_PLACES):
         return EXTERNAL
+    if any(is_within(place, b"/home") for place in places):
+        return USER_DATA
     if _all_in(places, _SYSTEM_PLACES):
         return SYSTEM
     if disk is None:
-        return UNKNOWN
+        return SECONDARY if mount.fs_type in _POOLS else UNKNOWN
     return VIRTUAL if disk.backing is not None else SECONDARY
 
 

@@ -9,6 +9,7 @@ Source: proc(5).
 
 import contextlib
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from index.scan.mounts import Mount, is_within
@@ -22,11 +23,11 @@ class Holder(NamedTuple):
     path: bytes  # one of the things it holds
 
 
-def holders(places: list[bytes], skip: frozenset[int] = frozenset()) -> list[Holder]:
+def holders(places: list[bytes]) -> list[Holder]:
     """The processes that hold something below any of the places, by pid."""
     found = []
     for name in os.listdir(b"/proc"):
-        if name.isdigit() and int(name) not in skip:
+        if name.isdigit():
             path = next(iter(held_by(int(name), places)), None)
             if path is not None:
                 found.append(Holder(int(name), _program(int(name)), path))
@@ -46,6 +47,16 @@ def held_by(pid: int, places: list[bytes]) -> list[bytes]:
     with contextlib.suppress(OSError), open(base + b"maps", "rb") as maps:
         paths += [fields[5].strip() for line in maps if len(fields := line.split(None, 5)) == 6]
     return [path for path in paths if any(is_within(path, place) for place in places)]
+
+
+def images_on(places: list[bytes], sys: Path = Path("/sys")) -> list[Path]:
+    """The loop devices whose files lie below the places: such a file is held by the kernel."""
+    found = []
+    for file in sorted(sys.glob("block/loop*/loop/backing_file")):
+        with contextlib.suppress(OSError):
+            if any(is_within(file.read_bytes().rstrip(b"\n"), place) for place in places):
+                found.append(Path("/dev") / file.parent.parent.name)
+    return found
 
 
 def mounted_below(places: list[bytes], table: list[Mount], device: str) -> list[bytes]:

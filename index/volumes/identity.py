@@ -7,7 +7,7 @@ volume is or which machine it is at; and another volume that stands at the same 
 - A file system with a UUID: the UUID. Its first marker is made of the same, so tracking changes nothing; a copy of the
   file system that was told apart has a marker of its own, which then counts as well.
 - One without UUID that carries a marker: the marker alone.
-- A network file system without either: the server and the path that were mounted.
+- A network file system without either: the server and the path that were mounted, where its source says so much.
 - A fixed disk without UUID: this device and the place. It is never carried elsewhere.
 - All else (in memory, overlays, a removable disk that says nothing): ephemeral, a name for as long as it is mounted.
 """
@@ -58,7 +58,7 @@ def fingerprint(found: Found, fs_uuid: str, marker: Marker | None, device_uuid: 
         return Fingerprint(_digest("filesystem", fs_uuid, marker.id))
     if marker is not None:
         return Fingerprint(_digest("marker", marker.id))
-    if found.volume_class == NETWORK and found.source not in ("", "none"):
+    if found.volume_class == NETWORK and any(mark in found.source for mark in ":/"):
         return Fingerprint(_digest("network", found.fs_type, found.source))
     if found.volume_class in _FIXED:
         return Fingerprint(_digest("place", device_uuid.hex(), found.fs_type, found.mount_point.hex()))
@@ -71,7 +71,9 @@ def copy_of(first: Fingerprint, found: Found) -> Fingerprint:
 
 
 def takes_marker(found: Found, fs_uuid: str) -> bool:
-    """Whether a volume is marked when it is tracked: one that can be carried away, or that has no UUID."""
+    """Whether a volume is marked when it is tracked: one that can be carried away, or is known by nothing better."""
     if found.in_memory:
         return False
-    return found.volume_class == EXTERNAL or found.is_image or not fs_uuid
+    if found.volume_class == EXTERNAL or found.is_image:
+        return True
+    return not fs_uuid and found.volume_class not in _FIXED

@@ -45,7 +45,7 @@ def read_any(root_fd: int) -> Marker | None:
         if said["vdfs-volume"] != _VERSION or len(bytes.fromhex(ident)) != 16:
             return None
         return Marker(ident, str(fs_uuid))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     finally:
         os.close(fd)

@@ -851,7 +851,7 @@ def test_a_branch_whose_server_was_killed(library, bound):
     assert names(shown / "sub") == ["b.txt", "deep", "link"]
     assert library.sd_json("status")["files"] == 3
     subprocess.run(["fusermount3", "-u", "-z", str(bound.point)], check=True)
-    eventually(lambda: state(shown / "a.txt") == "missing", "the empty mountpoint is not taken for it", 5)
+    eventually(lambda: state(shown / "a.txt") == "offline", "the empty mountpoint is not taken for it", 5)
     assert names(shown / "sub") == ["b.txt", "deep", "link"]
     bound.process = bound.serve()
     eventually(lambda: (shown / "a.txt").read_bytes() == b"content of a", "it is back", 10)

@@ -140,7 +140,7 @@ async def track_volume(core: Core, asked: VolumeTrack) -> VolumeFacts:
 
 
 async def _mark(core: Core, volume: Volume) -> None:
-    """Write the marker where one belongs; a volume with a UUID is known well enough without."""
+    """Write the marker where one belongs."""
     one = volume.present
     assert one is not None
     facts = one.facts
@@ -154,8 +154,8 @@ async def _mark(core: Core, volume: Volume) -> None:
     try:
         await core.volumes.write_marker(one, Marker(ident, facts.fs_uuid))
     except OSError as error:
-        if facts.fs_uuid and not (one.print is not None and one.print.is_ephemeral):
-            return
+        if one.print is not None and not one.print.is_ephemeral:
+            return  # it is known well enough without
         place = os.fsdecode(facts.mount.mount_point)
         raise _refused(error, f"{volume.shown_name} cannot be marked: {place}: {error.strerror}") from error
     await core.volumes.now()
@@ -286,7 +286,7 @@ def _facts(core: Core, volume: Volume) -> VolumeFacts:
         short=volume.fingerprint[:SHORT],
         name=volume.shown_name,
         label=facts.label if facts is not None else "" if row is None else row.label,
-        state="offline" if one is None else "online",
+        state="online" if volume.is_online else "offline",
         volume_class=kinds[0],
         disk_type=kinds[1],
         fs_type=kinds[2],
@@ -304,5 +304,5 @@ def _facts(core: Core, volume: Volume) -> VolumeFacts:
         read_bps=None if row is None else row.read_bps,
         write_bps=None if row is None else row.write_bps,
         tested_ns=None if row is None else row.tested_ns,
-        error=None if one is None else one.error,
+        error=None if one is None else "its disk was pulled out" if one.is_lost else one.error,
     )

@@ -126,6 +126,7 @@ class Branch:
         self.marker: str | None = None  # id of the marker that its volume carries; None: there is nothing to compare
         self.is_offline = False  # its volume is known and not mounted
         self.is_ejected = False  # nothing on its volume is to be opened any more
+        self.is_lost = False  # the disk of its volume is gone, though that is still mounted
         self._stand_on(mount_of(row.root_path, table))
         self.device: int | None = None  # of its root, once that was open
         self.mounted_at: bytes | None = None  # where all of the file system is seen that its root lies on
@@ -227,9 +228,10 @@ class Branch:
         if self.is_covered:
             self.state = MISSING
             raise Unreachable(f"another file system is mounted over {os.fsdecode(self.root_path)}")
-        if self.is_ejected:
+        if self.is_ejected or self.is_lost:
             self.state = MISSING
-            raise Unreachable(f"the volume of {os.fsdecode(self.root_path)} is being ejected")
+            why = "is being ejected" if self.is_ejected else "was pulled out"
+            raise Unreachable(f"the volume of {os.fsdecode(self.root_path)} {why}")
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
             try:

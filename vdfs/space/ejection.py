@@ -15,7 +15,7 @@ from index.model.errors import Busy, Deadline, NotPermitted
 from index.scan.mounts import Mount, is_within, mounts
 from index.scan.workers import WorkerPool
 from index.volumes.detect import PRIMARY, SYSTEM, USER_DATA
-from index.volumes.holders import held_by, holders, mounted_below
+from index.volumes.holders import held_by, holders, images_on, mounted_below
 from index.volumes.unmount import unmount
 from vdfs.space.branches import Branch
 from vdfs.space.halts import Halts
@@ -147,8 +147,10 @@ class Ejector:
         where = os.fsdecode(mount.mount_point)
         if error.errno == errno.EBUSY:
             found = await trio.to_thread.run_sync(holders, places)
-            who = ", ".join(f"{h.program} ({h.pid}) holds {os.fsdecode(h.path)}" for h in found[:_NAMED])
-            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            held = [f"{h.program} ({h.pid}) holds {os.fsdecode(h.path)}" for h in found]
+            held += [f"{device} lies in a file on it" for device in images_on(places)]
+            who = ", ".join(held[:_NAMED])
+            more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
             return Busy(f"{name} cannot be ejected: {who or 'somebody who cannot be seen holds it'}{more}")
         if error.errno in (errno.EPERM, errno.EACCES):
             return NotPermitted(f"{name} cannot be ejected: this user may not unmount {where}; sudo umount {where}")

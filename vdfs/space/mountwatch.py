@@ -106,8 +106,12 @@ class MountWatch:
             self._changed.extend((branch, point) for point in sorted(points))
         self._wake.set()
 
+    def added(self, branch: Branch) -> None:
+        """A branch came: what is mounted below its root is taken as it is, and what comes later is a change."""
+        self._known[branch.id] = _below(branch.root_path, mounts())
+
     def moved(self, branch: Branch) -> None:
-        """A branch has another root now: what is mounted below that is taken as it is."""
+        """A branch has another root now: the same goes for that."""
         table = mounts()
         self._known[branch.id] = _below(branch.root_path, table)
         self._use_devices(table)

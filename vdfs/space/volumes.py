@@ -41,6 +41,8 @@ log = logging.getLogger("sdmount.volumes")
 
 #: How long a volume may take to say who it is.
 ASK_DEADLINE_S = 5.0
+#: How often it is looked whether the disks of what is mounted are still there.
+LOST_S = 1.0
 #: Threads that a dead file system may keep; nobody else waits for one of these.
 _threads = trio.CapacityLimiter(8)
 
@@ -56,6 +58,7 @@ class Present:
     print: Fingerprint | None = None
     row_id: int | None = None
     error: str | None = None
+    is_lost: bool = False  # its disk was pulled out; the kernel still has it mounted
 
 
 @attrs.frozen
@@ -68,7 +71,7 @@ class Volume:
 
     @property
     def is_online(self) -> bool:
-        return self.present is not None
+        return self.present is not None and not self.present.is_lost
 
     @property
     def shown_name(self) -> str:
@@ -95,15 +98,15 @@ class Volumes:
         self._wake = trio.Event()
         self._lock = trio.Lock()
         self._boot_id = _boot_id()
+        self.sys = Path("/sys")
         #: Told of a branch that has another root now.
         self.moved: Callable[[Branch], None] = lambda _: None
-        locations.added = lambda _: self._wake.set()
 
     # what is mounted --------------------------------------------------------------------------------------------------
 
     def refresh(self, table: list[Mount]) -> None:
         """Take a table of mounts: who is gone is offline from now on, who came is asked soon. Nothing is waited for."""
-        found = {one.key: one for one in detect(table)}
+        found = {one.key: one for one in detect(table, self.sys)}
         for key in [key for key in self._present if key not in found]:
             self._went(self._present.pop(key))
         for key, one in found.items():
@@ -126,11 +129,14 @@ class Volumes:
 
     def _mark(self) -> None:
         """Tell each branch whether its volume is away. One that has not said yet who it is may be any."""
-        there = {one.row_id for one in self._present.values()}
+        there = {one.row_id for one in self._present.values() if not one.is_lost}
         for branch in self.tree.branches.values():
             is_away = branch.volume_id is not None and branch.volume_id not in there
             if is_away:
                 branch.is_ejected = False
+                branch.is_lost = branch.is_lost and any(
+                    one.row_id == branch.volume_id for one in self._present.values()
+                )
             branch.is_offline = is_away
 
     async def run(self) -> None:
@@ -138,7 +144,24 @@ class Volumes:
         while True:
             self._wake = trio.Event()
             await self.update()
-            await self._wake.wait()
+            while not self._wake.is_set():
+                with trio.move_on_after(LOST_S):
+                    await self._wake.wait()
+                self._look_for_lost()
+
+    def _look_for_lost(self) -> None:
+        """A disk that is pulled out leaves its file system mounted, and no table of mounts changes."""
+        for one in self._present.values():
+            is_lost = one.found.is_lost(self.sys)
+            if is_lost != one.is_lost:
+                log.warning(
+                    "the disk of %s %s", os.fsdecode(one.found.mount_point), "is gone" if is_lost else "is back"
+                )
+                one.is_lost = is_lost
+                for branch in self.on(one):
+                    branch.is_lost = is_lost
+                self._mark()
+                self._wake.set()
 
     async def update(self) -> None:
         """Ask who has not been asked, look at the branches, connect and move them."""
@@ -147,9 +170,14 @@ class Volumes:
             for branch in list(self.tree.branches.values()):
                 if not branch.slow:
                     await self.presence.look(branch)
+            table = mounts()
             for branch in list(self.tree.branches.values()):
-                await self._settle(branch)
+                await self._settle(branch, table)
             self._mark()
+
+    def added(self, _: Branch) -> None:
+        """A branch came: it is connected soon."""
+        self._wake.set()
 
     async def now(self) -> None:
         """Bring everything up to the table of mounts of this moment."""
@@ -158,7 +186,7 @@ class Volumes:
 
     async def _ask_all(self) -> None:
         while self._unasked:
-            asked = [self._present[key] for key in self._unasked]
+            asked = [self._present[key] for key in self._unasked if not self._present[key].is_lost]
             self._unasked.clear()
             async with trio.open_nursery() as nursery:
                 for one in asked:
@@ -208,7 +236,8 @@ class Volumes:
     async def _tell_apart(self, one: Present, said: Fingerprint) -> Fingerprint:
         """The name of a copy beside its original: by a new marker where it carried one."""
         facts = one.facts
-        if facts is not None and facts.marker is not None and not facts.is_read_only:
+        is_disk = one.found.disk is not None  # a network folder that is mounted twice is no copy
+        if is_disk and facts is not None and facts.marker is not None and not facts.is_read_only:
             own = Marker(os.urandom(16).hex(), facts.fs_uuid)
             try:
                 await self.write_marker(one, own)
@@ -255,17 +284,17 @@ class Volumes:
 
     # branches ---------------------------------------------------------------------------------------------------------
 
-    async def _settle(self, branch: Branch) -> None:
+    async def _settle(self, branch: Branch, table: list[Mount]) -> None:
         """Connect a branch that is there to its volume; look for one that is not where its volume is by now."""
         if branch.state != MISSING:
-            self._connect(branch)
+            self._connect(branch, table)
         elif branch.volume_path is not None and not branch.is_ejected:
             held = next((p for p in self._present.values() if p.row_id == branch.volume_id), None)
             if branch.volume_id is not None and held is not None:
                 await self._find(branch, held)
 
-    def _connect(self, branch: Branch) -> None:
-        one = self.at(branch.root_path)
+    def _connect(self, branch: Branch, table: list[Mount]) -> None:
+        one = self.at(branch.root_path, table)
         if one is None or one.print is None or one.print.is_ephemeral:
             return
         if one.row_id is None:
