@@ -422,6 +422,23 @@ def test_eject_names_who_holds_the_volume(library, sticks):
     library.unmount()
 
 
+def test_eject_of_a_stick_inside_a_location(library, sticks):
+    """It has no branch of its own: the location around it lets go of it, and shows what lay beneath."""
+    home = library.folder("home")
+    (home / "own").write_bytes(b"own")
+    point = sticks.plug(sticks.make("mine", label=LABEL), "disk/home/stick")
+    fill(point / "things")
+    library.mount(home)
+    shown = library.mnt / "home"
+    library.settle()
+    assert (shown / "stick" / "things" / "a.txt").read_bytes() == b"content of a"
+    library.sd("volume", "eject", point)
+    assert not sticks.is_plugged(point)
+    eventually(lambda: names(shown / "stick") == [], "it is gone", SEEN_S)
+    assert (shown / "own").read_bytes() == b"own"
+    library.unmount()
+
+
 def test_eject_during_a_scan(library, sticks):
     """What reads it in workers is stopped; the rest is indexed when it is back."""
     image = sticks.make("mine", label=LABEL, size_mib=128)

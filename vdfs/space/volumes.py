@@ -107,6 +107,10 @@ class Volumes:
     def refresh(self, table: list[Mount]) -> None:
         """Take a table of mounts: who is gone is offline from now on, who came is asked soon. Nothing is waited for."""
         found = {one.key: one for one in detect(table, self.sys)}
+        for held in [one.found for one in self._present.values() if one.found.is_lost(self.sys)]:
+            # What is still mounted of it is not another volume.
+            found = {key: held if key[:-1] == held.key[:-1] else one for key, one in found.items()}
+        found = {one.key: one for one in found.values()}
         for key in [key for key in self._present if key not in found]:
             self._went(self._present.pop(key))
         for key, one in found.items():
@@ -118,7 +122,7 @@ class Volumes:
                 known.found = one
                 self._unasked.add(key)
         self._unasked &= self._present.keys()
-        self._mark()
+        self._mark(table)
         self._wake.set()
 
     def _went(self, gone: Present) -> None:
@@ -127,17 +131,14 @@ class Volumes:
             with self.store.write(ORIGIN_SCAN) as unit:
                 volumes.seen(unit.db, gone.row_id, time.time_ns())
 
-    def _mark(self) -> None:
-        """Tell each branch whether its volume is away. One that has not said yet who it is may be any."""
+    def _mark(self, table: list[Mount]) -> None:
+        """Tell each branch whether its volume is away, or was pulled out from under it."""
         there = {one.row_id for one in self._present.values() if not one.is_lost}
         for branch in self.tree.branches.values():
-            is_away = branch.volume_id is not None and branch.volume_id not in there
-            if is_away:
-                branch.is_ejected = False
-                branch.is_lost = branch.is_lost and any(
-                    one.row_id == branch.volume_id for one in self._present.values()
-                )
-            branch.is_offline = is_away
+            branch.is_offline = branch.volume_id is not None and branch.volume_id not in there
+            branch.is_ejected = branch.is_ejected and not branch.is_offline
+            stands_on = self.at(branch.root_path, table)
+            branch.is_lost = stands_on is not None and stands_on.is_lost
 
     async def run(self) -> None:
         """For ever: whenever something came or went, find out what it means."""
@@ -154,13 +155,10 @@ class Volumes:
         for one in self._present.values():
             is_lost = one.found.is_lost(self.sys)
             if is_lost != one.is_lost:
-                log.warning(
-                    "the disk of %s %s", os.fsdecode(one.found.mount_point), "is gone" if is_lost else "is back"
-                )
+                how = "is gone" if is_lost else "is back"
+                log.warning("the disk of %s %s", os.fsdecode(one.found.mount_point), how)
                 one.is_lost = is_lost
-                for branch in self.on(one):
-                    branch.is_lost = is_lost
-                self._mark()
+                self._mark(mounts())
                 self._wake.set()
 
     async def update(self) -> None:
@@ -173,7 +171,7 @@ class Volumes:
             table = mounts()
             for branch in list(self.tree.branches.values()):
                 await self._settle(branch, table)
-            self._mark()
+            self._mark(table)
 
     def added(self, _: Branch) -> None:
         """A branch came: it is connected soon."""
@@ -222,8 +220,8 @@ class Volumes:
         said = self._first_print(one)
         if said is None:
             return
-        first = next((other for other in self._present.values() if other is not one and other.print == said), None)
-        if first is not None:
+        others = (other for other in self._present.values() if other is not one and not other.is_lost)
+        if any(other.print == said for other in others):
             said = await self._tell_apart(one, said)
         if one.print != said:
             log.info("volume %s is at %s", said.short, os.fsdecode(one.found.mount_point))
@@ -289,8 +287,9 @@ class Volumes:
         if branch.state != MISSING:
             self._connect(branch, table)
         elif branch.volume_path is not None and not branch.is_ejected:
-            held = next((p for p in self._present.values() if p.row_id == branch.volume_id), None)
-            if branch.volume_id is not None and held is not None:
+            there = [one for one in self._present.values() if one.row_id is not None and not one.is_lost]
+            held = next((one for one in there if one.row_id == branch.volume_id), None)
+            if held is not None:
                 await self._find(branch, held)
 
     def _connect(self, branch: Branch, table: list[Mount]) -> None:
@@ -340,6 +339,7 @@ class Volumes:
             with self.store.write(ORIGIN_SCAN) as unit:
                 places.move_branch(unit.db, branch.id, path, fs_id)
             branch.move(path, fs_id, table, self.locations.excluded(path, table, one_fs=branch.one_fs))
+            branch.is_lost = False
             self.moved(branch)
             await self.presence.look(branch)
             return
@@ -352,7 +352,8 @@ class Volumes:
 
     def all(self) -> list[Volume]:
         """Every volume that is known or mounted: those of our rows first, then the rest by place."""
-        present = {one.print.digest: one for one in self._present.values() if one.print is not None}
+        lost_first = sorted(self._present.values(), key=lambda one: not one.is_lost)
+        present = {one.print.digest: one for one in lost_first if one.print is not None}
         rows = volumes.volumes(self.store.db)
         told = [Volume(row.fingerprint, row, present.pop(row.fingerprint, None)) for row in rows]
         rest = sorted(present.items(), key=lambda pair: pair[1].found.mount_point)
