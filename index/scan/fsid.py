@@ -29,31 +29,40 @@ def fs_identity(path: bytes) -> tuple[str, int]:
 
 
 def fs_identity_fd(fd: int) -> tuple[str, int]:
-    st = os.fstat(fd)
-    number = signed(st.st_ino)
-    uuid = fs_uuid_fd(fd)
-    if uuid:
-        subvolume = _subvolume(fd)
-        return f"uuid:{uuid}" + (f".{subvolume}" if subvolume else ""), number
-    return _by_device(st), number
+    return _identity(fd, os.fstat(fd))
 
 
 def is_root(fd: int, fs_id: str, root_ino: int) -> bool:
     """Whether a directory is the one that an identity was taken of, also by a kernel that did not tell UUIDs."""
-    if fs_identity_fd(fd) == (fs_id, root_ino):
-        return True
     st = os.fstat(fd)
-    return (fs_id, root_ino) == (_by_device(st), signed(st.st_ino))
+    return signed(st.st_ino) == root_ino and fs_id in (_by_device(st), _identity(fd, st)[0])
+
+
+def _identity(fd: int, st: os.stat_result) -> tuple[str, int]:
+    uuid = _fs_uuid(fd, st)
+    if not uuid:
+        return _by_device(st), signed(st.st_ino)
+    subvolume = _subvolume(fd) if _has_no_disk(st) else 0
+    return f"uuid:{uuid}" + (f".{subvolume}" if subvolume else ""), signed(st.st_ino)
 
 
 def fs_uuid_fd(fd: int) -> str:
     """The UUID of the file system of a descriptor as the kernel tells it, in hex; "" when it tells none."""
+    return _fs_uuid(fd, os.fstat(fd))
+
+
+def _fs_uuid(fd: int, st: os.stat_result) -> str:
     reply = _asked(fd, _FS_IOC_GETFSUUID, 17)
     uuid = b"" if reply is None else reply[1 : 1 + reply[0]]
-    if not any(uuid):
+    if not any(uuid) and _has_no_disk(st):
         reply = _asked(fd, _BTRFS_IOC_FS_INFO, 1024)
         uuid = b"" if reply is None else reply[16:32]
     return uuid.hex() if any(uuid) else ""
+
+
+def _has_no_disk(st: os.stat_result) -> bool:
+    """Whether the number of its device is made up, as btrfs does for each subvolume."""
+    return os.major(st.st_dev) == 0
 
 
 def _subvolume(fd: int) -> int:

@@ -29,6 +29,8 @@ class Disk(NamedTuple):
 
 def disk_of(device: str, source: str, sys: Path = Path("/sys")) -> Disk | None:
     """The disk of a mount by its device number ("major:minor") or its source; None where there is none."""
+    if device.startswith("0:") and not source.startswith("/dev/"):
+        return None
     entry = sys / "dev" / "block" / device
     if not entry.exists():
         number = _number_of(source)

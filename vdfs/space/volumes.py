@@ -95,6 +95,7 @@ class Volumes:
         self.presence = presence
         self._present: dict[_Key, Present] = {}
         self._unasked: set[_Key] = set()
+        self._gone: dict[int, int] = {}  # rows of volumes that went -> when
         self._wake = trio.Event()
         self._lock = trio.Lock()
         self._boot_id = _boot_id()
@@ -105,31 +106,31 @@ class Volumes:
     # what is mounted --------------------------------------------------------------------------------------------------
 
     def refresh(self, table: list[Mount]) -> None:
-        """Take a table of mounts: who is gone is offline from now on, who came is asked soon. Nothing is waited for."""
+        """Take a table of mounts: who is gone is offline from now on, who came is asked soon.
+
+        Nothing is waited for and nothing is written: it may be in the middle of a unit that this is called.
+        """
         found = {one.key: one for one in detect(table, self.sys)}
         for held in [one.found for one in self._present.values() if one.found.is_lost(self.sys)]:
             # What is still mounted of it is not another volume.
             found = {key: held if key[:-1] == held.key[:-1] else one for key, one in found.items()}
         found = {one.key: one for one in found.values()}
         for key in [key for key in self._present if key not in found]:
-            self._went(self._present.pop(key))
+            gone = self._present.pop(key)
+            if gone.row_id is not None:
+                log.info("volume %s is offline", "" if gone.print is None else gone.print.short)
+                self._gone[gone.row_id] = time.time_ns()
         for key, one in found.items():
             known = self._present.get(key)
             if known is None:
                 self._present[key] = Present(one)
                 self._unasked.add(key)
-            elif known.found != one or not (one.is_slow or one.in_memory):
+            elif known.found != one:
                 known.found = one
                 self._unasked.add(key)
         self._unasked &= self._present.keys()
         self._mark(table)
         self._wake.set()
-
-    def _went(self, gone: Present) -> None:
-        if gone.row_id is not None:
-            log.info("volume %s is offline", gone.print.short if gone.print is not None else "")
-            with self.store.write(ORIGIN_SCAN) as unit:
-                volumes.seen(unit.db, gone.row_id, time.time_ns())
 
     def _mark(self, table: list[Mount]) -> None:
         """Tell each branch whether its volume is away, or was pulled out from under it."""
@@ -165,6 +166,11 @@ class Volumes:
         """Ask who has not been asked, look at the branches, connect and move them."""
         async with self._lock:
             await self._ask_all()
+            if self._gone:
+                gone, self._gone = self._gone, {}
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    for row_id, seen_ns in gone.items():
+                        volumes.seen(unit.db, row_id, seen_ns)
             for branch in list(self.tree.branches.values()):
                 if not branch.slow:
                     await self.presence.look(branch)
@@ -178,8 +184,11 @@ class Volumes:
         self._wake.set()
 
     async def now(self) -> None:
-        """Bring everything up to the table of mounts of this moment."""
+        """Bring everything up to this moment, how full the fast ones are included."""
         self.refresh(mounts())
+        self._unasked |= {
+            key for key, one in self._present.items() if not (one.found.is_slow or one.found.in_memory)
+        }  # fmt: skip
         await self.update()
 
     async def _ask_all(self) -> None:
