@@ -156,9 +156,9 @@ def set_branch_root(db: apsw.Connection, branch_id: int, root_entry_id: int) -> 
     db.execute("UPDATE branch SET root_entry_id=? WHERE id=?", (root_entry_id, branch_id))
 
 
-def move_branch(db: apsw.Connection, branch_id: int, root_path: bytes, fs_id: str) -> None:
-    """A branch stands at another path now, with its volume."""
-    db.execute("UPDATE branch SET root_path=?, fs_id=? WHERE id=?", (root_path, fs_id, branch_id))
+def move_branch(db: apsw.Connection, branch_id: int, root_path: bytes, fs_id: str, root_ino: int) -> None:
+    """A branch stands at another path now, with its volume; its file system may number anew at each mount."""
+    db.execute("UPDATE branch SET root_path=?, fs_id=?, root_ino=? WHERE id=?", (root_path, fs_id, root_ino, branch_id))
 
 
 def set_branch_volume(db: apsw.Connection, branch_id: int, volume_id: int, volume_path: bytes) -> None:

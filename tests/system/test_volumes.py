@@ -119,6 +119,30 @@ def test_a_stick_that_is_mounted_elsewhere_is_found_there(library, sticks, fs_ty
     library.unmount()
 
 
+def test_a_location_may_be_the_whole_stick(library, sticks):
+    """Its root is a mount point then, and follows as well."""
+    image = sticks.make("mine")
+    point = sticks.plug(image, "here")
+    fill(point / "sub")
+    (point / "a.txt").write_bytes(b"content of a")
+    library.mount()
+    library.sd("location", "add", point, "--name", "Stick")
+    shown = library.mnt / "Stick"
+    library.settle()
+    before = facts(shown)
+    library.sd("volume", "eject", point)
+    is_offline(shown)
+    assert names(point) == []
+    there = sticks.plug(image, "there")
+    is_online(shown)
+    assert facts(shown) == before
+    (branch,) = library.sd_json("location", "list")["locations"][0]["branches"]
+    assert branch["path"] == str(there)
+    library.settle()
+    library.verify("--content")
+    library.unmount()
+
+
 def test_a_stick_that_moved_while_nothing_ran_is_found(library, sticks):
     """At the start its branch is where the volume is by then."""
     image = sticks.make("mine")

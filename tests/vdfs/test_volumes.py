@@ -10,7 +10,7 @@ import trio
 
 from index.model.errors import Unreachable
 from index.scan.mounts import mounts
-from index.store import volumes
+from index.store import places, volumes
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
@@ -104,6 +104,33 @@ def test_a_branch_is_connected_to_the_volume_it_lies_on(run, stick):
         assert row.mount_point == os.fsencode(stick)
         await core.locations.remove(added.name)
         assert volumes.get(core.library.store.db, row.id) is None
+
+    run(test)
+
+
+@pytest.mark.parametrize("renumbers", [True, False])
+def test_a_root_whose_file_system_numbers_anew_is_known_by_its_path(run, stick, monkeypatch, renumbers):
+    """FAT makes its inodes up at each mount; elsewhere another inode is another directory."""
+
+    async def test(core: Core) -> None:
+        if renumbers:
+            monkeypatch.setattr("index.scan.mounts.RENUMBERS", frozenset(["ext4"]))
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        (stick / "new").mkdir()
+        (stick / "Stick" / "a").rename(stick / "new" / "a")
+        (stick / "Stick").rmdir()
+        (stick / "between").mkdir()  # takes the number that is free
+        (stick / "other").mkdir()
+        (stick / "new").rename(stick / "Stick")
+        await core.volumes.now()
+        assert branch.state == (LIVE if renumbers else MISSING)
+        if renumbers:
+            assert branch.root_ino == os.stat(stick / "Stick").st_ino
+            (row,) = [row for row in places.branches(core.library.store.db) if row.id == branch.id]
+            assert row.root_ino == branch.root_ino
+            node, _ = await core.tree.resolve([b"Stick"])
+            assert [line.name for line in await core.tree.listing(node)] == [b"a"]
 
     run(test)
 

@@ -150,9 +150,10 @@ class Branch:
         self.renumbers = mount is not None and mount.renumbers
         self.in_memory = mount is not None and mount.is_memory
 
-    def move(self, root_path: bytes, fs_id: str, table: list[Mount], excluded: list[bytes]) -> None:
-        """Its volume is mounted elsewhere: this is its root now."""
-        self.root_path, self.fs_id = root_path, fs_id
+    def move(self, root_path: bytes, identity: tuple[str, int], table: list[Mount], excluded: list[bytes]) -> None:
+        """Its volume is mounted elsewhere, or anew: this is its root now."""
+        self.root_path = root_path
+        self.fs_id, self.root_ino = identity
         self._stand_on(mount_of(root_path, table))
         self.place(table, excluded)
 

@@ -29,6 +29,8 @@ _LOOK_S = 0.05
 #: How long the system may take to write back what a slow stick still lacks.
 UNMOUNT_S = 300.0
 _NAMED = 3
+#: Threads that a disk may keep which does not take what is written back to it; nobody else waits for one of these.
+_threads = trio.CapacityLimiter(4)
 
 
 class Ejector:
@@ -134,7 +136,7 @@ class Ejector:
     async def _unmount(self, name: str, mount: Mount) -> OSError | None:
         try:
             with trio.fail_after(UNMOUNT_S):
-                await trio.to_thread.run_sync(unmount, mount, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(unmount, mount, abandon_on_cancel=True, limiter=_threads)
         except OSError as error:
             return error
         except trio.TooSlowError:
@@ -146,7 +148,7 @@ class Ejector:
     async def _why(self, name: str, mount: Mount, error: OSError, places: list[bytes]) -> Exception:
         where = os.fsdecode(mount.mount_point)
         if error.errno == errno.EBUSY:
-            found = await trio.to_thread.run_sync(holders, places)
+            found = await trio.to_thread.run_sync(holders, places, limiter=_threads)
             held = [f"{h.program} ({h.pid}) holds {os.fsdecode(h.path)}" for h in found]
             held += [f"{device} lies in a file on it" for device in images_on(places)]
             who = ", ".join(held[:_NAMED])

@@ -23,7 +23,7 @@ import trio
 
 from index.model.change import ORIGIN_SCAN
 from index.model.ids import new_uuid
-from index.scan.fsid import fs_identity_fd, is_root
+from index.scan.fsid import fs_identity_fd
 from index.scan.mounts import Mount, is_within, mount_of, mounts
 from index.store import places, volumes
 from index.store.volumes import VolumeRow
@@ -336,18 +336,21 @@ class Volumes:
             if not is_within(branch.volume_path, mount.root):
                 continue
             path = _path_at(mount, branch.volume_path)
-            fs_id = None
+            identity = None
             with trio.move_on_after(ASK_DEADLINE_S):
-                fs_id = await trio.to_thread.run_sync(
-                    partial(_identity_at, path, branch.fs_id, branch.root_ino), abandon_on_cancel=True, limiter=_threads
-                )
-            if fs_id is None or branch.state != MISSING or (path, fs_id) == (branch.root_path, branch.fs_id):
+                identity = await trio.to_thread.run_sync(
+                    partial(_identity_at, path, branch.fs_id, branch.root_ino, renumbers=mount.renumbers),
+                    abandon_on_cancel=True, limiter=_threads,
+                )  # fmt: skip
+            is_as_before = (path, identity) == (branch.root_path, (branch.fs_id, branch.root_ino))
+            if identity is None or branch.state != MISSING or is_as_before:
                 continue
             log.warning("%s is at %s now", os.fsdecode(branch.root_path), os.fsdecode(path))
             table = mounts()
             with self.store.write(ORIGIN_SCAN) as unit:
-                places.move_branch(unit.db, branch.id, path, fs_id)
-            branch.move(path, fs_id, table, self.locations.excluded(path, table, one_fs=branch.one_fs))
+                places.move_branch(unit.db, branch.id, path, *identity)
+            branch.move(path, identity, table, self.locations.excluded(path, table, one_fs=branch.one_fs))
+            self.tree.dirs.root(branch).st_ino = branch.root_ino
             branch.is_lost = False
             self.moved(branch)
             await self.presence.look(branch)
@@ -376,20 +379,23 @@ def _path_inside(mount: Mount, path: bytes) -> bytes:
 
 def _path_at(mount: Mount, inside: bytes) -> bytes:
     """The other way round."""
-    return mount.mount_point.rstrip(b"/") + inside[len(mount.root.rstrip(b"/")) :] or b"/"
+    return (mount.mount_point.rstrip(b"/") + inside[len(mount.root.rstrip(b"/")) :]).rstrip(b"/") or b"/"
 
 
-def _identity_at(path: bytes, fs_id: str, root_ino: int) -> str | None:
-    """The file system's identity when the directory at a path is the root that is looked for; None when it is not."""
+def _identity_at(path: bytes, fs_id: str, root_ino: int, *, renumbers: bool) -> tuple[str, int] | None:
+    """(file system identity, inode) of the directory at a path when it is the root that is looked for, else None.
+
+    It lies at the path of the root on the volume whose fingerprint is the one: that settles which file system it is, so
+    a device number may be another, and where inodes are numbered anew at each mount the path must do for the root.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         now, number = fs_identity_fd(fd)
-        # A device number is another after each mount; that the volume is the one is known by its fingerprint.
-        is_it = is_root(fd, fs_id, root_ino) or (fs_id.startswith("dev:") and number == root_ino)
-        return now if is_it else None
+        is_file_system = now == fs_id or fs_id.startswith("dev:") or renumbers
+        return (now, number) if is_file_system and (number == root_ino or renumbers) else None
     finally:
         os.close(fd)
 
