@@ -2,19 +2,25 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from index.model.errors import Unreachable
-from index.scan.mounts import mounts
+from index.scan.mounts import Mount, mounts
 from index.store import places, volumes
+from index.volumes.detect import Found
+from index.volumes.measure import Facts
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
+from vdfs.space import volumes as volumes_module
 from vdfs.space.branches import LIVE, MISSING
+from vdfs.space.halts import Halts
 
 Run = Callable[[Callable[[Core], Awaitable[None]]], None]
 
@@ -73,7 +79,7 @@ def test_a_disk_that_is_pulled_out_while_it_is_mounted(run, stick, tmp_path):
         for link in (f"dev/block/{device}", f"class/block/{name}"):
             (core.volumes.sys / link).unlink()
         core.volumes._look_for_lost()
-        await core.volumes.update()
+        await core.volumes.now()
         assert (branch.state, branch.away) == (MISSING, "offline")
         with pytest.raises(Unreachable, match="pulled out"):
             branch.open_root()
@@ -144,27 +150,123 @@ def test_a_table_without_a_volume_makes_it_offline_at_once(run, stick):
         table = mounts()
         core.volumes.refresh([m for m in table if m.mount_point != os.fsencode(stick)])
         assert branch.is_offline
-        core.volumes.refresh(table)
-        await core.volumes.update()
+        await core.volumes.now()
         assert not branch.is_offline
 
     run(test)
 
 
-def test_many_mounts_are_taken_in_quickly_enough(run, tmp_path):
-    """A table of a thousand overlays, as a machine with containers has, is no work: none of them is asked."""
+def test_a_change_that_a_request_found_is_acted_upon(run, stick):
+    """Whoever looks first only notes that a branch is away; what follows from it happens all the same, once."""
+
+    async def test(core: Core) -> None:
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        core.tree.dirs.fd(core.tree.dirs.root(branch))
+        (stick / "Stick").rename(stick / "elsewhere")
+        assert core.tree.check(branch), "as a lookup does"
+        assert branch.state == MISSING
+        assert open_below(stick) != []
+        assert await core.presence.look(branch)
+        assert open_below(stick) == [], "descriptors are let go"
+        assert not await core.presence.look(branch)
+        (stick / "elsewhere").rename(stick / "Stick")
+        assert core.tree.check(branch)
+        assert await core.presence.look(branch)
+        assert not core.scanner.idle, "it is walked"
+
+    run(test)
+
+
+def open_below(path: Path) -> list[str]:
+    """What this process holds open at or below a path."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if target.startswith(str(path)):
+            found.append(target)
+    return found
+
+
+def test_what_reads_a_branch_is_stopped_from_outside():
+    """It ends as Unreachable there; what reads another branch goes on, and what begins later too."""
+
+    async def main() -> None:
+        halts = Halts()
+        ended: list[int] = []
+
+        async def read(branch: int) -> None:
+            try:
+                with halts.on(branch):
+                    await trio.sleep_forever()
+            except Unreachable:
+                ended.append(branch)
+
+        async with trio.open_nursery() as nursery:
+            for branch in (1, 1, 2):
+                nursery.start_soon(read, branch)
+            await trio.testing.wait_all_tasks_blocked()
+            halts.stop(1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == [1, 1]
+            with halts.on(1):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert ended == [1, 1], "who is cancelled by somebody else is not told of a volume"
+
+    trio.run(main)
+
+
+def test_what_is_in_memory_is_not_asked(run, tmp_path):
+    """A machine with containers has hundreds of overlays that come and go: each is named by text alone."""
 
     async def test(core: Core) -> None:
         await core.volumes.now()
         table = mounts()
-        first = table[-1]
         more = [
-            first._replace(mount_point=b"/c/%d" % n, fs_type="overlay", source="overlay", device=f"0:{9000 + n}", id=n)
-            for n in range(1000)
-        ]
+            Mount(b"/c/%d" % n, "overlay", "overlay", f"0:{9000 + n}", n)
+            for n in range(100)
+        ]  # fmt: skip
         core.volumes.refresh([*table, *more])
-        await core.volumes.update()
-        assert all(one.facts is None for one in core.volumes._present.values() if one.found.source == "overlay")
+        mine = [one for one in core.volumes._present.values() if one.found.mount_point.startswith(b"/c/")]
+        assert len(mine) == 100
+        assert all(one.print is not None and one.print.is_ephemeral for one in mine)
+        assert not core.volumes._unasked
         core.volumes.refresh(table)
+        assert not any(one.found.mount_point.startswith(b"/c/") for one in core.volumes._present.values())
+
+    run(test)
+
+
+def test_a_server_that_hangs_keeps_no_disk_waiting(run, stick, monkeypatch):
+    """A stick that is plugged in meanwhile is known at once."""
+
+    async def test(core: Core) -> None:
+        real, hanging = volumes_module.measure, threading.Event()
+
+        def ask(found: Found) -> Facts:
+            if found.is_slow:
+                hanging.wait(20)
+            return real(found)
+
+        monkeypatch.setattr(volumes_module, "measure", ask)
+        table = mounts()
+        server = table[0]._replace(mount_point=b"/net", fs_type="nfs4", source="nas:/x", device="0:999", id=99999)
+        here = os.fsencode(stick)
+        try:
+            async with trio.open_nursery() as nursery:
+                core.volumes.refresh([*(m for m in table if m.mount_point != here), server])
+                nursery.start_soon(core.volumes.run)
+                await trio.testing.wait_all_tasks_blocked()
+                core.volumes.refresh([*table, server])
+                with trio.fail_after(volumes_module.ASK_DEADLINE_S / 2):
+                    while (one := core.volumes.at(here)) is None or one.print is None:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        finally:
+            hanging.set()
 
     run(test)

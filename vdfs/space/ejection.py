@@ -56,8 +56,6 @@ class Ejector:
         for branch in on_it:
             branch.is_ejected = True
         try:
-            for branch in branches:
-                self.halts.stop(branch.id)
             await self._let_go(branches, places)
             await self._workers_out(places)
             await self._unmount_all(name, one, branches, places)
@@ -74,7 +72,7 @@ class Ejector:
         if one.found.volume_class in (PRIMARY, SYSTEM, USER_DATA):
             raise NotPermitted(f"{name} is a part of the running system ({one.found.volume_class}) and stays mounted")
         for place in places:
-            if is_within(self.volumes.locations.data_dir, place) and self.volumes.at(self._data_dir) is one:
+            if is_within(self._data_dir, place) and self.volumes.at(self._data_dir) is one:
                 raise NotPermitted(f"{name} holds this library; end it first: sdumount")
         below = mounted_below(places, mounts(), one.found.device)
         if below:
@@ -104,8 +102,9 @@ class Ejector:
             raise Busy(f"{name} cannot be ejected: {shown}{more} is open through the mount; close it first")
 
     async def _let_go(self, branches: list[Branch], places: list[bytes]) -> None:
-        """Close descriptors and watches."""
+        """Stop what reads it, close descriptors and watches."""
         for branch in branches:
+            self.halts.stop(branch.id)
             if branch.is_ejected:
                 await self.presence.look(branch)
                 self.tree.dirs.close_branch(branch)

@@ -43,8 +43,9 @@ log = logging.getLogger("sdmount.volumes")
 ASK_DEADLINE_S = 5.0
 #: How often it is looked whether the disks of what is mounted are still there.
 LOST_S = 1.0
-#: Threads that a dead file system may keep; nobody else waits for one of these.
-_threads = trio.CapacityLimiter(8)
+#: Threads that a dead file system may keep; nobody else waits for one of these. Dead servers do not keep disks waiting.
+_threads = trio.CapacityLimiter(16)
+_slow_threads = trio.CapacityLimiter(8)
 
 _Key = tuple[str, ...]
 
@@ -122,12 +123,16 @@ class Volumes:
                 self._gone[gone.row_id] = time.time_ns()
         for key, one in found.items():
             known = self._present.get(key)
-            if known is None:
+            if known is None and one.in_memory:  # it has nothing to say of itself, and containers have hundreds
+                said = fingerprint(one, "", None, self.store.device_uuid, self._boot_id)
+                self._present[key] = Present(one, print=said)
+            elif known is None:
                 self._present[key] = Present(one)
                 self._unasked.add(key)
             elif known.found != one:
                 known.found = one
-                self._unasked.add(key)
+                if not one.in_memory:
+                    self._unasked.add(key)
         self._unasked &= self._present.keys()
         self._mark(table)
         self._wake.set()
@@ -142,14 +147,23 @@ class Volumes:
             branch.is_lost = stands_on is not None and stands_on.is_lost
 
     async def run(self) -> None:
-        """For ever: whenever something came or went, find out what it means."""
-        while True:
-            self._wake = trio.Event()
-            await self.update()
-            while not self._wake.is_set():
-                with trio.move_on_after(LOST_S):
-                    await self._wake.wait()
-                self._look_for_lost()
+        """For ever: whenever something came or went, find out what it means.
+
+        Disks are asked together, each server by itself: one that is dead keeps nobody else waiting.
+        """
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                unasked = [self._present[key] for key in self._unasked]
+                self._unasked.clear()
+                nursery.start_soon(self._take_in, [one for one in unasked if not one.found.is_slow])
+                for one in unasked:
+                    if one.found.is_slow:
+                        nursery.start_soon(self._take_in, [one])
+                while not self._wake.is_set():
+                    with trio.move_on_after(LOST_S):
+                        await self._wake.wait()
+                    self._look_for_lost()
 
     def _look_for_lost(self) -> None:
         """A disk that is pulled out leaves its file system mounted, and no table of mounts changes."""
@@ -162,50 +176,52 @@ class Volumes:
                 self._mark(mounts())
                 self._wake.set()
 
-    async def update(self) -> None:
-        """Ask who has not been asked, look at the branches, connect and move them."""
-        async with self._lock:
-            await self._ask_all()
-            if self._gone:
-                gone, self._gone = self._gone, {}
-                with self.store.write(ORIGIN_SCAN) as unit:
-                    for row_id, seen_ns in gone.items():
-                        volumes.seen(unit.db, row_id, seen_ns)
-            for branch in list(self.tree.branches.values()):
-                if not branch.slow:
-                    await self.presence.look(branch)
-            table = mounts()
-            for branch in list(self.tree.branches.values()):
-                await self._settle(branch, table)
-            self._mark(table)
-
     def added(self, _: Branch) -> None:
         """A branch came: it is connected soon."""
         self._wake.set()
 
     async def now(self) -> None:
-        """Bring everything up to this moment, how full the fast ones are included."""
+        """Bring everything up to this moment, how full the disks are included."""
         self.refresh(mounts())
-        self._unasked |= {
-            key for key, one in self._present.items() if not (one.found.is_slow or one.found.in_memory)
-        }  # fmt: skip
-        await self.update()
+        wanted = [
+            one for key, one in self._present.items()
+            if key in self._unasked or one.print is None or not one.found.is_slow
+        ]  # fmt: skip
+        self._unasked.clear()
+        await self._take_in(wanted)
 
-    async def _ask_all(self) -> None:
-        while self._unasked:
-            asked = [self._present[key] for key in self._unasked if not self._present[key].is_lost]
-            self._unasked.clear()
-            async with trio.open_nursery() as nursery:
-                for one in asked:
-                    nursery.start_soon(self._ask, one)
+    async def _take_in(self, asked: list[Present]) -> None:
+        """Ask some volumes who they are; then look at the branches, connect and move them."""
+        asked = [one for one in asked if not one.is_lost]
+        async with trio.open_nursery() as nursery:
+            for one in asked:
+                nursery.start_soon(self._ask, one)
+        async with self._lock:
             # Who stands where his row last saw him is the original of two.
             for one in sorted(asked, key=self._is_elsewhere):
-                await self._name(one)
+                if self._present.get(one.found.key) is one:
+                    await self._name(one)
+            self._note_gone()
+            for branch in list(self.tree.branches.values()):
+                if not branch.slow:
+                    await self.presence.look(branch)
+            table = mounts()
+            for branch in list(self.tree.branches.values()):
+                await self._settle(branch, table, asked)
+            self._mark(table)
+
+    def _note_gone(self) -> None:
+        gone, self._gone = self._gone, {}
+        if gone:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                for row_id, seen_ns in gone.items():
+                    volumes.seen(unit.db, row_id, seen_ns)
 
     async def _ask(self, one: Present) -> None:
+        limiter = _slow_threads if one.found.is_slow else _threads
         try:
             with trio.fail_after(ASK_DEADLINE_S):
-                one.facts = await trio.to_thread.run_sync(measure, one.found, abandon_on_cancel=True, limiter=_threads)
+                one.facts = await trio.to_thread.run_sync(measure, one.found, abandon_on_cancel=True, limiter=limiter)
                 one.error = None
         except trio.TooSlowError:
             one.error = f"it did not answer within {ASK_DEADLINE_S:g} s"
@@ -291,14 +307,17 @@ class Volumes:
 
     # branches ---------------------------------------------------------------------------------------------------------
 
-    async def _settle(self, branch: Branch, table: list[Mount]) -> None:
-        """Connect a branch that is there to its volume; look for one that is not where its volume is by now."""
+    async def _settle(self, branch: Branch, table: list[Mount], asked: list[Present]) -> None:
+        """Connect a branch that is there to its volume; look for one that is not where its volume is by now.
+
+        On a slow volume only if that has just answered: nobody else is to wait for a dead server.
+        """
         if branch.state != MISSING:
             self._connect(branch, table)
         elif branch.volume_path is not None and not branch.is_ejected:
             there = [one for one in self._present.values() if one.row_id is not None and not one.is_lost]
             held = next((one for one in there if one.row_id == branch.volume_id), None)
-            if held is not None:
+            if held is not None and (not held.found.is_slow or (held in asked and held.error is None)):
                 await self._find(branch, held)
 
     def _connect(self, branch: Branch, table: list[Mount]) -> None:
