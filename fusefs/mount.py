@@ -55,7 +55,7 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
 
     slug = core.library.slug
     context = ViewContext(
-        core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, core.finder, is_shared
+        core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, core.finder, core.volumes, is_shared
     )  # fmt: skip
     core.library.store.feed.at_once(context.answers.forget)
     return Operations(

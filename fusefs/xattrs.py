@@ -27,7 +27,7 @@ from index.store import contents, entries, places
 from index.store.connection import one
 from vdfs.space import realattrs
 from vdfs.space.annotations import CHECKSUM, VIRTUAL_PREFIX, Annotations
-from vdfs.space.branches import LIVE, NAME_DEADLINE_S
+from vdfs.space.branches import LIVE, NAME_DEADLINE_S, state_of
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
@@ -179,8 +179,7 @@ async def _hash_state(x: Xattrs, node: Node, row: Entry) -> bytes | None:
 
 async def _state(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     refs = node.parts if node.is_dir else [s.dir for s in node.spots]
-    states = [r.branch.state for r in refs]
-    return b"local" if LIVE in states or not states else b"missing"
+    return state_of([r.branch for r in refs]).encode()
 
 
 async def _local_bytes(x: Xattrs, node: Node, row: Entry) -> bytes | None:
@@ -296,7 +295,11 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.id": Virtual(_id, "all", "uuid of the entry; appears when a file is identified or annotated"),
     b"user.vdfs.hash": Virtual(_hash, "file", "`blake3:` and the full hash, once known"),
     b"user.vdfs.hash.state": Virtual(_hash_state, "file", "pending, sampled, full, failed; left: nobody reads it"),
-    b"user.vdfs.state": Virtual(_state, "all", "local, or missing while its volume is away"),
+    b"user.vdfs.state": Virtual(
+        _state,
+        "all",
+        "local; offline: its volume is away; missing: that is there, and not its location",
+    ),
     b"user.vdfs.local_bytes": Virtual(_local_bytes, "file", "bytes that can be read on this device"),
     b"user.vdfs.devices": Virtual(_devices, "all", "names of the devices that hold it, NUL between them"),
     b"user.vdfs.allpaths": Virtual(_allpaths, "all", "every real path, NUL between them, the shown one first"),

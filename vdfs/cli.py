@@ -32,6 +32,7 @@ from vdfs.wire.client import RpcClient
 from vdfs.wire.jsonrpc import MAX_LINE_BYTES, encode_item, encode_name, encode_path
 
 CALL_TIMEOUT_S: Final = 60.0
+EJECT_TIMEOUT_S: Final = 330.0  # a slow stick is written to until all is on it
 FIND_TIMEOUT_S: Final = 5.0  # for a process that is starting or ending: it holds the lock and does not answer
 ANSWER_S: Final = 20.0  # a status costs a moment: who has not given it by then hangs, or is stopped
 LOOK_S: Final = 2.0  # how long the process may wait for idle before it tells how far it is
@@ -223,7 +224,8 @@ def _library_info(door: Door, args: argparse.Namespace) -> int:
 
 def _location_add(door: Door, args: argparse.Namespace) -> int:
     name = {"name": None} if args.name is None else encode_name(os.fsencode(args.name))
-    params = {**encode_path(_absolute(args.dir)), **name, "mode": args.mode}
+    bound = {"one_file_system": True} if args.one_file_system else {}
+    params = {**encode_path(_absolute(args.dir)), **name, **bound, "mode": args.mode}
     return _print(args, door.call("action:location.add", params), clirender.location_added)
 
 
@@ -254,6 +256,40 @@ def _location_rules(door: Door, args: argparse.Namespace) -> int:
     switches = {"on": args.on, "off": args.off, "clear": args.clear}
     params = {**encode_name(os.fsencode(args.name)), **switches, **patterns}
     return _print(args, door.call("action:location.rules", params), clirender.location_rules)
+
+
+def _volume_list(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("query:volume.list", {"all": args.all}), clirender.volume_list)
+
+
+def _volume_track(door: Door, args: argparse.Namespace) -> int:
+    params = {**_volume(args.volume), "name": args.name}
+    return _print(args, door.call("action:volume.track", params), clirender.volume_tracked)
+
+
+def _volume_untrack(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("action:volume.untrack", _volume(args.volume)), clirender.volume_untracked)
+
+
+def _volume_eject(door: Door, args: argparse.Namespace) -> int:
+    result = door.call("action:volume.eject", _volume(args.volume), timeout_s=EJECT_TIMEOUT_S)
+    return _print(args, result, clirender.volume_ejected)
+
+
+def _volume_speedtest(door: Door, args: argparse.Namespace) -> int:
+    result = door.call("action:volume.speedtest", _volume(args.volume), timeout_s=2 * CALL_TIMEOUT_S)
+    return _print(args, result, clirender.volume_speed)
+
+
+def _volume_info(door: Door, args: argparse.Namespace) -> int:
+    return _print(args, door.call("query:volume.info", _volume(args.volume)), clirender.volume_info)
+
+
+def _volume(argument: str) -> Json:
+    """A path where there is a slash in it or something is called so, else a name or a fingerprint."""
+    if "/" in argument or os.path.lexists(argument):
+        return encode_path(_absolute(argument))
+    return {"volume": argument}
 
 
 def _tag_add(door: Door, args: argparse.Namespace) -> int:
@@ -535,6 +571,7 @@ def _add_commands(commands: _Commands) -> None:
     commands.group("tag", "The tags of files.")
     commands.group("index", "The index of what lies on disk.")
     commands.group("job", "Long work: what runs, what waits, how it went.")
+    commands.group("volume", "The file systems that locations lie on, also while they are away.")
     commands.group("library", "The library itself.")
 
     text = "show what runs, what the library holds and what is left to index"
@@ -542,12 +579,23 @@ def _add_commands(commands: _Commands) -> None:
     status.add_argument("--wait-idle", action="store_true", help="wait until nothing is left to index")
     status.add_argument("--timeout", type=_seconds, metavar="S", help="give up after S seconds, exit code 1")
 
+    _add_location_commands(commands)
+    _add_file_commands(commands)
+    _add_index_commands(commands)
+    _add_job_commands(commands)
+    _add_volume_commands(commands)
+
+    commands.add("library info", _library_info, "show what the library holds and where it lies")
+
+
+def _add_location_commands(commands: _Commands) -> None:
     text = "add a directory; it is shown at once, the scan runs behind"
-    add = commands.add("location add DIR [--name NAME] [--mode MODE]", _location_add, text)
+    add = commands.add("location add DIR [--name NAME] [--mode MODE] [--one-file-system]", _location_add, text)
     add.add_argument("dir", metavar="DIR", help="the directory; nothing in it is changed")
     add.add_argument("--name", type=_text, metavar="NAME", help="its name in the mount (default: as DIR)")
     modes = "shallow: names and attributes; content: also what the bytes are; deep: also what is in them"
     add.add_argument("--mode", choices=MODES, help=f"how far its files are looked into ({modes}; default: content)")
+    add.add_argument("--one-file-system", action="store_true", help="leave out what is mounted in it")
     mode = commands.add("location mode NAME MODE", _location_mode, "say how far a location's files are looked into")
     mode.add_argument("name", metavar="NAME", help="as `sd location list` shows it")
     mode.add_argument("mode", metavar="MODE", choices=MODES, help=modes)
@@ -570,6 +618,8 @@ def _add_commands(commands: _Commands) -> None:
     rules.add_argument("--reject-with", metavar="NAME", action="append", default=[], help=text)
     rules.add_argument("--clear", action="store_true", help="begin with the default rules again")
 
+
+def _add_file_commands(commands: _Commands) -> None:
     tag = commands.add("tag add TAG PATH...", _tag_add, "give a tag to files and directories")
     untag = commands.add("tag remove TAG PATH...", _tag_remove, "take a tag from files and directories")
     for change in (tag, untag):
@@ -593,6 +643,8 @@ def _add_commands(commands: _Commands) -> None:
     info = commands.add("info PATH", _info, "show all that is known of one file or directory")
     info.add_argument("path", metavar="PATH", help="a file or directory")
 
+
+def _add_index_commands(commands: _Commands) -> None:
     text = "compare the index with the disk; exit code 0 clean, 1 differences, 2 could not"
     verify = commands.add("index verify [NAME] [--content]", _index_verify, text)
     verify.add_argument("name", metavar="NAME", nargs="?", help="one location (default: all)")
@@ -605,6 +657,8 @@ def _add_commands(commands: _Commands) -> None:
     skipped.add_argument("--all", action="store_true", help="also what lies in directories that are held")
     skipped.add_argument("--limit", type=_positive, default=SKIPPED, metavar="N", help=f"(default: {SKIPPED})")
 
+
+def _add_job_commands(commands: _Commands) -> None:
     jobs = commands.add("job list [--limit N]", _job_list, "list the jobs, those that have not ended first")
     jobs.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most N (default: 20)")
     show = commands.add("job show ID [--lines N]", _job_show, "show one job: its parts, its notes, its log")
@@ -617,7 +671,20 @@ def _add_commands(commands: _Commands) -> None:
         one.add_argument("id", metavar="ID", type=_positive, help="a number of `sd job list`")
     show.add_argument("--lines", type=_positive, default=50, metavar="N", help="of its log, the last N (default: 50)")
 
-    commands.add("library info", _library_info, "show what the library holds and where it lies")
+
+def _add_volume_commands(commands: _Commands) -> None:
+    listed = commands.add("volume list [--all]", _volume_list, "list the volumes that are mounted or known")
+    listed.add_argument("--all", action="store_true", help="also parts of the system and file systems in memory")
+    text = "know a volume from now on, also while it is away"
+    track = commands.add("volume track VOLUME [--name NAME]", _volume_track, text)
+    track.add_argument("--name", type=_text, metavar="NAME", help="what it is called (default: its label)")
+    text = "do so no more; what of the library lies on it stays"
+    untrack = commands.add("volume untrack VOLUME", _volume_untrack, text)
+    eject = commands.add("volume eject VOLUME", _volume_eject, "let go of a volume and unmount it, or say who holds it")
+    speed = commands.add("volume speedtest VOLUME", _volume_speedtest, "write and read 10 MiB past the page cache")
+    about = commands.add("volume info VOLUME", _volume_info, "show all that is known of a volume")
+    for one in (track, untrack, eject, speed, about):
+        one.add_argument("volume", metavar="VOLUME", type=_text, help="its fingerprint, its name, or a path on it")
 
 
 def _common_options() -> _Parser:

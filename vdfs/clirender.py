@@ -230,6 +230,78 @@ def skipped(result: Json) -> list[str]:
     return [*table(rows, right=(1,)), f"held back: {', '.join(counts)}" if counts else "nothing is held back", *judging]
 
 
+def volume_list(result: Json) -> list[str]:
+    rows = []
+    for volume in result["volumes"]:
+        points = ", ".join(shown(_item(point)) for point in volume["mount_points"])
+        rows.append(
+            [
+                volume["short"],
+                shown(volume["name"]),
+                volume["state"] + (", tracked" if volume["is_tracked"] else ""),
+                volume["volume_class"],
+                volume["fs_type"],
+                human_bytes(volume["size_bytes"]),
+                f"{human_bytes(volume['free_bytes'])} free",
+                points,
+            ]
+        )
+    return table(rows, right=(5, 6)) if rows else ["no volumes"]
+
+
+def volume_info(result: Json) -> list[str]:
+    speed = ""
+    if result.get("read_bps") is not None:
+        speed = f"reads {human_bytes(result['read_bps'])}/s, writes {human_bytes(result['write_bps'])}/s"
+    kind = ", ".join(
+        word
+        for word in (
+            result["volume_class"],
+            result["disk_type"],
+            result["fs_type"],
+            "removable" if result["is_removable"] else "",
+            "read only" if result["is_read_only"] else "",
+        )
+        if word
+    )
+    return _facts(
+        [
+            ("Volume", shown(result["name"])),
+            ("Fingerprint", result["fingerprint"] + (" (ephemeral)" if result["is_ephemeral"] else "")),
+            ("Label", shown(result["label"])),
+            ("State", result["state"] + (", tracked" if result["is_tracked"] else "")),
+            ("Kind", kind),
+            ("From", shown(str(result["source"] or ""))),
+            ("Mounted at", ", ".join(shown(_item(point)) for point in result["mount_points"])),
+            ("Room", f"{human_bytes(result['free_bytes'])} of {human_bytes(result['size_bytes'])} free"),
+            ("Holds", ", ".join(shown(_item(name)) for name in result["locations"])),
+            ("First seen", human_time(result["first_seen_ns"])),
+            ("Last seen", human_time(result["last_seen_ns"])),
+            ("Speed", speed),
+            ("Trouble", message(str(result.get("error") or ""))),
+        ]
+    )
+
+
+def volume_tracked(result: Json) -> list[str]:
+    return [f"{shown(result['name'])} ({result['short']}): known from now on"]
+
+
+def volume_untracked(result: Json) -> list[str]:
+    return [f"{shown(result['name'])} ({result['short']}): not tracked any more"]
+
+
+def volume_ejected(result: Json) -> list[str]:
+    points = ", ".join(shown(_item(point)) for point in result["mount_points"])
+    return [f"{shown(result['name'])}: unmounted from {points}; it can be pulled"]
+
+
+def volume_speed(result: Json) -> list[str]:
+    how = "" if result["direct"] else " (without O_DIRECT)"
+    speeds = f"reads {human_bytes(result['read_bps'])}/s, writes {human_bytes(result['write_bps'])}/s"
+    return [f"{shown(result['name'])}: {speeds}{how}"]
+
+
 def tag_changed(result: Json) -> list[str]:
     rows = [[shown(name_of(item, "path")), shown(", ".join(item["tags"])) or "-"] for item in result["paths"]]
     return [*table(rows), f"{count(result['changed'], 'file')} changed"]

@@ -17,6 +17,7 @@ import trio
 
 from index.media.workermain import TABLE
 from index.model.errors import VdfsError
+from index.scan.mounts import mounts
 from index.scan.rules.gitrepo import User
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
@@ -34,17 +35,21 @@ from vdfs.ops.table import load
 from vdfs.space import journal
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
+from vdfs.space.branches import Branch
 from vdfs.space.content import Opener
+from vdfs.space.ejection import Ejector
 from vdfs.space.finder import Finder
 from vdfs.space.importer import Importer
 from vdfs.space.indexer import Indexer
 from vdfs.space.locations import Locations
 from vdfs.space.mountwatch import MountWatch
 from vdfs.space.namespace import Namespace
+from vdfs.space.presence import Presence
 from vdfs.space.rename import Renames
 from vdfs.space.rulers import Rulers
 from vdfs.space.ruling import Ruling
 from vdfs.space.tree import Tree
+from vdfs.space.volumes import Volumes
 from vdfs.space.watch import Watch
 from vdfs.wire import server
 
@@ -98,11 +103,14 @@ async def open_core(
         media_pool = WorkerPool(
             MEDIA_WORKERS, log_path=config.state_dir / "workers.log", table=TABLE, idle_s=_MEDIA_IDLE_S
         )
-        media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir))
+        media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir), scanner.halts)
         indexing = Indexing(scanner, media, jobs, rescan_s)
+        presence = Presence(tree, watch, scanner.begin)
+        volumes = Volumes(tree, locations, presence)
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, jobs, indexing, watch, rulers, Ruling(rulers, pool), finder, mountpoint,
+            importer, locations, scanner, jobs, indexing, watch, rulers, Ruling(rulers, pool), finder, presence,
+            volumes, Ejector(volumes, scanner.halts, pool), mountpoint,
             time.time_ns(), stop,
         )  # fmt: skip
         try:
@@ -126,6 +134,15 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
     socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
     core.library.store.hold_ballast()
     with contextlib.closing(MountWatch(core.tree, core.watch, core.locations)) as mount_watch:
+        mount_watch.changed = core.volumes.refresh
+        core.volumes.moved = mount_watch.moved
+        core.volumes.refresh(mounts())
+
+        def added(branch: Branch) -> None:
+            mount_watch.added(branch)
+            core.volumes.added(branch)
+
+        core.locations.added = added
         await _run_tasks(core, mount_watch, socket, dispatch, task_status)
 
 
@@ -140,7 +157,7 @@ async def _run_tasks(
         await nursery.start(core.jobs.run)
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
-            core.importer.follow, mount_watch.run, Indexer(core.library.store).run,
+            core.importer.follow, mount_watch.run, core.volumes.run, Indexer(core.library.store).run,
             partial(wait_for_power, core.jobs), partial(_housekeeping, core),
         )  # fmt: skip
         for task in tasks:
@@ -157,14 +174,7 @@ async def _housekeeping(core: Core) -> None:
         await trio.sleep(_HOUSEKEEPING_S)
         core.tree.dirs.close_idle(time.monotonic())
         for branch in list(core.tree.branches.values()):
-            before = branch.state
-            if await branch.check_slow() if branch.slow else core.tree.check(branch):
-                log.warning("%s is %s now (was %s)", os.fsdecode(branch.root_path), branch.state, before)
-                core.tree.dirs.close_branch(branch)
-                await core.watch.forget_branch(branch)
-                core.tree.branch_changed(branch)
-                if branch.state == "live":
-                    core.scanner.begin(branch)
+            await core.presence.look(branch)
         with contextlib.suppress(OSError):
             await core.library.store.make_durable()
         await core.library.store.checkpoint()

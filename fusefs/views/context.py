@@ -14,6 +14,7 @@ from vdfs.space.finder import Finder
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 from vdfs.space.union import cut
+from vdfs.space.volumes import Volumes
 
 #: The most a directory of a view lists.
 LISTING_MAX = 10_000
@@ -30,6 +31,7 @@ class ViewContext:
     status: Callable[[], dict[str, object]]
     readlink: Callable[[Node], Awaitable[bytes]]
     finder: Finder
+    volumes: Volumes
     is_shared: bool = False  # other users may enter the mount
     answers: Answers = attrs.Factory(Answers)
 

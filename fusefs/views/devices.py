@@ -3,7 +3,7 @@
 The trees here are listings of the index, each file with the bytes of that very branch.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from fusefs.views.answers import AnsweredDir, Names
 from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
@@ -84,21 +84,32 @@ class BranchDir(ViewDir):
         return self._node(row)
 
 
-class DeviceDir(ViewDir):
-    """The locations of one device; a second branch of a location has its label behind the name."""
+class BranchesDir(ViewDir):
+    """Some branches by location; a second one of a location has its label behind the name."""
 
     def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
         super().__init__(path, context.uid, context.gid)
         self.context = context
 
+    def branches(self) -> Iterable[Branch]:
+        """Those that are shown."""
+        raise NotImplementedError
+
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
         used: set[bytes] = set()
-        for branch in self.context.tree.branches.values():
+        for branch in list(self.branches()):
             name = b"store" if branch.location is None else branch.location
             if name in used:
                 name = unused(name + b" (" + branch.label.encode() + b")", used)
             used.add(name)
             yield name, BranchDir(self.context, self.child(name), branch, branch.root_entry_id)
+
+
+class DeviceDir(BranchesDir):
+    """The locations of one device."""
+
+    def branches(self) -> Iterable[Branch]:
+        return self.context.tree.branches.values()
 
 
 class DevicesRoot(ViewDir):

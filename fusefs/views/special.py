@@ -15,6 +15,7 @@ from fusefs.views.context import ViewContext
 from fusefs.views.devices import ConflictsDir, DevicesRoot
 from fusefs.views.links import DuplicatesRoot, TagsRoot, recent
 from fusefs.views.search import SearchRoot
+from fusefs.views.volumes import OfflineDir, VolumesRoot
 from index.model.errors import NoAttribute, NotFound, NotPermitted, Unsupported
 from vdfs.space.nodes import Node
 
@@ -26,6 +27,8 @@ tags/<tag>[/<tag>...]     what carries all of the tags (setfattr -n user.xdg.tag
 search/<query>            what a query means: words of the name, tag:x, kind:image, size:>10MB, ...
 search/saved/<name>       searches that are kept: mkdir, rmdir, setfattr -n user.vdfs.query -v QUERY
 devices/<device>/         what lies where, as it lies
+volumes/<name>~<id>/      what lies on which volume, also while it is away
+offline/                  what is away just now
 content/<blake3>          the bytes of that name
 recent/ duplicates/ conflicts/
 status.json               what the library is doing now
@@ -98,6 +101,8 @@ class VdfsDir(ViewDir):
             b"tags": lambda p: TagsRoot(context, p),
             b"search": lambda p: SearchRoot(context, p),
             b"devices": lambda p: DevicesRoot(context, p),
+            b"volumes": lambda p: VolumesRoot(context, p),
+            b"offline": lambda p: OfflineDir(context, p),
             b"content": lambda p: ContentRoot(context, p),
             b"recent": lambda p: recent(context, p),
             b"duplicates": lambda p: DuplicatesRoot(context, p),

@@ -36,7 +36,7 @@ import apsw
 from index.model.entry import Stat, ns
 from index.model.inode import DEVICES, inode_of
 from index.scan import differ
-from index.scan.fsid import fs_identity_fd
+from index.scan.fsid import is_root
 from index.scan.rules.gitrepo import Caches, User
 from index.scan.rules.ruler import SPEAKING, Ruler, Scope
 from index.scan.rules.ruleset import Ruleset
@@ -492,7 +492,7 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     db = connect(Path(args["database"]), read_only=True)
     root_fd = os.open(args["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if list(fs_identity_fd(root_fd)) != list(args["root_id"]):
+        if not is_root(root_fd, *args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
         walk = Walk(db, root_fd, context, ruler_of(args), args.get("since_ns"))
         places = places_of(db, args["root_entry"], args["starts"], args["excluded"])

@@ -37,7 +37,7 @@ from typing import Any
 import msgpack
 
 from index.model.errors import errno_of
-from index.scan import judging, verify, walker
+from index.scan import judging, speedtest, verify, walker
 from index.scan.hasher import Hasher, Identity, Mode
 from index.scan.volumes import use_devices
 
@@ -268,6 +268,7 @@ OPERATIONS: dict[str, Operation] = {
     "identify": identify,
     "judge": judging.judge,
     "scan": walker.scan,
+    "speedtest": speedtest.speedtest,
     "verify": verify.verify,
 }
 

@@ -26,13 +26,14 @@ from index.store import (
     sidecars,
     sums,
     tags,
+    volumes,
 )
 from index.store.connection import APPLICATION_ID
 
 SCHEMA_VERSION = 4
 
 _TABLES = (
-    changes, places, filetypes, contents, entries, limbo, tags, metadata,
+    changes, volumes, places, filetypes, contents, entries, limbo, tags, metadata,
     sums, extracts, sidecars, rulings, search, saved,
 )  # fmt: skip
 
@@ -65,6 +66,7 @@ def _full_strength(db: apsw.Connection) -> None:
     sums.rebuild(db)
     _contents_have_types(db)
     _search_by_index(db)
+    _volumes_come(db)
 
 
 def _rules(db: apsw.Connection) -> None:
@@ -90,6 +92,14 @@ def _search_by_index(db: apsw.Connection) -> None:
     """What the index of names must follow, and saved searches. The index itself is built behind."""
     db.execute(search.SCHEMA)
     db.execute(saved.SCHEMA)
+
+
+def _volumes_come(db: apsw.Connection) -> None:
+    """Branches get to know the volumes that they lie on when these are next seen."""
+    db.execute(volumes.SCHEMA)
+    db.execute("ALTER TABLE branch ADD COLUMN volume_id INTEGER")
+    db.execute("ALTER TABLE branch ADD COLUMN volume_path BLOB")
+    db.execute("ALTER TABLE branch ADD COLUMN one_fs INTEGER NOT NULL DEFAULT 0")
 
 
 #: version -> what takes a file from it to the next.

@@ -1,4 +1,4 @@
-"""Tables device, location and branch: who owns what, and where directories lie.
+"""Tables device, location and branch: who owns what, and where directories lie (on which volume: volumes.py).
 
 A location is shared by all devices and known by its name; a branch is one directory that holds it on one (device,
 volume) and belongs to that device. The branch with no location is the device's built-in store: its root is the root
@@ -41,6 +41,9 @@ CREATE TABLE location(
 --   root_path   absolute, bytes; where the branch was last seen
 --   fs_id       identity of its file system: the file system's UUID, else its device number as text; with root_ino
 --               it tells the branch from another directory that stands at the same path now
+--   volume_id, volume_path   the volume it lies on and its path there, absolute: where it is found again when the
+--               volume is mounted elsewhere. NULL on what has no identity (a file system in memory)
+--   one_fs      1: what other file systems are mounted in it is no part of it
 --   scan_state  pending | scanning | done | failed, with scan_error and the time of the last whole scan
 CREATE TABLE branch(
     id            INTEGER PRIMARY KEY,
@@ -54,7 +57,10 @@ CREATE TABLE branch(
     root_entry_id INTEGER,
     scan_state    TEXT NOT NULL DEFAULT 'pending',
     scan_error    TEXT,
-    scanned_ns    INTEGER
+    scanned_ns    INTEGER,
+    volume_id     INTEGER,
+    volume_path   BLOB,
+    one_fs        INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 """
 
@@ -84,6 +90,9 @@ class BranchRow(NamedTuple):
     scan_state: str
     scan_error: str | None
     scanned_ns: int | None
+    volume_id: int | None = None
+    volume_path: bytes | None = None
+    one_fs: int = 0
 
 
 def put_device(db: apsw.Connection, uuid: bytes, name: str, slug: str, public_key: bytes, created_ns: int) -> None:
@@ -139,7 +148,7 @@ def set_rules(db: apsw.Connection, location_id: int, packed: bytes) -> None:
 
 _BRANCH_COLUMNS = (
     "id, uuid, location_id, device_uuid, label, root_path, fs_id, root_ino, root_entry_id, "
-    "scan_state, scan_error, scanned_ns"
+    "scan_state, scan_error, scanned_ns, volume_id, volume_path, one_fs"
 )
 
 
@@ -156,16 +165,29 @@ def put_branch(
     root_path: bytes,
     fs_id: str,
     root_ino: int,
+    *,
+    one_fs: bool = False,
 ) -> int:
     db.execute(
-        "INSERT INTO branch(uuid, location_id, device_uuid, label, root_path, fs_id, root_ino) VALUES(?,?,?,?,?,?,?)",
-        (uuid, location_id, device, label, root_path, fs_id, root_ino),
+        "INSERT INTO branch(uuid, location_id, device_uuid, label, root_path, fs_id, root_ino, one_fs) "
+        "VALUES(?,?,?,?,?,?,?,?)",
+        (uuid, location_id, device, label, root_path, fs_id, root_ino, int(one_fs)),
     )
     return db.last_insert_rowid()
 
 
 def set_branch_root(db: apsw.Connection, branch_id: int, root_entry_id: int) -> None:
     db.execute("UPDATE branch SET root_entry_id=? WHERE id=?", (root_entry_id, branch_id))
+
+
+def move_branch(db: apsw.Connection, branch_id: int, root_path: bytes, fs_id: str, root_ino: int) -> None:
+    """A branch stands at another path now, with its volume; its file system may number anew at each mount."""
+    db.execute("UPDATE branch SET root_path=?, fs_id=?, root_ino=? WHERE id=?", (root_path, fs_id, root_ino, branch_id))
+
+
+def set_branch_volume(db: apsw.Connection, branch_id: int, volume_id: int, volume_path: bytes) -> None:
+    """A branch lies on a volume, at a path there."""
+    db.execute("UPDATE branch SET volume_id=?, volume_path=? WHERE id=?", (volume_id, volume_path, branch_id))
 
 
 def set_scan_state(

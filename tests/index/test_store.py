@@ -24,7 +24,7 @@ from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import changes, contents, entries, filetypes, migrations, places
+from index.store import changes, contents, entries, filetypes, migrations, places, volumes
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
@@ -414,6 +414,19 @@ def test_a_library_of_the_second_version_hashes_again_what_had_the_content_of_an
     assert store.db.pragma("user_version") == migrations.SCHEMA_VERSION
     states = {row.name: row.hash_state for row in entries.children(store.db, 1)}
     assert states == {b"agrees": 2, b"not": 0}
+    store.close()
+
+
+def test_a_library_of_the_third_version_gets_to_know_its_volumes(tmp_path):
+    """Its branches stay, on no volume yet."""
+    path = tmp_path / "library" / "library.db"
+    db = old_library(path, 3)
+    db.commit()
+    db.close()
+    store = open_store(path.parent)
+    assert volumes.volumes(store.db) == []
+    (row,) = places.branches(store.db)
+    assert (row.volume_id, row.volume_path, row.one_fs) == (None, None, 0)
     store.close()
 
 

@@ -55,12 +55,14 @@ def state(path: Path) -> str:
     return os.getxattr(path, "user.vdfs.state").decode()
 
 
-def is_away(library: Mounted, shown: Path, before: dict[str, tuple[object, ...]], files: int) -> None:
-    """Listed as before, marked missing, data refused fast, nothing changed anywhere, nothing forgotten."""
-    eventually(lambda: state(shown / "a.txt") == "missing", "it is missing", 5)
+def is_away(
+    library: Mounted, shown: Path, before: dict[str, tuple[object, ...]], files: int, word: str = "missing"
+) -> None:
+    """Listed as before, marked missing (or offline), data refused fast, nothing changed anywhere, nothing forgotten."""
+    eventually(lambda: state(shown / "a.txt") == word, f"it is {word}", 5)
     assert facts(shown) == before
-    assert state(shown) == "missing"
-    assert state(shown / "sub" / "b.txt") == "missing"
+    assert state(shown) == word
+    assert state(shown / "sub" / "b.txt") == word
     assert os.getxattr(shown / "a.txt", "user.vdfs.local_bytes") == b"0"
     assert os.stat(shown / "a.txt").st_blocks > 0, "never 0 blocks for a file that is not empty"
     for call, arguments in (
@@ -80,7 +82,7 @@ def is_away(library: Mounted, shown: Path, before: dict[str, tuple[object, ...]]
         assert seconds < AT_ONCE_S, (call, arguments, seconds)
     assert facts(shown) == before
     info = library.sd_json("info", shown / "a.txt")
-    assert (info["state"], info["tags"]) == ("missing", ["kept"])
+    assert (info["state"], info["tags"]) == (word, ["kept"])
     assert library.sd_json("status")["files"] == files
     assert library.sd_json("search", "b.txt")["hits"] != []
     assert names(library.mnt / "Tags" / "kept") == ["a.txt"]
@@ -233,11 +235,11 @@ def test_a_stick_that_is_pulled_and_put_back(library, loop):
         lambda: subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode == 0,
         "no idle descriptor keeps the volume busy", 15,
     )  # fmt: skip
-    is_away(library, shown, before, 3)
+    is_away(library, shown, before, 3, "offline")
     loop("another")
     (point / "Stick").mkdir()
     (point / "Stick" / "a.txt").write_bytes(b"of another stick")
-    is_away(library, shown, before, 3)
+    is_away(library, shown, before, 3, "offline")
     assert tree(point / "Stick") == {"a.txt": ("file", b"of another stick")}
     subprocess.run(["umount", str(point)], check=True)
     loop("mine")
@@ -260,7 +262,7 @@ def test_a_stick_with_files_open_when_it_is_pulled(library, loop):
     with open(shown / "open", "rb", buffering=0) as file:
         assert file.read(3) == b"ooo"
         subprocess.run(["umount", "-l", str(point)], check=True)
-        is_away(library, shown, before, 4)
+        is_away(library, shown, before, 4, "offline")
         assert os.pread(file.fileno(), 10, 100) == b"o" * 10
     loop("mine")
     is_back(library, shown, before)
@@ -849,7 +851,7 @@ def test_a_branch_whose_server_was_killed(library, bound):
     assert names(shown / "sub") == ["b.txt", "deep", "link"]
     assert library.sd_json("status")["files"] == 3
     subprocess.run(["fusermount3", "-u", "-z", str(bound.point)], check=True)
-    eventually(lambda: state(shown / "a.txt") == "missing", "the empty mountpoint is not taken for it", 5)
+    eventually(lambda: state(shown / "a.txt") == "offline", "the empty mountpoint is not taken for it", 5)
     assert names(shown / "sub") == ["b.txt", "deep", "link"]
     bound.process = bound.serve()
     eventually(lambda: (shown / "a.txt").read_bytes() == b"content of a", "it is back", 10)

@@ -26,6 +26,7 @@ from index.scan.workers import WorkerPool
 from index.store import entries, metadata, places
 from vdfs.indexing.progress import Progress
 from vdfs.space.branches import LIVE, Branch
+from vdfs.space.halts import Halts
 from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.scan")
@@ -59,13 +60,16 @@ class _Pages:
 class Identifier:
     """Used on the loop only; `run()` is its life."""
 
-    def __init__(self, tree: Tree, pool: WorkerPool, progress: Progress, imports: Callable[[list[int]], None]) -> None:
+    def __init__(
+        self, tree: Tree, pool: WorkerPool, progress: Progress, imports: Callable[[list[int]], None], halts: Halts
+    ) -> None:
         self.is_claimed: Callable[[int], bool] = lambda branch_id: False  # whether a job goes through a branch
         self.is_held: Callable[[], bool] = lambda: False  # whether nothing is to be read just now
         self.tree = tree
         self.store = tree.store
         self.pool = pool
         self.progress = progress
+        self.halts = halts
         self._imports = imports  # reads the real attributes of files that were just identified
         self._busy = False
         self._in_vain_s = 0.0  # spent on rows of which none could be read
@@ -223,13 +227,14 @@ class Identifier:
         args = {
             "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": DEVICES.told(),
         }  # fmt: skip
-        async with self.pool.stream("identify", args) as stream:
-            async for batch in stream:
-                results = list(hasher.unpack_results(batch))
-                self._take_identities(results)
-                known = [one for _, one in results if isinstance(one, hasher.Identity) and one.full is not None]
-                done(len(known), sum(one.size_bytes for one in known))
-                await trio.lowlevel.checkpoint()
+        with self.halts.on(branch.id):
+            async with self.pool.stream("identify", args) as stream:
+                async for batch in stream:
+                    results = list(hasher.unpack_results(batch))
+                    self._take_identities(results)
+                    known = [one for _, one in results if isinstance(one, hasher.Identity) and one.full is not None]
+                    done(len(known), sum(one.size_bytes for one in known))
+                    await trio.lowlevel.checkpoint()
 
     async def _identify_large_forever(self) -> None:
         while True:

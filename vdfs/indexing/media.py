@@ -24,6 +24,7 @@ from index.store import contents
 from index.store.store import Store
 from index.store.unit import Unit
 from vdfs.space.branches import Branch
+from vdfs.space.halts import Halts
 
 log = logging.getLogger("sdmount.media")
 
@@ -36,7 +37,8 @@ Done = Callable[[int, list[tuple[str, str]]], None]
 class Media:
     """Used on the loop only."""
 
-    def __init__(self, store: Store, pool: WorkerPool, sidecars_dir: bytes) -> None:
+    def __init__(self, store: Store, pool: WorkerPool, sidecars_dir: bytes, halts: Halts) -> None:
+        self.halts = halts
         self.store = store
         self.pool = pool
         self.sidecars_dir = sidecars_dir
@@ -104,4 +106,5 @@ class Media:
         args: dict[str, Any] = {"root": branch.root_path, "sidecars": self.sidecars_dir, "devices": DEVICES.told()}
         if operation == "thumbnail":
             args["variants"] = list(DEFAULT)
-        await work_off(self.pool, operation, args, [source.item() for source in sources], take_batch)
+        with self.halts.on(branch.id):
+            await work_off(self.pool, operation, args, [source.item() for source in sources], take_batch)

@@ -31,6 +31,7 @@ from vdfs.indexing.identifier import Identifier, is_inner
 from vdfs.indexing.progress import Progress
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
+from vdfs.space.halts import Halts
 from vdfs.space.rulers import Rulers
 from vdfs.space.tree import Tree
 from vdfs.space.watch import Watch
@@ -70,7 +71,8 @@ class Scanner:
         self.watch: Watch | None = None
         self.rulers: Rulers | None = None  # judges what a walk finds
         self.progress = Progress()
-        self.identifier = Identifier(tree, pool, self.progress, imports)
+        self.halts = Halts()
+        self.identifier = Identifier(tree, pool, self.progress, imports, self.halts)
         self.ask_branch: Callable[[Branch], None] = lambda branch: None  # have a whole branch walked
         self._imports = imports  # reads the real attributes of entries that were just found
         self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
@@ -275,7 +277,8 @@ class Scanner:
             "since_ns": this.since_ns,
             **({} if self.rulers is None else self.rulers.for_worker(branch)),
         }
-        with contextlib.nullcontext() if self.rulers is None else self.rulers.walking(branch):
+        judging = contextlib.nullcontext() if self.rulers is None else self.rulers.walking(branch)
+        with judging, self.halts.on(branch.id):
             async with self.pool.stream("scan", args) as stream:
                 async for dirs, seen, reports in stream:
                     self.progress.dirs += dirs

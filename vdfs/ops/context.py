@@ -13,14 +13,17 @@ from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
+from vdfs.space.ejection import Ejector
 from vdfs.space.finder import Finder
 from vdfs.space.importer import Importer
 from vdfs.space.locations import Locations
 from vdfs.space.namespace import Namespace
+from vdfs.space.presence import Presence
 from vdfs.space.rename import Renames
 from vdfs.space.rulers import Rulers
 from vdfs.space.ruling import Ruling
 from vdfs.space.tree import Tree
+from vdfs.space.volumes import Volumes
 from vdfs.space.watch import Watch
 
 
@@ -45,6 +48,9 @@ class Core:
     rulers: Rulers
     ruling: Ruling
     finder: Finder
+    presence: Presence
+    volumes: Volumes
+    ejector: Ejector
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]

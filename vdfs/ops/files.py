@@ -14,7 +14,7 @@ from index.store import contents, entries
 from vdfs.ops.context import Core
 from vdfs.ops.paths import node_of
 from vdfs.ops.registry import doc, query
-from vdfs.space.branches import LIVE
+from vdfs.space.branches import state_of
 from vdfs.space.nodes import Node
 
 HASH_STATES = {HASH_FULL: "full", HASH_SAMPLED: "sampled", HASH_FAILED: "failed", HASH_LEFT: "left"}
@@ -30,7 +30,7 @@ class ReplicaFacts:
     device: str
     branch: str
     path: bytes
-    state: str = attrs.field(metadata=doc("local, or missing while its volume is away"))
+    state: str = attrs.field(metadata=doc("local; offline while its volume is away; else missing"))
 
 
 @attrs.frozen
@@ -89,7 +89,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         mime="inode/directory" if row.kind == KIND_DIR else found and found.mime,
         hash=full,
         hash_state=HASH_STATES.get(row.hash_state, "pending") if row.kind == KIND_FILE else "none",
-        state="local" if any(ref.branch.state == LIVE for ref, _ in rows) else "missing",
+        state=state_of([ref.branch for ref, _ in rows]),
         rule=core.rulers.ruleset(rows[0][0].branch).name_of(row.rule) if row.rule else None,
         version=",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)),
         tags=core.annotations.tags_of(node),
@@ -100,7 +100,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
                 core.library.device.name,
                 ref.branch.label,
                 b"/".join([ref.branch.root_path, *entries.path_of(db, r.id)]),
-                "local" if ref.branch.state == LIVE else "missing",
+                ref.branch.away,
             )
             for ref, r in rows
         ],

@@ -19,7 +19,7 @@ from vdfs.space.locations import location_state
 class BranchFacts:
     path: bytes
     label: str
-    state: str = attrs.field(metadata=doc("pending, scanning, done, failed; or missing, stalled while it is away"))
+    state: str = attrs.field(metadata=doc("pending, scanning, done, failed; away: offline, missing, stalled"))
     entries: int
     error: str | None
 
@@ -43,6 +43,9 @@ class LocationAdd:
     name: bytes | None = attrs.field(default=None, metadata=doc("its name in the library; its own by default"))
     mode: Literal["shallow", "content", "deep"] | None = attrs.field(
         default=None, metadata=doc("how far its files are looked into; content, or as the location has it")
+    )
+    one_file_system: bool = attrs.field(
+        default=False, metadata=doc("leave out what other file systems are mounted in it")
     )
 
 
@@ -93,7 +96,7 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
 @action("location.add")
 async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
     """Show a directory; its scan runs behind."""
-    added = await core.locations.add(asked.path, asked.name)
+    added = await core.locations.add(asked.path, asked.name, one_fs=asked.one_file_system)
     if asked.mode is not None:
         _set_mode(core, added.name, asked.mode)
     core.scanner.request_branch(added.branch)

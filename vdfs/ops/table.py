@@ -19,6 +19,7 @@ MODULES: tuple[str, ...] = (
     "vdfs.ops.rules",
     "vdfs.ops.search",
     "vdfs.ops.tags",
+    "vdfs.ops.volumes",
 )
 
 

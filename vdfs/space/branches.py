@@ -10,7 +10,9 @@ name is answered from what that was last seen to be, since even a stat of it may
 into when somebody does, and neither walked nor hashed.
 
 A branch is (file system, inode of its root). Whatever else stands at its path (an empty mount point, another stick)
-makes it `missing`: its rows stay, nothing of it is deleted.
+makes it `missing`: its rows stay, nothing of it is deleted. A copy of a file system has the same of both; where the
+volume carries a marker, that is compared too. Why a branch is away is told in one word (`away`): `offline` when its
+volume is, `missing` when the volume is there and the root is not.
 """
 
 import copy
@@ -28,10 +30,11 @@ import trio
 
 from index.model.errors import Deadline, Unreachable
 from index.model.inode import DEVICES
-from index.scan.fsid import fs_identity_fd
+from index.scan.fsid import is_root
 from index.scan.mounts import Mount, is_within, mount_of
 from index.scan.volumes import MOUNTED
 from index.store.places import MODE_CONTENT, BranchRow
+from index.volumes import marker
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -39,6 +42,10 @@ Ts = TypeVarTuple("Ts")
 LIVE = "live"
 MISSING = "missing"
 STALLED = "stalled"
+
+#: What is said of a branch that is not live, and of its files.
+OFFLINE = "offline"
+LOCAL = "local"
 
 #: How long one call on a slow branch may take before the kernel gets an answer. Below the 10 s that the mount promises.
 CALL_DEADLINE_S = 5.0
@@ -113,12 +120,16 @@ class Branch:
         self.fs_id = row.fs_id
         self.root_ino = row.root_ino
         self.root_entry_id = row.root_entry_id or 0
-        mount = mount_of(row.root_path, table)
-        self.slow = mount is not None and mount.is_slow
-        self.folds_case = mount is not None and mount.folds_case
-        self.renumbers = mount is not None and mount.renumbers
-        self.in_memory = mount is not None and mount.is_memory
+        self.volume_id = row.volume_id
+        self.volume_path = row.volume_path
+        self.one_fs = bool(row.one_fs)
+        self.marker: str | None = None  # id of the marker that its volume carries; None: there is nothing to compare
+        self.is_offline = False  # its volume is known and not mounted
+        self.is_ejected = False  # nothing on its volume is to be opened any more
+        self.is_lost = False  # the disk of its volume is gone, though that is still mounted
+        self._stand_on(mount_of(row.root_path, table))
         self.device: int | None = None  # of its root, once that was open
+        self.mounted_at: bytes | None = None  # where all of the file system is seen that its root lies on
         self.is_covered = False  # a mount stands over its root that must not be asked on the loop
         self.outer: Branch | None = None  # of an inner branch: the one it lies in
         self.mount_point: bytes | None = None  # and what is mounted there,
@@ -133,6 +144,27 @@ class Branch:
         self.excluded: Excluded = {}
         self.place(table, excluded)
 
+    def _stand_on(self, mount: Mount | None) -> None:
+        """What its root's file system is like."""
+        self.slow = mount is not None and mount.is_slow
+        self.folds_case = mount is not None and mount.folds_case
+        self.renumbers = mount is not None and mount.renumbers
+        self.in_memory = mount is not None and mount.is_memory
+
+    def move(self, root_path: bytes, identity: tuple[str, int], table: list[Mount], excluded: list[bytes]) -> None:
+        """Its volume is mounted elsewhere, or anew: this is its root now."""
+        self.root_path = root_path
+        self.fs_id, self.root_ino = identity
+        self._stand_on(mount_of(root_path, table))
+        self.place(table, excluded)
+
+    @property
+    def away(self) -> str:
+        """One word for what its files are: local, or why they are not."""
+        if self.state == LIVE:
+            return LOCAL
+        return OFFLINE if self.is_offline else MISSING
+
     def _begin(self) -> None:
         self._limiter = trio.CapacityLimiter(_SLOW_THREADS)
         self._stalled_calls = 0
@@ -142,6 +174,7 @@ class Branch:
         """What is mounted below the root is this now; returns whether anything is another way than before."""
         slow: dict[bytes, Branch] = {}
         over = mount_of(self.root_path, table)
+        self.mounted_at = over.mount_point if over is not None and over.root == b"/" else None
         was_covered = self.is_covered
         self.is_covered = over is not None and (over.is_own or (over.is_slow and not self.slow))
         if not self.slow:
@@ -197,6 +230,10 @@ class Branch:
         if self.is_covered:
             self.state = MISSING
             raise Unreachable(f"another file system is mounted over {os.fsdecode(self.root_path)}")
+        if self.is_ejected or self.is_lost:
+            self.state = MISSING
+            why = "is being ejected" if self.is_ejected else "was pulled out"
+            raise Unreachable(f"the volume of {os.fsdecode(self.root_path)} {why}")
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
             try:
@@ -209,7 +246,7 @@ class Branch:
                 raise Unreachable(f"{os.fsdecode(self.root_path)} is not there (its volume may be away)") from error
             raise
         try:
-            if fs_identity_fd(fd) != (self.fs_id, self.root_ino):
+            if not is_root(fd, self.fs_id, self.root_ino) or not self._is_marked():
                 self.state = MISSING
                 raise Unreachable(f"another directory stands at {os.fsdecode(self.root_path)}; its volume may be away")
         except BaseException:
@@ -220,6 +257,20 @@ class Branch:
         if self.state == MISSING:
             self.state = LIVE
         return fd
+
+    def _is_marked(self) -> bool:
+        """Whether what is mounted carries the marker of the branch's volume, or none at all."""
+        if self.marker is None or self.mounted_at is None:
+            return True
+        try:
+            fd = os.open(self.mounted_at, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return True  # it may be closed to us; the root is not
+        try:
+            found = marker.read_any(fd)
+        finally:
+            os.close(fd)
+        return found is None or found.id == self.marker
 
     async def call(
         self,
@@ -312,6 +363,15 @@ class Branch:
         except (OSError, Unreachable):
             if self.state != STALLED:
                 self.state = MISSING
+
+
+def state_of(branches: list[Branch]) -> str:
+    """One word for what lies on several branches: where any of them has it, it is local; offline when all that is
+    missing is a volume."""
+    words = {branch.away for branch in branches}
+    if LOCAL in words or not words:
+        return LOCAL
+    return OFFLINE if OFFLINE in words else MISSING
 
 
 def _trie(root: bytes, leaves: list[tuple[bytes, Any]]) -> Excluded:

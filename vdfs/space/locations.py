@@ -25,9 +25,9 @@ from index.model.inode import DEVICES
 from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount, is_inside, is_within, mount_of, mounts
 from index.scan.volumes import root_stat, use_devices, words_of
-from index.store import entries, places
+from index.store import entries, places, volumes
 from index.store.store import Store
-from vdfs.space.branches import LIVE, Branch
+from vdfs.space.branches import LIVE, OFFLINE, Branch
 from vdfs.space.roots import root_row
 from vdfs.space.tree import Tree
 
@@ -64,6 +64,8 @@ class Locations:
         self.store: Store = tree.store
         self.data_dir = os.path.realpath(os.fsencode(data_dir))
         self.mountpoint = mountpoint
+        #: Told of each branch that is added while the library is open.
+        self.added: Callable[[Branch], None] = lambda _: None
 
     def load(self) -> None:
         """Make the branches of all rows."""
@@ -76,15 +78,22 @@ class Locations:
             if row.location_id is not None and row.location_id not in names:
                 continue
             location = None if row.location_id is None else names[row.location_id]
-            branch = Branch(row, location, table, self.excluded(row.root_path, table))
+            branch = Branch(row, location, table, self.excluded(row.root_path, table, one_fs=bool(row.one_fs)))
             self._follow_mode(branch, modes.get(row.location_id or 0, places.MODE_CONTENT))
+            volume = None if row.volume_id is None else volumes.get(self.store.db, row.volume_id)
+            branch.marker = None if volume is None else volume.marker
             self.tree.check(branch)
             self.tree.add_branch(branch)
 
-    def excluded(self, root: bytes, table: list[Mount]) -> list[bytes]:
-        """Paths below a root that are never looked at: mounts of ours, pseudo file systems, the data directory."""
+    def excluded(self, root: bytes, table: list[Mount], *, one_fs: bool = False) -> list[bytes]:
+        """Paths below a root that are never looked at: mounts of ours, pseudo file systems, the data directory; and
+        with `one_fs` whatever another file system is mounted on."""
         on_top = {m.mount_point: m for m in table}  # of several at one place the last is seen
-        out = [m.mount_point for m in on_top.values() if m.is_own or m.is_pseudo]
+        here = mount_of(root, table) if one_fs else None
+        out = [
+            m.mount_point for m in on_top.values()
+            if m.is_own or m.is_pseudo or (here is not None and m.device != here.device)
+        ]  # fmt: skip
         if not is_within(root, self.data_dir):
             out.append(self.data_dir)
         if self.mountpoint is not None:
@@ -93,11 +102,14 @@ class Locations:
 
     # adding -----------------------------------------------------------------------------------------------------------
 
-    async def add(self, path: bytes, name: bytes | None) -> Added:
-        """Make a directory a branch of the location `name` (of its own name by default)."""
+    async def add(self, path: bytes, name: bytes | None, *, one_fs: bool = False) -> Added:
+        """Make a directory a branch of the location `name` (of its own name by default).
+
+        `one_fs`: what other file systems are mounted in it is left out.
+        """
         table = mounts()
         real, fs_id, root_ino, root_st = await _asked(path, lambda: self._look(path, table))
-        return self._add(real, os.fsdecode(path), name, table, fs_id, root_ino, root_st)
+        return self._add(real, os.fsdecode(path), name, table, fs_id, root_ino, root_st, one_fs=one_fs)
 
     async def real(self, path: bytes) -> bytes:
         """A path without symlinks."""
@@ -118,6 +130,8 @@ class Locations:
         fs_id: str,
         root_ino: int,
         root_st: Stat,
+        *,
+        one_fs: bool,
     ) -> Added:
         given = name is not None
         # A symlink was named by whoever made it.
@@ -141,7 +155,9 @@ class Locations:
                 unit.tell("location", "put", uuid, location)
             else:
                 uuid, location_id = held.uuid, held.id
-            branch_id = places.put_branch(unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino)
+            branch_id = places.put_branch(
+                unit.db, new_uuid(), location_id, unit.device, label, real, fs_id, root_ino, one_fs=one_fs
+            )
             row = root_row(unit, branch_id, root_st)
             twin = self._root_twin(location)
             if twin is not None:
@@ -152,9 +168,10 @@ class Locations:
             if home is not None:
                 unit.changed(change.ADDED, home.id, row.id, home.root_entry_id, location, row.node)
         stored = next(b for b in places.branches(self.store.db) if b.id == branch_id)
-        branch = Branch(stored, location, table, self.excluded(real, table))
+        branch = Branch(stored, location, table, self.excluded(real, table, one_fs=one_fs))
         self._follow_mode(branch, places.MODE_CONTENT if held is None else held.mode)
         self.tree.add_branch(branch)
+        self.added(branch)
         self._touch()
         return Added(location, uuid, branch)
 
@@ -314,6 +331,8 @@ class Locations:
                 break
         with self.store.write(ORIGIN_CALL) as unit:
             places.delete_branch(unit.db, branch.id)
+            if branch.volume_id is not None:
+                volumes.drop_unused(unit.db, branch.volume_id)
 
     def _touch(self) -> None:
         self.tree.root.names_changed()
@@ -321,4 +340,6 @@ class Locations:
 
 def location_state(branch: Branch, row: places.BranchRow) -> str:
     """One word for a branch: its own state, or what its scan is at."""
-    return branch.state if branch.state != "live" else row.scan_state
+    if branch.state == LIVE:
+        return row.scan_state
+    return OFFLINE if branch.away == OFFLINE else branch.state

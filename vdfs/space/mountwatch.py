@@ -5,7 +5,7 @@ must be hidden before anybody looks into it, because the server would wait for i
 to change, and whoever reaches for a directory on the loop asks first whether it has (`DirTable.before_reach`, half a
 microsecond). Then every branch is told at once what is not to be looked at and what is slow in it (`Branch.place`), and
 directories are opened anew; after that the names where something came or went are looked at again, and what lay there
-before leaves the index.
+before leaves the index. Volumes that come and go as a whole hear of the same (`changed`, volumes.py).
 
 Source: proc_pid_mountinfo(5), poll(2): POLLPRI on /proc/self/mountinfo.
 """
@@ -13,6 +13,7 @@ Source: proc_pid_mountinfo(5), poll(2): POLLPRI on /proc/self/mountinfo.
 import logging
 import os
 import select
+from collections.abc import Callable
 
 import trio
 
@@ -44,6 +45,8 @@ class MountWatch:
         self.watch = watch
         self.locations = locations
         self._known: dict[int, dict[bytes, _What]] = {}
+        #: Told of every table of mounts that is not the one before.
+        self.changed: Callable[[list[Mount]], None] = lambda _: None
         self._changed: list[tuple[Branch, bytes]] = []  # places that wait to be looked at again
         self._wake = trio.Event()
         self._table = open("/proc/self/mountinfo", "rb")  # noqa: SIM115  (held until close())
@@ -91,17 +94,33 @@ class MountWatch:
             before = self._known.get(branch.id, below)
             self._known[branch.id] = below
             points = {point for point, _ in before.items() ^ below.items()}
-            if branch.place(table, self.locations.excluded(branch.root_path, table)) or points:
+            excluded = self.locations.excluded(branch.root_path, table, one_fs=branch.one_fs)
+            if branch.place(table, excluded) or points:
                 changed.append((branch, points))
+        self.changed(table)
         if not changed:
             return
-        branches = list(self.tree.branches.values())
-        roots = [branch.device for branch in branches if branch.device is not None]
-        use_devices(roots, words_of(table, [branch.root_path for branch in branches]))
+        self._use_devices(table)
         for branch, points in changed:
             self._settle(branch, points)
             self._changed.extend((branch, point) for point in sorted(points))
         self._wake.set()
+
+    def added(self, branch: Branch) -> None:
+        """A branch came: what is mounted below its root is taken as it is, and what comes later is a change."""
+        self._known[branch.id] = _below(branch.root_path, mounts())
+
+    def moved(self, branch: Branch) -> None:
+        """A branch has another root now: the same goes for that."""
+        table = mounts()
+        self._known[branch.id] = _below(branch.root_path, table)
+        self._use_devices(table)
+        self.tree.dirs.settle(branch)
+
+    def _use_devices(self, table: list[Mount]) -> None:
+        branches = list(self.tree.branches.values())
+        roots = [branch.device for branch in branches if branch.device is not None]
+        use_devices(roots, words_of(table, [branch.root_path for branch in branches]))
 
     def _settle(self, branch: Branch, points: set[bytes]) -> None:
         """At once, before anybody looks: descriptors and watches of what was there before mean nothing any more."""

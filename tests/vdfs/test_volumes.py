@@ -1,0 +1,272 @@
+"""Volumes without a kernel's help: disks that vanish, tables that change, connections that follow."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from index.model.errors import Unreachable
+from index.scan.mounts import Mount, mounts
+from index.store import places, volumes
+from index.volumes.detect import Found
+from index.volumes.measure import Facts
+from vdfs.base.config import Config
+from vdfs.core import open_core
+from vdfs.ops.context import Core
+from vdfs.space import volumes as volumes_module
+from vdfs.space.branches import LIVE, MISSING
+from vdfs.space.halts import Halts
+
+Run = Callable[[Callable[[Core], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    async def with_core(test: Callable[[Core], Awaitable[None]]) -> None:
+        async with open_core(Config(tmp_path / "data", tmp_path / "state", tmp_path / "run"), "Library") as core:
+            await test(core)
+
+    return lambda test: trio.run(with_core, test)
+
+
+@pytest.fixture
+def stick(tmp_path: Path) -> Iterator[Path]:
+    """A small ext4 that is mounted by a loop device."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    image, point = tmp_path / "stick.img", tmp_path / "stick"
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, capture_output=True)
+    point.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", str(image), str(point)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no loop devices here: {done.stderr.strip()}")
+    (point / "Stick").mkdir()
+    (point / "Stick" / "a").write_bytes(b"a")
+    yield point
+    while subprocess.run(["umount", "-l", str(point)], capture_output=True, check=False).returncode == 0:
+        pass
+
+
+def mirror(sys: Path) -> Path:
+    """A sysfs of links to the real one, from which a disk can be taken."""
+    for name in ("dev/block", "class/block", "block"):
+        (sys / name).mkdir(parents=True)
+        for entry in Path("/sys", name).iterdir():
+            (sys / name / entry.name).symlink_to(os.path.realpath(entry))
+    return sys
+
+
+def test_a_disk_that_is_pulled_out_while_it_is_mounted(run, stick, tmp_path):
+    """Nothing tells of it but sysfs: its volume is offline, its branch refuses at once; both come back with it."""
+
+    async def test(core: Core) -> None:
+        core.volumes.sys = mirror(tmp_path / "sys")
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        one = core.volumes.at(branch.root_path)
+        assert one is not None
+        assert one.found.disk is not None
+        assert branch.volume_id == one.row_id is not None
+        assert (branch.state, branch.away) == (LIVE, "local")
+        name, device = one.found.disk.name, one.found.device
+        for link in (f"dev/block/{device}", f"class/block/{name}"):
+            (core.volumes.sys / link).unlink()
+        core.volumes._look_for_lost()
+        await core.volumes.now()
+        assert (branch.state, branch.away) == (MISSING, "offline")
+        with pytest.raises(Unreachable, match="pulled out"):
+            branch.open_root()
+        await core.volumes.now()
+        told = [one.is_online for one in core.volumes.all() if one.row is not None and one.row.id == branch.volume_id]
+        assert told == [False]
+        assert branch.away == "offline", "what is left of it in the table of mounts is no other volume"
+        for place in ("dev/block", "class/block"):
+            entry = device if place == "dev/block" else name
+            (core.volumes.sys / place / entry).symlink_to(os.path.realpath(f"/sys/{place}/{entry}"))
+        core.volumes._look_for_lost()
+        await core.volumes.now()
+        assert (branch.state, branch.away) == (LIVE, "local")
+
+    run(test)
+
+
+def test_a_branch_is_connected_to_the_volume_it_lies_on(run, stick):
+    """By path inside the volume; the row goes with the last branch, unless somebody tracks it."""
+
+    async def test(core: Core) -> None:
+        added = await core.locations.add(os.fsencode(stick / "Stick"), None)
+        await core.volumes.now()
+        branch = added.branch
+        assert branch.volume_path == b"/Stick"
+        row = volumes.get(core.library.store.db, branch.volume_id or 0)
+        assert row is not None
+        assert row.mount_point == os.fsencode(stick)
+        await core.locations.remove(added.name)
+        assert volumes.get(core.library.store.db, row.id) is None
+
+    run(test)
+
+
+@pytest.mark.parametrize("renumbers", [True, False])
+def test_a_root_whose_file_system_numbers_anew_is_known_by_its_path(run, stick, monkeypatch, renumbers):
+    """FAT makes its inodes up at each mount; elsewhere another inode is another directory."""
+
+    async def test(core: Core) -> None:
+        if renumbers:
+            monkeypatch.setattr("index.scan.mounts.RENUMBERS", frozenset(["ext4"]))
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        (stick / "new").mkdir()
+        (stick / "Stick" / "a").rename(stick / "new" / "a")
+        (stick / "Stick").rmdir()
+        (stick / "between").mkdir()  # takes the number that is free
+        (stick / "other").mkdir()
+        (stick / "new").rename(stick / "Stick")
+        await core.volumes.now()
+        assert branch.state == (LIVE if renumbers else MISSING)
+        if renumbers:
+            assert branch.root_ino == os.stat(stick / "Stick").st_ino
+            (row,) = [row for row in places.branches(core.library.store.db) if row.id == branch.id]
+            assert row.root_ino == branch.root_ino
+            node, _ = await core.tree.resolve([b"Stick"])
+            assert [line.name for line in await core.tree.listing(node)] == [b"a"]
+
+    run(test)
+
+
+def test_a_table_without_a_volume_makes_it_offline_at_once(run, stick):
+    """By text, before anybody was asked."""
+
+    async def test(core: Core) -> None:
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        table = mounts()
+        core.volumes.refresh([m for m in table if m.mount_point != os.fsencode(stick)])
+        assert branch.is_offline
+        await core.volumes.now()
+        assert not branch.is_offline
+
+    run(test)
+
+
+def test_a_change_that_a_request_found_is_acted_upon(run, stick):
+    """Whoever looks first only notes that a branch is away; what follows from it happens all the same, once."""
+
+    async def test(core: Core) -> None:
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        core.tree.dirs.fd(core.tree.dirs.root(branch))
+        (stick / "Stick").rename(stick / "elsewhere")
+        assert core.tree.check(branch), "as a lookup does"
+        assert branch.state == MISSING
+        assert open_below(stick) != []
+        assert await core.presence.look(branch)
+        assert open_below(stick) == [], "descriptors are let go"
+        assert not await core.presence.look(branch)
+        (stick / "elsewhere").rename(stick / "Stick")
+        assert core.tree.check(branch)
+        assert await core.presence.look(branch)
+        assert not core.indexing.idle, "it is walked"
+
+    run(test)
+
+
+def open_below(path: Path) -> list[str]:
+    """What this process holds open at or below a path."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if target.startswith(str(path)):
+            found.append(target)
+    return found
+
+
+def test_what_reads_a_branch_is_stopped_from_outside():
+    """It ends as Unreachable there; what reads another branch goes on, and what begins later too."""
+
+    async def main() -> None:
+        halts = Halts()
+        ended: list[int] = []
+
+        async def read(branch: int) -> None:
+            try:
+                with halts.on(branch):
+                    await trio.sleep_forever()
+            except Unreachable:
+                ended.append(branch)
+
+        async with trio.open_nursery() as nursery:
+            for branch in (1, 1, 2):
+                nursery.start_soon(read, branch)
+            await trio.testing.wait_all_tasks_blocked()
+            halts.stop(1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == [1, 1]
+            with halts.on(1):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert ended == [1, 1], "who is cancelled by somebody else is not told of a volume"
+
+    trio.run(main)
+
+
+def test_what_is_in_memory_is_not_asked(run, tmp_path):
+    """A machine with containers has hundreds of overlays that come and go: each is named by text alone."""
+
+    async def test(core: Core) -> None:
+        await core.volumes.now()
+        table = mounts()
+        more = [
+            Mount(b"/c/%d" % n, "overlay", "overlay", f"0:{9000 + n}", n)
+            for n in range(100)
+        ]  # fmt: skip
+        core.volumes.refresh([*table, *more])
+        mine = [one for one in core.volumes._present.values() if one.found.mount_point.startswith(b"/c/")]
+        assert len(mine) == 100
+        assert all(one.print is not None and one.print.is_ephemeral for one in mine)
+        assert not core.volumes._unasked
+        core.volumes.refresh(table)
+        assert not any(one.found.mount_point.startswith(b"/c/") for one in core.volumes._present.values())
+
+    run(test)
+
+
+def test_a_server_that_hangs_keeps_no_disk_waiting(run, stick, monkeypatch):
+    """A stick that is plugged in meanwhile is known at once."""
+
+    async def test(core: Core) -> None:
+        real, hanging = volumes_module.measure, threading.Event()
+
+        def ask(found: Found) -> Facts:
+            if found.is_slow:
+                hanging.wait(20)
+            return real(found)
+
+        monkeypatch.setattr(volumes_module, "measure", ask)
+        table = mounts()
+        server = table[0]._replace(mount_point=b"/net", fs_type="nfs4", source="nas:/x", device="0:999", id=99999)
+        here = os.fsencode(stick)
+        try:
+            async with trio.open_nursery() as nursery:
+                core.volumes.refresh([*(m for m in table if m.mount_point != here), server])
+                nursery.start_soon(core.volumes.run)
+                await trio.testing.wait_all_tasks_blocked()
+                core.volumes.refresh([*table, server])
+                with trio.fail_after(volumes_module.ASK_DEADLINE_S / 2):
+                    while (one := core.volumes.at(here)) is None or one.print is None:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        finally:
+            hanging.set()
+
+    run(test)
