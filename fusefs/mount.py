@@ -6,6 +6,7 @@ from the modes we report), nosuid, nodev; the subtype makes `fuse.sdmount` of it
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
@@ -22,6 +23,7 @@ from index.scan.mounts import device_at
 from vdfs.base.tasks import for_ever
 from vdfs.ops.context import Core
 from vdfs.ops.core import snapshot
+from vdfs.ops.jobs import snapshot as jobs_snapshot
 
 log = logging.getLogger("sdmount.mount")
 
@@ -55,7 +57,8 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
 
     slug = core.library.slug
     context = ViewContext(
-        core.tree, os.getuid(), os.getgid(), slug, status, core.tree.readlink, core.finder, core.volumes, is_shared
+        core.tree, os.getuid(), os.getgid(), slug, status, partial(jobs_snapshot, core), core.tree.readlink,
+        core.finder, core.volumes, is_shared,
     )  # fmt: skip
     core.library.store.feed.at_once(context.answers.forget)
     return Operations(

@@ -32,6 +32,7 @@ offline/                  what is away just now
 content/<blake3>          the bytes of that name
 recent/ duplicates/ conflicts/
 status.json               what the library is doing now
+jobs.json                 its long work: what runs, what waits, how it went
 control                   getfattr and setfattr user.vdfs.* on it: the state of the mount
 
 But for saved searches nothing here is stored; nothing changes by looking; tools that recurse should not come in.
@@ -49,24 +50,25 @@ _FIXED = {
 }
 
 
-class StatusFile(ViewNode):
-    """`status.json`: a snapshot, made when it is opened; its size is that of the last one."""
+class SnapshotFile(ViewNode):
+    """`status.json`, `jobs.json`: a snapshot, made when it is opened; its size is that of the last one."""
 
-    def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], facts: Callable[[], dict[str, object]]) -> None:
         super().__init__(path, context.uid, context.gid)
         self.context = context
+        self._facts = facts
 
     def size_bytes(self) -> int:
         return len(self._make())
 
     def _make(self) -> bytes:
-        return json.dumps(self.context.status(), indent=2, default=str).encode() + b"\n"
+        return json.dumps(self._facts(), indent=2, default=str).encode() + b"\n"
 
     async def content(self) -> bytes:
         return self._make()
 
 
-class Control(StatusFile):
+class Control(SnapshotFile):
     """`control`: the mount as a file; reading prints the status, attributes are its facts."""
 
     mode = stat.S_IFREG | 0o600
@@ -96,8 +98,9 @@ class VdfsDir(ViewDir):
         super().__init__((), context.uid, context.gid)
         self.context = context
         self._made: dict[bytes, Callable[[tuple[bytes, ...]], ViewNode]] = {
-            b"control": lambda p: Control(context, p),
-            b"status.json": lambda p: StatusFile(context, p),
+            b"control": lambda p: Control(context, p, context.status),
+            b"status.json": lambda p: SnapshotFile(context, p, context.status),
+            b"jobs.json": lambda p: SnapshotFile(context, p, context.jobs),
             b"tags": lambda p: TagsRoot(context, p),
             b"search": lambda p: SearchRoot(context, p),
             b"devices": lambda p: DevicesRoot(context, p),

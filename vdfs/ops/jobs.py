@@ -133,6 +133,11 @@ async def cancel_job(core: Core, asked: JobAsked) -> JobFacts:
     return facts(core.jobs.cancel(asked.id))
 
 
+def snapshot(core: Core) -> dict[str, object]:
+    """The list as plain values, for a file of the mount."""
+    return attrs.asdict(_list(core, 50))
+
+
 def _list(core: Core, limit: int) -> JobList:
     jobs = core.jobs.table.recent(max(0, min(limit, _LIMIT_MAX)))
     return JobList([JobWithParts(facts(core.jobs.now(job)), _parts(core, job)) for job in jobs], core.jobs.told)
