@@ -29,6 +29,7 @@ from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.manager import JobManager
 from vdfs.jobs.power import wait_for_power
 from vdfs.library.library import open_library
+from vdfs.library.safekeeping import keep_backup
 from vdfs.ops.context import Core
 from vdfs.ops.registry import Registry
 from vdfs.ops.table import load
@@ -158,7 +159,7 @@ async def _run_tasks(
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
             core.importer.follow, mount_watch.run, core.volumes.run, Indexer(core.library.store).run,
-            partial(wait_for_power, core.jobs), partial(_housekeeping, core),
+            partial(wait_for_power, core.jobs), partial(_housekeeping, core), partial(keep_backup, core.library.store),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)

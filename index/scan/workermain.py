@@ -36,6 +36,7 @@ from typing import Any
 
 import msgpack
 
+from index.care import checking
 from index.model.errors import errno_of
 from index.scan import judging, speedtest, verify, walker
 from index.scan.hasher import Hasher, Identity, Mode
@@ -265,6 +266,7 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
 
 #: What this process can do, by name.
 OPERATIONS: dict[str, Operation] = {
+    "check": checking.check_in_worker,
     "identify": identify,
     "judge": judging.judge,
     "scan": walker.scan,

@@ -38,7 +38,7 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
             db.pragma("synchronous", 1)
             db.pragma("journal_size_limit", 64 << 20)
     except apsw.NotADBError as error:
-        raise StoreCorrupt(f"{path} is not a library database; restore it from a backup or move it away") from error
+        raise StoreCorrupt(f"{path} is not a library database; `sd library repair` saves what can be saved") from error
     except apsw.CorruptError as error:
         raise translate(error, path) from error
     except apsw.CantOpenError as error:
@@ -53,7 +53,7 @@ def translate(error: apsw.Error, path: Path) -> VdfsError:
     if isinstance(error, apsw.ReadOnlyError):
         return ReadOnly(f"{path} cannot be written")
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return StoreCorrupt(f"{path} is damaged ({error}); restore a backup, or move it away to start anew")
+        return StoreCorrupt(f"{path} is damaged ({error}); `sd library repair` saves what can be saved")
     return StoreCorrupt(f"{path}: {error}")
 
 

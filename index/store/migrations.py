@@ -38,9 +38,12 @@ _TABLES = (
 )  # fmt: skip
 
 
-def _create_all(db: apsw.Connection) -> None:
+def create(db: apsw.Connection) -> None:
+    """The newest schema in an empty file, inside a transaction."""
     for module in _TABLES:
         db.execute(module.SCHEMA)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
 def _limbo_anew(db: apsw.Connection) -> None:
@@ -116,9 +119,7 @@ def migrate(db: apsw.Connection, path: Path) -> None:
         )
     if not found:
         with db:
-            _create_all(db)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            create(db)
         return
     for version in range(found, SCHEMA_VERSION):
         with db:

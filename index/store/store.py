@@ -213,5 +213,5 @@ class Store:
 
 def _need(value: object, kind: type[_T], path: Path) -> _T:
     if not isinstance(value, kind):
-        raise StoreCorrupt(f"{path} lacks a fact it must have; restore a backup")
+        raise StoreCorrupt(f"{path} lacks a fact it must have; `sd library repair` mends it")
     return value

@@ -172,8 +172,9 @@ def of(db: apsw.Connection, dir_ids: Iterable[int]) -> Sums:
     return Sums(rbytes, rfiles, rdirs)
 
 
-def rebuild(db: apsw.Connection) -> int:
-    """Add everything up anew, inside a transaction; returns how many directories had other figures, or none."""
+def wrong(db: apsw.Connection) -> dict[int, list[int] | None]:
+    """What the rows of entry add up to, for each directory of which the table says otherwise; None where it has no
+    directory of that number. A pass over the rows."""
     own: dict[int, list[int]] = {}
     parents: dict[int, int | None] = {}
     directories: Iterable[tuple[Any, ...]] = db.execute("SELECT id, parent_id FROM entry WHERE kind=1")
@@ -194,10 +195,21 @@ def rebuild(db: apsw.Connection) -> int:
             above[1] += below[1]
             above[2] += below[2] + 1
     had = {row[0]: list(row[1:]) for row in db.execute("SELECT dir_id, rbytes, rfiles, rdirs FROM sums")}
-    wrong = {dir_id for dir_id in own.keys() | had.keys() if own.get(dir_id) != had.get(dir_id)}
-    db.executemany("DELETE FROM sums WHERE dir_id=?", [(dir_id,) for dir_id in wrong])
-    db.executemany("INSERT INTO sums VALUES(?,?,?,?)", [(i, *own[i]) for i in sorted(wrong) if i in own])
-    return len(wrong)
+    return {dir_id: own.get(dir_id) for dir_id in own.keys() | had.keys() if own.get(dir_id) != had.get(dir_id)}
+
+
+def is_settled(db: apsw.Connection) -> bool:
+    """Whether nothing is left to be added up at the next start."""
+    return changes.get_meta(db, _UNSETTLED) is None
+
+
+def rebuild(db: apsw.Connection) -> int:
+    """Add everything up anew, inside a transaction; returns how many directories had other figures, or none."""
+    found = wrong(db)
+    db.executemany("DELETE FROM sums WHERE dir_id=?", [(dir_id,) for dir_id in found])
+    rows = [(dir_id, *values) for dir_id, values in sorted(found.items()) if values is not None]
+    db.executemany("INSERT INTO sums VALUES(?,?,?,?)", rows)
+    return len(found)
 
 
 def _deepest_first(parents: dict[int, int | None]) -> list[int]:

@@ -1,9 +1,11 @@
 """Library: the directory `Name.sdlibrary/` and what is always true of an open one.
 
     library.json   name, id, version: written atomically, for people and for a copy of the folder
-    library.db     everything (index/store)
+    library.db     everything (index/store); library.db.backup beside it its last good state (index/care)
     store/         the built-in branch: real files that belong to no other directory
     sidecars/      thumbnails
+    jobs.db        jobs, with their logs in job_logs/ (vdfs/jobs)
+    search.db      the index of names
     lock           flock with a note of the holder
 
 Opening takes the lock, migrates the database, puts this device's row and the built-in branch in place. Copying a closed
@@ -131,8 +133,8 @@ def _check_database(directory: Path) -> None:
         is_there = False
     if not is_there and (directory / "library.json").exists():
         raise StoreCorrupt(
-            f"{database} is empty or missing, though library.json beside it tells of a library; restore a backup, "
-            "or remove library.json to start anew (tags and attributes in it are lost, your files are not)"
+            f"{database} is empty or missing, though library.json beside it tells of a library; `sd library repair` "
+            "brings its backup back, or remove library.json to start anew (tags and attributes are lost, files are not)"
         )
 
 

@@ -15,6 +15,7 @@ MODULES: tuple[str, ...] = (
     "vdfs.ops.files",
     "vdfs.ops.index",
     "vdfs.ops.jobs",
+    "vdfs.ops.library",
     "vdfs.ops.locations",
     "vdfs.ops.rules",
     "vdfs.ops.search",

@@ -1,0 +1,191 @@
+"""Mend: what contradicts itself in a database whose pages are sound is put right, and told.
+
+In: a connection to a library that nobody else has open, without foreign keys. Out: rows that agree, and a line for each
+sort of thing that was done. What can be found again is let go of: an entry that hangs nowhere waits in limbo, so that
+the file gets its number, its uuid and its tags back when it is met. What cannot be found again is kept where there is
+any way to. Numbers are only ever raised.
+"""
+
+import os
+import stat
+import time
+from typing import Any, Final
+
+import apsw
+
+from index.care.checking import GIVEN, HANGING, LOOSE, MISNAMED, MISNUMBERED, ROOTLESS, UNHASHED, largest
+from index.model.hlc import Hlc
+from index.model.ids import new_uuid
+from index.store import changes, entries, limbo, places, sums
+
+#: How far a counter that was lost leaps beyond the largest number that is still known.
+_LEAP: Final = 1 << 32
+
+
+def mend(db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool) -> list[str]:
+    """Inside a transaction; returns what was done. `is_sure`: the counters are those of the last moment; else numbers
+    leap ahead, and a new epoch begins."""
+    done = _devices(db) + _locations(db, device) + _roots(db) + _entries(db)
+    done += _contents(db) + _assignments(db) + _pointers(db)
+    done += _facts(db, library, is_sure=is_sure) + _counters(db, device, is_sure=is_sure)
+    changes.drop_meta(db, "sums_unsettled")
+    return done + _said(sums.rebuild(db), "sums of directories were added up anew")
+
+
+def _count(db: apsw.Connection, sql: str, *args: "apsw.SQLiteValue") -> int:
+    """How many rows a statement changed."""
+    before = db.total_changes()
+    db.execute(sql, args)
+    return db.total_changes() - before
+
+
+def _said(number: int, words: str) -> list[str]:
+    return [f"{number} {words}"] if number else []
+
+
+def _devices(db: apsw.Connection) -> list[str]:
+    """Who owns a branch is known, be it by the uuid alone."""
+    lost: list[Any] = db.execute(
+        "SELECT DISTINCT device_uuid FROM branch WHERE device_uuid NOT IN (SELECT uuid FROM device)"
+    ).fetchall()
+    for (owner,) in lost:
+        places.put_device(db, owner, owner.hex()[:8], owner.hex()[:8], b"", 0)
+    return _said(len(lost), "devices are known by their numbers alone")
+
+
+def _locations(db: apsw.Connection, device: bytes) -> list[str]:
+    """A branch whose location is lost gets one of its directory's name."""
+    lost: list[Any] = db.execute(
+        "SELECT id, location_id, root_path FROM branch WHERE location_id IS NOT NULL "
+        "AND location_id NOT IN (SELECT id FROM location)"
+    ).fetchall()
+    names = {row.name: row.id for row in places.locations(db)}
+    done = []
+    for branch_id, location_id, root_path in lost:
+        name = os.path.basename(root_path) or b"root"
+        if name not in names:
+            stamp = Hlc(time.time_ns() // 1_000_000, 0).packed()
+            db.execute(
+                "INSERT OR IGNORE INTO location(id, uuid, name, name_hlc, name_device) VALUES(?,?,?,?,?)",
+                (location_id, new_uuid(), name, stamp, device),
+            )
+            names[name] = location_id
+        db.execute("UPDATE branch SET location_id=? WHERE id=?", (names[name], branch_id))
+        done.append(f"the location of {os.fsdecode(root_path)} was lost, and is made anew as {os.fsdecode(name)}")
+    return done
+
+
+def _roots(db: apsw.Connection) -> list[str]:
+    """A branch without its root row gets one, with the number that it had."""
+    done = []
+    for (branch_id,) in db.execute(ROOTLESS).fetchall():
+        row = next(one for one in places.branches(db) if one.id == branch_id)
+        other: Any = db.execute(
+            "SELECT id FROM entry WHERE branch_id=? AND parent_id IS NULL AND kind=1 ORDER BY id LIMIT 1", (row.id,)
+        ).fetchone()
+        if other is not None:
+            places.set_branch_root(db, row.id, other[0])
+        else:
+            root = row.root_entry_id
+            if root is None or db.execute("SELECT 1 FROM entry WHERE id=?", (root,)).fetchone():
+                root = largest(db, GIVEN["entry"], b"") + 1
+                changes.set_counter(db, "entry", max(root, changes.get_counter(db, "entry")))
+            db.execute(
+                "INSERT INTO entry(id, branch_id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, "
+                "ctime_ns, st_ino, nlink, uid, gid, seq) VALUES(?,?,NULL,x'',?,?,1,?,0,0,0,?,1,0,0,0)",
+                (root, row.id, root, new_uuid(), stat.S_IFDIR | 0o700, row.root_ino),
+            )
+            places.set_branch_root(db, row.id, root)
+        done.append(f"the first directory of {os.fsdecode(row.root_path)} was lost, and is there again")
+    return done
+
+
+def _entries(db: apsw.Connection) -> list[str]:
+    """What hangs nowhere is let go of, to be found again; who goes by a wrong number gets the one of its row."""
+    db.execute(HANGING)
+    try:
+        loose: list[Any] = db.execute(f"{LOOSE} UNION {MISNAMED}").fetchall()
+    finally:
+        db.execute("DROP TABLE temp.hanging")
+    now_ns = time.time_ns()
+    known = {row[0] for row in db.execute("SELECT id FROM branch")}
+    for (entry_id,) in loose:
+        row = entries.get(db, entry_id)
+        if row is not None and row.branch_id in known:
+            limbo.put(db, row, now_ns)
+        entries.delete(db, entry_id)
+    if loose:  # each directory is listed again, whatever its mtime
+        db.execute("UPDATE entry SET scanned_ns=NULL, scanned_mtime_ns=NULL WHERE kind=1")
+    wrong: list[Any] = db.execute(MISNUMBERED).fetchall()
+    for (entry_id,) in wrong:
+        taken = db.execute("SELECT 1 FROM entry WHERE node=?1 AND id<>?1", (entry_id,)).fetchone()
+        if not taken:
+            db.execute("UPDATE entry SET node=id WHERE id=?", (entry_id,))
+    return [
+        *_said(len(loose), "entries hung in no directory; the next scan finds them again"),
+        *_said(len(wrong), "entries had the number of another file"),
+    ]
+
+
+def _contents(db: apsw.Connection) -> list[str]:
+    """Contents that are not there are looked for again."""
+    lost = "content_id IS NOT NULL AND content_id NOT IN (SELECT id FROM content)"
+    unhashed = _count(db, f"UPDATE entry SET content_id=NULL, hash_state=0 WHERE id IN ({UNHASHED}) OR ({lost})")
+    _count(db, f"UPDATE limbo SET content_id=NULL, hash_state=0 WHERE {lost}")
+    _count(
+        db,
+        "UPDATE content SET type_id=NULL, type_method=NULL WHERE type_id IS NOT NULL "
+        "AND type_id NOT IN (SELECT id FROM filetype)",
+    )
+    made = sum(
+        _count(db, f"DELETE FROM {table} WHERE content_id NOT IN (SELECT id FROM content)")
+        for table in ("manifest", "extracted", "sidecar")
+    )
+    return [*_said(unhashed, "files are hashed again"), *_said(made, "facts of contents that are not known any more")]
+
+
+def _assignments(db: apsw.Connection) -> list[str]:
+    gone = _count(db, "DELETE FROM tagging WHERE tag_id NOT IN (SELECT id FROM tag)")
+    return _said(gone, "assignments are lost, since the names of their tags are")
+
+
+def _facts(db: apsw.Connection, library: bytes, *, is_sure: bool) -> list[str]:
+    done = []
+    if changes.get_meta(db, "library_uuid") is None:
+        changes.set_meta(db, "library_uuid", library)
+        changes.set_meta(db, "created_ns", time.time_ns())
+        done.append("who the library is was read from library.json")
+    epoch = changes.get_meta(db, "epoch")
+    if not isinstance(epoch, int):
+        changes.set_meta(db, "epoch", int(time.time()))
+    elif not is_sure:
+        changes.set_meta(db, "epoch", epoch + 1)
+    return done
+
+
+def _counters(db: apsw.Connection, device: bytes, *, is_sure: bool) -> list[str]:
+    """Beyond every number that was given."""
+    done = []
+    for name, sql in GIVEN.items():
+        given = largest(db, sql, device)
+        row = db.execute("SELECT value FROM counter WHERE name=?", (name,)).fetchone()
+        value = 0 if row is None else int(row[0])
+        wanted = max(given, value)
+        if not is_sure:
+            wanted = max(wanted, Hlc(time.time_ns() // 1_000_000, 0).packed()) if name == "hlc" else wanted + _LEAP
+        if row is None or wanted > value:
+            db.execute("INSERT OR REPLACE INTO counter VALUES(?,?)", (name, wanted))
+            done.append(f"counter {name} goes on from {wanted}")
+    return done
+
+
+def _pointers(db: apsw.Connection) -> list[str]:
+    """What still points nowhere goes."""
+    gone = 0
+    for _ in range(8):  # what goes may leave others pointing nowhere
+        found: list[Any] = db.execute("PRAGMA foreign_key_check").fetchall()
+        keyed = [(table, rowid) for table, rowid, _, _ in found if rowid is not None]
+        if not keyed:
+            break
+        gone += sum(_count(db, f"DELETE FROM {table} WHERE rowid=?", rowid) for table, rowid in keyed)
+    return _said(gone, "rows that pointed nowhere were removed")

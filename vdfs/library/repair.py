@@ -1,0 +1,224 @@
+"""Repair: a library that nobody has open is looked through, mended, or saved from a damaged file.
+
+In: the directory of a library, under its lock. Out: a library that opens again, and what was done and lost in
+sentences. Three ways, the first that serves: rows that contradict themselves are put right in place, in one
+transaction; of a file that SQLite cannot read the rows are brought into a fresh one (index/care/salvage.py); where that
+finds neither branches nor entries, the backup comes back. The damaged file is kept aside under a date. Numbers that
+were given are never given again.
+
+Neither a check nor a repair goes through `open_library`: it would migrate, and it refuses what is damaged.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+import attrs
+
+from index.care import backup, checking
+from index.care.mend import mend
+from index.care.salvage import Saved, salvage
+from index.model.errors import NotFound, StoreCorrupt, VdfsError
+from index.model.ids import new_uuid
+from index.store import places, search
+from index.store.connection import check_identity, connect, translated
+from index.store.migrations import SCHEMA_VERSION
+from index.store.store import Store
+from sync.wire.identity import DeviceIdentity, load_or_create
+from vdfs.base.config import Config
+from vdfs.library.lock import acquire
+
+SOUND, MENDED, RECOVERED, RESTORED = "sound", "mended", "recovered", "restored"
+
+#: What the rows of a table are to a person.
+_MEANING: Final = {
+    "entry": "files and directories", "tag": "names of tags", "tagging": "tags of files", "content": "hashes",
+    "attribute": "attributes and comments", "location": "locations", "branch": "directories of locations",
+    "saved_search": "saved searches", "volume": "volumes", "counter": "counters", "meta": "facts of the library",
+}  # fmt: skip
+
+
+@attrs.frozen
+class Repaired:
+    """What a repair did."""
+
+    how: str
+    did: list[str]
+    lost: list[str]
+    aside: bytes | None  # where the damaged file is now
+
+
+def check_closed(config: Config, wanted: str | None) -> list[str]:
+    """The faults of a library that nobody has open. Busy while somebody has."""
+    with _held(config, wanted) as (directory, device):
+        return checking.check(directory / "library.db", device.uuid)
+
+
+def repair(config: Config, wanted: str | None) -> Repaired:
+    """Make a library sound that nobody has open. Busy while somebody has; StoreCorrupt when nothing can be saved."""
+    with _held(config, wanted) as (directory, device), translated(directory / "library.db"):
+        library_db = directory / "library.db"
+        try:
+            is_readable = _is_readable(library_db, device)
+        except StoreCorrupt:
+            is_readable = False
+        if is_readable:
+            return _mended(library_db, device, directory)
+        return _recovered(library_db, device, directory)
+
+
+@contextmanager
+def _held(config: Config, wanted: str | None) -> Iterator[tuple[Path, DeviceIdentity]]:
+    directory = config.library_dir(config.choose_library(wanted))
+    if not directory.is_dir():
+        raise NotFound(f"there is no library {directory}")
+    lock = acquire(directory)
+    try:
+        yield directory, load_or_create(config.data_dir)
+    finally:
+        lock.release()
+
+
+def _is_readable(library_db: Path, device: DeviceIdentity) -> bool:
+    """Whether all its pages are sound. What has an older schema is brought to the newest."""
+    if not library_db.exists() or not library_db.stat().st_size:
+        return False
+    try:
+        db = connect(library_db, read_only=True)
+        try:
+            check_identity(db, library_db)
+            is_sound = not checking.structure(db)
+            version = int(db.pragma("user_version"))
+        finally:
+            db.close()
+        if is_sound and version != SCHEMA_VERSION:
+            Store(library_db, device.uuid).close()
+    except apsw.Error:
+        return False
+    return is_sound
+
+
+def _mended(library_db: Path, device: DeviceIdentity, directory: Path) -> Repaired:
+    did = _mend(library_db, device, directory, is_sure=True)
+    if search.check(library_db):
+        search.remove(library_db)
+        did.append("the index of names is made anew")
+    return Repaired(MENDED if did else SOUND, did, [], None)
+
+
+def _mend(library_db: Path, device: DeviceIdentity, directory: Path, *, is_sure: bool) -> list[str]:
+    db = connect(library_db)
+    try:
+        db.pragma("foreign_keys", False)
+        with db:
+            if not db.execute("SELECT 1 FROM device WHERE uuid=?", (device.uuid,)).fetchone():
+                places.put_device(db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
+            did = mend(db, device.uuid, _library_uuid(directory), is_sure=is_sure)
+        if faults := checking.structure(db):
+            raise StoreCorrupt(f"{library_db} could not be made sound: {faults[0]}")
+        return did
+    finally:
+        db.close()
+
+
+def _library_uuid(directory: Path) -> bytes:
+    """The id in library.json; a new one when that is lost too."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return uuid.UUID(json.loads((directory / "library.json").read_text("utf-8"))["id"]).bytes
+    return new_uuid()
+
+
+def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Repaired:
+    fresh = directory / "library.db.fresh"
+    _drop(fresh)
+    kept = backup.path_beside(library_db)
+    how, lost, is_sure = RECOVERED, list[str](), False
+    try:
+        saved = salvage(library_db, fresh, kept if kept.exists() else None) if library_db.exists() else {}
+        if saved and saved["branch"].rows and saved["entry"].rows:
+            lost, is_sure = _told(saved), not saved["counter"].losses
+        else:
+            how, lost = RESTORED, [_restored(library_db, kept, fresh, device)]
+        did = _mend(fresh, device, directory, is_sure=is_sure)
+        aside = _put_in_place(library_db, fresh)
+    finally:
+        _drop(fresh)
+    search.remove(library_db)
+    return Repaired(how, did, lost, None if aside is None else os.fsencode(aside))
+
+
+def _restored(library_db: Path, kept: Path, fresh: Path, device: DeviceIdentity) -> str:
+    """The backup as the fresh database; says what that means."""
+    cure = f"move {library_db} and library.json beside it away to start anew; your files are not touched"
+    if not kept.exists():
+        raise StoreCorrupt(f"nothing can be read of {library_db}, and there is no backup beside it; {cure}")
+    _drop(fresh)
+    shutil.copyfile(kept, fresh)
+    try:
+        is_sound = _is_readable(fresh, device)
+    except VdfsError:
+        is_sound = False
+    if not is_sound:
+        raise StoreCorrupt(f"nothing can be read of {library_db}, and its backup is damaged too; {cure}")
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.stat().st_mtime))
+    return f"what was tagged and annotated since the backup of {made}"
+
+
+def _told(saved: dict[str, Saved]) -> list[str]:
+    """What was lost, and what came back from elsewhere."""
+    lines = []
+    for name, one in saved.items():
+        if not one.losses:
+            continue
+        back = [
+            f"{number} {words}"
+            for number, words in (
+                (one.strays, "found on loose pages"),
+                (one.indexed, "known from indexes"),
+                (one.backup, "from the backup"),
+            )
+            if number
+        ]
+        meaning = _MEANING.get(name, f"table {name}")
+        lines.append(
+            f"{meaning}: {one.losses.pages} pages and {one.losses.cells} rows cannot be read, {one.read} rows were read"
+            + (f"; came back: {', '.join(back)}" if back else "")
+        )
+    return lines
+
+
+def _put_in_place(library_db: Path, fresh: Path) -> Path | None:
+    """The fresh database takes the place of the damaged one, which is kept aside with its log; never neither."""
+    with open(fresh, "rb") as file:
+        os.fsync(file.fileno())
+    aside = None
+    log, shared = Path(f"{library_db}-wal"), Path(f"{library_db}-shm")
+    if library_db.exists():
+        aside = library_db.with_name(f"library.db.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}+")
+        try:
+            os.link(library_db, aside)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(library_db, aside)
+    if log.exists():  # it would be taken for that of the fresh one
+        if aside is None:
+            log.unlink()
+        else:
+            os.replace(log, f"{aside}-wal")
+    shared.unlink(missing_ok=True)
+    os.replace(fresh, library_db)
+    return aside
+
+
+def _drop(database: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        Path(f"{database}{end}").unlink(missing_ok=True)
