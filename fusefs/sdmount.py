@@ -40,7 +40,7 @@ from index.model.errors import (
 from index.scan.mounts import device_at, is_own_at, mounts
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.version import __version__
-from vdfs.clirender import message
+from vdfs.commands.words import message
 from vdfs.core import open_core, run_core, run_to_end
 from vdfs.library.lock import running_holder
 from vdfs.ops.context import Core

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.model.errors import Busy, Invalid, NotFound, NotRunning, StoreCorrupt
-from vdfs import cli, clirender
+from vdfs import cli
+from vdfs.commands import arguments, door, status, words
 from vdfs.library.lock import running_holder
 from vdfs.ops.table import load
 from vdfs.wire import server
@@ -199,7 +200,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library(tmp_path / "data")
     monkeypatch.setenv("SDMOUNT_DATA_DIR", str(made.data_dir))
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.setattr(cli, "FIND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(door, "FIND_TIMEOUT_S", 0.3)
 
     def run_offline(data_dir: Any, library: str, method: str, params: Any) -> Any:
         assert (Path(data_dir), library) == (made.data_dir, "Library")
@@ -474,7 +475,7 @@ def test_the_version_is_printed(capsys: Capture) -> None:
 def test_the_command_document_names_every_command() -> None:
     """docs/cli.md and the help speak of the same commands and options."""
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    commands = cli._Commands(cli._Parser(prog="sd"), cli._common_options())
+    commands = arguments.Commands(arguments.Parser(prog="sd"), arguments.common_options())
     cli._add_commands(commands)
     shapes = [shape for shape, _ in commands._list]
     assert [shape for shape in shapes if f"`sd {shape}`" not in text] == []
@@ -559,7 +560,7 @@ def test_a_process_that_is_just_starting_is_waited_for(
     holder: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock is taken before the socket answers."""
-    monkeypatch.setattr(cli, "FIND_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(door, "FIND_TIMEOUT_S", 20.0)
     looks: list[int] = []
 
     def look(directory: Path) -> Any:
@@ -568,7 +569,7 @@ def test_a_process_that_is_just_starting_is_waited_for(
             holder.start()
         return running_holder(directory)
 
-    monkeypatch.setattr(cli, "running_holder", look)
+    monkeypatch.setattr(door, "running_holder", look)
     assert cli.main(["location", "list"]) == 0
     assert "Photos" in capsys.readouterr().out
     assert len(looks) >= 2
@@ -631,7 +632,7 @@ def test_waiting_ends_when_nothing_is_left(running: Running, capsys: Capture) ->
     result = json.loads(capsys.readouterr().out)
     assert (result["scan"]["idle"], result["pid"]) == (True, 4242)
     waits = [params for _, params in running.library.calls]
-    assert waits == [{}, {"wait_idle_s": cli.LOOK_S}, {"wait_idle_s": cli.LOOK_S}]
+    assert waits == [{}, {"wait_idle_s": status.LOOK_S}, {"wait_idle_s": status.LOOK_S}]
 
 
 def test_waiting_ends_by_its_time_limit(running: Running, capsys: Capture) -> None:
@@ -657,7 +658,7 @@ def test_waiting_goes_on_when_the_process_is_replaced(
     running: Running, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The connection breaks, the successor answers: waiting is a question, it may be asked again."""
-    monkeypatch.setattr(cli, "FIND_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(door, "FIND_TIMEOUT_S", 20.0)
     library = running.library
     successor = None
 
@@ -952,21 +953,21 @@ def test_json_is_ascii(running: Running, capsys: Capture) -> None:
 )
 def test_names_are_safe_for_a_terminal(name: str, expected: str) -> None:
     """Plain ones as they are, dangerous ones quoted."""
-    assert clirender.shown(name) == expected
+    assert words.shown(name) == expected
 
 
 @given(st.binary(min_size=1, max_size=12).filter(lambda raw: b"\0" not in raw))
 def test_what_is_shown_has_no_control_characters(raw: bytes) -> None:
     """Whatever bytes a name has."""
-    text = clirender.shown(raw.decode(errors="surrogateescape"))
-    assert not clirender.UNSAFE.search(text)
+    text = words.shown(raw.decode(errors="surrogateescape"))
+    assert not words.UNSAFE.search(text)
     text.encode()
 
 
 def test_bash_reads_a_quoted_name_back(tmp_path: Path) -> None:
     """What is printed can be pasted: every byte from 1 to 255, one after the other and all together."""
     names = [*(bytes([n]) * 2 for n in range(1, 256)), bytes(range(1, 256)), "\u202e\u2028".encode(), b"$'x'"]
-    quoted = [clirender.shown(name.decode(errors="surrogateescape")) for name in names]
+    quoted = [words.shown(name.decode(errors="surrogateescape")) for name in names]
     pairs = [(name, text) for name, text in zip(names, quoted, strict=True) if text.startswith("$'")]
     assert len(pairs) > 130
     script = "printf '%s\\0' " + " ".join(text for _, text in pairs)
@@ -985,7 +986,7 @@ def test_bash_reads_a_quoted_name_back(tmp_path: Path) -> None:
 )
 def test_sizes_have_units(size_bytes: int, expected: str) -> None:
     """Units of 1024, at most three digits."""
-    assert clirender.human_bytes(size_bytes) == expected
+    assert words.human_bytes(size_bytes) == expected
 
 
 @pytest.mark.parametrize(
@@ -1002,18 +1003,18 @@ def test_sizes_have_units(size_bytes: int, expected: str) -> None:
 )
 def test_durations_have_two_units(seconds: float, expected: str) -> None:
     """What is zero is left out."""
-    assert clirender.human_duration(seconds) == expected
+    assert words.human_duration(seconds) == expected
 
 
 def test_times_beyond_the_calendar_are_a_dash() -> None:
     """A broken clock is no traceback."""
-    assert [clirender.human_time(value) for value in (None, 1 << 90, -(1 << 90))] == ["-", "-", "-"]
+    assert [words.human_time(value) for value in (None, 1 << 90, -(1 << 90))] == ["-", "-", "-"]
 
 
 def test_columns_are_aligned_by_what_a_terminal_shows() -> None:
     """Wide characters take two columns, combining ones none."""
-    assert clirender.table([["日本", "x"], ["e\u0301", "y"]]) == ["日本  x", "e\u0301     y"]
-    assert clirender.table([]) == []
+    assert words.table([["日本", "x"], ["e\u0301", "y"]]) == ["日本  x", "e\u0301     y"]
+    assert words.table([]) == []
 
 
 # -- As a program

@@ -11,6 +11,7 @@ from pathlib import Path
 from vdfs.ops.registry import Registry, render_doc, replace_generated
 
 MODULES: tuple[str, ...] = (
+    "vdfs.ops.copies",
     "vdfs.ops.core",
     "vdfs.ops.files",
     "vdfs.ops.index",

@@ -1,20 +1,61 @@
-"""What `sd job` prints, and how it watches: bars on a terminal, lines elsewhere, JSON for programs.
+"""`sd job`: what it prints, and how it watches: bars on a terminal, lines elsewhere, JSON for programs.
 
-Pure but for `watch`, which asks again and again for what is new (job.watch answers then, not before) until the job, or
-all of them, have ended.
+Watching asks again and again for what is new (job.watch answers then, not before) until the job, or all of them, have
+ended.
 """
 
+import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from vdfs.clirender import count, human_bytes, human_duration, human_time, message, table
+from vdfs.commands.arguments import Commands, as_count
+from vdfs.commands.door import Door
+from vdfs.commands.output import print_result
+from vdfs.commands.words import Json, count, human_bytes, human_duration, human_time, message, table
 
-Json = Mapping[str, Any]
 ENDED: Final = ("completed", "failed", "cancelled")
 WATCH_S: Final = 10.0
+
+
+def add(commands: Commands) -> None:
+    jobs = commands.add("job list [--limit N]", _job_list, "list the jobs, those that have not ended first")
+    jobs.add_argument("--limit", type=as_count, default=20, metavar="N", help="at most N (default: 20)")
+    show = commands.add("job show ID [--lines N]", _job_show, "show one job: its parts, its notes, its log")
+    watch = commands.add("job watch [ID]", _job_watch, "watch jobs until they have ended; exit code 1: one failed")
+    watch.add_argument("id", metavar="ID", nargs="?", type=as_count, help="a number of `sd job list`")
+    pause = commands.add("job pause ID", _job_pause, "hold a job up, also over a restart")
+    resume = commands.add("job resume ID", _job_resume, "let a paused job go on where it was")
+    cancel = commands.add("job cancel ID", _job_cancel, "end a job where it is; what it did stays")
+    for one in (show, pause, resume, cancel):
+        one.add_argument("id", metavar="ID", type=as_count, help="a number of `sd job list`")
+    show.add_argument("--lines", type=as_count, default=50, metavar="N", help="of its log, the last N (default: 50)")
+
+
+def _job_list(door: Door, args: argparse.Namespace) -> int:
+    return print_result(args, door.call("query:job.list", {"limit": args.limit}), job_list)
+
+
+def _job_show(door: Door, args: argparse.Namespace) -> int:
+    return print_result(args, door.call("query:job.show", {"id": args.id, "lines": args.lines}), job_story)
+
+
+def _job_watch(door: Door, args: argparse.Namespace) -> int:
+    return watch(door.call, args.id, as_json=args.json)
+
+
+def _job_pause(door: Door, args: argparse.Namespace) -> int:
+    return print_result(args, door.call("action:job.pause", {"id": args.id}), job_changed)
+
+
+def _job_resume(door: Door, args: argparse.Namespace) -> int:
+    return print_result(args, door.call("action:job.resume", {"id": args.id}), job_changed)
+
+
+def _job_cancel(door: Door, args: argparse.Namespace) -> int:
+    return print_result(args, door.call("action:job.cancel", {"id": args.id}), job_changed)
 
 
 def job_list(result: Json) -> list[str]:
@@ -97,9 +138,6 @@ def _said(result: Json) -> str:
 
 def job_changed(result: Json) -> list[str]:
     return [f"job {result['id']} ({message(result['title'])}): {_status(result)}"]
-
-
-# -- Watching
 
 
 def watch(call: Callable[..., Json], job_id: int | None, *, as_json: bool) -> int:
