@@ -18,8 +18,8 @@ from index.model.hlc import Hlc
 from index.model.ids import new_uuid
 from index.store import changes, entries, limbo, places, sums
 
-#: How far a counter that was lost leaps beyond the largest number that is still known.
-_LEAP: Final = 1 << 32
+#: How far a counter that was lost leaps beyond the largest number that is still known: more than a day gives.
+_LEAP: Final = 1 << 24
 
 
 def mend(db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool) -> list[str]:

@@ -93,8 +93,9 @@ class Saved:
     backup: int = 0
 
     @property
-    def rows(self) -> int:
-        return self.read + self.strays + self.indexed + self.backup
+    def found(self) -> int:
+        """Rows that came from the damaged file."""
+        return self.read + self.strays + self.indexed
 
 
 def salvage(damaged: Path, fresh: Path, backup: Path | None) -> dict[str, Saved]:

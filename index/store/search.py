@@ -241,7 +241,7 @@ class SearchIndex:
                 # A name has one trigram that begins with a mark.
                 self._db.execute(
                     "UPDATE state SET sampled_id=indexed_id, sampled_names="
-                    "(SELECT sum(doc) FROM temp.sampled WHERE term >= ? AND term < ?)",
+                    "(SELECT coalesce(sum(doc), 0) FROM temp.sampled WHERE term >= ? AND term < ?)",
                     (MARK, chr(ord(MARK) + 1)),
                 )
         finally:

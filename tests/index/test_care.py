@@ -288,14 +288,14 @@ def test_a_file_that_is_cut_short_keeps_what_is_left(sound: Path, damaged: Path)
 
 
 def test_lost_counters_leap_and_a_new_epoch_begins(sound: Path, damaged: Path) -> None:
-    """Nobody knows how far they were: 2^32 are left out."""
+    """Nobody knows how far they were: 2^24 are left out."""
     overwrite(damaged, pages_of(damaged, "counter")[0])
     fresh, saved = saved_from(damaged)
     assert saved["counter"].losses
     ((highest,),) = rows(sound / "library.db", "SELECT max(id) FROM entry")
     assert isinstance(highest, int)
     counters: dict[str, int] = dict(rows(fresh, "SELECT name, value FROM counter"))
-    assert counters["entry"] >= highest + (1 << 32)
+    assert counters["entry"] >= highest + (1 << 24)
     assert counters["hlc"] > max(row[4] for row in rows(fresh, TAG_ROWS))
     assert rows(fresh, "SELECT value FROM meta WHERE key='epoch'") == {(2,)}
 

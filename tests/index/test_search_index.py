@@ -163,6 +163,19 @@ def test_common_trigrams_are_learned_as_the_library_grows(library, monkeypatch):
         assert 5 <= library.reader.sampled_names <= 25
 
 
+def test_numbers_that_were_left_out_are_no_names(library, monkeypatch):
+    """After a leap of the ids a sample may meet no row at all: then nothing is known to be common."""
+    monkeypatch.setattr(search, "_SAMPLE_NAMES", 20)
+    library.add(b"before")
+    library.store.last_entry_id += 1 << 24
+    library.add(b"behind")
+    library.catch_up()
+    assert search.check(library.path) == []
+    assert library.search("behind") == [b"behind"]
+    with library.reader.snapshot():
+        assert library.reader.share_of("/be") in (0, 1)
+
+
 def test_the_text_of_ascii_names_is_that_of_all_others(library):
     """SQLite folds what is ASCII, Python the rest: the same text comes out."""
     names = [b"ReadMe.TXT", b"a\x01b\x7f", "É".encode(), b"\xff\x80", b"~^{}", "ſtreet".encode()]

@@ -143,7 +143,7 @@ def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Rep
     how, lost, is_sure = RECOVERED, list[str](), False
     try:
         saved = salvage(library_db, fresh, kept if kept.exists() else None) if library_db.exists() else {}
-        if saved and saved["branch"].rows and saved["entry"].rows:
+        if saved and saved["branch"].found and saved["entry"].found:
             lost, is_sure = _told(saved), not saved["counter"].losses
         else:
             how, lost = RESTORED, [_restored(library_db, kept, fresh, device)]
