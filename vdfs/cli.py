@@ -12,14 +12,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from index.model.errors import NotRunning, VdfsError
 from vdfs.base.config import Config, load_config
 from vdfs.base.version import __version__
 from vdfs.commands import copies, files, index, jobs, library, locations, search, status, tags, volumes
 from vdfs.commands.arguments import Commands, Parser, common_options
-from vdfs.commands.door import Door
+from vdfs.commands.door import Door, Json
 from vdfs.commands.output import complain
 
 # Errors after which nothing was tried; all others are an answer.
@@ -94,9 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     config = load_config(args.data_dir)
-    with Door(config, _existing_library(config, args.library)) as door:
+    with Door(config, _existing_library(config, args.library), _here) as door:
         command: Callable[[Door, argparse.Namespace], int] = args.run
         return command(door, args)
+
+
+def _here(data_dir: Path, library: str, method: str, params: Json) -> Any:
+    """Open the library for one call. What is heavy is imported only now."""
+    from vdfs.core import run_offline
+
+    return run_offline(data_dir, library, method, params)
 
 
 def _existing_library(config: Config, wanted: str | None) -> str:

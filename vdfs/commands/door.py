@@ -2,10 +2,12 @@
 
 It finds the process that holds the library (the note in the library's lock file) and calls it over its socket; when
 nobody holds it, the library is opened for this one call, in this process. Both ways end in the same dispatch of
-vdfs/ops/registry.py. What is heavy (trio, SQLite) is imported only then.
+vdfs/ops/registry.py. What is heavy (trio, SQLite) is imported only then; a repair is done here too.
 """
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from index.model.errors import Busy, Deadline, Invalid, NotRunning
@@ -18,12 +20,16 @@ Json = dict[str, Any]
 CALL_TIMEOUT_S: Final = 60.0
 FIND_TIMEOUT_S: Final = 5.0  # for a process that is starting or ending: it holds the lock and does not answer
 
+#: Opens the library for one call: data directory, library, method, params.
+Here = Callable[[Path, str, str, Json], Any]
+
 
 class Door:
     """Calls the library: through the process that holds it, or by opening it here."""
 
-    def __init__(self, config: Config, library: str) -> None:
+    def __init__(self, config: Config, library: str, here: Here) -> None:
         self.running = False  # whether the last call was answered by a running process
+        self._here = here
         self._config = config
         self._library = library
         self._client: RpcClient | None = None
@@ -77,10 +83,8 @@ class Door:
             raise
 
     def _call_here(self, method: str, params: Json) -> Json:
-        from vdfs.core import run_offline
-
         self.running = False
-        return _object(method, run_offline(self._config.data_dir, self._library, method, params))
+        return _object(method, self._here(self._config.data_dir, self._library, method, params))
 
     def check(self) -> Json:
         """The faults of the library's database: told by the process that holds it, else found by looking here."""
