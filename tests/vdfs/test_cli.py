@@ -143,6 +143,26 @@ RESULTS: dict[str, Any] = {
         "truncated": False,
         "took": 0.001,
     },
+    "query:search.duplicates": {
+        "sets": [
+            {
+                "hash": "ab",
+                "size_bytes": 2048,
+                "files": 2,
+                "wasted_bytes": 2048,
+                "paths": [{"path": "/a", "linked": False}, {"path": "/b", "linked": False}],
+            }
+        ],
+        "cursor": None,
+        "unhashed": 3,
+        "held": 0,
+    },
+    "query:search.unique": {
+        "files": [{"path": "/Photos/a", "size_bytes": 7}],
+        "cursor": None,
+        "unhashed": 0,
+        "held": 1,
+    },
     "action:search.save": {"name": "sea", "query": "beach kind:image"},
     "query:search.saved": {"searches": [{"name": "sea", "query": "beach kind:image"}]},
     "action:search.forget": {"name": "sea"},
@@ -336,6 +356,14 @@ COMMANDS: list[tuple[list[str], str, Any]] = [
     (["search", "--save", "sea", "beach"], "action:search.save", {"name": "sea", "query": "beach"}),
     (["search", "--saved"], "query:search.saved", {}),
     (["search", "--forget", "sea"], "action:search.forget", {"name": "sea"}),
+    (["duplicates"], "query:search.duplicates", {"min_size": 1, "limit": 100, "cursor": None}),
+    (
+        ["duplicates", "--min-size", "1.5KiB", "--limit", "7"],
+        "query:search.duplicates",
+        {"min_size": 1536, "limit": 7, "cursor": None},
+    ),
+    (["unique", "Photos"], "query:search.unique", {"name": "Photos", "limit": 1000, "cursor": None}),
+    (["unique", "Photos", "--limit", "5"], "query:search.unique", {"name": "Photos", "limit": 5, "cursor": None}),
     (["info", "/a"], "query:file.info", {"path": "/a"}),
     (["info", "sd:/Photos/a.jpg"], "query:file.info", {"path": "sd:/Photos/a.jpg"}),
     (["job", "list"], "query:job.list", {"limit": 20}),
@@ -434,6 +462,8 @@ def test_global_options_stand_before_or_after_the_command(
         (["tag", "add", "\udcff", "/a"], "UTF-8"),
         (["search", "x", "--limit", "0"], "whole number"),
         (["search", "x", "--limit", "²"], "whole number"),
+        (["duplicates", "--min-size", "much"], "MB"),
+        (["duplicates", "--min-size", ">1MB"], "no single size"),
         (["status", "--timeout", "-1", "--wait-idle"], "seconds"),
         (["status", "--timeout", "nan", "--wait-idle"], "seconds"),
         (["status", "--timeout", "5"], "--wait-idle"),
@@ -479,6 +509,80 @@ def test_the_command_document_names_every_command() -> None:
     cli._add_commands(commands)
     shapes = [shape for shape, _ in commands._list]
     assert [shape for shape in shapes if f"`sd {shape}`" not in text] == []
+
+
+# -- The library itself
+
+
+@pytest.mark.parametrize(("faults", "code"), [([], 0), (["counter seq is missing", "a \x1b[31m name"], 1)])
+def test_a_check_asks_who_holds_the_library(running: Running, capsys: Capture, faults: list[str], code: int) -> None:
+    """Exit code 1 when there are faults, each on a line that is safe for a terminal."""
+    running.library.answers["query:library.check"] = {"faults": faults}
+    assert cli.main(["library", "check"]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(faults) + 1
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("error", [NotFound("no"), Busy("held")])
+def test_a_check_that_cannot_be_made_is_exit_2(running: Running, capsys: Capture, error: Exception) -> None:
+    """1 says that there are faults, and nothing else does."""
+    running.library.answers["query:library.check"] = error
+    assert cli.main(["library", "check"]) == 2
+    the_error(capsys)
+
+
+def test_a_repair_is_refused_while_somebody_holds_the_library(running: Running, capsys: Capture) -> None:
+    """With the pid, and how to end it; the process is not asked."""
+    assert cli.main(["library", "repair"]) == 2
+    error = the_error(capsys)
+    assert "4242" in error
+    assert "sdumount" in error
+    assert running.library.calls == []
+
+
+# -- Copies
+
+
+def test_a_set_that_goes_on_over_pages_is_one(library: Library, capsys: Capture) -> None:
+    """Its paths are put together; so many sets are told as were asked for, and that there are more."""
+    first = {"hash": "ab", "size_bytes": 1, "files": 3, "wasted_bytes": 2}
+    second = {"hash": "cd", "size_bytes": 1, "files": 2, "wasted_bytes": 1, "paths": []}
+
+    def page(params: Any) -> Any:
+        if params["cursor"] is None:
+            paths = [{"path": "/a", "linked": False}, {"path": "/a too", "linked": True}]
+            return {"sets": [{**first, "paths": paths}], "cursor": "next", "unhashed": 0, "held": 0}
+        paths = [{"path": "/b", "linked": False}, {"path": "/c", "linked": False}]
+        return {"sets": [{**first, "paths": paths}, second], "cursor": "more", "unhashed": None, "held": None}
+
+    library.answers["query:search.duplicates"] = page
+    assert cli.main(["duplicates", "--limit", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        *("2 B wasted: 3 files of 1 B", "  /a", "    = /a too", "  /b", "  /c"),
+        "1 set, 2 B wasted",
+    ]
+    assert "raise --limit" in err
+    assert [params["cursor"] for _, params in library.calls] == [None, "next"]
+
+
+def test_what_is_unique_is_told_page_by_page(library: Library, capsys: Capture) -> None:
+    """All of it without a limit; with one, no more than that."""
+
+    def page(params: Any) -> Any:
+        at = int(params["cursor"] or 0)
+        files = [{"path": f"/{number}", "size_bytes": 1} for number in range(at, at + params["limit"])]
+        counts = {"unhashed": 2, "held": 0} if at == 0 else {"unhashed": None, "held": None}
+        return {"files": files, "cursor": str(at + params["limit"]) if at < 2000 else None, **counts}
+
+    library.answers["query:search.unique"] = page
+    assert cli.main(["unique", "Photos"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 3002
+    assert out[-2:] == ["3 000 files, 2.9 KiB, in no other place", "not compared: 2 files without a full hash"]
+    assert cli.main(["unique", "Photos", "--limit", "1200", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["files"]) == 1200
 
 
 # -- Which library
