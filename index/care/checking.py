@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 
 import apsw
 
-from index.model.errors import VdfsError
+from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.store import search, sums
-from index.store.connection import connect
+from index.store.connection import check_identity, connect
 from index.store.migrations import SCHEMA_VERSION
 
 #: Faults that are told, of each sort and in all.
@@ -79,12 +79,13 @@ GIVEN: Final[Mapping[str, str]] = {
 
 def check(path: Path, device: bytes) -> list[str]:
     """The faults of a library's database, FAULTS_MAX at most; none when it is sound. `device` is ours: whose counters
-    it has. VersionUnsupported for a database of another program."""
+    it has. VersionUnsupported for a sound database of another program or schema."""
     try:
         db = connect(path, read_only=True)
-    except VdfsError as error:
+    except StoreCorrupt as error:
         return [str(error)]
     try:
+        check_identity(db, path)
         return list(islice(_faults(db, path, device), FAULTS_MAX))
     except apsw.Error as error:
         return [f"it cannot be read to the end: {error}"]
@@ -99,9 +100,14 @@ def _faults(db: apsw.Connection, path: Path, device: bytes) -> Iterator[str]:
         if broken:
             return
         version = db.pragma("user_version")
-        if version != SCHEMA_VERSION:
-            yield f"it has schema version {version}, and only version {SCHEMA_VERSION} can be looked through"
+        if not version:
+            yield f"{path} is empty"
             return
+        if version != SCHEMA_VERSION:
+            raise VersionUnsupported(
+                f"{path} has schema version {version}, this program looks through version {SCHEMA_VERSION}; "
+                "`sdmount` brings an older one forward"
+            )
         for table, rowid, parent, _ in islice(db.execute("PRAGMA foreign_key_check"), _OF_A_SORT):
             yield f"{table} {'' if rowid is None else rowid} points to a row of {parent} that is not there"
         db.execute(HANGING)

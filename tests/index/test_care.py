@@ -108,6 +108,18 @@ def test_a_sound_library_has_no_faults(sound: Path) -> None:
     assert (sound / "library.db").read_bytes() == before
 
 
+def test_another_schema_is_no_fault(damaged: Path) -> None:
+    """It cannot be looked through; what is empty or missing is a fault."""
+    with apsw.Connection(str(damaged)) as db:
+        db.pragma("user_version", 3)
+    with pytest.raises(VersionUnsupported, match="version 3"):
+        checking.check(damaged, DEVICE)
+    damaged.write_bytes(b"")
+    assert "is empty" in checking.check(damaged, DEVICE)[0]
+    damaged.unlink()
+    assert "cannot be opened" in checking.check(damaged, DEVICE)[0]
+
+
 FAULTS: list[tuple[str, str]] = [
     ("UPDATE entry SET parent_id=999999 WHERE id=100", "points to a row of entry"),
     ("UPDATE entry SET parent_id=101 WHERE id=100", "entry 100 hangs in no directory"),
