@@ -22,10 +22,12 @@ from index.store import changes, entries, limbo, places, sums
 _LEAP: Final = 1 << 24
 
 
-def mend(db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool) -> list[str]:
+def mend(db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool, relists: bool = False) -> list[str]:
     """Inside a transaction; returns what was done. `is_sure`: the counters are those of the last moment; else numbers
-    leap ahead, and a new epoch begins."""
+    leap ahead, and a new epoch begins. `relists`: rows may be missing, so no directory counts as listed."""
     done = _devices(db) + _locations(db, device) + _roots(db) + _entries(db)
+    if relists or done:
+        db.execute("UPDATE entry SET scanned_ns=NULL, scanned_mtime_ns=NULL WHERE kind=1")
     done += _contents(db) + _assignments(db) + _pointers(db)
     done += _facts(db, library, is_sure=is_sure) + _counters(db, device, is_sure=is_sure)
     changes.drop_meta(db, "sums_unsettled")
@@ -114,8 +116,6 @@ def _entries(db: apsw.Connection) -> list[str]:
         if row is not None and row.branch_id in known:
             limbo.put(db, row, now_ns)
         entries.delete(db, entry_id)
-    if loose:  # each directory is listed again, whatever its mtime
-        db.execute("UPDATE entry SET scanned_ns=NULL, scanned_mtime_ns=NULL WHERE kind=1")
     wrong: list[Any] = db.execute(MISNUMBERED).fetchall()
     for (entry_id,) in wrong:
         taken = db.execute("SELECT 1 FROM entry WHERE node=?1 AND id<>?1", (entry_id,)).fetchone()

@@ -114,14 +114,16 @@ def _mended(library_db: Path, device: DeviceIdentity, directory: Path) -> Repair
     return Repaired(MENDED if did else SOUND, did, [], None)
 
 
-def _mend(library_db: Path, device: DeviceIdentity, directory: Path, *, is_sure: bool) -> list[str]:
+def _mend(
+    library_db: Path, device: DeviceIdentity, directory: Path, *, is_sure: bool, relists: bool = False
+) -> list[str]:
     db = connect(library_db)
     try:
         db.pragma("foreign_keys", False)
         with db:
             if not db.execute("SELECT 1 FROM device WHERE uuid=?", (device.uuid,)).fetchone():
                 places.put_device(db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
-            did = mend(db, device.uuid, _library_uuid(directory), is_sure=is_sure)
+            did = mend(db, device.uuid, _library_uuid(directory), is_sure=is_sure, relists=relists)
         if faults := checking.structure(db):
             raise StoreCorrupt(f"{library_db} could not be made sound: {faults[0]}")
         return did
@@ -147,7 +149,7 @@ def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Rep
             lost, is_sure = _told(saved), not saved["counter"].losses
         else:
             how, lost = RESTORED, [_restored(library_db, kept, fresh, device)]
-        did = _mend(fresh, device, directory, is_sure=is_sure)
+        did = _mend(fresh, device, directory, is_sure=is_sure, relists=True)
         aside = _put_in_place(library_db, fresh)
     finally:
         _drop(fresh)

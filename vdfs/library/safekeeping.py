@@ -30,19 +30,28 @@ async def keep_backup(store: Store) -> None:
         await trio.sleep(_FIRST_S)
         while True:
             if backup.is_due(store.path):
-                why = await trio.to_thread.run_sync(backup.make, store.path)
+                why = await trio.to_thread.run_sync(backup.make, store.path, _is_cancelled)
                 if why and why != said:
                     log.warning("no backup: %s", why)
                 said = why
             await trio.sleep(_LOOK_S)
-    except trio.Cancelled:
+    finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_at_the_end, store)
-        raise
+
+
+def _is_cancelled() -> bool:
+    """In the thread: whether nobody waits for it any more."""
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:
+        return True
+    return False
 
 
 def _at_the_end(store: Store) -> None:
     if backup.is_due(store.path):
-        why = backup.make(store.path, time.monotonic() + _END_S)
+        end_s = time.monotonic() + _END_S
+        why = backup.make(store.path, lambda: time.monotonic() > end_s)
         if why:
             log.info("no backup at the end: %s", why)
