@@ -56,7 +56,7 @@ def repaired(result: Json) -> list[str]:
     aside = shown(name_of(result, "aside"))
     return [
         *(message(str(line)) for line in result["did"]),
-        *(f"lost: {message(str(line))}" for line in result["lost"]),
+        *(message(str(line)) for line in result["lost"]),
         *([f"the damaged file is kept as {aside}"] if aside else []),
         said,
     ]

@@ -41,7 +41,7 @@ SOUND, MENDED, RECOVERED, RESTORED = "sound", "mended", "recovered", "restored"
 #: What the rows of a table are to a person.
 _MEANING: Final = {
     "entry": "files and directories", "tag": "names of tags", "tagging": "tags of files", "content": "hashes",
-    "attribute": "attributes and comments", "location": "locations", "branch": "directories of locations",
+    "attribute": "attributes and comments", "location": "locations", "branch": "the directories of locations",
     "saved_search": "saved searches", "volume": "volumes", "counter": "counters", "meta": "facts of the library",
 }  # fmt: skip
 
@@ -171,7 +171,7 @@ def _restored(library_db: Path, kept: Path, fresh: Path, device: DeviceIdentity)
     if not is_sound:
         raise StoreCorrupt(f"nothing can be read of {library_db}, and its backup is damaged too; {cure}")
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.stat().st_mtime))
-    return f"what was tagged and annotated since the backup of {made}"
+    return f"lost is what was tagged and annotated since the backup of {made}"
 
 
 def _told(saved: dict[str, Saved]) -> list[str]:
@@ -191,10 +191,14 @@ def _told(saved: dict[str, Saved]) -> list[str]:
         ]
         meaning = _MEANING.get(name, f"table {name}")
         lines.append(
-            f"{meaning}: {one.losses.pages} pages and {one.losses.cells} rows cannot be read, {one.read} rows were read"
+            f"of {meaning} {_plural(one.losses.pages, 'page')} and {_plural(one.losses.cells, 'row')} could not be read"
             + (f"; came back: {', '.join(back)}" if back else "")
         )
     return lines
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _put_in_place(library_db: Path, fresh: Path) -> Path | None:
