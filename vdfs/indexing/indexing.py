@@ -72,8 +72,8 @@ class Indexing:
         jobs.may_go_on[NO_SPACE] = lambda: not self.store.is_full
         for kind in (
             Kind("index", self._index),
-            Kind("discover", self._discover, lane="walk"),
-            Kind("classify", self._classify, lane="read"),
+            Kind("discover", self._discover, lane="walk", width=2),
+            Kind("classify", self._classify, lane="read", width=2),
             Kind("extract", partial(self._look_into, media.extract), lane="media"),
             Kind("thumbnail", partial(self._look_into, media.thumbnail), lane="media"),
             Kind("cleanup", self._cleanup, lane="tidy"),
