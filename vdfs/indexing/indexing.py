@@ -333,6 +333,8 @@ class Indexing:
                 return sidecars.look_over(db, self.media.sidecars_dir)
 
         found = await trio.to_thread.run_sync(look_over, abandon_on_cancel=True)
+        if not found.rows and not found.files:
+            return 0
         with self.store.write(ORIGIN_SCAN) as unit:
             sidecars.forget(unit.db, found)
         await trio.to_thread.run_sync(sidecars.remove, found, self.media.sidecars_dir)

@@ -126,6 +126,7 @@ class Scanner:
 
     def request_again(self, entry_id: int) -> None:
         self._again[entry_id] = time.monotonic() + _QUIET_S
+        self._wake.set()
 
     @property
     def idle(self) -> bool:
