@@ -83,6 +83,7 @@ INFO = {
     "comment": None,
     "rating": 8,
     "xattrs": ["user.a"],
+    "below": None,
     "meta": {"width": "4000", "model": "X\x1b100"},
     "replicas": [{"device": "laptop", "branch": "Photos", "path": "/pics/a.jpg", "state": "local"}],
 }

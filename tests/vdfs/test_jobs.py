@@ -536,3 +536,42 @@ class CommandsMachine(RuleBasedStateMachine):
 
 TestCommands = CommandsMachine.TestCase
 TestCommands.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_jobs_go_on_while_the_disk_is_full_and_are_written_when_it_has_room(tmp_path, monkeypatch):
+    """A job must be able to say that it waits for room; what it said is on the disk when there is some."""
+    monkeypatch.setattr(manager, "RETRY_S", 0.02)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
+    try:
+
+        async def fills(ctx: JobContext) -> None:
+            if ctx.state is None:
+                (small / "filler").write_bytes(b"")
+                with contextlib.suppress(OSError), open(small / "filler", "ab", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * 4096)
+                ctx.checkpoint({"full": "x" * 20_000})
+                raise NoSpace("the disk is full")
+
+        async def main() -> None:
+            room = [False]
+            async with running(small, Kind("f", fills)) as jobs:
+                jobs.may_go_on[NO_SPACE] = lambda: room[0]
+                job = jobs.submit("f", "f", "k", {})
+                await until(lambda: jobs.get(job.id).status is Status.PAUSED)
+                assert jobs.table.is_in_memory
+                (small / "filler").unlink()
+                await until(lambda: not jobs.table.is_in_memory)
+                room[0] = True
+                await jobs.wait(job.id)
+
+        trio.run(main)
+        again = JobManager(small)
+        (job,) = again.table.recent(5)
+        assert (job.status, job.runs) == (Status.COMPLETED, 2)
+        again.close()
+    finally:
+        subprocess.run(["umount", small], check=True)

@@ -6,7 +6,7 @@ import stat
 from vdfs.commands.arguments import Commands, library_or_absolute
 from vdfs.commands.door import Door, Json
 from vdfs.commands.output import print_result
-from vdfs.commands.words import facts, human_bytes, human_time, item_name, message, name_of, shown, table
+from vdfs.commands.words import count, facts, human_bytes, human_time, item_name, message, name_of, shown, table
 from vdfs.wire.jsonrpc import encode_path
 
 
@@ -34,6 +34,7 @@ def file_info(result: Json) -> list[str]:
             ("Path", shown(name_of(result, "path"))),
             ("Kind", ", ".join(str(result[key]) for key in ("kind", "type", "mime") if result.get(key))),
             ("Size", human_bytes(size) + exact),
+            ("Below", _below(result["below"])),
             ("Modified", human_time(result["mtime_ns"])),
             ("Mode", f"{stat.filemode(result['mode'])} ({result['mode'] & 0o7777:04o})"),
             ("Inode", str(result["inode"])),
@@ -64,3 +65,10 @@ def file_info(result: Json) -> list[str]:
     if meta:
         lines += ["Content", *table(meta)]
     return [*lines, "Replicas", *table(replicas)] if replicas else lines
+
+
+def _below(below: Json | None) -> str:
+    if below is None:
+        return ""
+    files, dirs = count(below["files"], "file"), count(below["dirs"], "directory", "directories")
+    return f"{files} in {dirs}, {human_bytes(below['bytes'])}"

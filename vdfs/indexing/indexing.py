@@ -72,8 +72,8 @@ class Indexing:
         jobs.may_go_on[NO_SPACE] = lambda: not self.store.is_full
         for kind in (
             Kind("index", self._index),
-            Kind("discover", self._discover, lane="walk"),
-            Kind("classify", self._classify, lane="read"),
+            Kind("discover", self._discover, lane="walk", width=2),
+            Kind("classify", self._classify, lane="read", width=2),
             Kind("extract", partial(self._look_into, media.extract), lane="media"),
             Kind("thumbnail", partial(self._look_into, media.thumbnail), lane="media"),
             Kind("cleanup", self._cleanup, lane="tidy"),
@@ -333,6 +333,8 @@ class Indexing:
                 return sidecars.look_over(db, self.media.sidecars_dir)
 
         found = await trio.to_thread.run_sync(look_over, abandon_on_cancel=True)
+        if not found.rows and not found.files:
+            return 0
         with self.store.write(ORIGIN_SCAN) as unit:
             sidecars.forget(unit.db, found)
         await trio.to_thread.run_sync(sidecars.remove, found, self.media.sidecars_dir)

@@ -97,6 +97,8 @@ class Scanner:
 
     def begin(self, branch: Branch) -> None:
         """A branch is there again: its directories are watched, and then walked (`Watch.covered` asks for that)."""
+        if not self._is_there(branch):
+            return
         is_known = next(iter(entries.children(self.store.db, branch.root_entry_id)), None) is not None
         if self.watch is None or not is_known or branch.state != LIVE or branch.slow:
             self.ask_branch(branch)
@@ -126,6 +128,7 @@ class Scanner:
 
     def request_again(self, entry_id: int) -> None:
         self._again[entry_id] = time.monotonic() + _QUIET_S
+        self._wake.set()
 
     @property
     def idle(self) -> bool:

@@ -17,7 +17,7 @@ from vdfs.jobs.meter import Meter
 
 @attrs.frozen
 class Kind:
-    """A sort of job: what does it, which version its checkpoints are of, and with whom it does not run at once.
+    """A sort of job: what does it, which version its checkpoints are of, and with how many others it runs at once.
 
     What only waits for its parts has no lane.
     """
@@ -26,6 +26,7 @@ class Kind:
     run: Callable[["JobContext"], Awaitable[Mapping[str, Any] | None]]
     version: int = 1
     lane: str | None = None
+    width: int = 1  # how many of the lane run at once
 
 
 @attrs.define(eq=False)

@@ -10,11 +10,12 @@ Invariants
   goes on when that is over.
 - A job that is stopped is stopped at an `await` of its own (trio's cancellation), never inside a unit.
 - A job's failure is its own: it is written down, logged when it is a bug, and ends nothing else.
-- Jobs of one lane run one after the other, the rest side by side. A job that only waits for its parts has no lane.
+- Of one lane so many jobs run at once as it is wide, the rest side by side. A job that waits for its parts has none.
 """
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -225,17 +226,16 @@ class JobManager:
             self.logs.remove(job_id)
 
     def _ready(self) -> list[tuple[Job, Kind]]:
-        """Jobs that may begin now, each with its kind; no two of one lane."""
-        taken = {run.kind.lane for run in self._runs.values() if run.kind.lane is not None}
+        """Jobs that may begin now, each with its kind; no more of a lane than it is wide."""
+        taken = Counter(run.kind.lane for run in self._runs.values())
         ready = []
         for job in self.table.live():
             kind = self._kinds.get(job.kind)
             if kind is None or job.id in self._runs or job.status is not Status.QUEUED:
                 continue
-            if kind.lane is not None and (kind.lane in taken or self._held):
+            if kind.lane is not None and (taken[kind.lane] >= kind.width or self._held):
                 continue
-            if kind.lane is not None:
-                taken.add(kind.lane)
+            taken[kind.lane] += 1
             ready.append((job, kind))
         return ready
 
@@ -361,6 +361,7 @@ class JobManager:
         """What waits for something goes on when that is over."""
         while True:
             await trio.sleep(RETRY_S)
+            self.table.write_back()
             for job in self.table.live():
                 over = self.may_go_on.get(job.paused_by or "")
                 if job.status is Status.PAUSED and over is not None and over():

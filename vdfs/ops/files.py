@@ -34,6 +34,13 @@ class ReplicaFacts:
 
 
 @attrs.frozen
+class BelowFacts:
+    bytes: int = attrs.field(metadata=doc("of all files below; each replica and each name counts"))
+    files: int
+    dirs: int
+
+
+@attrs.frozen
 class FileFacts:
     path: bytes
     uuid: str | None
@@ -53,6 +60,7 @@ class FileFacts:
     comment: str | None
     rating: int | None
     replicas: list[ReplicaFacts]
+    below: BelowFacts | None = attrs.field(metadata=doc("of a directory"))
     xattrs: list[bytes]
     meta: dict[str, str] = attrs.field(metadata=doc("what stands in the file: docs/types.md"))
 
@@ -105,6 +113,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
             for ref, r in rows
         ],
         xattrs=names,
+        below=BelowFacts(*core.library.store.sums_below(i for _, i in refs)) if node.is_dir else None,
         meta={name: fields.shown(value) for name, value in types.fields_of_row(db, row).items()},
     )
 
