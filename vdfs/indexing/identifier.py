@@ -55,6 +55,7 @@ class _Pages:
         self.after = 0
         self.is_last = False
         self.lock = trio.Lock()
+        self.linked: set[int] = set()  # inodes with several names that are being read: each by one of these
 
 
 class Identifier:
@@ -109,8 +110,11 @@ class Identifier:
     ) -> None:
         while not pages.is_last:
             async with pages.lock:
-                page, pages.after, pages.is_last = await self._next_page(branch, pages.state, pages.after, large.append)
+                page, pages.after, pages.is_last = await self._next_page(
+                    branch, pages.state, pages.after, large.append, pages.linked
+                )
             await self._identify_rows(branch, page, done)
+            pages.linked -= {row.st_ino for row in page}
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -149,7 +153,7 @@ class Identifier:
         """
         for state in (HASH_NONE, HASH_SAMPLED):
             began_s = time.monotonic()
-            page, _, is_last = await self._next_page(branch, state, 0, self._put_off)
+            page, _, is_last = await self._next_page(branch, state, 0, self._put_off, set())
             if not page:
                 self._in_vain_s += time.monotonic() - began_s
                 continue
@@ -164,14 +168,16 @@ class Identifier:
             self._large.setdefault(row.id)
 
     async def _next_page(
-        self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None]
+        self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None], linked: set[int]
     ) -> tuple[list[Entry], int, bool]:
-        """(files of a branch that wait in a state, the last id that was looked at, whether those were the last)."""
+        """(files of a branch that wait in a state, the last id that was looked at, whether those were the last).
+
+        Of an inode with several names one is given, and none that is among `linked`, to which it is added.
+        """
         now_s = time.monotonic()
         page: list[Entry] = []
         left: list[int] = []
         inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
-        linked: set[int] = set()  # files that are in the page by another name
         before_ns = time.time_ns() - _SETTLED_NS
         is_last = False
         while len(page) < _PAGE and not is_last:
