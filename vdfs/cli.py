@@ -201,7 +201,9 @@ def _status(door: Door, args: argparse.Namespace) -> int:
     _print(args, result, lambda r: clirender.status(r, door.running))
     if args.wait_idle and not result["scan"]["idle"]:
         if result["scan"].get("paused") and not result["scan"].get("active"):
-            _complain("a job is paused; `sd job list` shows it, `sd job resume ID` lets it go on")
+            _complain(
+                "a job is paused; `sd job list` says for what, `sd job resume ID` lets one go on that somebody paused"
+            )
             return 1
         _complain(f"not idle after {args.timeout:g} s: {clirender.scan_line(result['scan'])}")
         return 1

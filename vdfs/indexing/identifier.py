@@ -94,16 +94,31 @@ class Identifier:
         """
         large: list[Entry] = []
         for state in (HASH_NONE, HASH_SAMPLED):
-            pages = _Pages(state)
-            async with trio.open_nursery() as nursery:
-                for _ in range(_SHARES):
-                    nursery.start_soon(self._identify_share, branch, pages, large, done)
+            await self._identify_in(branch, _Pages(state), large, done)
         self._last[branch.id] = {row.id for row in large}
         try:
             for row in large:
                 await self._identify_rows(branch, [row], done)
         finally:
             del self._last[branch.id]
+
+    async def _identify_in(
+        self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
+    ) -> None:
+        failed: list[VdfsError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def share() -> None:
+                try:
+                    await self._identify_share(branch, pages, large, done)
+                except VdfsError as error:
+                    failed.append(error)
+                    nursery.cancel_scope.cancel()
+
+            for _ in range(_SHARES):
+                nursery.start_soon(share)
+        if failed:
+            raise failed[0]
 
     async def _identify_share(
         self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]

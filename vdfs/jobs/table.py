@@ -4,6 +4,9 @@ A database of its own, so that a checkpoint every few milliseconds makes no unit
 in it is worth a library: one that is damaged or of a newer program is put aside and begun anew. Like the library's it
 is in WAL mode with synchronous NORMAL: what was written survives the death of the process.
 
+A disk that takes nothing more ends no job: the table goes on in memory, from what it was, and returns to its file when
+there is room (`go_back`). A kill in between leaves the file as it was, and the jobs go on from there.
+
 State and arguments are msgpack. A state says with which version of its kind of job it was written; one of another
 version is dropped with a warning, and the job begins from its beginning.
 """
@@ -88,6 +91,7 @@ class JobTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._disk: apsw.Connection | None = None  # the file, while the table is in memory
         try:
             self.db = _open(path)
         except apsw.Error as error:
@@ -99,13 +103,41 @@ class JobTable:
             self.db = _open(path)
 
     def close(self) -> None:
+        self.go_back()
         self.db.close()
+        if self._disk is not None:
+            self._disk.close()
+
+    def go_back(self) -> bool:
+        """See whether the file takes what is in memory; returns whether the table is in its file now."""
+        if self._disk is None:
+            return True
+        try:
+            _copy(self.db, self._disk)
+        except (apsw.FullError, apsw.IOError, apsw.BusyError):
+            return False
+        self.db.close()
+        self.db, self._disk = self._disk, None
+        return True
+
+    def _write(self, sql: str, values: "tuple[apsw.SQLiteValue, ...]" = ()) -> None:
+        try:
+            self.db.execute(sql, values)
+        except (apsw.FullError, apsw.IOError) as error:
+            if self._disk is not None:
+                raise
+            log.warning("%s takes nothing more (%s): what becomes of the jobs is kept in memory", self.path, error)
+            memory = apsw.Connection(":memory:")
+            _copy(self.db, memory)
+            memory.pragma("foreign_keys", True)
+            self.db, self._disk = memory, self.db
+            self.db.execute(sql, values)
 
     def add(
         self, kind: str, title: str, key: str, args: Mapping[str, Any], priority: int, parent_id: int | None
     ) -> Job:
         empty = _pack({})
-        self.db.execute(
+        self._write(
             "INSERT INTO job(kind, title, key, status, priority, parent_id, args, progress, result, created_ns) "
             "VALUES(?,?,?,?,?,?,?,?,?,?)",
             (kind, _text(title), key, Status.QUEUED, priority, parent_id, _pack(args), _pack(Progress()), empty,
@@ -141,21 +173,21 @@ class JobTable:
         """A new status, and further columns with it."""
         names = "".join(f", {name}=?" for name in columns)
         values = [_text(value) if isinstance(value, str) else value for value in columns.values()]
-        self.db.execute(f"UPDATE job SET status=?{names} WHERE id=?", (status, *values, job_id))
+        self._write(f"UPDATE job SET status=?{names} WHERE id=?", (status, *values, job_id))
 
     def begin(self, job_id: int) -> None:
         now_ns = time.time_ns()
-        self.db.execute(
+        self._write(
             "UPDATE job SET status='running', paused_by=NULL, error=NULL, runs=runs+1, "
             "started_ns=coalesce(started_ns, ?) WHERE id=?",
             (now_ns, job_id),
         )
 
     def worked(self, job_id: int, took_ns: int) -> None:
-        self.db.execute("UPDATE job SET worked_ns=worked_ns+? WHERE id=?", (took_ns, job_id))
+        self._write("UPDATE job SET worked_ns=worked_ns+? WHERE id=?", (took_ns, job_id))
 
     def set_state(self, job_id: int, version: int, state: Mapping[str, Any]) -> None:
-        self.db.execute("UPDATE job SET state=? WHERE id=?", (_pack({"v": version, "s": state}), job_id))
+        self._write("UPDATE job SET state=? WHERE id=?", (_pack({"v": version, "s": state}), job_id))
 
     def state(self, job_id: int) -> tuple[int, dict[str, Any]] | None:
         """(version, state) of the last checkpoint; None when there was none."""
@@ -166,14 +198,14 @@ class JobTable:
         return int(both["v"]), dict(both["s"])
 
     def set_progress(self, job_id: int, progress: Progress) -> None:
-        self.db.execute("UPDATE job SET progress=? WHERE id=?", (_pack(progress), job_id))
+        self._write("UPDATE job SET progress=? WHERE id=?", (_pack(progress), job_id))
 
     def set_result(self, job_id: int, result: Mapping[str, Any]) -> None:
-        self.db.execute("UPDATE job SET result=? WHERE id=?", (_pack(result), job_id))
+        self._write("UPDATE job SET result=? WHERE id=?", (_pack(result), job_id))
 
     def ask_again(self, job_id: int, args: Mapping[str, Any] | None) -> None:
         packed = None if args is None else _pack(args)
-        self.db.execute("UPDATE job SET again=? WHERE id=?", (packed, job_id))
+        self._write("UPDATE job SET again=? WHERE id=?", (packed, job_id))
 
     def asked_again(self, job_id: int) -> dict[str, Any] | None:
         raw = one(self.db, "SELECT again FROM job WHERE id=?", job_id)[0]
@@ -182,9 +214,9 @@ class JobTable:
     def note(self, job_id: int, level: str, text: str) -> None:
         """Remember a warning or an error; beyond a hundred they are only counted."""
         column = "warnings" if level == "warning" else "errors"
-        self.db.execute(f"UPDATE job SET {column}={column}+1 WHERE id=?", (job_id,))
+        self._write(f"UPDATE job SET {column}={column}+1 WHERE id=?", (job_id,))
         if one(self.db, "SELECT count(*) FROM note WHERE job_id=?", job_id)[0] < NOTES_MAX:
-            self.db.execute("INSERT INTO note VALUES(?,?,?,?)", (job_id, time.time_ns(), level, _text(text)))
+            self._write("INSERT INTO note VALUES(?,?,?,?)", (job_id, time.time_ns(), level, _text(text)))
 
     def notes(self, job_id: int) -> list[Note]:
         rows = self.db.execute("SELECT at_ns, level, text FROM note WHERE job_id=? ORDER BY rowid", (job_id,))
@@ -200,9 +232,15 @@ class JobTable:
             )
         ]
         gone = [*old, *(child.id for job_id in old for child in self.children(job_id))]
-        with self.db:
-            self.db.executemany("DELETE FROM job WHERE id=?", [(job_id,) for job_id in old])
+        for job_id in old:
+            self._write("DELETE FROM job WHERE id=?", (job_id,))
         return gone
+
+
+def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
+    with target.backup("main", source, "main") as backup:
+        while not backup.done:
+            backup.step()
 
 
 def _open(path: Path) -> apsw.Connection:
