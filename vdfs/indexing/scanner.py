@@ -126,6 +126,7 @@ class Scanner:
 
     def request_again(self, entry_id: int) -> None:
         self._again[entry_id] = time.monotonic() + _QUIET_S
+        self._wake.set()
 
     @property
     def idle(self) -> bool:
@@ -149,7 +150,7 @@ class Scanner:
             for entry_id, due in list(self._again.items()):
                 if due <= now_s:
                     del self._again[entry_id]
-                    self._todo.setdefault(entry_id, now_s)
+                    self.request(entry_id)
             for root, due in list(self._uncovered.items()):
                 if due <= now_s:
                     self.covered(root)
