@@ -258,3 +258,20 @@ for number in range(rounds):
         os.rename(f"{top}/d{(number + 1) % 5}", f"{top}/away{number % 4}") if not os.path.exists(
             f"{top}/away{number % 4}") else shutil.rmtree(f"{top}/away{number % 4}")
 """
+
+
+def test_a_directory_that_took_the_place_of_another_while_nothing_ran(library, files):
+    """It is seen leaving before it is seen arriving: what is in it comes along all the same."""
+    for name in ("p1/c", "p2/cz"):
+        (files / name / "deep").mkdir(parents=True)
+        for number in range(3):
+            (files / name / f"{number}").write_bytes(f"{name} {number}".encode())
+            (files / name / "deep" / f"{number}").write_bytes(f"deep {name} {number}".encode())
+    calm(library)
+    library.sd("tag", "add", "Kept", library.mnt / "Files" / "p1" / "c" / "deep" / "1")
+    library.unmount()
+    shutil.rmtree(files / "p2" / "cz")
+    (files / "p1" / "c").rename(files / "p2" / "cz")
+    library.mount()
+    equals_fresh(library, files)
+    assert os.getxattr(library.mnt / "Files" / "p2" / "cz" / "deep" / "1", TAGS) == b"Kept"
