@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Mounted, errno_of, eventually
+from tests.system.harness import NOBODY, Mounted, as_nobody, errno_of, eventually
 from tests.system.storm import calm, equals_fresh, names_come_and_go, packages
 
 TAGS = "user.xdg.tags"
@@ -275,3 +276,109 @@ def test_a_directory_that_took_the_place_of_another_while_nothing_ran(library, f
     library.mount()
     equals_fresh(library, files)
     assert os.getxattr(library.mnt / "Files" / "p2" / "cz" / "deep" / "1", TAGS) == b"Kept"
+
+
+@sizes(3000, 100_000)
+def test_a_large_directory_is_renamed(library, files, size):
+    """Through the mount at once, behind it in one round: numbers and tags of what is in it are kept."""
+    for number in range(size):
+        path = files / "large" / f"d{number // 1000}"
+        if number % 1000 == 0:
+            path.mkdir(parents=True)
+        (path / f"f{number}").write_bytes(b"%d" % number)
+    calm(library, 600)
+    shown = library.mnt / "Files"
+    some = [f"d{number // 1000}/f{number}" for number in range(0, size, size // 50)]
+    for name in some[:5]:
+        library.sd("tag", "add", "Kept", shown / "large" / name)
+    before = {name: (shown / "large" / name).stat().st_ino for name in some}
+
+    def kept(top: str) -> bool:
+        assert {name: (shown / top / name).stat().st_ino for name in some} == before
+        return all(os.getxattr(shown / top / name, TAGS) == b"Kept" for name in some[:5])
+
+    began_s = time.monotonic()
+    os.rename(shown / "large", shown / "through")
+    renamed_s = time.monotonic()
+    os.stat(shown / "through")
+    os.stat(shown / "through" / some[-1])
+    seen_s = time.monotonic()
+    assert not (shown / "large").exists()
+    assert kept("through")
+    print(
+        f"{size} files: renamed in {1e3 * (renamed_s - began_s):.2f} ms, seen {1e3 * (seen_s - renamed_s):.2f} ms later"
+    )
+    calm(library, 300)
+    library.verify()
+    began_s = time.monotonic()
+    os.rename(files / "through", files / "behind")
+    eventually(lambda: kept("behind"), "it is seen", 30)
+    print(f"behind the mount: seen after {1e3 * (time.monotonic() - began_s):.0f} ms")
+    assert not (shown / "through").exists()
+    if size > 10_000:
+        calm(library, 300)
+        library.verify()
+    else:
+        equals_fresh(library, files)
+
+
+def test_what_may_not_be_read_by_who_indexes(base, root_only, fuse):
+    """A closed directory is an error of the job, and what was known in it stays; opened again, it is as the disk."""
+    home = base / "home"
+    for path in (home, home / "Files", home / "Files" / "closed", home / "mnt"):
+        path.mkdir()
+        os.chown(path, NOBODY, NOBODY)
+    for name in ("closed/known", "open"):
+        (home / "Files" / name).write_bytes(name.encode())
+    closed = home / "Files" / "closed"
+
+    def steps(*scripts: str) -> str:
+        text = "; ".join(scripts)
+        done = subprocess.run(
+            as_nobody(base / "scratch", sys.executable, "-c", _AS_NOBODY, str(home), text),
+            capture_output=True, text=True, check=False, timeout=110, cwd="/",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = steps("mount", "idle", "end")
+    closed.chmod(0)
+    (home / "Files" / "open").write_bytes(b"changed")
+    said = steps("mount", "idle", "notes", "look", "end")
+    assert "closed could not be read: Permission denied" in said
+    assert "unexpected" not in said
+    assert "closed/known" in said, "what was known stays"
+    closed.chmod(0o755)
+    (closed / "new").write_bytes(b"new")
+    steps("mount", "idle", "verify", "end")
+
+
+_AS_NOBODY = """
+import json, os, sqlite3, subprocess, sys
+home, steps = sys.argv[1], sys.argv[2].split("; ")
+os.environ.update(HOME=home, SDMOUNT_DATA_DIR=home + "/data", XDG_RUNTIME_DIR=home + "/run")
+os.makedirs(home + "/run", mode=0o700, exist_ok=True)
+def run(*words):
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+    print(words, done.stdout, done.stderr)
+    if done.returncode:
+        sys.exit(f"{words}: {done.returncode}")
+    return done.stdout
+for step in steps:
+    if step == "mount":
+        run("fusefs.sdmount", home + "/mnt", home + "/Files")
+    elif step == "idle":
+        run("vdfs.cli", "status", "--wait-idle", "--timeout", "50")
+    elif step == "notes":
+        for one in json.loads(run("vdfs.cli", "--json", "job", "list"))["jobs"]:
+            for job in (one["job"], *one["parts"]):
+                run("vdfs.cli", "job", "show", str(job["id"]))
+    elif step == "look":
+        db = sqlite3.connect("file:" + home + "/data/libraries/Library.sdlibrary/library.db?mode=ro", uri=True)
+        for (name,) in db.execute("SELECT p.name || '/' || e.name FROM entry e JOIN entry p ON p.id = e.parent_id"):
+            print("row", name)
+    elif step == "verify":
+        run("vdfs.cli", "index", "verify", "--content")
+    elif step == "end":
+        run("fusefs.sdumount", home + "/mnt")
+"""
