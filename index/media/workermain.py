@@ -16,6 +16,7 @@ after. A process that dies says nothing of the file it was at; who asked finds o
 
 import logging
 import os
+import re
 import stat
 import time
 import warnings
@@ -42,6 +43,8 @@ BATCH_AGE_S: Final = 0.1
 #: Some 48 KiB, as fields go.
 BATCH_BYTES: Final = 48 << 10
 REASON_MAX_CHARS: Final = 300
+_OPEN_FILE: Final = re.compile(r" <_io\.\w+(?: [^<>]*)?>")
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
 Item = Mapping[str, Any]
 Result = list[Any]
@@ -116,9 +119,12 @@ def _refuse_another(st: os.stat_result, item: Item) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """Why, in words that are the same each time: decoders like to name the open file by its descriptor, or an object by
+    its address, and both are other ones in another process."""
     if isinstance(error, MemoryError):
         return f"needs more than {sandbox.MEMORY_MAX_BYTES >> 20} MiB of memory"
-    return f"{type(error).__name__}: {error}"[:REASON_MAX_CHARS].encode("utf-8", "backslashreplace").decode()
+    text = _OPEN_FILE.sub("", _ADDRESS.sub("", str(error)))
+    return f"{type(error).__name__}: {text}"[:REASON_MAX_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
 def _read_failed(file: BinaryIO, error: Exception) -> bool:

@@ -79,8 +79,8 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             continue
         place = kinship.Place(state.branch_id, directory, row.name)
         new = apply.take_in(unit, place, row, Stat(*raw), state.branch_uuid, state.disk)
-        if new.kind == KIND_DIR and row.kind != KIND_DIR:
-            state.again.add(new.id)  # it was no directory when the walk came by
+        if new.kind == KIND_DIR and (row.kind != KIND_DIR or new.id != row.id):
+            state.again.add(new.id)  # it was no directory when the walk came by, or another one
     for entry_id, seq in gone:
         row = entries.get(unit.db, entry_id)
         if row is None or row.parent_id != directory:

@@ -296,10 +296,11 @@ def _answer(context: Context, operation: Operation | None, name: str, args: obje
     except Stopped:
         context.reply(Say.ERROR, "Stopped", "stopped by the caller", 0)
     except Exception as error:
-        if isinstance(error, OSError):  # what the system refuses is an answer, anything else a bug
-            print(f"{name}: {error}", file=sys.stderr)
-        else:
-            traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log may be on a disk that is full
+            if isinstance(error, OSError):  # what the system refuses is an answer, anything else a bug
+                print(f"{name}: {error}", file=sys.stderr)
+            else:
+                traceback.print_exc()
         text = str(error)[:4096].encode("utf-8", "backslashreplace").decode()
         context.reply(Say.ERROR, type(error).__name__, text, errno_of(error))
 

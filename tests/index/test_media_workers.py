@@ -44,6 +44,9 @@ def crash(*_):
 def leave(*_):
     os._exit(3)
 
+def object(*_):
+    raise ValueError(str(type(None).__mro__[1]()))
+
 def eat(*_):
     return len(bytearray(8 << 30))
 
@@ -143,6 +146,16 @@ def test_what_kills_its_decoder_is_one_failed_content(lib, tmp_path, monkeypatch
         assert extracted(lib, name).fields == {"snippet": "fine"}
     assert extracted(lib, "e.md").fields["snippet"] == "# text"
     assert run(lib, tmp_path) == 0
+
+
+def test_why_a_file_failed_is_said_alike_in_every_process(lib, tmp_path):
+    """What a decoder says of the open file, by its descriptor, or of an object, by its address, is left out."""
+    lib.put("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(100))
+    put_orders(lib, {"address.gsm": "object"})
+    lib.learn()
+    run(lib, tmp_path)
+    assert extracted(lib, "broken.png").error == "UnidentifiedImageError: cannot identify image file"
+    assert extracted(lib, "address.gsm").error == "ValueError: <object object>"
 
 
 def test_several_that_kill_are_each_found(lib, tmp_path):

@@ -10,8 +10,10 @@ from errno import ENOSPC
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.system.harness import Mounted, errno_of, eventually, names
+from tests.system.storm import equals_fresh
 
 TAGS = "user.xdg.tags"
 
@@ -105,3 +107,53 @@ def test_not_a_byte_left(cramped):
     eventually(lambda: not errno_of((shown / "after").write_bytes, b"room again"), "there is room again")
     cramped.wait_idle()
     cramped.verify("--content")
+
+
+@pytest.fixture
+def small(library: Mounted, root_only: None) -> Iterator[Mounted]:
+    """A library on 64 MiB, mounted, without a location."""
+    library.data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(library.data)], check=True)
+    try:
+        library.mount()
+        library.wait_idle()
+        yield library
+    finally:
+        library.close()
+        subprocess.run(["umount", "-l", str(library.data)], check=False)
+
+
+def held_up(library: Mounted) -> list[str]:
+    """The kinds of the jobs that wait for room."""
+    jobs = [job for one in library.sd_json("job", "list")["jobs"] for job in (one["job"], *one["parts"])]
+    return [job["kind"] for job in jobs if job["paused_by"] == "no space"]
+
+
+def test_a_scan_waits_for_room_and_goes_on_by_itself(small):
+    """The job says what it waits for; the mount answers; when there is room everything is there."""
+    disk = small.folder("Docs")
+    for number in range(4000):
+        (disk / f"d{number % 50}").mkdir(exist_ok=True)
+        (disk / f"d{number % 50}" / f"{'long name ' * 8}{number}").write_bytes(b"%d" % number)
+    small.sd("location", "add", disk)
+    fill(small.data, "fill")
+    eventually(lambda: held_up(small), "a job waits for room", 30)
+    assert (small.mnt / "Docs" / "d0").is_dir()
+    assert "paused" in small.sd_fails("status", "--wait-idle", "--timeout", "2", code=1)
+    (small.data / "fill").unlink()
+    eventually(lambda: not held_up(small), "it goes on by itself", 20)
+    equals_fresh(small, disk)
+
+
+def test_thumbnails_wait_for_room(small):
+    """No image is told to be broken for want of room, and none is left out."""
+    disk = small.folder("Docs")
+    for number in range(60):
+        Image.effect_noise((900, 700 + number), 90).save(disk / f"i{number}.png")
+    small.sd("location", "add", disk, "--mode", "deep")
+    eventually(lambda: list(small.library_dir.glob("sidecars/**/*.webp")), "there is a first thumbnail", 30)
+    fill(small.data, "fill")
+    eventually(lambda: "thumbnail" in held_up(small), "the thumbnails wait for room", 30)
+    (small.data / "fill").unlink()
+    eventually(lambda: not held_up(small), "it goes on by itself", 20)
+    equals_fresh(small, disk, mode="deep")

@@ -575,3 +575,31 @@ def test_jobs_go_on_while_the_disk_is_full_and_are_written_when_it_has_room(tmp_
         again.close()
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_disk_that_takes_nothing_more_ends_no_job(tmp_path, monkeypatch):
+    """What becomes of the jobs is kept in memory, told as ever, and written down when there is room."""
+    monkeypatch.setattr(manager, "RETRY_S", 0.02)
+    pages = 1000
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("steps", Steps(50).run)) as jobs:
+            disk = jobs.table.db
+            before = jobs.submit("steps", "before", "before", {})
+            await jobs.wait(before.id)
+            disk.pragma("max_page_count", disk.pragma("page_count"))
+            ids = [jobs.submit("steps", f"s{n}" * 500, f"k{n}", {}).id for n in range(20)]
+            ends = [await jobs.wait(one) for one in ids]
+            assert {job.status for job in ends} == {Status.COMPLETED}
+            assert jobs.table.db is not disk, "there was no room"
+            assert not jobs.table.go_back()
+            assert jobs.get(before.id).title == "before"
+            disk.pragma("max_page_count", pages)
+            await until(lambda: jobs.table.db is disk)
+            assert [jobs.get(one).status for one in ids] == [Status.COMPLETED] * 20
+
+    trio.run(main)
+    table = JobManager(tmp_path).table
+    assert len(table.recent(100)) == 21
+    assert table.db.pragma("journal_mode") == "wal"
+    table.close()

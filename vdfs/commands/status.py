@@ -43,7 +43,9 @@ def _status(door: Door, args: argparse.Namespace) -> int:
     print_result(args, result, lambda r: status(r, door.running))
     if args.wait_idle and not result["scan"]["idle"]:
         if result["scan"].get("paused") and not result["scan"].get("active"):
-            complain("a job is paused; `sd job list` shows it, `sd job resume ID` lets it go on")
+            complain(
+                "a job is paused; `sd job list` says for what, `sd job resume ID` lets one go on that somebody paused"
+            )
             return 1
         complain(f"not idle after {args.timeout:g} s: {scan_line(result['scan'])}")
         return 1

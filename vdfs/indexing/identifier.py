@@ -55,6 +55,7 @@ class _Pages:
         self.after = 0
         self.is_last = False
         self.lock = trio.Lock()
+        self.linked: set[int] = set()  # inodes with several names that are being read: each by one of these
 
 
 class Identifier:
@@ -93,10 +94,7 @@ class Identifier:
         """
         large: list[Entry] = []
         for state in (HASH_NONE, HASH_SAMPLED):
-            pages = _Pages(state)
-            async with trio.open_nursery() as nursery:
-                for _ in range(_SHARES):
-                    nursery.start_soon(self._identify_share, branch, pages, large, done)
+            await self._identify_in(branch, _Pages(state), large, done)
         self._last[branch.id] = {row.id for row in large}
         try:
             for row in large:
@@ -104,13 +102,34 @@ class Identifier:
         finally:
             del self._last[branch.id]
 
+    async def _identify_in(
+        self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
+    ) -> None:
+        failed: list[VdfsError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def share() -> None:
+                try:
+                    await self._identify_share(branch, pages, large, done)
+                except VdfsError as error:
+                    failed.append(error)
+                    nursery.cancel_scope.cancel()
+
+            for _ in range(_SHARES):
+                nursery.start_soon(share)
+        if failed:
+            raise failed[0]
+
     async def _identify_share(
         self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
     ) -> None:
         while not pages.is_last:
             async with pages.lock:
-                page, pages.after, pages.is_last = await self._next_page(branch, pages.state, pages.after, large.append)
+                page, pages.after, pages.is_last = await self._next_page(
+                    branch, pages.state, pages.after, large.append, pages.linked
+                )
             await self._identify_rows(branch, page, done)
+            pages.linked -= {row.st_ino for row in page}
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -149,7 +168,7 @@ class Identifier:
         """
         for state in (HASH_NONE, HASH_SAMPLED):
             began_s = time.monotonic()
-            page, _, is_last = await self._next_page(branch, state, 0, self._put_off)
+            page, _, is_last = await self._next_page(branch, state, 0, self._put_off, set())
             if not page:
                 self._in_vain_s += time.monotonic() - began_s
                 continue
@@ -164,14 +183,16 @@ class Identifier:
             self._large.setdefault(row.id)
 
     async def _next_page(
-        self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None]
+        self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None], linked: set[int]
     ) -> tuple[list[Entry], int, bool]:
-        """(files of a branch that wait in a state, the last id that was looked at, whether those were the last)."""
+        """(files of a branch that wait in a state, the last id that was looked at, whether those were the last).
+
+        Of an inode with several names one is given, and none that is among `linked`, to which it is added.
+        """
         now_s = time.monotonic()
         page: list[Entry] = []
         left: list[int] = []
         inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
-        linked: set[int] = set()  # files that are in the page by another name
         before_ns = time.time_ns() - _SETTLED_NS
         is_last = False
         while len(page) < _PAGE and not is_last:

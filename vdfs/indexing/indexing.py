@@ -48,6 +48,8 @@ _TOLD_MAX = 50
 #: How often a walk that failed is begun again, and how soon.
 _TRIES = 3
 _TRY_S = 5.0
+#: So much is free again before what found no room goes on.
+_ROOM_BYTES = 256 << 10
 #: Rows that are looked at in one unit when files are queued again.
 _QUEUE_ROWS = 20_000
 
@@ -69,7 +71,7 @@ class Indexing:
         scanner.ask_branch = self.ask_for
         self.identifier.is_claimed = self.is_claimed
         self.identifier.is_held = lambda: jobs.held_by is not None
-        jobs.may_go_on[NO_SPACE] = lambda: not self.store.is_full
+        jobs.may_go_on[NO_SPACE] = self._has_room
         for kind in (
             Kind("index", self._index),
             Kind("discover", self._discover, lane="walk", width=2),
@@ -115,6 +117,14 @@ class Indexing:
 
     def paused(self) -> int:
         return self.jobs.paused()
+
+    def _has_room(self) -> bool:
+        """Whether the library's disk takes rows again, and thumbnails."""
+        try:
+            there = os.statvfs(self.media.sidecars_dir)
+        except OSError:
+            return False
+        return not self.store.is_full and there.f_bavail * there.f_frsize >= _ROOM_BYTES
 
     async def wait_idle(self) -> None:
         while not self.idle:  # noqa: ASYNC110  (idleness is a fact of several tables, which nothing announces)

@@ -4,6 +4,7 @@ Queues, results and decoders are those of index/media; here is who asks for whic
 what has its fields or its pictures, or has failed to give them, is not asked again.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from index.media.driving import work_off
 from index.media.pipeline import Page, Source
 from index.media.variants import DEFAULT
 from index.model.change import ORIGIN_SCAN
-from index.model.errors import VdfsError
+from index.model.errors import NoSpace, VdfsError
 from index.model.inode import DEVICES
-from index.scan.workers import WorkerPool
+from index.scan.workers import WorkerError, WorkerPool
 from index.store import contents
 from index.store.store import Store
 from index.store.unit import Unit
@@ -27,6 +28,9 @@ from vdfs.space.branches import Branch
 from vdfs.space.halts import Halts
 
 log = logging.getLogger("sdmount.media")
+
+#: What a disk says that takes no more.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: (content, what a worker said of it)
 Batch = Sequence[tuple[int, list[Any]]]
@@ -107,4 +111,9 @@ class Media:
         if operation == "thumbnail":
             args["variants"] = list(DEFAULT)
         with self.halts.on(branch.id):
-            await work_off(self.pool, operation, args, [source.item() for source in sources], take_batch)
+            try:
+                await work_off(self.pool, operation, args, [source.item() for source in sources], take_batch)
+            except WorkerError as error:
+                if error.os_errno in NO_ROOM:
+                    raise NoSpace("the disk that holds the library has no room for a thumbnail") from error
+                raise

@@ -21,7 +21,7 @@ from typing import Any
 import trio
 
 from index.model.change import ORIGIN_SCAN
-from index.model.errors import Unreachable, VdfsError
+from index.model.errors import NoSpace, Unreachable, VdfsError
 from index.model.inode import DEVICES
 from index.scan import pipeline
 from index.scan.pieces import shared_out
@@ -152,7 +152,7 @@ class Scanner:
             for entry_id, due in list(self._again.items()):
                 if due <= now_s:
                     del self._again[entry_id]
-                    self._todo.setdefault(entry_id, now_s)
+                    self.request(entry_id)
             for root, due in list(self._uncovered.items()):
                 if due <= now_s:
                     self.covered(root)
@@ -322,7 +322,8 @@ class Scanner:
             self._imports(carrying)
             await trio.lowlevel.checkpoint()
             if self.watch is not None:
-                for directory in listed:
-                    ref = self.tree.ref_of(directory)
-                    if ref is not None:
-                        self.watch.look(ref)
+                refs = [ref for ref in map(self.tree.ref_of, listed) if ref is not None and not ref.branch.slow]
+                for ref in refs:
+                    self.watch.look(ref)
+                with contextlib.suppress(NoSpace):
+                    self.tree.restamp(refs)  # it was stat-ed with the names beside it, before it was listed

@@ -361,7 +361,7 @@ class JobManager:
         """What waits for something goes on when that is over."""
         while True:
             await trio.sleep(RETRY_S)
-            self.table.write_back()
+            self.table.go_back()
             for job in self.table.live():
                 over = self.may_go_on.get(job.paused_by or "")
                 if job.status is Status.PAUSED and over is not None and over():

@@ -4,8 +4,8 @@ A database of its own, so that a checkpoint every few milliseconds makes no unit
 in it is worth a library: one that is damaged or of a newer program is put aside and begun anew. Like the library's it
 is in WAL mode with synchronous NORMAL: what was written survives the death of the process.
 
-Where the disk has no room for it any more it goes on in memory, and is written back when there is room: jobs must be
-able to say that they wait for that. A kill in between costs what was written since.
+A disk that takes nothing more ends no job: the table goes on in memory, from what it was, and returns to its file when
+there is room (`go_back`). A kill in between leaves the file as it was, and the jobs go on from there.
 
 State and arguments are msgpack. A state says with which version of its kind of job it was written; one of another
 version is dropped with a warning, and the job begins from its beginning.
@@ -14,7 +14,7 @@ version is dropped with a warning, and the job begins from its beginning.
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class JobTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._disk: apsw.Connection | None = None  # the file, while the table is in memory
         try:
             self.db = _open(path)
         except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
@@ -106,46 +107,45 @@ class JobTable:
         self._file = self.db  # `db` is another one while the disk is full
 
     def close(self) -> None:
-        self.write_back()
-        if self.db is not self._file:
-            self.db.close()
-        self._file.close()
+        self.go_back()
+        self.db.close()
+        if self._disk is not None:
+            self._disk.close()
 
     @property
     def is_in_memory(self) -> bool:
-        return self.db is not self._file
+        return self._disk is not None
 
-    def write_back(self) -> None:
-        """What went on in memory is written to the disk, if that has room by now."""
-        if self.db is self._file:
-            return
+    def go_back(self) -> bool:
+        """See whether the file takes what is in memory; returns whether the table is in its file now."""
+        if self._disk is None:
+            return True
         try:
-            _copy(self.db, self._file)
-        except apsw.Error as error:
-            log.debug("jobs stay in memory: %s", error)
-            return
-        log.info("%s has room again", self.path)
-        memory, self.db = self.db, self._file
-        memory.close()
+            _copy(self.db, self._disk)
+        except (apsw.FullError, apsw.IOError, apsw.BusyError):
+            return False
+        self.db.close()
+        self.db, self._disk = self._disk, None
+        return True
 
-    def _execute(self, sql: str, values: Sequence["apsw.SQLiteValue"] = ()) -> None:
-        """Write; in memory from now on where the disk has no room."""
+    def _write(self, sql: str, values: "tuple[apsw.SQLiteValue, ...]" = ()) -> None:
         try:
             self.db.execute(sql, values)
-        except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
-            if self.db is not self._file:
+        except (apsw.FullError, apsw.IOError) as error:
+            if self._disk is not None:
                 raise
-            log.warning("%s cannot be written (%s): jobs go on in memory", self.path, error)
-            self.db = apsw.Connection(":memory:")
-            _copy(self._file, self.db)
-            self.db.pragma("foreign_keys", True)
+            log.warning("%s takes nothing more (%s): what becomes of the jobs is kept in memory", self.path, error)
+            memory = apsw.Connection(":memory:")
+            _copy(self.db, memory)
+            memory.pragma("foreign_keys", True)
+            self.db, self._disk = memory, self.db
             self.db.execute(sql, values)
 
     def add(
         self, kind: str, title: str, key: str, args: Mapping[str, Any], priority: int, parent_id: int | None
     ) -> Job:
         empty = _pack({})
-        self._execute(
+        self._write(
             "INSERT INTO job(kind, title, key, status, priority, parent_id, args, progress, result, created_ns) "
             "VALUES(?,?,?,?,?,?,?,?,?,?)",
             (kind, _text(title), key, Status.QUEUED, priority, parent_id, _pack(args), _pack(Progress()), empty,
@@ -181,21 +181,21 @@ class JobTable:
         """A new status, and further columns with it."""
         names = "".join(f", {name}=?" for name in columns)
         values = [_text(value) if isinstance(value, str) else value for value in columns.values()]
-        self._execute(f"UPDATE job SET status=?{names} WHERE id=?", (status, *values, job_id))
+        self._write(f"UPDATE job SET status=?{names} WHERE id=?", (status, *values, job_id))
 
     def begin(self, job_id: int) -> None:
         now_ns = time.time_ns()
-        self._execute(
+        self._write(
             "UPDATE job SET status='running', paused_by=NULL, error=NULL, runs=runs+1, "
             "started_ns=coalesce(started_ns, ?) WHERE id=?",
             (now_ns, job_id),
         )
 
     def worked(self, job_id: int, took_ns: int) -> None:
-        self._execute("UPDATE job SET worked_ns=worked_ns+? WHERE id=?", (took_ns, job_id))
+        self._write("UPDATE job SET worked_ns=worked_ns+? WHERE id=?", (took_ns, job_id))
 
     def set_state(self, job_id: int, version: int, state: Mapping[str, Any]) -> None:
-        self._execute("UPDATE job SET state=? WHERE id=?", (_pack({"v": version, "s": state}), job_id))
+        self._write("UPDATE job SET state=? WHERE id=?", (_pack({"v": version, "s": state}), job_id))
 
     def state(self, job_id: int) -> tuple[int, dict[str, Any]] | None:
         """(version, state) of the last checkpoint; None when there was none."""
@@ -206,14 +206,14 @@ class JobTable:
         return int(both["v"]), dict(both["s"])
 
     def set_progress(self, job_id: int, progress: Progress) -> None:
-        self._execute("UPDATE job SET progress=? WHERE id=?", (_pack(progress), job_id))
+        self._write("UPDATE job SET progress=? WHERE id=?", (_pack(progress), job_id))
 
     def set_result(self, job_id: int, result: Mapping[str, Any]) -> None:
-        self._execute("UPDATE job SET result=? WHERE id=?", (_pack(result), job_id))
+        self._write("UPDATE job SET result=? WHERE id=?", (_pack(result), job_id))
 
     def ask_again(self, job_id: int, args: Mapping[str, Any] | None) -> None:
         packed = None if args is None else _pack(args)
-        self._execute("UPDATE job SET again=? WHERE id=?", (packed, job_id))
+        self._write("UPDATE job SET again=? WHERE id=?", (packed, job_id))
 
     def asked_again(self, job_id: int) -> dict[str, Any] | None:
         raw = one(self.db, "SELECT again FROM job WHERE id=?", job_id)[0]
@@ -222,9 +222,9 @@ class JobTable:
     def note(self, job_id: int, level: str, text: str) -> None:
         """Remember a warning or an error; beyond a hundred they are only counted."""
         column = "warnings" if level == "warning" else "errors"
-        self._execute(f"UPDATE job SET {column}={column}+1 WHERE id=?", (job_id,))
+        self._write(f"UPDATE job SET {column}={column}+1 WHERE id=?", (job_id,))
         if one(self.db, "SELECT count(*) FROM note WHERE job_id=?", job_id)[0] < NOTES_MAX:
-            self._execute("INSERT INTO note VALUES(?,?,?,?)", (job_id, time.time_ns(), level, _text(text)))
+            self._write("INSERT INTO note VALUES(?,?,?,?)", (job_id, time.time_ns(), level, _text(text)))
 
     def notes(self, job_id: int) -> list[Note]:
         rows = self.db.execute("SELECT at_ns, level, text FROM note WHERE job_id=? ORDER BY rowid", (job_id,))
@@ -241,7 +241,7 @@ class JobTable:
         ]
         gone = [*old, *(child.id for job_id in old for child in self.children(job_id))]
         for job_id in old:
-            self._execute("DELETE FROM job WHERE id=?", (job_id,))
+            self._write("DELETE FROM job WHERE id=?", (job_id,))
         return gone
 
 
