@@ -13,9 +13,8 @@ import apsw
 import attrs
 
 from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK
-from index.model.filekinds import kind_of
 from index.model.folding import fold, fold_text
-from index.model.query import Ext, In, Kind, Modified, Query, Size, Tag, Term, Text, Type
+from index.model.query import Ext, In, Modified, Query, Size, Tag, Term, Text, Type
 from index.store import entries
 
 EXACT: Final = 0
@@ -117,7 +116,7 @@ class Names:
             asked = term.condition
             if isinstance(asked, Text):
                 texts[term.negated][fold_text(asked.text)] = None
-            elif isinstance(asked, Ext | Kind):
+            elif isinstance(asked, Ext):
                 only.append(_test_of(asked, negated=term.negated))
         return cls(tuple(texts[False]), tuple(texts[True]), tuple(only))
 
@@ -168,9 +167,7 @@ class Names:
         return grade
 
 
-def _test_of(asked: Ext | Kind, *, negated: bool) -> _Test:
-    if isinstance(asked, Kind):
-        return lambda name, kind: (kind == KIND_FILE and kind_of(name) in asked.kinds) is not negated
+def _test_of(asked: Ext, *, negated: bool) -> _Test:
     ends = tuple(f".{fold_text(extension)}" for extension in asked.extensions)
 
     def ends_so(name: bytes, kind: int) -> bool:

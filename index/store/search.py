@@ -12,8 +12,9 @@ thread while units write; its pages are in nobody's way when the library's log i
   Lines are numbered without gaps. The index says up to which it has followed (`done_seq`); lines are dropped only
   after that, all but the last. So whoever finds lines missing between looks at two states that do not belong together.
 
-The text of a name is `/`, the folded name, `//`: a slash is in no name, so beginnings, ends and short texts are
-trigrams as well. Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tables, fts5vocab).
+The text of a name is `/`, the folded name, `//`: a slash is in no name, so beginnings and ends are trigrams as well.
+Behind it the name stands again with a sign between its characters, which makes a trigram of each pair of them and of
+each single one. Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tables, fts5vocab).
 """
 
 import os
@@ -45,9 +46,11 @@ CREATE TRIGGER search_returned AFTER DELETE ON limbo WHEN old.entry_id IS NOT NU
 """
 
 #: Of what is indexed and how: another one makes every index be built anew.
-_VERSION = 1
+_VERSION = 2
 #: Before a name and twice behind it, in the index.
 MARK = "/"
+#: Between the characters of a name where short texts are looked for. One in a name itself finds too much, never less.
+_GAP = "\x01"
 
 _TRIGRAMS = "name, tokenize='trigram case_sensitive 1', detail='none', content=''"
 _INDEX_SCHEMA = f"""
@@ -68,11 +71,8 @@ CREATE TABLE common(
 ) STRICT, WITHOUT ROWID;
 """
 
-#: The indexed text of a row of table e. Most names are ASCII, for which SQLite's own functions do.
-_TEXT = (
-    f"CASE WHEN CAST(e.name AS TEXT) NOT GLOB '*[^' || char(1) || '-' || char(127) || ']*' "
-    f"THEN '{MARK}' || lower(CAST(e.name AS TEXT)) || '{MARK}{MARK}' ELSE indexed_text(e.name) END"
-)
+#: The indexed text of a row of table e.
+_TEXT = "indexed_text(e.name)"
 
 #: Rows of one transaction: some 100 ms of a thread, which leaves the interpreter to the others meanwhile.
 SLICE_ROWS = 20_000
@@ -91,22 +91,20 @@ class Known(NamedTuple):
 
 def indexed_text(name: Any) -> str:
     """A name as it is indexed."""
-    return f"{MARK}{fold(name)}{MARK}{MARK}"
+    folded = fold(name)
+    return f"{MARK}{folded}{MARK}{MARK}{_GAP}{_GAP.join(folded)}{_GAP}"
 
 
 def trigrams(text: str) -> list[str]:
-    """The trigrams of a text, each once; none of a text that is shorter."""
-    return list(dict.fromkeys(text[at : at + 3] for at in range(len(text) - 2)))
+    """The trigrams that every name has which contains a text, each once."""
+    if len(text) < 3:
+        return [_GAP.join(text) if len(text) == 2 else f"{_GAP}{text}{_GAP}"]
+    return list(dict.fromkeys([text[at : at + 3] for at in range(len(text) - 2)]))
 
 
 def all_of(terms: list[str]) -> str:
     """The expression of FTS5 for names that have all of the trigrams."""
     return " AND ".join(map(_term, terms))
-
-
-def any_of(terms: list[str]) -> str:
-    """The expression of FTS5 for names that have one of the trigrams."""
-    return " OR ".join(map(_term, terms))
 
 
 def but_not(expression: str, term: str) -> str:
@@ -238,11 +236,10 @@ class SearchIndex:
                 )
                 self._db.execute("DELETE FROM common")
                 self._db.execute("INSERT INTO common SELECT term, doc FROM temp.sampled WHERE doc >= ?", (_COMMON_MIN,))
-                # A name has one trigram that begins with a mark.
-                self._db.execute(
+                self._db.execute(  # each name has that trigram
                     "UPDATE state SET sampled_id=indexed_id, sampled_names="
-                    "(SELECT sum(doc) FROM temp.sampled WHERE term >= ? AND term < ?)",
-                    (MARK, chr(ord(MARK) + 1)),
+                    "(SELECT sum(doc) FROM temp.sampled WHERE term = ?)",
+                    (MARK * 2 + _GAP,),
                 )
         finally:
             self._db.execute("DROP TABLE temp.sampled; DROP TABLE temp.sample")
