@@ -29,6 +29,8 @@ from index.store.search import MARK, Known
 
 #: Matches that are ranked against each other.
 WINDOW: Final = 100
+#: Matches that are all ranked, where there are no more.
+RANKED_MAX: Final = 200
 #: Beyond every id.
 _LAST_ID: Final = (1 << 63) - 1
 #: As many entries of a tag are looked at one by one, however rare the text is.
@@ -36,6 +38,10 @@ _TAGGED_MAX: Final = 2000
 #: Trigrams of a text that are asked for, and how much more common than the rarest the others may be.
 _TERMS_MAX: Final = 3
 _COMMON_RATIO: Final = 20
+#: How much more common than a few all trigrams of a text may be while the text itself may still be rare.
+_GUESSED_RATIO: Final = 100
+#: So many names of a trigram are passed in the index as soon as one row is looked at.
+_WALKED: Final = 80
 #: From which part of all names on a pass finds them as soon as an index.
 _PASS_SHARE: Final = 0.02
 
@@ -110,6 +116,7 @@ def find(
             if len(window) == room > 0:
                 end = Position(tier, window_below, from_id, *window[-1][:3])
                 asked.is_full = True
+            asked.count_passed(tier, len(window))
         below_id, after = _LAST_ID, None
     return Page(hits, None)
 
@@ -140,6 +147,8 @@ class _Search:
         self._kept: dict[str, list[_Ranked] | None] = {}
         self._kinds = [(frozenset(t.condition.kinds), t.negated) for t in query.terms if isinstance(t.condition, Kind)]
         self._columns = f"{_COLUMNS}, {_TYPE_COLUMNS}" if self._kinds else _COLUMNS
+        self._begun = 0
+        self._begun_all: Iterator[_Ranked] | None = None
         self.is_full = False  # the page is: whether there is one more is all that is asked
         self._is_vain = any(not name or MARK in name or "\0" in name for name in self._names.texts) or any(
             not directories and not negated for directories, negated in self._places
@@ -172,30 +181,40 @@ class _Search:
             yield window, below_id, from_id
             below_id = from_id
 
+    def count_passed(self, tier: int, matches: int) -> None:
+        """So many matches of a tier were gone through: what follows may meet them again."""
+        self._begun += matches if tier == TIER_BEGIN else 0
+
     def _tier(self, tier: int, below_id: int) -> Iterator[_Ranked]:
         """The matches of a tier with smaller ids, latest first."""
         if self._is_vain:
             return iter(())
+        if tier == TIER_REST and below_id == _LAST_ID and self._begun_all is not None:
+            matches, self._begun_all = self._begun_all, None
+            return (ranked for ranked in matches if ranked[_TIER] == TIER_REST)
         expression = None if self._known is None else self._expression(tier)
         if expression is None:
             return self._passed(0, below_id, tier)
         return self._indexed(expression, below_id, tier)
 
     def _is_rare(self) -> bool:
-        """Whether there are so few matches that all of them are ranked; they are kept then."""
+        """Whether there are so few matches that all of them are ranked; they are kept then, or where they went on."""
         assert self._known is None or self._names.texts
-        if self._known is not None and self._expected() > WINDOW:
+        if self._known is not None and not self._promises_few(self._known.indexed_id):
             return False
-        found = list(itertools.islice(self._tier(TIER_ALL, _LAST_ID), WINDOW + 1))
-        if len(found) > WINDOW:
+        matches = self._tier(TIER_ALL, _LAST_ID)
+        found = list(itertools.islice(matches, RANKED_MAX + 1))
+        if len(found) > RANKED_MAX:
+            self._begun_all = itertools.chain(found, matches)
             return False
         self._kept["few"] = found
         return True
 
-    def _expected(self) -> float:
-        """How many names have the rarest trigram of the texts, by the sample."""
-        assert self._known is not None
-        return min(map(self._reader.share_of, self._names.texts), default=1.0) * self._known.indexed_id
+    def _promises_few(self, names: int) -> bool:
+        """Whether so few of so many names have all texts, by what is known of some names."""
+        reader, most = self._reader, RANKED_MAX / max(1, names)
+        share, text = min((reader.share_of(text), text) for text in self._names.texts)
+        return share <= most or (share <= _GUESSED_RATIO * most and reader.share_with(text) <= most)
 
     # roads ------------------------------------------------------------------------------------------------------------
 
@@ -338,13 +357,15 @@ class _Search:
             if other.id >= hit.id or other.name != hit.name:
                 continue
             place = place or entries.union_name(self._db, hit.parent_id, hit.name)
-            if entries.union_name(self._db, other.parent_id, other.name) == place and self._meets_where(other.id):
+            if entries.union_name(self._db, other.parent_id, other.name) == place and self._matches_too(other.id):
                 return True
         return False
 
-    def _meets_where(self, entry_id: int) -> bool:
-        sql = f"SELECT 1 FROM entry e WHERE e.id = ? AND {self._where.clause}"
-        return self._db.execute(sql, (entry_id, *self._where.values)).fetchone() is not None
+    def _matches_too(self, entry_id: int) -> bool:
+        """Whether a row of the same name and place as a match is one."""
+        sql = f"SELECT {self._columns} FROM entry e WHERE e.id = ? AND {self._where.clause}"
+        row = self._db.execute(sql, (entry_id, *self._where.values)).fetchone()
+        return row is not None and self._is_of_kinds(row)
 
     # the index of names -----------------------------------------------------------------------------------------------
 
@@ -354,8 +375,7 @@ class _Search:
         if not names.texts:
             return self._ending and self._ending[0]
         if tier == TIER_EXACT:
-            text = f"{MARK}{names.whole}{MARK}"  # how it begins and how it ends says most, however common both are
-            return search.all_of(list(dict.fromkeys((text[:3], text[-3:], *self._rarest(search.trigrams(text))[:1]))))
+            return search.all_of([search.whole(names.whole)])
         begin = MARK + names.begin if names.begin else ""
         if tier == TIER_BEGIN and not begin:
             return search.all_of([MARK * 3])  # no name has that
@@ -365,9 +385,14 @@ class _Search:
             rest = [term for term in terms if term not in of_begin]
             return search.all_of([begin, *(self._rarest(rest)[: _TERMS_MAX - 1] if rest else ())])
         expression = search.all_of(self._rarest(terms))
-        if tier == TIER_ALL or not begin:
+        if tier == TIER_ALL or not begin or self._begun * _WALKED < self._number_of(begin):
             return expression
         return search.but_not(expression, begin)
+
+    def _number_of(self, text: str) -> float:
+        """How many names have a trigram, by the sample."""
+        assert self._known is not None
+        return self._reader.share_of(text) * self._known.indexed_id
 
     def _rarest(self, terms: list[str]) -> list[str]:
         """The rarest of some trigrams: more only where that costs less than the rows they spare."""
@@ -392,7 +417,8 @@ class _Search:
             types = filetypes.known(self._db, types_of(kinds)) if kinds else []
             most = int(_PASS_SHARE * self._known.indexed_id) + WINDOW
             if share <= _PASS_SHARE and (not types or contents.count_of_types(self._db, types, most) < most):
-                return " OR ".join(f"({search.all_of(self._rarest(search.trigrams(text)))})" for text in texts), types
+                some = [search.all_of(self._rarest(search.trigrams(text))) for text in texts]
+                return " OR ".join(f"({expression})" for expression in some), types
         return None
 
     def _by_content(self, types: list[int]) -> list[_Ranked]:

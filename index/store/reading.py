@@ -33,6 +33,7 @@ class SearchReader:
         self._shunned_ino: int | None = None
         self.common: dict[str, int] = {}
         self.sampled_names = 0
+        self._some_names: tuple[str, int] = "", 0
         self._sampled_id = -1
         self._state = -1
         self._dirs: dict[int, tuple[int | None, bytes]] = {}
@@ -93,6 +94,8 @@ class SearchReader:
             return None
         if row[2] != self._sampled_id:
             self._sampled_id, self.sampled_names = row[2:]
+            kept = self.db.execute("SELECT names, number FROM search.some_names").fetchone()
+            self._some_names = ("", 0) if kept is None else (kept[0], kept[1])
             self.common = dict(self.db.execute("SELECT term, names FROM search.common"))
         return Known(*row[:2])
 
@@ -119,12 +122,17 @@ class SearchReader:
         if self._index_ino is not None:
             self.db.execute("DETACH search")
             self._index_ino = None
-        self._sampled_id, self.common, self.sampled_names = -1, {}, 0
+        self._sampled_id, self.common, self.sampled_names, self._some_names = -1, {}, 0, ("", 0)
 
     def share_of(self, text: str) -> float:
-        """Which part of the names may contain a text, by the sample; 0 where nothing is known."""
+        """Which part of the names has the rarest trigram of a text, by the sample; 0 where nothing is known."""
         names = min([self.common.get(term, 0) for term in trigrams(text)])
         return names / self.sampled_names if self.sampled_names else 0.0
+
+    def share_with(self, text: str) -> float:
+        """Which part of the names contains a text, by some names that are looked at; 0 where nothing is known."""
+        names, number = self._some_names
+        return names.count(text) / number if number else 0.0
 
     # where rows are ---------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ thread while units write; its pages are in nobody's way when the library's log i
   after that, all but the last. So whoever finds lines missing between looks at two states that do not belong together.
 
 The text of a name is `/`, the folded name, `//`: a slash is in no name, so beginnings and ends are trigrams as well.
-Behind it the name stands again with a sign between its characters, which makes a trigram of each pair of them and of
-each single one. Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tables, fts5vocab).
+Behind it stands the name once more with a gap between its characters, which makes a trigram of each pair of them and of
+each single one, and last a sign that the name shares with few others, for who asks for a whole name.
+Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tables, fts5vocab).
 """
 
 import os
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from zlib import crc32
 
 import apsw
 
@@ -51,6 +53,8 @@ _VERSION = 2
 MARK = "/"
 #: Between the characters of a name where short texts are looked for. One in a name itself finds too much, never less.
 _GAP = "\x01"
+#: So many signs tell whole names apart: the characters of the second plane.
+_SIGNS = 1 << 16
 
 _TRIGRAMS = "name, tokenize='trigram case_sensitive 1', detail='none', content=''"
 _INDEX_SCHEMA = f"""
@@ -65,6 +69,10 @@ CREATE TABLE state(
     sampled_id    INTEGER NOT NULL DEFAULT 0,
     sampled_names INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE some_names(
+    names  TEXT NOT NULL,
+    number INTEGER NOT NULL
+) STRICT;
 CREATE TABLE common(
     term  TEXT PRIMARY KEY,
     names INTEGER NOT NULL
@@ -77,8 +85,10 @@ _TEXT = "indexed_text(e.name)"
 #: Rows of one transaction: some 100 ms of a thread, which leaves the interpreter to the others meanwhile.
 SLICE_ROWS = 20_000
 #: Names that are looked at to learn which trigrams are common, and in how many of them one must be to be noted.
-_SAMPLE_NAMES = 4096
-_COMMON_MIN = 4
+_SAMPLE_NAMES = 8192
+_COMMON_MIN = 2
+#: Of how many of the sampled names one is kept.
+_SOME_OF = 4
 _CHECKED_NAMES = 500
 
 
@@ -92,7 +102,12 @@ class Known(NamedTuple):
 def indexed_text(name: Any) -> str:
     """A name as it is indexed."""
     folded = fold(name)
-    return f"{MARK}{folded}{MARK}{MARK}{_GAP}{_GAP.join(folded)}{_GAP}"
+    return f"{MARK}{folded}{MARK}{MARK}{_GAP}{_GAP.join(folded)}{whole(folded)}"
+
+
+def whole(folded: str) -> str:
+    """The trigram of names that are a text as a whole, and of few others."""
+    return _GAP + MARK + chr(_SIGNS + crc32(folded.encode()) % _SIGNS)
 
 
 def trigrams(text: str) -> list[str]:
@@ -221,26 +236,26 @@ class SearchIndex:
         return Known(int(until), known.done_seq)
 
     def _sample(self) -> None:
-        """Learn which trigrams are common: a search begins with its rarest ones."""
+        """Learn which trigrams are common, since a search begins with its rarest ones, and keep some names."""
         self._db.execute(
             f"CREATE VIRTUAL TABLE temp.sample USING fts5({_TRIGRAMS}, columnsize=0);"
             "CREATE VIRTUAL TABLE temp.sampled USING fts5vocab(temp, sample, row)"
         )
         try:
             with self._db:
-                self._db.execute(
+                picked = (
                     "WITH RECURSIVE pick(id) AS (SELECT 1 UNION ALL SELECT id + ?1 FROM pick WHERE id + ?1 <= ?2) "
-                    f"INSERT INTO temp.sample(rowid, name) SELECT e.id, {_TEXT} FROM pick CROSS JOIN library.entry e "
-                    "ON e.id = pick.id",
-                    (self.known.indexed_id // _SAMPLE_NAMES, self.known.indexed_id),
+                    "%s FROM pick CROSS JOIN library.entry e ON e.id = pick.id"
                 )
+                every = self.known.indexed_id // _SAMPLE_NAMES, self.known.indexed_id
+                self._db.execute(picked % f"INSERT INTO temp.sample(rowid, name) SELECT e.id, {_TEXT}", every)
                 self._db.execute("DELETE FROM common")
                 self._db.execute("INSERT INTO common SELECT term, doc FROM temp.sampled WHERE doc >= ?", (_COMMON_MIN,))
-                self._db.execute(  # each name has that trigram
-                    "UPDATE state SET sampled_id=indexed_id, sampled_names="
-                    "(SELECT sum(doc) FROM temp.sampled WHERE term = ?)",
-                    (MARK * 2 + _GAP,),
-                )
+                names = [fold(name) for (name,) in self._db.execute(picked % "SELECT e.name", every)]
+                self._db.execute("UPDATE state SET sampled_id=indexed_id, sampled_names=?", (len(names),))
+                self._db.execute("DELETE FROM some_names")
+                some = names[::_SOME_OF]
+                self._db.execute("INSERT INTO some_names VALUES (?, ?)", (MARK.join(some), len(some)))
         finally:
             self._db.execute("DROP TABLE temp.sampled; DROP TABLE temp.sample")
 

@@ -197,6 +197,7 @@ def in_pages(library: NamesLibrary, query: str, limit: int) -> list[int]:
 def many(library, monkeypatch):
     """More matches than are ranked at once, of every tier."""
     monkeypatch.setattr(finding, "WINDOW", 5)
+    monkeypatch.setattr(finding, "RANKED_MAX", 5)
     for number in range(12):
         for name in ("sea", "sea %d", "seat %d", "my sea %d", "undersea %d", "se sea %d", "land %d"):
             text = name % number if "%" in name else name
