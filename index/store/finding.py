@@ -110,7 +110,7 @@ def find(
                 key = after.key
                 window, after = [ranked for ranked in window if ranked[:3] > key], None
             room = limit - len(hits)
-            hits += [Hit._make(ranked[_ROW][:_HIT_COLUMNS]) for ranked in window[:room]]
+            hits += [Hit(*ranked[_ROW][:_HIT_COLUMNS]) for ranked in window[:room]]
             if len(window) > room:
                 return Page(hits, end if not room else Position(tier, window_below, from_id, *window[room - 1][:3]))
             if len(window) == room > 0:
@@ -330,7 +330,7 @@ class _Search:
     def _matches(self, sql: str, values: tuple[Value, ...], tier: int = TIER_ALL) -> Iterator[_Ranked]:
         """The rows of a statement that match in every way and are of a tier."""
         grade, places, kinds = self._grade, self._places, self._kinds
-        for row in self._db.execute(sql, values):
+        for row in self._db.execute(sql, values):  # what stands here is done for every candidate
             graded = grade(row[_NAME], row[_KIND])
             if graded is None or (tier != TIER_ALL and tier != graded >> 2):
                 continue

@@ -138,20 +138,20 @@ class Names:
         first_begins, word_begins, inner_begins = (_packed(TIER_BEGIN, grade) for grade in (PREFIX, WORD, INNER))
         first_rest, word_rest, inner_rest = (_packed(TIER_REST, grade) for grade in (PREFIX, WORD, INNER))
 
+        has_more = bool(others or without or only)
+
+        def meets_more(folded: str, name: bytes, kind: int) -> bool:
+            return (
+                all(text in folded for text in others)
+                and not any(text in folded for text in without)
+                and all(is_wanted(name, kind) for is_wanted in only)
+            )
+
         def grade(name: bytes, kind: int) -> int | None:
             folded = name.decode("ascii").lower() if name.isascii() else fold(name)
             at = folded.find(first)
-            if at < 0:
+            if at < 0 or (has_more and not meets_more(folded, name, kind)):
                 return None
-            for text in others:
-                if text not in folded:
-                    return None
-            for text in without:
-                if text in folded:
-                    return None
-            for is_wanted in only:
-                if not is_wanted(name, kind):
-                    return None
             if at == 0:  # so is a name of which no text is asked
                 if folded == whole or not texts:
                     return exact

@@ -90,6 +90,8 @@ _COMMON_MIN = 2
 #: Of how many of the sampled names one is kept.
 _SOME_OF = 4
 _CHECKED_NAMES = 500
+#: How long a check waits for who writes the index; putting a large one in order takes seconds.
+_CHECK_PATIENCE_MS = 60_000
 
 
 class Known(NamedTuple):
@@ -359,12 +361,16 @@ def check(library_db: Path) -> list[str]:
     """
     if not path_beside(library_db).exists():
         return []
-    db = _connected(library_db)
     try:
-        if not _belongs(db):
-            return ["the index of names belongs to another state of the library; it is made anew at the next start"]
-        return _faults(db)
+        db = _connected(library_db)
+        try:
+            db.set_busy_timeout(_CHECK_PATIENCE_MS)
+            if not _belongs(db):
+                return ["the index of names belongs to another state of the library; it is made anew at the next start"]
+            return _faults(db)
+        finally:
+            db.close()
     except (apsw.CorruptError, apsw.NotADBError) as error:
         return [f"the index of names is damaged: {error}"]
-    finally:
-        db.close()
+    except apsw.Error as error:
+        return [f"the index of names cannot be checked: {error}"]

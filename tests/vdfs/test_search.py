@@ -154,6 +154,25 @@ def test_a_damaged_index_is_done_without_and_built_anew(run):
     run(check)
 
 
+def test_verifying_the_whole_library_asks_the_index_of_names_too(run):
+    """What is wrong with it is told as of its file; one location alone is compared with the disk only."""
+
+    async def check(core: Core) -> None:
+        await make(core, "beach", "sea")
+        index = search.SearchIndex(core.library.store.path)
+        while index.step():
+            pass
+        assert await ask(core, "query:index.verify") == {"checked": 2, "differences": []}
+        index._db.execute("DELETE FROM search_names")
+        index.close()
+        differences = (await ask(core, "query:index.verify"))["differences"]
+        assert {one["kind"] for one in differences} == {"search"}
+        assert {Path(one["path"]).name for one in differences} == {"search.db"}
+        assert any("is not in the index of names" in one["detail"] for one in differences)
+
+    run(check)
+
+
 def test_a_search_that_nobody_waits_for_ends(run, monkeypatch):
     """Its thread is free again, whatever it was doing."""
 
