@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.model import filetype
 from index.model.errors import Invalid
 from index.model.filekinds import KINDS, extension_of, extensions_of, kind_of
-from index.model.filetype import candidates, extensions
 from index.model.folding import fold, fold_text
 from index.model.periods import Age, Day, Days, parse_period
 from index.model.query import TYPES, Ext, In, Kind, Modified, Query, Size, Tag, Term, Text, Type, parse
@@ -224,8 +224,8 @@ def test_every_ending_leads_to_its_kind():
     the kinds of all."""
     for kind in KINDS:
         for extension in extensions_of(kind) or ():
-            assert kind in {found.kind_name for found in candidates(f"x.{extension}".encode())}
-    for extension in extensions():
+            assert kind in {found.kind_name for found in filetype.candidates(f"x.{extension}".encode())}
+    for extension in filetype.extensions():
         endings = extensions_of(kind_of(b"x." + extension))
         assert endings is None or extension.decode() in endings
     assert extensions_of("unknown") is None
