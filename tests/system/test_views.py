@@ -284,7 +284,8 @@ def test_what_is_no_query_is_not_there(small, name):
 
 
 def test_a_search_speaks_the_language_of_searches(small):
-    """Tags, kinds (of the bytes: a text that is called a picture is none), places; U+2215 where a value has a slash; nothing beyond 255 bytes, as of any name."""
+    """Tags, kinds (of the bytes: a text that is called a picture is none), places; U+2215 where a value has a slash;
+    nothing beyond 255 bytes, as of any name."""
     search = small.mnt / "Search"
     assert names(search / "tag:holiday kind:text ext:jpg") == ["beach.jpg"]
     assert names(search / "tag:holiday kind:image") == []
