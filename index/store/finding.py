@@ -4,9 +4,9 @@ Candidates come by the road that promises the fewest: entries of a tag, when the
 trigrams; entries below a directory; else a pass over all, newest rows first. Each is held against the row as it is, so
 the index may lag and know too much, and what it does not know yet is looked at beside it.
 
-Order: by grade, then by mtime, newest first; so it is while matches are at most `WINDOW`, or come by a road of few. Of
-more, which would all have to be read to know the best, tiers come one after the other (matching.py), in a tier windows
-of so many in the order in which they came to the library, latest first, and only a window is ordered as above.
+Order: by grade, then by mtime, newest first; so it is while matches are at most `RANKED_MAX`, or come by a road of few.
+Of more, which would all have to be read to know the best, tiers come one after the other (matching.py), in a tier
+windows of `WINDOW` in the order in which they came to the library, latest first; only a window is ordered as above.
 
 A page goes on where another ended by a `Position`: keys, never a count, so nothing is skipped or shown twice when rows
 come and go in between.
@@ -15,14 +15,13 @@ come and go in between.
 import heapq
 import itertools
 from collections.abc import Container, Iterator
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from index.model.entry import KIND_FILE
-from index.model.filekinds import extensions_of, kind_of, types_of
-from index.model.folding import fold_text
-from index.model.query import Ext, Kind, Query, Tag, Term
-from index.store import contents, entries, filetypes, matching, search
+from index.model.filekinds import kind_of
+from index.model.query import Kind, Query, Tag, Term
+from index.store import entries, matching
+from index.store.asking import Asking
 from index.store.matching import TIER_ALL, TIER_BEGIN, TIER_EXACT, TIER_REST, Value
 from index.store.reading import SearchReader
 from index.store.search import MARK, Known
@@ -35,15 +34,6 @@ RANKED_MAX: Final = 200
 _LAST_ID: Final = (1 << 63) - 1
 #: As many entries of a tag are looked at one by one, however rare the text is.
 _TAGGED_MAX: Final = 2000
-#: Trigrams of a text that are asked for, and how much more common than the rarest the others may be.
-_TERMS_MAX: Final = 3
-_COMMON_RATIO: Final = 20
-#: How much more common than a few all trigrams of a text may be while the text itself may still be rare.
-_GUESSED_RATIO: Final = 100
-#: So many names of a trigram are passed in the index as soon as one row is looked at.
-_WALKED: Final = 80
-#: From which part of all names on a pass finds them as soon as an index.
-_PASS_SHARE: Final = 0.02
 
 
 class Hit(NamedTuple):
@@ -143,12 +133,13 @@ class _Search:
         self._grade = self._names.grader()
         self._where = matching.where(query.terms, now_ns)
         self._places = matching.places_of(self._db, query)
+        self._asking = None if known is None else Asking(reader, query, self._names, known.indexed_id)
         self._changed = self._changed_ids()
         self._kept: dict[str, list[_Ranked] | None] = {}
         self._kinds = [(frozenset(t.condition.kinds), t.negated) for t in query.terms if isinstance(t.condition, Kind)]
         self._columns = f"{_COLUMNS}, {_TYPE_COLUMNS}" if self._kinds else _COLUMNS
-        self._begun = 0
-        self._begun_all: Iterator[_Ranked] | None = None
+        self._begun = 0  # matches of TIER_BEGIN that were gone through
+        self._more: Iterator[_Ranked] | None = None  # those of all tiers, where they turned out to be more than few
         self.is_full = False  # the page is: whether there is one more is all that is asked
         self._is_vain = any(not name or MARK in name or "\0" in name for name in self._names.texts) or any(
             not directories and not negated for directories, negated in self._places
@@ -189,32 +180,25 @@ class _Search:
         """The matches of a tier with smaller ids, latest first."""
         if self._is_vain:
             return iter(())
-        if tier == TIER_REST and below_id == _LAST_ID and self._begun_all is not None:
-            matches, self._begun_all = self._begun_all, None
+        if tier == TIER_REST and below_id == _LAST_ID and self._more is not None:
+            matches, self._more = self._more, None
             return (ranked for ranked in matches if ranked[_TIER] == TIER_REST)
-        expression = None if self._known is None else self._expression(tier)
+        expression = None if self._asking is None else self._asking.expression(tier, self._begun)
         if expression is None:
             return self._passed(0, below_id, tier)
         return self._indexed(expression, below_id, tier)
 
     def _is_rare(self) -> bool:
         """Whether there are so few matches that all of them are ranked; they are kept then, or where they went on."""
-        assert self._known is None or self._names.texts
-        if self._known is not None and not self._promises_few(self._known.indexed_id):
+        if self._asking is not None and not self._asking.promises_few(RANKED_MAX):
             return False
         matches = self._tier(TIER_ALL, _LAST_ID)
         found = list(itertools.islice(matches, RANKED_MAX + 1))
         if len(found) > RANKED_MAX:
-            self._begun_all = itertools.chain(found, matches)
+            self._more = itertools.chain(found, matches)
             return False
         self._kept["few"] = found
         return True
-
-    def _promises_few(self, names: int) -> bool:
-        """Whether so few of so many names have all texts, by what is known of some names."""
-        reader, most = self._reader, RANKED_MAX / max(1, names)
-        share, text = min((reader.share_of(text), text) for text in self._names.texts)
-        return share <= most or (share <= _GUESSED_RATIO * most and reader.share_with(text) <= most)
 
     # roads ------------------------------------------------------------------------------------------------------------
 
@@ -288,8 +272,9 @@ class _Search:
         )
         if self._changed:
             found = self._merged(found, self._changed, _those_of(self._matching_changed(), below_id, tier))
-        if self._ending and self._ending[1]:
-            others = self._by_content(self._ending[1])
+        ending = None if self._asking is None else self._asking.ending
+        if ending is not None and ending.types:
+            others = self._by_content(ending.types)
             found = self._merged(found, {ranked[_ROW][_ID] for ranked in others}, _those_of(others, below_id, tier))
         if below_id > self._known.indexed_id:
             return itertools.chain(_those_of(self._unindexed(), below_id, tier), found)
@@ -325,6 +310,20 @@ class _Search:
             )
             values = (self._known.done_seq, self._known.indexed_id, *self._where.values)
             kept = self._kept["changed"] = list(self._matches(road, values)) if self._changed else []
+        return kept
+
+    def _by_content(self, types: list[int]) -> list[_Ranked]:
+        """What matches of the indexed rows whose bytes are of some types."""
+        kept = self._kept.get("content")
+        if kept is None:
+            assert self._known is not None
+            road = (
+                f"SELECT {self._columns} FROM content c INDEXED BY content_type "
+                "CROSS JOIN entry e INDEXED BY entry_content ON e.content_id = c.id "
+                f"WHERE c.type_id IN ({', '.join(map(str, types))}) AND e.id <= ? AND {self._where.clause} "
+                "ORDER BY +e.id DESC"
+            )
+            kept = self._kept["content"] = list(self._matches(road, (self._known.indexed_id, *self._where.values)))
         return kept
 
     def _matches(self, sql: str, values: tuple[Value, ...], tier: int = TIER_ALL) -> Iterator[_Ranked]:
@@ -367,87 +366,6 @@ class _Search:
         row = self._db.execute(sql, (entry_id, *self._where.values)).fetchone()
         return row is not None and self._is_of_kinds(row)
 
-    # the index of names -----------------------------------------------------------------------------------------------
-
-    def _expression(self, tier: int) -> str | None:
-        """What the index is asked for a tier; None when a pass is as good."""
-        names = self._names
-        if not names.texts:
-            return self._ending and self._ending[0]
-        if tier == TIER_EXACT:
-            return search.all_of([search.whole(names.whole)])
-        begin = MARK + names.begin if names.begin else ""
-        if tier == TIER_BEGIN and not begin:
-            return search.all_of([MARK * 3])  # no name has that
-        terms = list(dict.fromkeys(term for text in names.texts for term in search.trigrams(text)))
-        if tier == TIER_BEGIN:
-            of_begin = search.trigrams(names.begin) if len(names.texts[0]) == len(names.begin) else []
-            rest = [term for term in terms if term not in of_begin]
-            return search.all_of([begin, *(self._rarest(rest)[: _TERMS_MAX - 1] if rest else ())])
-        expression = search.all_of(self._rarest(terms))
-        if tier == TIER_ALL or not begin or self._begun * _WALKED < self._number_of(begin):
-            return expression
-        return search.but_not(expression, begin)
-
-    def _number_of(self, text: str) -> float:
-        """How many names have a trigram, by the sample."""
-        assert self._known is not None
-        return self._reader.share_of(text) * self._known.indexed_id
-
-    def _rarest(self, terms: list[str]) -> list[str]:
-        """The rarest of some trigrams: more only where that costs less than the rows they spare."""
-        common = self._reader.common
-        terms.sort(key=lambda term: common.get(term, 0))
-        most = _COMMON_RATIO * max(1, common.get(terms[0], 0))
-        return [terms[0], *(term for term in terms[1:_TERMS_MAX] if common.get(term, 0) <= most)]
-
-    @cached_property
-    def _ending(self) -> tuple[str, list[int]] | None:
-        """What finds the names that end as `ext:` or `kind:` asks, and the types of bytes that are of such a kind under
-        any name; where both are rare."""
-        if self._known is None or self._names.texts:
-            return None
-        for term in self._query.terms:
-            endings = _endings(term)
-            if endings is None:
-                continue
-            texts = [f".{ending}{MARK}{MARK}" for ending in endings]
-            share = sum(map(self._reader.share_of, texts))
-            kinds = term.condition.kinds if isinstance(term.condition, Kind) else ()
-            types = filetypes.known(self._db, types_of(kinds)) if kinds else []
-            most = int(_PASS_SHARE * self._known.indexed_id) + WINDOW
-            if share <= _PASS_SHARE and (not types or contents.count_of_types(self._db, types, most) < most):
-                some = [search.all_of(self._rarest(search.trigrams(text))) for text in texts]
-                return " OR ".join(f"({expression})" for expression in some), types
-        return None
-
-    def _by_content(self, types: list[int]) -> list[_Ranked]:
-        """What matches of the indexed rows whose bytes are of some types."""
-        kept = self._kept.get("content")
-        if kept is None:
-            assert self._known is not None
-            road = (
-                f"SELECT {self._columns} FROM content c INDEXED BY content_type "
-                "CROSS JOIN entry e INDEXED BY entry_content ON e.content_id = c.id "
-                f"WHERE c.type_id IN ({', '.join(map(str, types))}) AND e.id <= ? AND {self._where.clause} "
-                "ORDER BY +e.id DESC"
-            )
-            kept = self._kept["content"] = list(self._matches(road, (self._known.indexed_id, *self._where.values)))
-        return kept
-
 
 def _newest(ranked: _Ranked) -> int:
     return ranked[2]
-
-
-def _endings(term: Term) -> tuple[str, ...] | None:
-    """The folded endings that all names have that a term lets through."""
-    asked = term.condition
-    if term.negated:
-        return None
-    if isinstance(asked, Ext):
-        return tuple(fold_text(extension) for extension in asked.extensions)
-    if isinstance(asked, Kind):
-        by_kind = [extensions_of(kind) for kind in asked.kinds]
-        return None if None in by_kind else tuple(ending for endings in by_kind for ending in endings or ())
-    return None

@@ -1,9 +1,9 @@
 """A connection that searches: the library and, beside it, the index of its names, as one state of both.
 
-It is kept from search to search, for one thread at a time, and remembers which trigrams are common and where
-directories are. `snapshot` begins by reading the index and then the library, so the library is never older; lines that
-the index has not followed must be there, or both are read again. Where there is no index, or one that does not fit, a
-search does without.
+It is kept from search to search, for one thread at a time, and remembers which trigrams are common, some names, and
+where directories are. `snapshot` begins by reading the index and then the library, so the library is never older; lines
+that the index has not followed must be there, or both are read again. Where there is no index, or one that does not
+fit, a search does without.
 """
 
 import contextlib
