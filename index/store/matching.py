@@ -137,8 +137,9 @@ class Names:
         exact = _packed(TIER_EXACT, EXACT)
         first_begins, word_begins, inner_begins = (_packed(TIER_BEGIN, grade) for grade in (PREFIX, WORD, INNER))
         first_rest, word_rest, inner_rest = (_packed(TIER_REST, grade) for grade in (PREFIX, WORD, INNER))
-
         has_more = bool(others or without or only)
+        if not texts and not has_more:
+            return lambda name, kind: exact
 
         def meets_more(folded: str, name: bytes, kind: int) -> bool:
             return (
