@@ -45,7 +45,7 @@ class SearchDir(AnsweredDir):
 
     async def find(self) -> Names:
         found = await self.context.finder.find(self.query, LISTING_MAX)
-        placed = [self.context.in_union(hit.branch_id, names) for hit, names in found.hits]
+        placed = [self.context.in_union(hit.branch_id, path.split(b"/")) for hit, path in found.hits]
         depth = len(self.path) + 1
         return {
             name: ViewLink(self.child(name), self.uid, self.gid, link_into_union(depth, path))

@@ -5,10 +5,12 @@ normal form C. Folding twice changes nothing. Bytes that are not UTF-8 become U+
 Marks of other scripts stay, since there they tell words apart. Source: Unicode chapter 3.13 (D145), UAX #15.
 """
 
+import re
 import unicodedata
 
-_FIRST_MARK, _LAST_MARK = "\u0300", "\u036f"
-_LATIN_END = "\u0250"
+_LATIN = "".join(char for char in map(chr, range(0x250)) if char.isalpha())
+#: The marks on letters of Latin, in a text that has marks behind their letters.
+_LATIN_MARKS = re.compile(f"(?<=[{_LATIN}])[\u0300-\u036f]+")
 
 
 def fold(name: bytes) -> str:
@@ -25,18 +27,4 @@ def fold_text(text: str) -> str:
 
 def _folded(text: str) -> str:
     apart = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
-    return unicodedata.normalize("NFC", _without_marks(apart))
-
-
-def _without_marks(apart: str) -> str:
-    """Without the marks on letters of Latin; `apart` has marks behind their letters."""
-    kept = []
-    after_latin = False
-    for char in apart:
-        if _FIRST_MARK <= char <= _LAST_MARK:
-            if after_latin:
-                continue
-        else:
-            after_latin = char < _LATIN_END and char.isalpha()
-        kept.append(char)
-    return "".join(kept)
+    return unicodedata.normalize("NFC", _LATIN_MARKS.sub("", apart))

@@ -4,38 +4,36 @@ Candidates come by the road that promises the fewest: entries of a tag, when the
 trigrams; entries below a directory; else a pass over all, newest rows first. Each is held against the row as it is, so
 the index may lag and know too much, and what it does not know yet is looked at beside it.
 
-Order: by grade, then by mtime, newest first; so it is while matches are at most `WINDOW`, or come by a road of few. Of
-more, which would all have to be read to know the best, tiers come one after the other (matching.py), in a tier windows
-of so many in the order in which they came to the library, latest first, and only a window is ordered as above.
+Order: by grade, then by mtime, newest first; so it is while matches are at most `RANKED_MAX`, or come by a road of few.
+Of more, which would all have to be read to know the best, tiers come one after the other (matching.py), in a tier
+windows of `WINDOW` in the order in which they came to the library, latest first; only a window is ordered as above.
 
 A page goes on where another ended by a `Position`: keys, never a count, so nothing is skipped or shown twice when rows
 come and go in between.
 """
 
+import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Final, NamedTuple
 
-from index.model.filekinds import extensions_of
-from index.model.folding import fold_text
-from index.model.query import Ext, Kind, Query, Tag, Term
-from index.store import entries, matching, search
+from index.model.entry import KIND_FILE
+from index.model.filekinds import kind_of
+from index.model.query import Kind, Query, Tag, Term
+from index.store import entries, matching
+from index.store.asking import Asking
 from index.store.matching import TIER_ALL, TIER_BEGIN, TIER_EXACT, TIER_REST, Value
 from index.store.reading import SearchReader
 from index.store.search import MARK, Known
 
 #: Matches that are ranked against each other.
-WINDOW: Final = 128
+WINDOW: Final = 100
+#: Matches that are all ranked, where there are no more.
+RANKED_MAX: Final = 200
 #: Beyond every id.
 _LAST_ID: Final = (1 << 63) - 1
 #: As many entries of a tag are looked at one by one, however rare the text is.
 _TAGGED_MAX: Final = 2000
-#: Trigrams of a text that are asked for, and how much more common than the rarest the others may be.
-_TERMS_MAX: Final = 3
-_COMMON_RATIO: Final = 50
-#: From which part of all names on a pass finds them as soon as an index, and how many trigrams one asks for at most.
-_PASS_SHARE: Final = 0.02
-_ANY_MAX: Final = 80
 
 
 class Hit(NamedTuple):
@@ -52,10 +50,18 @@ class Hit(NamedTuple):
 
 
 _COLUMNS: Final = "e.id, e.branch_id, e.parent_id, e.name, e.node, e.kind, e.size_bytes, e.mtime_ns"
+_HIT_COLUMNS: Final = len(Hit._fields)
+#: What the bytes of a file were found to be, behind those columns, where a query asks for it.
+_TYPE_COLUMNS: Final = (
+    "(SELECT k.name FROM content c CROSS JOIN filetype k ON k.id = c.type_id WHERE c.id = e.content_id), "
+    "(SELECT c.type_method FROM content c WHERE c.id = e.content_id)"
+)
 
 _Key = tuple[int, int, int]
-#: What `matching.Grader` says of a row, and the row, whose columns are those of `Hit`.
-_Graded = tuple[int, tuple[Any, ...]]
+#: The key of a match; its row, whose columns are those of `Hit`; its tier. Sorted, they are in order.
+_Ranked = tuple[int, int, int, tuple[Any, ...], int]
+_ROW: Final = 3
+_TIER: Final = 4
 _ID, _PARENT, _NAME, _NODE, _KIND, _MTIME = 0, 2, 3, 4, 5, 7
 
 
@@ -89,15 +95,18 @@ def find(
     below_id = _LAST_ID if after is None else after.below_id
     for tier in asked.tiers() if after is None else _tiers_from(after.tier):
         for window, window_below, from_id in asked.windows(tier, below_id, after):
-            for key, row in sorted([(_key(graded), graded[1]) for graded in window]):
-                if after is not None and key <= after.key:
-                    continue
-                if len(hits) == limit:
-                    return Page(hits, end)
-                hits.append(Hit._make(row))
-                if len(hits) == limit:
-                    end = Position(tier, window_below, from_id, *key)
-            after = None
+            window.sort()
+            if after is not None:
+                key = after.key
+                window, after = [ranked for ranked in window if ranked[:3] > key], None
+            room = limit - len(hits)
+            hits += [Hit(*ranked[_ROW][:_HIT_COLUMNS]) for ranked in window[:room]]
+            if len(window) > room:
+                return Page(hits, end if not room else Position(tier, window_below, from_id, *window[room - 1][:3]))
+            if len(window) == room > 0:
+                end = Position(tier, window_below, from_id, *window[-1][:3])
+                asked.is_full = True
+            asked.count_passed(tier, len(window))
         below_id, after = _LAST_ID, None
     return Page(hits, None)
 
@@ -106,14 +115,9 @@ def _tiers_from(tier: int) -> tuple[int, ...]:
     return (TIER_ALL,) if tier == TIER_ALL else (TIER_EXACT, TIER_BEGIN, TIER_REST)[tier:]
 
 
-def _key(graded: _Graded) -> _Key:
-    grade, row = graded
-    return matching.grade_of(grade), -row[_MTIME], -row[_ID]
-
-
-def _those_of(matches: list[_Graded], below_id: int, tier: int) -> list[_Graded]:
+def _those_of(matches: list[_Ranked], below_id: int, tier: int) -> list[_Ranked]:
     """Those of a tier with smaller ids."""
-    return [m for m in matches if m[1][_ID] < below_id and tier in (TIER_ALL, matching.tier_of(m[0]))]
+    return [m for m in matches if m[_ROW][_ID] < below_id and tier in (TIER_ALL, m[_TIER])]
 
 
 class _Search:
@@ -129,8 +133,14 @@ class _Search:
         self._grade = self._names.grader()
         self._where = matching.where(query.terms, now_ns)
         self._places = matching.places_of(self._db, query)
+        self._asking = None if known is None else Asking(reader, query, self._names, known.indexed_id)
         self._changed = self._changed_ids()
-        self._kept: dict[str, list[_Graded] | None] = {}
+        self._kept: dict[str, list[_Ranked] | None] = {}
+        self._kinds = [(frozenset(t.condition.kinds), t.negated) for t in query.terms if isinstance(t.condition, Kind)]
+        self._columns = f"{_COLUMNS}, {_TYPE_COLUMNS}" if self._kinds else _COLUMNS
+        self._begun = 0  # matches of TIER_BEGIN that were gone through
+        self._more: Iterator[_Ranked] | None = None  # those of all tiers, where they turned out to be more than few
+        self.is_full = False  # the page is: whether there is one more is all that is asked
         self._is_vain = any(not name or MARK in name or "\0" in name for name in self._names.texts) or any(
             not directories and not negated for directories, negated in self._places
         )
@@ -141,7 +151,7 @@ class _Search:
             return (TIER_ALL,)
         return TIER_EXACT, TIER_BEGIN, TIER_REST
 
-    def windows(self, tier: int, below_id: int, after: Position | None) -> Iterator[tuple[list[_Graded], int, int]]:
+    def windows(self, tier: int, below_id: int, after: Position | None) -> Iterator[tuple[list[_Ranked], int, int]]:
         """The matches of a tier in windows, each with the ids that it lies between; the first one as it was before."""
         few = self._few() if tier == TIER_ALL else None
         if few is not None or (after is not None and after.from_id == 0):
@@ -150,73 +160,79 @@ class _Search:
         matches = self._tier(tier, below_id)
         if after is not None:
             window = []
-            for graded in matches:
-                if graded[1][_ID] < after.from_id:
-                    matches = itertools.chain((graded,), matches)
+            for ranked in matches:
+                if ranked[_ROW][_ID] < after.from_id:
+                    matches = itertools.chain((ranked,), matches)
                     break
-                window.append(graded)
+                window.append(ranked)
             yield window, below_id, after.from_id
             below_id = after.from_id
-        while window := list(itertools.islice(matches, WINDOW)):
-            from_id = window[-1][1][_ID]
+        while window := list(itertools.islice(matches, 1 if self.is_full else WINDOW)):
+            from_id = window[-1][_ROW][_ID]
             yield window, below_id, from_id
             below_id = from_id
 
-    def _tier(self, tier: int, below_id: int) -> Iterator[_Graded]:
+    def count_passed(self, tier: int, matches: int) -> None:
+        """So many matches of a tier were gone through: what follows may meet them again."""
+        self._begun += matches if tier == TIER_BEGIN else 0
+
+    def _tier(self, tier: int, below_id: int) -> Iterator[_Ranked]:
         """The matches of a tier with smaller ids, latest first."""
         if self._is_vain:
             return iter(())
-        expression = None if self._known is None else self._expression(tier)
+        if tier == TIER_REST and below_id == _LAST_ID and self._more is not None:
+            matches, self._more = self._more, None
+            return (ranked for ranked in matches if ranked[_TIER] == TIER_REST)
+        expression = None if self._asking is None else self._asking.expression(tier, self._begun)
         if expression is None:
             return self._passed(0, below_id, tier)
         return self._indexed(expression, below_id, tier)
 
     def _is_rare(self) -> bool:
-        """Whether there are so few matches that all of them are ranked; they are kept then."""
-        assert self._known is None or self._names.texts
-        if self._known is not None and self._expected() > WINDOW:
+        """Whether there are so few matches that all of them are ranked; they are kept then, or where they went on."""
+        if self._asking is not None and not self._asking.promises_few(RANKED_MAX):
             return False
-        found = list(itertools.islice(self._tier(TIER_ALL, _LAST_ID), WINDOW + 1))
-        if len(found) > WINDOW:
+        matches = self._tier(TIER_ALL, _LAST_ID)
+        found = list(itertools.islice(matches, RANKED_MAX + 1))
+        if len(found) > RANKED_MAX:
+            self._more = itertools.chain(found, matches)
             return False
         self._kept["few"] = found
         return True
 
-    def _expected(self) -> float:
-        """How many names have the rarest trigram of the texts, by the sample."""
-        assert self._known is not None
-        shares = [self._reader.share_of(term) for text in self._names.texts for term in search.trigrams(text) or [text]]
-        return min(shares, default=1.0) * self._known.indexed_id
-
     # roads ------------------------------------------------------------------------------------------------------------
 
-    def _few(self) -> list[_Graded] | None:
+    def _few(self) -> list[_Ranked] | None:
         """All matches, where a road promises few whatever the names are; None where none does."""
         if "few" not in self._kept:
-            road = None if self._is_vain else self._tagged() or (None if self._has_trigrams() else self._below())
+            road = None if self._is_vain else self._tagged() or (None if self._is_indexed() else self._below())
             self._kept["few"] = None if road is None else list(self._matches(*road))
         return self._kept["few"]
 
     def _tagged(self) -> tuple[str, tuple[Value, ...]] | None:
         """The road by the rarest of the tags, where it has few entries or nothing else leads there."""
         wanted = [t for t in self._query.terms if isinstance(t.condition, Tag) and not t.negated]
-        counted = []
-        for term in wanted:
-            assert isinstance(term.condition, Tag)
-            name = term.condition.name
-            sql = f"SELECT count(*) FROM ({matching.TAGGED} LIMIT {_TAGGED_MAX + 1})"
-            counted.append((int(next(iter(self._db.execute(sql, (name,))))[0]), name, term))
-        if not counted:
+        if not wanted:
             return None
-        count, name, term = min(counted, key=lambda c: c[:2])
-        if count > _TAGGED_MAX and self._has_trigrams():
-            return None
+        term = wanted[0]
+        if len(wanted) > 1 or self._is_indexed():
+            count, place = min((self._count_tagged(term), place) for place, term in enumerate(wanted))
+            if count > _TAGGED_MAX and self._is_indexed():
+                return None
+            term = wanted[place]
+        assert isinstance(term.condition, Tag)
         rest = matching.where((t for t in self._query.terms if t is not term), self._now_ns)
         return (
-            f"SELECT {_COLUMNS} FROM entry e INDEXED BY entry_uuid WHERE e.uuid IS NOT NULL "
-            f"AND e.uuid IN ({matching.TAGGED}) AND {rest.clause} ORDER BY +e.id DESC",
-            (name, *rest.values),
+            f"SELECT DISTINCT {self._columns} FROM ({matching.TAGGED}) g CROSS JOIN entry e INDEXED BY entry_uuid "
+            f"ON e.uuid = g.entry_uuid AND e.uuid IS NOT NULL WHERE {rest.clause} ORDER BY +e.id DESC",
+            (term.condition.name, *rest.values),
         )
+
+    def _count_tagged(self, term: Term) -> int:
+        """How many dots a tag has, counted as far as that matters."""
+        assert isinstance(term.condition, Tag)
+        sql = f"SELECT count(*) FROM ({matching.TAGGED} LIMIT {_TAGGED_MAX + 1})"
+        return int(next(iter(self._db.execute(sql, (term.condition.name,))))[0])
 
     def _below(self) -> tuple[str, tuple[Value, ...]] | None:
         """The road through the directories that `in:` names."""
@@ -227,49 +243,48 @@ class _Search:
         return (
             f"WITH RECURSIVE below(id) AS (SELECT id FROM entry WHERE id IN ({roots}) UNION ALL "
             "SELECT d.id FROM below CROSS JOIN entry d INDEXED BY entry_dirs ON d.parent_id = below.id AND d.kind = 1) "
-            f"SELECT {_COLUMNS} FROM below CROSS JOIN entry e ON e.parent_id = below.id WHERE {self._where.clause} "
-            "ORDER BY +e.id DESC",
+            f"SELECT {self._columns} FROM below CROSS JOIN entry e ON e.parent_id = below.id "
+            f"WHERE {self._where.clause} ORDER BY +e.id DESC",
             self._where.values,
         )
 
-    def _has_trigrams(self) -> bool:
-        return self._known is not None and any(len(text) >= 3 for text in self._names.texts)
+    def _is_indexed(self) -> bool:
+        """Whether the index of names leads to the rows, by some text."""
+        return self._known is not None and bool(self._names.texts)
 
-    def _passed(self, above_id: int, below_id: int, tier: int = TIER_ALL) -> Iterator[_Graded]:
+    def _passed(self, above_id: int, below_id: int, tier: int = TIER_ALL) -> Iterator[_Ranked]:
         """By a pass over the rows."""
         return self._matches(
-            f"SELECT {_COLUMNS} FROM entry e WHERE {self._where.clause} AND e.id > ? AND e.id < ? ORDER BY e.id DESC",
+            f"SELECT {self._columns} FROM entry e WHERE {self._where.clause} AND e.id > ? AND e.id < ? "
+            "ORDER BY e.id DESC",
             (*self._where.values, above_id, below_id),
             tier,
         )
 
-    def _indexed(self, expression: str, below_id: int, tier: int) -> Iterator[_Graded]:
+    def _indexed(self, expression: str, below_id: int, tier: int) -> Iterator[_Ranked]:
         """By the index of names, and beside it what that does not know yet."""
         assert self._known is not None
         found = self._matches(
-            f"SELECT {_COLUMNS} FROM search.search_names s CROSS JOIN entry e ON e.id = s.rowid "
+            f"SELECT {self._columns} FROM search.search_names s CROSS JOIN entry e ON e.id = s.rowid "
             f"WHERE search_names MATCH ? AND s.rowid < ? AND {self._where.clause} ORDER BY s.rowid DESC",
             (expression, min(below_id, self._known.indexed_id + 1), *self._where.values),
             tier,
         )
         if self._changed:
-            found = self._with_changed(found, below_id, tier)
+            found = self._merged(found, self._changed, _those_of(self._matching_changed(), below_id, tier))
+        ending = None if self._asking is None else self._asking.ending
+        if ending is not None and ending.types:
+            others = self._by_content(ending.types)
+            found = self._merged(found, {ranked[_ROW][_ID] for ranked in others}, _those_of(others, below_id, tier))
         if below_id > self._known.indexed_id:
             return itertools.chain(_those_of(self._unindexed(), below_id, tier), found)
         return found
 
-    def _with_changed(self, found: Iterator[_Graded], below_id: int, tier: int) -> Iterator[_Graded]:
-        """What the index found, with what it has otherwise than it is, in order."""
-        changed = _those_of(self._matching_changed(), below_id, tier)
-        for graded in found:
-            if graded[1][_ID] in self._changed:
-                continue
-            while changed and changed[0][1][_ID] > graded[1][_ID]:
-                yield changed.pop(0)
-            yield graded
-        yield from changed
+    def _merged(self, found: Iterator[_Ranked], aside: Container[int], others: list[_Ranked]) -> Iterator[_Ranked]:
+        """What was found but for those ids, with others that are in the same order."""
+        return heapq.merge((ranked for ranked in found if ranked[_ROW][_ID] not in aside), others, key=_newest)
 
-    def _unindexed(self) -> list[_Graded]:
+    def _unindexed(self) -> list[_Ranked]:
         """What matches of the rows that are newer than the index."""
         assert self._known is not None
         kept = self._kept.get("new")
@@ -284,29 +299,50 @@ class _Search:
         sql = "SELECT entry_id FROM main.search_todo WHERE seq > ? AND entry_id <= ?"
         return frozenset(row[0] for row in self._db.execute(sql, (self._known.done_seq, self._known.indexed_id)))
 
-    def _matching_changed(self) -> list[_Graded]:
+    def _matching_changed(self) -> list[_Ranked]:
         kept = self._kept.get("changed")
         if kept is None:
             assert self._known is not None
+            changed = "SELECT entry_id FROM main.search_todo WHERE seq > ? AND entry_id <= ?"
             road = (
-                f"SELECT {_COLUMNS} FROM entry e WHERE e.id IN (SELECT entry_id FROM main.search_todo WHERE "
-                f"seq > ? AND entry_id <= ?) AND {self._where.clause} ORDER BY e.id DESC"
+                f"SELECT {self._columns} FROM entry e WHERE e.id IN ({changed}) AND {self._where.clause} "
+                "ORDER BY e.id DESC"
             )
             values = (self._known.done_seq, self._known.indexed_id, *self._where.values)
             kept = self._kept["changed"] = list(self._matches(road, values)) if self._changed else []
         return kept
 
-    def _matches(self, sql: str, values: tuple[Value, ...], tier: int = TIER_ALL) -> Iterator[_Graded]:
+    def _by_content(self, types: list[int]) -> list[_Ranked]:
+        """What matches of the indexed rows whose bytes are of some types."""
+        kept = self._kept.get("content")
+        if kept is None:
+            assert self._known is not None
+            road = (
+                f"SELECT {self._columns} FROM content c INDEXED BY content_type "
+                "CROSS JOIN entry e INDEXED BY entry_content ON e.content_id = c.id "
+                f"WHERE c.type_id IN ({', '.join(map(str, types))}) AND e.id <= ? AND {self._where.clause} "
+                "ORDER BY +e.id DESC"
+            )
+            kept = self._kept["content"] = list(self._matches(road, (self._known.indexed_id, *self._where.values)))
+        return kept
+
+    def _matches(self, sql: str, values: tuple[Value, ...], tier: int = TIER_ALL) -> Iterator[_Ranked]:
         """The rows of a statement that match in every way and are of a tier."""
-        grade, places = self._grade, self._places
-        for row in self._db.execute(sql, values):
+        grade, places, kinds = self._grade, self._places, self._kinds
+        for row in self._db.execute(sql, values):  # what stands here is done for every candidate
             graded = grade(row[_NAME], row[_KIND])
-            if graded is None or (tier != TIER_ALL and tier != matching.tier_of(graded)):
+            if graded is None or (tier != TIER_ALL and tier != graded >> 2):
+                continue
+            if kinds and not self._is_of_kinds(row):
                 continue
             if places and not self._is_in_place(row[_PARENT]):
                 continue
-            if row[_NODE] == row[_ID] or not self._is_shown_already(Hit._make(row)):
-                yield graded, row
+            if row[_NODE] == row[_ID] or not self._is_shown_already(Hit._make(row[:_HIT_COLUMNS])):
+                yield graded & 3, -row[_MTIME], -row[_ID], row, graded >> 2
+
+    def _is_of_kinds(self, row: tuple[Any, ...]) -> bool:
+        kind = kind_of(row[_NAME], *row[_HIT_COLUMNS:]) if row[_KIND] == KIND_FILE else None
+        return all((kind in kinds) is not negated for kinds, negated in self._kinds)
 
     def _is_in_place(self, parent_id: int) -> bool:
         return all(
@@ -320,71 +356,16 @@ class _Search:
             if other.id >= hit.id or other.name != hit.name:
                 continue
             place = place or entries.union_name(self._db, hit.parent_id, hit.name)
-            if entries.union_name(self._db, other.parent_id, other.name) == place and self._meets_where(other.id):
+            if entries.union_name(self._db, other.parent_id, other.name) == place and self._matches_too(other.id):
                 return True
         return False
 
-    def _meets_where(self, entry_id: int) -> bool:
-        sql = f"SELECT 1 FROM entry e WHERE e.id = ? AND {self._where.clause}"
-        return self._db.execute(sql, (entry_id, *self._where.values)).fetchone() is not None
-
-    # the index of names -----------------------------------------------------------------------------------------------
-
-    def _expression(self, tier: int) -> str | None:
-        """What the index is asked for a tier; None when a pass is as good."""
-        names = self._names
-        if not names.texts:
-            return self._by_ending()
-        if tier == TIER_EXACT:
-            text = f"{MARK}{names.whole}{MARK}"  # how it begins and how it ends says most, however common both are
-            return search.all_of(list(dict.fromkeys((text[:3], text[-3:], *self._rarest(search.trigrams(text))[:1]))))
-        begin = MARK + names.begin if names.begin else ""
-        if tier == TIER_BEGIN and not begin:
-            return search.any_of([MARK * 3])  # no name has that
-        terms = list(dict.fromkeys(term for text in names.texts for term in search.trigrams(text)))
-        if tier == TIER_BEGIN:
-            return search.all_of([begin, *(self._rarest(terms)[: _TERMS_MAX - 1] if terms else ())])
-        expression = search.all_of(self._rarest(terms)) if terms else self._any_beginning(names.texts, begin)
-        if expression is None or tier == TIER_ALL or not begin:
-            return expression
-        return search.but_not(expression, begin)
-
-    def _rarest(self, terms: list[str]) -> list[str]:
-        """The rarest of some trigrams: more only where that costs less than the rows they spare."""
-        common = self._reader.common
-        terms.sort(key=lambda term: common.get(term, 0))
-        most = _COMMON_RATIO * max(1, common.get(terms[0], 0))
-        return [terms[0], *(term for term in terms[1:_TERMS_MAX] if common.get(term, 0) <= most)]
-
-    def _any_beginning(self, texts: tuple[str, ...], begin: str) -> str | None:
-        """Of texts of one or two characters the rarest: all trigrams that begin so."""
-        share, text = min((self._reader.share_of(text), text) for text in texts)
-        if share - (self._reader.share_of(begin) if begin else 0.0) > _PASS_SHARE:
-            return None
-        terms = self._reader.terms_beginning(text, _ANY_MAX)
-        return None if terms is None else search.any_of(terms or [(text + MARK * 2)[:3]])
-
-    def _by_ending(self) -> str | None:
-        """Names that end in what `ext:` or `kind:` asks for, where these are rare."""
-        for term in self._query.terms:
-            endings = _endings(term)
-            if endings is None:
-                continue
-            found = [self._rarest(search.trigrams(f".{ending}{MARK}{MARK}")) for ending in endings]
-            share = sum(self._reader.share_of(terms[0]) for terms in found)
-            if share <= _PASS_SHARE:
-                return " OR ".join(f"({search.all_of(terms)})" for terms in found)
-        return None
+    def _matches_too(self, entry_id: int) -> bool:
+        """Whether a row of the same name and place as a match is one."""
+        sql = f"SELECT {self._columns} FROM entry e WHERE e.id = ? AND {self._where.clause}"
+        row = self._db.execute(sql, (entry_id, *self._where.values)).fetchone()
+        return row is not None and self._is_of_kinds(row)
 
 
-def _endings(term: Term) -> tuple[str, ...] | None:
-    """The folded endings that all names have that a term lets through."""
-    asked = term.condition
-    if term.negated:
-        return None
-    if isinstance(asked, Ext):
-        return tuple(fold_text(extension) for extension in asked.extensions)
-    if isinstance(asked, Kind):
-        by_kind = [extensions_of(kind) for kind in asked.kinds]
-        return None if None in by_kind else tuple(ending for endings in by_kind for ending in endings or ())
-    return None
+def _newest(ranked: _Ranked) -> int:
+    return ranked[2]

@@ -13,9 +13,8 @@ import apsw
 import attrs
 
 from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK
-from index.model.filekinds import kind_of
 from index.model.folding import fold, fold_text
-from index.model.query import Ext, In, Kind, Modified, Query, Size, Tag, Term, Text, Type
+from index.model.query import Ext, In, Modified, Query, Size, Tag, Term, Text, Type
 from index.store import entries
 
 EXACT: Final = 0
@@ -117,7 +116,7 @@ class Names:
             asked = term.condition
             if isinstance(asked, Text):
                 texts[term.negated][fold_text(asked.text)] = None
-            elif isinstance(asked, Ext | Kind):
+            elif isinstance(asked, Ext):
                 only.append(_test_of(asked, negated=term.negated))
         return cls(tuple(texts[False]), tuple(texts[True]), tuple(only))
 
@@ -138,21 +137,22 @@ class Names:
         exact = _packed(TIER_EXACT, EXACT)
         first_begins, word_begins, inner_begins = (_packed(TIER_BEGIN, grade) for grade in (PREFIX, WORD, INNER))
         first_rest, word_rest, inner_rest = (_packed(TIER_REST, grade) for grade in (PREFIX, WORD, INNER))
+        has_more = bool(others or without or only)
+        if not texts and not has_more:
+            return lambda name, kind: exact
+
+        def meets_more(folded: str, name: bytes, kind: int) -> bool:
+            return (
+                all(text in folded for text in others)
+                and not any(text in folded for text in without)
+                and all(is_wanted(name, kind) for is_wanted in only)
+            )
 
         def grade(name: bytes, kind: int) -> int | None:
             folded = name.decode("ascii").lower() if name.isascii() else fold(name)
             at = folded.find(first)
-            if at < 0:
+            if at < 0 or (has_more and not meets_more(folded, name, kind)):
                 return None
-            for text in others:
-                if text not in folded:
-                    return None
-            for text in without:
-                if text in folded:
-                    return None
-            for is_wanted in only:
-                if not is_wanted(name, kind):
-                    return None
             if at == 0:  # so is a name of which no text is asked
                 if folded == whole or not texts:
                     return exact
@@ -168,9 +168,7 @@ class Names:
         return grade
 
 
-def _test_of(asked: Ext | Kind, *, negated: bool) -> _Test:
-    if isinstance(asked, Kind):
-        return lambda name, kind: (kind == KIND_FILE and kind_of(name) in asked.kinds) is not negated
+def _test_of(asked: Ext, *, negated: bool) -> _Test:
     ends = tuple(f".{fold_text(extension)}" for extension in asked.extensions)
 
     def ends_so(name: bytes, kind: int) -> bool:

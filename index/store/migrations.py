@@ -87,6 +87,7 @@ def _contents_have_types(db: apsw.Connection) -> None:
     db.execute(filetypes.SCHEMA)
     db.execute("ALTER TABLE content ADD COLUMN type_id INTEGER REFERENCES filetype(id)")
     db.execute("ALTER TABLE content ADD COLUMN type_method INTEGER")
+    db.execute(contents.BY_TYPE)
     db.execute(extracts.SCHEMA)
     db.execute(sidecars.SCHEMA)
 

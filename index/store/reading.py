@@ -1,9 +1,9 @@
 """A connection that searches: the library and, beside it, the index of its names, as one state of both.
 
-It is kept from search to search, for one thread at a time, and remembers which trigrams are common and where
-directories are. `snapshot` begins by reading the index and then the library, so the library is never older; lines that
-the index has not followed must be there, or both are read again. Where there is no index, or one that does not fit, a
-search does without.
+It is kept from search to search, for one thread at a time, and remembers which trigrams are common, some names, and
+where directories are. `snapshot` begins by reading the index and then the library, so the library is never older; lines
+that the index has not followed must be there, or both are read again. Where there is no index, or one that does not
+fit, a search does without.
 """
 
 import contextlib
@@ -16,12 +16,11 @@ import apsw
 
 from index.store import entries
 from index.store.connection import connect, one
-from index.store.search import Known, path_beside, uri
+from index.store.search import Known, path_beside, trigrams, uri
 
 _TRIES: Final = 20
 #: Directories whose place is remembered.
 _DIRS_MAX: Final = 200_000
-_END: Final = "\U0010ffff"
 
 
 class SearchReader:
@@ -34,10 +33,11 @@ class SearchReader:
         self._shunned_ino: int | None = None
         self.common: dict[str, int] = {}
         self.sampled_names = 0
+        self._some_names: tuple[str, int] = "", 0
         self._sampled_id = -1
         self._state = -1
         self._dirs: dict[int, tuple[int | None, bytes]] = {}
-        self._paths: dict[int, tuple[bytes, ...]] = {}
+        self._paths: dict[int, bytes] = {}
 
     def close(self) -> None:
         self.db.close()
@@ -94,6 +94,8 @@ class SearchReader:
             return None
         if row[2] != self._sampled_id:
             self._sampled_id, self.sampled_names = row[2:]
+            kept = self.db.execute("SELECT names, number FROM search.some_names").fetchone()
+            self._some_names = ("", 0) if kept is None else (kept[0], kept[1])
             self.common = dict(self.db.execute("SELECT term, names FROM search.common"))
         return Known(*row[:2])
 
@@ -114,37 +116,23 @@ class SearchReader:
             return
         self.db.pragma("cache_size", -16_000, schema="search")
         self.db.pragma("mmap_size", 256 << 20, schema="search")
-        self.db.execute("CREATE VIRTUAL TABLE temp.search_terms USING fts5vocab(search, search_names, instance)")
         self._index_ino = ino
 
     def _detach(self) -> None:
         if self._index_ino is not None:
-            self.db.execute("DROP TABLE IF EXISTS temp.search_terms; DETACH search")
+            self.db.execute("DETACH search")
             self._index_ino = None
-        self._sampled_id, self.common, self.sampled_names = -1, {}, 0
+        self._sampled_id, self.common, self.sampled_names, self._some_names = -1, {}, 0, ("", 0)
 
-    def terms_beginning(self, start: str, limit: int) -> list[str] | None:
-        """The trigrams of the index that begin so; None when they are more than `limit`."""
-        found: list[str] = []
-        at = start
-        while True:
-            row = self.db.execute(
-                "SELECT term FROM temp.search_terms WHERE term >= ? AND term < ? LIMIT 1", (at, start + _END)
-            ).fetchone()
-            if row is None:
-                return found
-            if len(found) == limit:
-                return None
-            found.append(row[0])
-            at = row[0] + "\x01"  # behind all occurrences of that one
+    def share_of(self, text: str) -> float:
+        """Which part of the names has the rarest trigram of a text, by the sample; 0 where nothing is known."""
+        names = min([self.common.get(term, 0) for term in trigrams(text)])
+        return names / self.sampled_names if self.sampled_names else 0.0
 
-    def share_of(self, start: str) -> float:
-        """Which part of the names has a trigram that begins so, by the sample; 0 where nothing is known."""
-        if not self.sampled_names:
-            return 0.0
-        if len(start) == 3:
-            return self.common.get(start, 0) / self.sampled_names
-        return sum(names for term, names in self.common.items() if term.startswith(start)) / self.sampled_names
+    def share_with(self, text: str) -> float:
+        """Which part of the names contains a text, by some names that are looked at; 0 where nothing is known."""
+        names, number = self._some_names
+        return names.count(text) / number if number else 0.0
 
     # where rows are ---------------------------------------------------------------------------------------------------
 
@@ -169,22 +157,19 @@ class SearchReader:
             entry_id = self._dir(entry_id)[0]
         return False
 
-    def path_of(self, parent_id: int | None, name: bytes) -> list[bytes]:
-        """The names from the root of the branch to a name in a directory."""
-        return [*self._path(parent_id), name]
+    def path_of(self, parent_id: int, name: bytes) -> bytes:
+        """The names from the root of the branch to a name in a directory, with slashes between them."""
+        above = self._paths.get(parent_id)
+        return (self._path(parent_id) if above is None else above) + name
 
-    def _path(self, entry_id: int | None) -> tuple[bytes, ...]:
-        if entry_id is None:
-            return ()
-        found = self._paths.get(entry_id)
-        if found is None:
-            steps = []
-            at: int | None = entry_id
-            while at is not None and at not in self._paths:
-                above, name = self._dir(at)
-                steps.append((at, above, name))
-                at = above
-            for step, above, name in reversed(steps):
-                self._paths[step] = () if above is None else (*self._paths[above], name)
-            found = self._paths[entry_id]
-        return found
+    def _path(self, entry_id: int) -> bytes:
+        """How the paths of what is in a directory begin."""
+        steps = []
+        at: int | None = entry_id
+        while at is not None and at not in self._paths:
+            above, name = self._dir(at)
+            steps.append((at, above, name))
+            at = above
+        for step, above, name in reversed(steps):
+            self._paths[step] = b"" if above is None else b"%b%b/" % (self._paths[above], name)
+        return self._paths[entry_id]

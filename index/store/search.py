@@ -12,8 +12,10 @@ thread while units write; its pages are in nobody's way when the library's log i
   Lines are numbered without gaps. The index says up to which it has followed (`done_seq`); lines are dropped only
   after that, all but the last. So whoever finds lines missing between looks at two states that do not belong together.
 
-The text of a name is `/`, the folded name, `//`: a slash is in no name, so beginnings, ends and short texts are
-trigrams as well. Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tables, fts5vocab).
+The text of a name is `/`, the folded name, `//`: a slash is in no name, so beginnings and ends are trigrams as well.
+Behind it stands the name once more with a gap between its characters, which makes a trigram of each pair of them and of
+each single one, and last a sign that the name shares with few others, for who asks for a whole name.
+Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tables, fts5vocab).
 """
 
 import os
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from zlib import crc32
 
 import apsw
 
@@ -45,9 +48,13 @@ CREATE TRIGGER search_returned AFTER DELETE ON limbo WHEN old.entry_id IS NOT NU
 """
 
 #: Of what is indexed and how: another one makes every index be built anew.
-_VERSION = 1
+_VERSION = 2
 #: Before a name and twice behind it, in the index.
 MARK = "/"
+#: Between the characters of a name where short texts are looked for. One in a name itself finds too much, never less.
+_GAP = "\x01"
+#: So many signs tell whole names apart: the characters of the second plane.
+_SIGNS = 1 << 16
 
 _TRIGRAMS = "name, tokenize='trigram case_sensitive 1', detail='none', content=''"
 _INDEX_SCHEMA = f"""
@@ -62,24 +69,29 @@ CREATE TABLE state(
     sampled_id    INTEGER NOT NULL DEFAULT 0,
     sampled_names INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE some_names(
+    names  TEXT NOT NULL,
+    number INTEGER NOT NULL
+) STRICT;
 CREATE TABLE common(
     term  TEXT PRIMARY KEY,
     names INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
 
-#: The indexed text of a row of table e. Most names are ASCII, for which SQLite's own functions do.
-_TEXT = (
-    f"CASE WHEN CAST(e.name AS TEXT) NOT GLOB '*[^' || char(1) || '-' || char(127) || ']*' "
-    f"THEN '{MARK}' || lower(CAST(e.name AS TEXT)) || '{MARK}{MARK}' ELSE indexed_text(e.name) END"
-)
+#: The indexed text of a row of table e.
+_TEXT = "indexed_text(e.name)"
 
 #: Rows of one transaction: some 100 ms of a thread, which leaves the interpreter to the others meanwhile.
 SLICE_ROWS = 20_000
 #: Names that are looked at to learn which trigrams are common, and in how many of them one must be to be noted.
-_SAMPLE_NAMES = 4096
-_COMMON_MIN = 4
+_SAMPLE_NAMES = 8192
+_COMMON_MIN = 2
+#: Of how many of the sampled names one is kept.
+_SOME_OF = 4
 _CHECKED_NAMES = 500
+#: How long a check waits for who writes the index; putting a large one in order takes seconds.
+_CHECK_PATIENCE_MS = 60_000
 
 
 class Known(NamedTuple):
@@ -91,22 +103,25 @@ class Known(NamedTuple):
 
 def indexed_text(name: Any) -> str:
     """A name as it is indexed."""
-    return f"{MARK}{fold(name)}{MARK}{MARK}"
+    folded = fold(name)
+    return f"{MARK}{folded}{MARK}{MARK}{_GAP}{_GAP.join(folded)}{whole(folded)}"
+
+
+def whole(folded: str) -> str:
+    """The trigram of names that are a text as a whole, and of few others."""
+    return _GAP + MARK + chr(_SIGNS + crc32(folded.encode()) % _SIGNS)
 
 
 def trigrams(text: str) -> list[str]:
-    """The trigrams of a text, each once; none of a text that is shorter."""
-    return list(dict.fromkeys(text[at : at + 3] for at in range(len(text) - 2)))
+    """The trigrams that every name has which contains a text, each once."""
+    if len(text) < 3:
+        return [_GAP.join(text) if len(text) == 2 else f"{_GAP}{text}{_GAP}"]
+    return list(dict.fromkeys([text[at : at + 3] for at in range(len(text) - 2)]))
 
 
 def all_of(terms: list[str]) -> str:
     """The expression of FTS5 for names that have all of the trigrams."""
     return " AND ".join(map(_term, terms))
-
-
-def any_of(terms: list[str]) -> str:
-    """The expression of FTS5 for names that have one of the trigrams."""
-    return " OR ".join(map(_term, terms))
 
 
 def but_not(expression: str, term: str) -> str:
@@ -223,27 +238,26 @@ class SearchIndex:
         return Known(int(until), known.done_seq)
 
     def _sample(self) -> None:
-        """Learn which trigrams are common: a search begins with its rarest ones."""
+        """Learn which trigrams are common, since a search begins with its rarest ones, and keep some names."""
         self._db.execute(
             f"CREATE VIRTUAL TABLE temp.sample USING fts5({_TRIGRAMS}, columnsize=0);"
             "CREATE VIRTUAL TABLE temp.sampled USING fts5vocab(temp, sample, row)"
         )
         try:
             with self._db:
-                self._db.execute(
+                picked = (
                     "WITH RECURSIVE pick(id) AS (SELECT 1 UNION ALL SELECT id + ?1 FROM pick WHERE id + ?1 <= ?2) "
-                    f"INSERT INTO temp.sample(rowid, name) SELECT e.id, {_TEXT} FROM pick CROSS JOIN library.entry e "
-                    "ON e.id = pick.id",
-                    (self.known.indexed_id // _SAMPLE_NAMES, self.known.indexed_id),
+                    "%s FROM pick CROSS JOIN library.entry e ON e.id = pick.id"
                 )
+                every = self.known.indexed_id // _SAMPLE_NAMES, self.known.indexed_id
+                self._db.execute(picked % f"INSERT INTO temp.sample(rowid, name) SELECT e.id, {_TEXT}", every)
                 self._db.execute("DELETE FROM common")
                 self._db.execute("INSERT INTO common SELECT term, doc FROM temp.sampled WHERE doc >= ?", (_COMMON_MIN,))
-                # A name has one trigram that begins with a mark.
-                self._db.execute(
-                    "UPDATE state SET sampled_id=indexed_id, sampled_names="
-                    "(SELECT coalesce(sum(doc), 0) FROM temp.sampled WHERE term >= ? AND term < ?)",
-                    (MARK, chr(ord(MARK) + 1)),
-                )
+                names = [fold(name) for (name,) in self._db.execute(picked % "SELECT e.name", every)]
+                self._db.execute("UPDATE state SET sampled_id=indexed_id, sampled_names=?", (len(names),))
+                self._db.execute("DELETE FROM some_names")
+                some = names[::_SOME_OF]
+                self._db.execute("INSERT INTO some_names VALUES (?, ?)", (MARK.join(some), len(some)))
         finally:
             self._db.execute("DROP TABLE temp.sampled; DROP TABLE temp.sample")
 
@@ -347,12 +361,16 @@ def check(library_db: Path) -> list[str]:
     """
     if not path_beside(library_db).exists():
         return []
-    db = _connected(library_db)
     try:
-        if not _belongs(db):
-            return ["the index of names belongs to another state of the library; it is made anew at the next start"]
-        return _faults(db)
+        db = _connected(library_db)
+        try:
+            db.set_busy_timeout(_CHECK_PATIENCE_MS)
+            if not _belongs(db):
+                return ["the index of names belongs to another state of the library; it is made anew at the next start"]
+            return _faults(db)
+        finally:
+            db.close()
     except (apsw.CorruptError, apsw.NotADBError) as error:
         return [f"the index of names is damaged: {error}"]
-    finally:
-        db.close()
+    except apsw.Error as error:
+        return [f"the index of names cannot be checked: {error}"]

@@ -4,10 +4,11 @@ import os
 import stat
 from pathlib import Path
 
-from index.model.entry import Entry, Stat
+from index.model.entry import HASH_SAMPLED, Entry, Stat
+from index.model.filetype import FileType, Method
 from index.model.query import parse
 from index.scan import recording
-from index.store import entries, finding, limbo, places, search, tags
+from index.store import contents, entries, filetypes, finding, limbo, places, search, tags
 from index.store.finding import Page, Position
 from index.store.reading import SearchReader
 from index.store.store import Store
@@ -104,6 +105,13 @@ class NamesLibrary:
                 found = tags.find(unit.db, name)
                 tag_id = found[0] if found else tags.put(unit.db, os.urandom(16), name)
                 tags.add_dot(unit.db, uuid, tag_id, DEVICE, unit.seq, unit.hlc, unit.part)
+
+    def find_type(self, row: Entry, file_type: FileType, method: Method) -> None:
+        """The row's bytes, which nobody else has, were found to be of a type."""
+        with self.store.write("test") as unit:
+            content_id = contents.hint(unit.db, row.id.to_bytes(8, "big"), b"c" * 16, row.size_bytes)
+            contents.set_type(unit.db, content_id, filetypes.intern(unit.db, file_type), method)
+            entries.set_identity(unit.db, row.id, content_id, HASH_SAMPLED, None, unit.seq)
 
     def step(self) -> bool:
         """One slice of the index; says whether there is more."""

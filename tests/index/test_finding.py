@@ -10,6 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from index.media.types import of_row
+from index.model.entry import KIND_FILE
+from index.model.filekinds import KINDS
+from index.model.filetype import BY_TYPE, Method
 from index.model.folding import fold, fold_text
 from index.model.query import parse
 from index.store import entries, finding
@@ -160,6 +164,40 @@ def test_each_term_means_what_it_says(varied, query, wanted):
     assert set(varied.search(query)) == wanted
 
 
+def test_a_kind_is_that_of_the_bytes_where_they_are_known(library):
+    """As `sd info` says it, whatever the name; also of what the index of names finds by no ending."""
+    types = [BY_TYPE[name] for name in ("jpeg", "zip", "docx", "plain", "binary", "python", "mp3", "elf")]
+    names = (b"a.jpg", b"b.docx", b"c.ts", b"d", b"e.mp3", b"f.py", b"Makefile", b"g.tar.gz")
+    for name in names:
+        library.add(name)
+        for file_type in types:
+            for method in Method:
+                named = b"%s %d %b" % (file_type.name.encode(), method, name)
+                library.find_type(library.add(named), file_type, method)
+    rows = [row for row in entries.subtree(library.store.db, library.root.id) if row.kind == KIND_FILE]
+    told = {row.name: of_row(library.store.db, row) for row in rows}
+    kinds = {name: "unknown" if found is None else found.kind_name for name, found in told.items()}
+    assert len(set(kinds.values())) > 6
+    for kind in KINDS:
+        wanted = sorted(name for name, found in kinds.items() if found == kind)
+        assert sorted(library.search(f"kind:{kind}", 1000)) == wanted, kind
+        assert sorted(library.search(f"kind:{kind} .", 1000)) == [name for name in wanted if b"." in name], kind
+        assert sorted(library.search(f"-kind:{kind}", 1000)) == sorted(set(kinds) - set(wanted)), kind
+
+
+def test_a_replica_that_is_of_another_kind_hides_no_hit(library):
+    """The earlier one's bytes are not known, the later one's are: the later one is shown."""
+    two, other = library.add_branch(b"2" * 16, None)
+    first = library.add(b"paper")
+    second = library.add(b"paper", parent=other.id, branch=two)
+    with library.store.write("test") as unit:
+        entries.set_node(unit.db, other.id, library.root.node, unit.seq)
+        entries.set_node(unit.db, second.id, first.node, unit.seq)
+    assert [hit.id for hit in library.page("paper").hits] == [first.id]
+    library.find_type(second, BY_TYPE["pdf"], Method.MAGIC)
+    assert [hit.id for hit in library.page("kind:document").hits] == [second.id]
+
+
 def test_a_place_is_one_on_all_branches(library):
     """A location by its name, with all the branches that it has; an older replica of one name is no hit of its own."""
     one, root = library.add_branch(b"1" * 16, b"Photos")
@@ -197,6 +235,7 @@ def in_pages(library: NamesLibrary, query: str, limit: int) -> list[int]:
 def many(library, monkeypatch):
     """More matches than are ranked at once, of every tier."""
     monkeypatch.setattr(finding, "WINDOW", 5)
+    monkeypatch.setattr(finding, "RANKED_MAX", 5)
     for number in range(12):
         for name in ("sea", "sea %d", "seat %d", "my sea %d", "undersea %d", "se sea %d", "land %d"):
             text = name % number if "%" in name else name

@@ -92,6 +92,7 @@ def test_what_is_held_is_counted_by_rule(store, root):
 
 def test_a_rule_takes_a_file_off_the_hashers_queue_and_out_of_the_search(store, root):
     """And back in; nothing else of its row changes."""
+
     def found() -> list[int]:
         with contextlib.closing(SearchReader(store.path)) as reader, reader.snapshot() as known:
             return [hit.id for hit in finding.find(reader, known, parse('"z!"'), 0, 5).hits]

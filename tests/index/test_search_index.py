@@ -176,15 +176,22 @@ def test_numbers_that_were_left_out_are_no_names(library, monkeypatch):
         assert library.reader.share_of("/be") in (0, 1)
 
 
-def test_the_text_of_ascii_names_is_that_of_all_others(library):
-    """SQLite folds what is ASCII, Python the rest: the same text comes out."""
-    names = [b"ReadMe.TXT", b"a\x01b\x7f", "É".encode(), b"\xff\x80", b"~^{}", "ſtreet".encode()]
-    for name in names:
-        library.add(name)
+def test_a_name_is_indexed_by_all_its_parts(library):
+    """Any piece of it, however short, how it begins and ends, and itself as a whole: each finds its row."""
+    names = [b"ReadMe.TXT", b"a\x01b\x7f", "É".encode(), b"\xff\x80", b"~^{}", "ſtreet".encode(), b"x"]
+    rows = {library.add(name).id: fold(name) for name in names}
     library.catch_up()
-    sql = f"SELECT e.name, {search._TEXT} FROM library.entry e WHERE e.parent_id IS NOT NULL"
-    for name, text in library.index._db.execute(sql):
-        assert text == search.indexed_text(name) == f"/{fold(name)}//"
+
+    def found(terms: list[str]) -> set[int]:
+        sql = "SELECT rowid FROM search_names WHERE search_names MATCH ?"
+        return {row[0] for row in library.index._db.execute(sql, (search.all_of(terms),))}
+
+    for entry_id, text in rows.items():
+        for start in range(len(text)):
+            for end in range(start + 1, len(text) + 1):
+                assert entry_id in found(search.trigrams(text[start:end])), (text, start, end)
+        assert entry_id in found(search.trigrams(f"/{text}//"))
+        assert found([search.whole(text)]) == {entry_id}
 
 
 def test_a_trigger_that_does_not_fire_writes_nothing(library):

@@ -284,9 +284,11 @@ def test_what_is_no_query_is_not_there(small, name):
 
 
 def test_a_search_speaks_the_language_of_searches(small):
-    """Tags, kinds, places; U+2215 where a value has a slash; nothing beyond 255 bytes, as of any name."""
+    """Tags, kinds (of the bytes: a text that is called a picture is none), places; U+2215 where a value has a slash;
+    nothing beyond 255 bytes, as of any name."""
     search = small.mnt / "Search"
-    assert names(search / "tag:holiday kind:image") == ["beach.jpg"]
+    assert names(search / "tag:holiday kind:text ext:jpg") == ["beach.jpg"]
+    assert names(search / "tag:holiday kind:image") == []
     assert names(search / "in:Files\u2215sub\u2215deep type:file") == ["plan.txt"]
     assert contents(search / "beach -in:Files\u2215sub -party") == [b"beach"]
     assert names(search / 'tag:"two words"') == []
@@ -298,8 +300,8 @@ def test_a_saved_search_is_a_directory_that_is_made(small):
     (saved / "beach").mkdir()
     assert contents(saved / "beach") == [b"another beach", b"beach", b"beach", b"party"]
     assert os.getxattr(saved / "beach", "user.vdfs.query") == b"beach"
-    os.setxattr(saved / "beach", "user.vdfs.query", b"tag:holiday  kind:image")
-    assert os.getxattr(saved / "beach", "user.vdfs.query") == b"tag:holiday kind:image"
+    os.setxattr(saved / "beach", "user.vdfs.query", b"tag:holiday  ext:jpg")
+    assert os.getxattr(saved / "beach", "user.vdfs.query") == b"tag:holiday ext:jpg"
     assert names(saved / "beach") == ["beach.jpg"]
     assert errno_of(os.setxattr, saved / "beach", "user.vdfs.query", b"size:big") == errno.EINVAL
     assert errno_of(os.setxattr, saved / "beach", "user.vdfs.other", b"x") == errno.ENODATA
@@ -309,7 +311,7 @@ def test_a_saved_search_is_a_directory_that_is_made(small):
     (saved / "beach").rename(saved / "pictures: of holidays")
     assert names(saved) == ["pictures: of holidays"]
     assert small.sd_json("search", "--saved")["searches"] == [
-        {"name": "pictures: of holidays", "query": "tag:holiday kind:image"}
+        {"name": "pictures: of holidays", "query": "tag:holiday ext:jpg"}
     ]
     (saved / "plain: name").mkdir()
     assert os.getxattr(saved / "plain: name", "user.vdfs.query") == b'"plain: name"'

@@ -557,3 +557,50 @@ def test_the_command_prints_the_document_and_replaces_it_in_place(tmp_path: Path
     page.write_text("no markers")
     assert command("--doc", str(page)).returncode == 2
     assert command().returncode == 2
+
+
+@attrs.frozen
+class Plain:
+    """A record of plain fields."""
+
+    path: bytes
+    word: str
+    count: int
+    is_good: bool
+
+
+@attrs.frozen
+class Plains:
+    """Many of them."""
+
+    items: list[Plain]
+
+
+@query("test.plains")
+def plains(core: Any, asked: Nothing) -> Plains:
+    """What the core is."""
+    return Plains(core)
+
+
+PLAIN = st.builds(
+    Plain, st.binary(max_size=4).filter(lambda b: b"\0" not in b), st.text(max_size=4), st.integers(), st.booleans()
+)
+
+
+@given(st.lists(PLAIN, max_size=5))
+def test_many_records_are_encoded_as_one_by_one(items):
+    """Names that are not UTF-8 have their twins, text is text, whatever stands beside them in the list."""
+    known = Registry([plains])
+    told = trio.run(known.dispatch, items, "query:test.plains", None)["items"]
+    one_by_one = [trio.run(known.dispatch, [item], "query:test.plains", None)["items"][0] for item in items]
+    assert [list(one.items()) for one in told] == [list(one.items()) for one in one_by_one]
+    for item, one in zip(items, told, strict=True):
+        assert one["word"].encode(errors="replace") == item.word.encode(errors="replace")
+        assert ("path_b64" in one) is (item.path.decode(errors="replace").encode() != item.path)
+
+
+@pytest.mark.parametrize("wrong", [Plain(b"a", "b", "3", True), Plain("a", "b", 3, True), Plain(b"a", "b", 3, 1), 7])
+def test_a_record_of_many_that_is_wrong_is_named(wrong):
+    """By its place, however the others are encoded."""
+    with pytest.raises(TypeError, match=r"result\.items\[1\]"):
+        trio.run(Registry([plains]).dispatch, [Plain(b"a", "b", 3, True), wrong], "query:test.plains", None)

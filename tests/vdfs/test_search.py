@@ -143,13 +143,33 @@ def test_a_damaged_index_is_done_without_and_built_anew(run):
         assert len(await found(core, "beach")) == 50
         whole = path.read_bytes()
         path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
+        assert not is_indexed(core)
         await make(core, "beach after")
         assert len(await found(core, "beach")) == 51
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Indexer(core.library.store).run)
-            await eventually(lambda: path.read_bytes()[4096:8192] != whole[4096:8192] and is_indexed(core))
+            await eventually(lambda: is_indexed(core))
             assert len(await found(core, "beach")) == 51
             nursery.cancel_scope.cancel()
+
+    run(check)
+
+
+def test_verifying_the_whole_library_asks_the_index_of_names_too(run):
+    """What is wrong with it is told as of its file; one location alone is compared with the disk only."""
+
+    async def check(core: Core) -> None:
+        await make(core, "beach", "sea")
+        index = search.SearchIndex(core.library.store.path)
+        while index.step():
+            pass
+        assert await ask(core, "query:index.verify") == {"checked": 2, "differences": []}
+        index._db.execute("DELETE FROM search_names")
+        index.close()
+        differences = (await ask(core, "query:index.verify"))["differences"]
+        assert {one["kind"] for one in differences} == {"search"}
+        assert {Path(one["path"]).name for one in differences} == {"search.db"}
+        assert any("is not in the index of names" in one["detail"] for one in differences)
 
     run(check)
 

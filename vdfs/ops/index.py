@@ -10,6 +10,7 @@ import trio
 from index.model.errors import AccessDenied, NotFound, Unreachable
 from index.model.inode import DEVICES
 from index.scan import verify as verification
+from index.store import search
 from vdfs.ops.context import Core
 from vdfs.ops.registry import doc, query
 from vdfs.space.branches import LIVE, Branch
@@ -26,7 +27,8 @@ class Difference:
     path: bytes
     kind: str = attrs.field(
         metadata=doc(
-            "missing, extra, kind, size, mtime, mode, inode, links, content, number, uuid, aggregate, unreadable"
+            "missing, extra, kind, size, mtime, mode, inode, links, content, number, uuid, aggregate, search, "
+            "unreadable"
         )
     )
     detail: str
@@ -57,12 +59,21 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
             async for count, found in _compared(core, branch, asked.content):
                 checked += count
                 differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
+    if asked.name is None:
+        differences += await _of_search(core)
     if differences and all(one.kind == "unreadable" for one in differences):
         where = ", ".join(os.fsdecode(one.path) for one in differences[:3]) + (", …" if len(differences) > 3 else "")
         raise AccessDenied(f"{len(differences)} could not be compared: {where} ({checked} other entries are right)")
     if away and not differences:
         raise Unreachable(f"{', '.join(away)} could not be compared: not there ({checked} other entries are right)")
     return Verified(checked, differences)
+
+
+async def _of_search(core: Core) -> list[Difference]:
+    """What is wrong with the index of names."""
+    path = core.library.store.path
+    faults = await trio.to_thread.run_sync(search.check, path)
+    return [Difference(os.fsencode(search.path_beside(path)), "search", fault) for fault in faults]
 
 
 async def _compared(core: Core, branch: Branch, content: bool) -> AsyncIterator[tuple[int, list[verification.Found]]]:

@@ -69,9 +69,15 @@ def shown(core: Core, names: list[bytes]) -> bytes:
     return _SCHEME + b"/".join(names)
 
 
-def row_path(core: Core, branch_id: int, names: list[bytes]) -> bytes | None:
-    """The told path of a row by its names on a branch."""
+def branch_prefix(core: Core, branch_id: int) -> bytes | None:
+    """How the told paths of a branch's rows begin; None where the branch is not ours any more."""
     branch = core.tree.branches.get(branch_id)
     if branch is None:
         return None
-    return shown(core, names if branch.location is None else [branch.location, *names])
+    return shown(core, [b""] if branch.location is None else [branch.location, b""])
+
+
+def row_path(core: Core, branch_id: int, names: list[bytes]) -> bytes | None:
+    """The told path of a row by its names on a branch."""
+    begin = branch_prefix(core, branch_id)
+    return None if begin is None else begin + b"/".join(names)

@@ -10,7 +10,7 @@ from index.model.errors import Invalid, NameTooLong
 from index.model.query import Query, parse
 from index.store import saved
 from vdfs.ops.context import Core
-from vdfs.ops.paths import row_path
+from vdfs.ops.paths import branch_prefix
 from vdfs.ops.registry import Nothing, action, doc, query
 
 _LIMIT_MAX = 10_000
@@ -47,11 +47,12 @@ async def search(core: Core, asked: Search) -> Hits:
     if asked.limit < 1:
         raise Invalid(f"a limit is a number from 1, not {asked.limit}")
     found = await core.finder.find(meant, min(asked.limit, _LIMIT_MAX), asked.cursor)
+    begins = {branch_id: branch_prefix(core, branch_id) for branch_id in {row.branch_id for row, _ in found.hits}}
     hits = []
-    for row, names in found.hits:
-        told = row_path(core, row.branch_id, names)
-        if told is not None:
-            hits.append(Hit(told, KIND_NAMES[row.kind], row.size_bytes, row.mtime_ns))
+    for row, path in found.hits:
+        begin = begins[row.branch_id]
+        if begin is not None:
+            hits.append(Hit(begin + path, KIND_NAMES[row.kind], row.size_bytes, row.mtime_ns))
     return Hits(hits, found.cursor, found.cursor is not None, time.perf_counter() - began_s)
 
 

@@ -34,9 +34,9 @@ _DIGEST_BYTES: Final = 8
 
 @attrs.frozen
 class Found:
-    """A page: hits with the names from their branch's root on; the cursor is None when there are no more."""
+    """A page: hits with their paths from their branch's root on; the cursor is None when there are no more."""
 
-    hits: list[tuple[Hit, list[bytes]]]
+    hits: list[tuple[Hit, bytes]]
     cursor: str | None
 
 
