@@ -68,6 +68,17 @@ def plain_row(
     return row
 
 
+def first_row(unit: Unit, branch_id: int, parent_id: int, name: bytes, st: Stat, kind: int, rule: int) -> Entry:
+    """`plain_row` of a name that is judged and alone, at half the price: a first scan has hundreds of thousands."""
+    entry_id = unit.new_id()
+    uuid = new_uuid() if kind in (KIND_DIR, KIND_SYMLINK) else None
+    state = HASH_LEFT if branch_id in unit.shallow else HASH_NONE
+    unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, entry_id)
+    return Entry(
+        entry_id, branch_id, parent_id, name, entry_id, uuid, kind, *st, None, state, None, unit.seq, None, None, rule
+    )
+
+
 def set_rule(unit: Unit, row: Entry, rule: int) -> None:
     """What holds a row back is another rule now, or none."""
     entries.set_rule(unit.db, row.id, rule, unit.seq)
