@@ -13,7 +13,7 @@ import apsw
 from index.model import change
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
 from index.model.filetype import BY_TYPE
-from index.model.ids import new_uuid
+from index.model.ids import new_entry_uuid
 from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
 from index.store import contents, entries, filetypes
@@ -183,12 +183,12 @@ def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
                 recording.note_new_bytes(unit, row)  # written in place, and given its times back
         if row.nlink > 1:
             twins = entries.by_node(unit.db, row.node)
-            own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
+            own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_entry_uuid()
             for twin in twins:
                 if twin.st_ino == row.st_ino:
                     entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
         else:
-            found.append((content_id, level, row.uuid or new_uuid(), unit.seq, row.id))
+            found.append((content_id, level, row.uuid or new_entry_uuid(), unit.seq, row.id))
         unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
     entries.set_identities(unit.db, found)
 
