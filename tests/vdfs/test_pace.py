@@ -1,4 +1,4 @@
-"""What goes on behind the requests gives way to them: one turn at a time, and room between two while the mount is used."""
+"""What goes on behind the requests gives way to them: one turn at a time, with room between two."""
 
 import time
 
@@ -28,7 +28,7 @@ def test_a_request_that_came_in_a_turn_is_answered_before_the_next_one(is_used):
             async with pace.turn():
                 done.append(f"unit {number}")
                 came.set()
-                time.sleep(0.002)  # as a unit does: the loop stands still
+                time.sleep(0.002)  # noqa: ASYNC251  (as a unit does: the loop stands still)
 
     async def main() -> None:
         pace = Pace()

@@ -21,7 +21,7 @@ from typing import Any
 
 import trio
 
-from index.model.change import ORIGIN_SCAN
+from index.model.change import ORIGIN_SCAN, ORIGIN_WALK
 from index.model.errors import Unreachable, VdfsError
 from index.model.inode import DEVICES
 from index.scan import pipeline
@@ -317,7 +317,7 @@ class Scanner:
                 for row in pipeline.gone_directories(self.store.db, state, report):
                     await self.tree.clear(row, state.branch_uuid)
             async with self.tree.pace.turn():
-                with self.store.write(ORIGIN_SCAN) as unit:
+                with self.store.write(ORIGIN_WALK) as unit:
                     for report in some:
                         pipeline.take_report(unit, state, report)
                 listed, state.listed = state.listed, []

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import trio
 
 from index.model import change
-from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT
+from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT, ORIGIN_WALK
 from index.model.errors import VdfsError
 from index.store import entries, metadata
 from vdfs.space import realattrs
@@ -59,7 +59,8 @@ class Importer:
         quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})
         with self.tree.store.feed.subscribe(without=quiet) as commits:
             async for commit in commits:
-                came = [one.entry_id for one in commit.changes if one.what == change.ADDED]
+                is_told = commit.origin == ORIGIN_WALK  # of what came, by who found it
+                came = [] if is_told else [one.entry_id for one in commit.changes if one.what == change.ADDED]
                 unread = entries.unread_of(self.tree.store.db, came) if came else frozenset()
                 for one in commit.changes:
                     if one.what in (change.ATTRS, change.DATA) or (one.what == change.ADDED and one.entry_id in unread):

@@ -156,7 +156,7 @@ class Sdmount:
 
     def names_indexed(self) -> bool:
         """Whether every name of the library is in its index of names; both files are read as they lie."""
-        (library,) = self.data_directory.rglob("library.db")
+        library = self._library()
         try:
             with closing(sqlite3.connect(f"file:{library}?mode=ro", uri=True)) as db:
                 (newest,) = db.execute("SELECT max(id) FROM entry").fetchone()
@@ -166,9 +166,22 @@ class Sdmount:
             return False
         return bool(indexed >= newest)
 
-    def database_bytes(self) -> int:
-        """Bytes of every SQLite file of the library, write-ahead logs included."""
-        files = [*self.data_directory.rglob("*.db"), *self.data_directory.rglob("*.db-wal")]
+    def is_behind(self, entries: int) -> bool:
+        """Whether the library knows fewer entries than there are."""
+        try:
+            with closing(sqlite3.connect(f"file:{self._library()}?mode=ro", uri=True)) as db:
+                (known,) = db.execute("SELECT count(*) FROM entry").fetchone()
+        except sqlite3.Error:
+            return True
+        return bool(known < entries)
+
+    def _library(self) -> Path:
+        (library,) = self.data_directory.rglob("library.db")
+        return library
+
+    def database_bytes(self, name: str = "*.db") -> int:
+        """Bytes of every SQLite file of the library, or of those called so; write-ahead logs included."""
+        files = [*self.data_directory.rglob(name), *self.data_directory.rglob(f"{name}-wal")]
         return sum(file.stat().st_size for file in files)
 
     def _run(self, command: str, *arguments: str | Path, limit_s: float) -> Finished:
