@@ -71,11 +71,14 @@ class Notifier:
         ours = commit.origin == ORIGIN_MOUNT
         if ours and not self.tree.former:
             return
+        parents: dict[int | None, list[Node]] = {}  # asked once: a scan tells of all that is in a directory
         for one in commit.changes:
             node = self.ledger.find(one.node)
             is_dir = isinstance(node, Node) and node.is_dir
             if one.what != change.TIMES:
-                for parent in self._held(self._dir_node(one.parent_id), one.parent_id, ours=ours):
+                if one.parent_id not in parents:
+                    parents[one.parent_id] = self._held(self._dir_node(one.parent_id), one.parent_id, ours=ours)
+                for parent in parents[one.parent_id]:
                     self._plan_name(parent, one, is_dir)
             if one.what == change.META:
                 continue

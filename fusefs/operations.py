@@ -71,6 +71,7 @@ class Operations(pyfuse3.Operations):
         self.ledger = ledger
         self.handles = Handles()
         self.listings = Listings()
+        self.asked = tree.pace.asked  # what goes on behind gives way for a moment
         self._statfs: tuple[float, tuple[int, int, int, int, int, int]] = (0.0, (4096, 0, 0, 0, 0, 0))
 
     # answers ----------------------------------------------------------------------------------------------------------

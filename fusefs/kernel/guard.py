@@ -7,7 +7,7 @@ caller gets EIO; the mount lives on.
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 import trio
@@ -16,17 +16,30 @@ from index.model.errors import VdfsError, errno_of
 
 log = logging.getLogger("sdmount.mount")
 
+
+class Asked(Protocol):
+    """Whose handlers these are."""
+
+    def asked(self) -> None:
+        """A request has come."""
+        ...
+
+
 P = ParamSpec("P")
+S = TypeVar("S", bound=Asked)
 T = TypeVar("T")
 
+Handler = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
 
-def guarded(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Wrap a handler; cancellation passes through."""
+
+def guarded(handler: Handler[S, P, T]) -> Handler[S, P, T]:
+    """Wrap a handler, which says first that it was asked; cancellation passes through."""
 
     @functools.wraps(handler)
-    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.asked()
         try:
-            return await handler(*args, **kwargs)
+            return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
         except (VdfsError, OSError) as error:
@@ -34,7 +47,7 @@ def guarded(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
         except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
-            log.exception("request failed: %s%r", handler.__name__, args[1:])
+            log.exception("request failed: %s%r", handler.__name__, args)
             raise pyfuse3.FUSEError(errno_of(error)) from None
 
     return wrapper

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from fusefs.views.base import ViewDir, ViewNode
-from index.model.change import ADDED, META, ORIGIN_SCAN, REMOVED, Commit
+from index.model.change import ADDED, FOUND, META, REMOVED, Commit
 from index.model.errors import NotFound
 from vdfs.space.nodes import Node
 
@@ -39,7 +39,7 @@ class Answers:
     def forget(self, commit: Commit) -> None:
         """Told of every commit in the moment it is made."""
         people, index = self._writes
-        by_people = commit.origin != ORIGIN_SCAN and any(c.what in (ADDED, REMOVED, META) for c in commit.changes)
+        by_people = commit.origin not in FOUND and any(c.what in (ADDED, REMOVED, META) for c in commit.changes)
         self._writes = (people + by_people, index + 1)
 
     async def get(self, path: tuple[bytes, ...], find: Callable[[], Awaitable[Names]]) -> Names:

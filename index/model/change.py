@@ -15,7 +15,10 @@ META = "meta"  # tags, comment, other attributes of an entry
 
 ORIGIN_MOUNT = "mount"  # made by a request of the kernel, which knows already
 ORIGIN_SCAN = "scan"  # found on disk
+ORIGIN_WALK = "walk"  # found by a walk, which says itself what of it carries attributes
 ORIGIN_CALL = "call"  # asked by an operation (command line, socket)
+#: What nobody did through us.
+FOUND = frozenset({ORIGIN_SCAN, ORIGIN_WALK})
 
 
 class Change(NamedTuple):

@@ -5,6 +5,7 @@ uuids only. `Inode` is the number the kernel sees; it is given once and never ag
 """
 
 import os
+import time
 from typing import NewType
 
 EntryId = NewType("EntryId", int)
@@ -32,6 +33,18 @@ def new_uuid() -> bytes:
     raw[6] = (raw[6] & 0x0F) | 0x40
     raw[8] = (raw[8] & 0x3F) | 0x80
     return bytes(raw)
+
+
+def new_entry_uuid() -> bytes:
+    """A version 7 uuid (RFC 9562, 6.2 method 3): when it was made, to 250 ns, then 62 random bits.
+
+    Entries get theirs by the hundred thousand, and the index of them grows at its end only: a third less room, and a
+    unit writes one page of it instead of one for each file.
+    """
+    made_ms, rest_ns = divmod(time.time_ns(), 1_000_000)
+    made = made_ms << 16 | 0x7000 | (rest_ns << 12) // 1_000_000
+    rest = int.from_bytes(os.urandom(8), "big") >> 2 | 1 << 63
+    return made.to_bytes(8, "big") + rest.to_bytes(8, "big")
 
 
 def uuid_text(raw: bytes) -> str:

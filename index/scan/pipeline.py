@@ -7,15 +7,13 @@ tomorrow) can stop between two calls and go on later: all state is in the rows.
 import time
 from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 import apsw
 
 from index.model import change
-from index.model.content import content_uuid
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
 from index.model.filetype import BY_TYPE
-from index.model.ids import new_uuid
+from index.model.ids import new_entry_uuid
 from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
 from index.store import contents, entries, filetypes
@@ -55,16 +53,21 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     is_plain = state.first and not unit.one_with(directory)
     if number < 0 or state.first:
         unit.lists_are_known(directory)
+    is_bare = is_plain and entries.is_empty(unit.db, directory)
     for name, raw, new_number, rule in added:
-        st = Stat(*raw)
-        row = entries.child(unit.db, directory, name)
+        st = Stat._make(raw)
+        row = None if is_bare else entries.child(unit.db, directory, name)
         if row is None:
             new_names = True
-            if is_plain and (st.nlink <= 1 or st.kind == KIND_DIR):
-                row = recording.plain_row(unit, state.branch_id, directory, name, st, rule=rule)
+            kind = st.kind
+            if is_plain and (st.nlink <= 1 or kind == KIND_DIR):
+                if rule is None:
+                    rule = unit.judge(state.branch_id, directory, name, is_dir=kind == KIND_DIR)
+                row = recording.first_row(unit, state.branch_id, directory, name, st, kind, rule)
                 fresh.append(row)
             else:
                 row = apply.add(unit, state.branch_id, directory, name, st, state.disk, rule=rule)
+                is_bare = False
         if new_number and row.kind == KIND_DIR:
             state.ids[new_number] = row.id
         elif new_number:  # a file has the name by now: what was in the directory is not in it
@@ -131,47 +134,66 @@ def _is_gone(state: WalkState, row: Entry, seq: int) -> bool:
 
 def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidentified]]) -> list[int]:
     """Write what was read of files; returns the ids of those that changed meanwhile and must be asked again."""
-    again = []
-    type_ids: dict[str, int] = {}
-    for entry_id, result in results:
-        row = entries.get(unit.db, entry_id)
+    read = list(results)
+    rows = entries.some(unit.db, [entry_id for entry_id, _ in read])
+    again: list[int] = []
+    good: list[tuple[Entry, Identity]] = []
+    for entry_id, result in read:
+        row = rows.get(entry_id)
         if row is None:
             continue
         if isinstance(result, Unidentified):
             if result.outcome in (Outcome.DENIED, Outcome.IO_ERROR, Outcome.NOT_REGULAR):
-                for twin in entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]:
-                    if twin.st_ino == row.st_ino:
-                        entries.set_identity(unit.db, twin.id, twin.content_id, HASH_FAILED, None, unit.seq)
+                for twin in _twins(unit, row):
+                    entries.set_identity(unit.db, twin.id, twin.content_id, HASH_FAILED, None, unit.seq)
             elif result.outcome in (Outcome.CHANGED, Outcome.GONE):
                 again.append(entry_id)
-            continue
-        if (row.size_bytes, row.mtime_ns, row.st_ino) != (result.size_bytes, result.mtime_ns, result.inode):
+        elif (row.size_bytes, row.mtime_ns, row.st_ino) != (result.size_bytes, result.mtime_ns, result.inode):
             again.append(entry_id)
-            continue
-        if result.sampled is None:
-            continue
-        if result.type_name not in type_ids:
-            type_ids[result.type_name] = filetypes.intern(unit.db, BY_TYPE[result.type_name])
-        found = type_ids[result.type_name], result.method
-        uuid: UUID = content_uuid(result.sampled)
+        elif result.sampled is not None:
+            good.append((row, result))
+    if good:
+        _identified(unit, good)
+    return again
+
+
+def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
+    """Write the identities of files that are as their rows say."""
+    types = {name: filetypes.intern(unit.db, BY_TYPE[name]) for name in {result.type_name for _, result in good}}
+    read = [
+        contents.Read(
+            bytes.fromhex(result.sampled or ""), bytes.fromhex(result.full), result.size_bytes, result.manifest,
+            types[result.type_name], result.method,
+        )
+        for _, result in good if result.full is not None
+    ]  # fmt: skip
+    exact = iter(contents.exact(unit.db, read) if read else ())
+    found: list[tuple[int | None, int, bytes | None, int, int]] = []
+    for row, result in good:
         if result.full is None:
-            content_id = contents.hint(unit.db, bytes.fromhex(result.sampled), uuid.bytes, result.size_bytes)
-            contents.set_type(unit.db, content_id, *found)
+            content_id = contents.hint(unit.db, bytes.fromhex(result.sampled or ""), result.size_bytes)
+            contents.set_type(unit.db, content_id, types[result.type_name], result.method)
             level = HASH_SAMPLED
         else:
-            content_id = contents.exact(
-                unit.db, bytes.fromhex(result.sampled), bytes.fromhex(result.full), uuid.bytes, result.size_bytes,
-                result.manifest, found,
-            )  # fmt: skip
+            content_id = next(exact)
             level = HASH_FULL
             unsure = row.content_id if row.hash_state == HASH_NONE else None
             known = None if unsure is None else contents.get(unit.db, unsure)
             if known is not None and known.full not in (None, bytes.fromhex(result.full)):
                 recording.note_new_bytes(unit, row)  # written in place, and given its times back
-        twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
-        own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_uuid()
-        for twin in twins:
-            if twin.st_ino == row.st_ino:
-                entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
+        if row.nlink > 1:
+            twins = entries.by_node(unit.db, row.node)
+            own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_entry_uuid()
+            for twin in twins:
+                if twin.st_ino == row.st_ino:
+                    entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
+        else:
+            found.append((content_id, level, row.uuid or new_entry_uuid(), unit.seq, row.id))
         unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
-    return again
+    entries.set_identities(unit.db, found)
+
+
+def _twins(unit: Unit, row: Entry) -> list[Entry]:
+    """The rows of the names of a file."""
+    twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
+    return [twin for twin in twins if twin.st_ino == row.st_ino]

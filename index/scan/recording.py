@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from index.model import change, versions
 from index.model.entry import HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
-from index.model.ids import new_uuid
+from index.model.ids import new_entry_uuid
 from index.store import entries, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
@@ -39,7 +39,7 @@ def plain_row(
     if entry_id is None:
         entry_id = unit.new_id()
     if uuid is None and st.kind in (KIND_DIR, KIND_SYMLINK):
-        uuid = new_uuid()
+        uuid = new_entry_uuid()
     row = Entry(
         id=entry_id,
         branch_id=branch_id,
@@ -66,6 +66,17 @@ def plain_row(
     )
     unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, row.node)
     return row
+
+
+def first_row(unit: Unit, branch_id: int, parent_id: int, name: bytes, st: Stat, kind: int, rule: int) -> Entry:
+    """`plain_row` of a name that is judged and alone, at half the price: a first scan has hundreds of thousands."""
+    entry_id = unit.new_id()
+    uuid = new_entry_uuid() if kind in (KIND_DIR, KIND_SYMLINK) else None
+    state = HASH_LEFT if branch_id in unit.shallow else HASH_NONE
+    unit.changed(change.ADDED, branch_id, entry_id, parent_id, name, entry_id)
+    return Entry(
+        entry_id, branch_id, parent_id, name, entry_id, uuid, kind, *st, None, state, None, unit.seq, None, None, rule
+    )
 
 
 def set_rule(unit: Unit, row: Entry, rule: int) -> None:
@@ -314,7 +325,7 @@ def _links_beside(unit: Unit, row: Entry) -> list[Entry]:
 
 def copy_of(unit: Unit, uuid: bytes) -> bytes:
     """A new uuid with copies of the annotations of another."""
-    fresh = new_uuid()
+    fresh = new_entry_uuid()
     metadata.copy_to(unit.db, uuid, fresh, unit.hlc, unit.device, unit.seq)
     unit.tell("annotations", "copy", fresh, uuid)
     return fresh
@@ -406,7 +417,7 @@ def ensure_uuid(unit: Unit, row: Entry) -> bytes:
     """The row's uuid, given now if it had none; hard-linked names get the same one."""
     if row.uuid is not None:
         return row.uuid
-    uuid = new_uuid()
+    uuid = new_entry_uuid()
     for twin in entries.by_node(unit.db, row.node):
         if twin.uuid is None:
             entries.set_uuid(unit.db, twin.id, uuid, unit.seq)

@@ -7,6 +7,7 @@ append-only while a tree is scanned for the first time.
 All functions take the connection first and do not open transactions: writers are called inside a `Unit`.
 """
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -90,6 +91,7 @@ E_COLUMNS = ", ".join(f"e.{column.strip()}" for column in COLUMNS.split(","))
 _SELECT = f"SELECT {COLUMNS} FROM entry "
 #: The rows of a number, in a form that the partial index entry_node and the key serve.
 _OF_NODE = "((id=:node AND node=:node) OR (node=:node AND node<>id))"
+_IDENTITY = "UPDATE entry SET content_id=?, hash_state=?, uuid=coalesce(uuid, ?), seq=? WHERE id=?"
 _INSERT = f"INSERT INTO entry({COLUMNS}) VALUES({','.join('?' * 22)})"
 
 
@@ -244,6 +246,26 @@ def unidentified(
     ]
 
 
+def unread_of(db: apsw.Connection, entry_ids: Sequence[int]) -> frozenset[int]:
+    """Those of some entries that nobody reads as they are: directories and empty files. One query."""
+    found = db.execute(
+        "SELECT id FROM entry WHERE id IN (SELECT value FROM json_each(?)) AND (kind=1 OR (kind=0 AND size_bytes=0))",
+        (json.dumps(entry_ids),),
+    )
+    return frozenset(entry_id for (entry_id,) in found)
+
+
+def some(db: apsw.Connection, entry_ids: Sequence[int]) -> dict[int, Entry]:
+    """Those of some rows that there are, by id: one query."""
+    found = db.execute(_SELECT + "WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(entry_ids),))
+    return {row[0]: Entry._make(row) for row in found}
+
+
+def is_empty(db: apsw.Connection, directory: int) -> bool:
+    """Whether a directory has no rows in it."""
+    return db.execute("SELECT 1 FROM entry WHERE parent_id=? LIMIT 1", (directory,)).fetchone() is None
+
+
 def leave_unhashed(db: apsw.Connection, entry_ids: Iterable[int]) -> None:
     """Files that nobody is to read leave the queue, until they change or stand elsewhere."""
     db.executemany("UPDATE entry SET hash_state=4 WHERE id=?", [(entry_id,) for entry_id in entry_ids])
@@ -346,10 +368,12 @@ def set_unsure(db: apsw.Connection, entry_id: int, seq: int) -> None:
 def set_identity(
     db: apsw.Connection, entry_id: int, content_id: int | None, state: int, uuid: bytes | None, seq: int
 ) -> None:
-    db.execute(
-        "UPDATE entry SET content_id=?, hash_state=?, uuid=coalesce(uuid, ?), seq=? WHERE id=?",
-        (content_id, state, uuid, seq, entry_id),
-    )
+    db.execute(_IDENTITY, (content_id, state, uuid, seq, entry_id))
+
+
+def set_identities(db: apsw.Connection, found: Iterable[tuple[int | None, int, bytes | None, int, int]]) -> None:
+    """`set_identity` of many: (content_id, state, uuid, seq, entry id)."""
+    db.executemany(_IDENTITY, found)
 
 
 def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -> None:

@@ -83,8 +83,10 @@ def _rules(db: apsw.Connection) -> None:
 
 
 def _contents_have_types(db: apsw.Connection) -> None:
-    """What files are, what is in them, and what is made of them."""
+    """What files are, what is in them, and what is made of them. Contents are found by less."""
     db.execute(filetypes.SCHEMA)
+    db.execute("DROP INDEX content_full; DROP INDEX content_sampled; ALTER TABLE content DROP COLUMN uuid")
+    db.execute(contents.INDEXES)
     db.execute("ALTER TABLE content ADD COLUMN type_id INTEGER REFERENCES filetype(id)")
     db.execute("ALTER TABLE content ADD COLUMN type_method INTEGER")
     db.execute(contents.BY_TYPE)

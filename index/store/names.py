@@ -3,6 +3,7 @@
 import apsw
 
 from index.model.entry import Entry
+from index.store.contents import OF_FULL
 from index.store.entries import E_COLUMNS
 
 
@@ -10,8 +11,8 @@ def with_hash(db: apsw.Connection, full: bytes) -> list[Entry]:
     """Every entry of a full hash, one of each file (hard links count once)."""
     rows = db.execute(
         f"SELECT {E_COLUMNS} FROM content c JOIN entry e ON e.content_id = c.id "
-        "WHERE c.full=? AND e.hash_state=2 ORDER BY e.id",
-        (full,),
+        f"WHERE {OF_FULL} AND e.hash_state=2 ORDER BY e.id",
+        {"full": full},
     )
     seen: set[int] = set()
     out = []

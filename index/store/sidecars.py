@@ -10,6 +10,7 @@ from typing import NamedTuple
 import apsw
 
 from index.store import filetypes
+from index.store.contents import OF_FULL
 from index.store.extracts import Waiting, windowed
 
 THUMB = "thumb"
@@ -101,8 +102,8 @@ def forget(db: apsw.Connection, rows: Iterable[tuple[int, str, str]]) -> None:
 def has_file(db: apsw.Connection, full: bytes, kind: str, variant: str, file_format: str) -> bool:
     """Whether a row says that this file is there."""
     found = db.execute(
-        "SELECT 1 FROM content c JOIN sidecar s ON s.content_id = c.id WHERE c.full=? AND s.kind=? AND s.variant=? "
-        "AND s.format=? AND s.state=1",
-        (full, kind, variant, file_format),
+        f"SELECT 1 FROM content c JOIN sidecar s ON s.content_id = c.id WHERE {OF_FULL} AND s.kind=:kind "
+        "AND s.variant=:variant AND s.format=:format AND s.state=1",
+        {"full": full, "kind": kind, "variant": variant, "format": file_format},
     )
     return found.fetchone() is not None

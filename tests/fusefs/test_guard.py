@@ -1,5 +1,6 @@
 """The border at which errors become errno: nothing but FUSEError leaves a handler, and a bug is told once."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -25,6 +26,10 @@ class Handler:
 
     def __init__(self, outcome: BaseException | int) -> None:
         self.outcome = outcome
+        self.requests = 0
+
+    def asked(self) -> None:
+        self.requests += 1
 
     @guarded
     async def lookup(self, ino: int, name: bytes) -> int:
@@ -88,10 +93,22 @@ def test_a_bug_is_an_io_error_and_one_entry_in_the_log(bug, caplog):
     assert record.exc_info[1] is bug
 
 
+@pytest.mark.parametrize("outcome", [41, ValueError("a bug"), errors.NotFound("it is not there")])
+def test_every_request_is_heard_of(outcome):
+    """Once, however it ends: what goes on behind the mount gives way to it."""
+    handler = Handler(outcome)
+    with contextlib.suppress(pyfuse3.FUSEError):
+        trio.run(handler.lookup, 1, b"name")
+    assert handler.requests == 1
+
+
 def test_cancellation_passes_through():
     """The end of the session is no error of a request, and must not be swallowed by one."""
 
     class Waiting:
+        def asked(self) -> None:
+            """Nobody listens."""
+
         @guarded
         async def read(self) -> None:
             await trio.sleep_forever()

@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from fusefs.xattrs import Xattrs
-from index.model.content import content_uuid
 from index.model.errors import NoAttribute, NotPermitted, errno_of
 from index.model.filetype import BY_TYPE, Method
 from index.store import contents, entries, extracts, filetypes
@@ -43,8 +42,7 @@ def run(tmp_path: Path) -> Callable[[Callable[..., Awaitable[None]]], None]:
 
 def learn(core: Core, node: Node) -> None:
     with core.library.store.write("test") as unit:
-        uuid = content_uuid("ab" * 8).bytes
-        content = contents.exact(unit.db, b"s" * 8, b"f" * 32, uuid, 5, None)
+        (content,) = contents.exact(unit.db, [contents.Read(b"s" * 8, b"f" * 32, 5, None)])
         contents.set_type(unit.db, content, filetypes.intern(unit.db, BY_TYPE["jpeg"]), Method.MAGIC)
         extracts.put(unit.db, Extracted(content, "image", 1, DONE, None, FIELDS))
         entries.set_identity(unit.db, node.spots[0].entry_id, content, 2, None, unit.seq)

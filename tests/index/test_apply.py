@@ -363,7 +363,7 @@ def test_what_was_written_while_it_moved_is_a_new_version(world):
     world.look()
     row = world.row(b"a")
     with world.store.write("test") as unit:
-        content = contents.exact(unit.db, b"s" * 8, b"f" * 32, b"u" * 16, 0, None)
+        (content,) = contents.exact(unit.db, [contents.Read(b"s" * 8, b"f" * 32, 0, None)])
         entries.set_identity(unit.db, row.id, content, HASH_FULL, b"u" * 16, unit.seq)
     world.held.add((row.node, inode.st_ino))
     world.write(inode)
@@ -715,7 +715,7 @@ def test_what_leaves_before_it_arrives_comes_back_whole(world):
     world.look()
     row = world.row(b"a")
     with world.store.write("test") as unit:
-        content = contents.exact(unit.db, b"s" * 8, b"f" * 32, b"u" * 16, 0, None)
+        (content,) = contents.exact(unit.db, [contents.Read(b"s" * 8, b"f" * 32, 0, None)])
         entries.set_identity(unit.db, row.id, content, HASH_FULL, b"u" * 16, unit.seq)
         entries.set_version(unit.db, row.id, versions.pack({BRANCH: 7}), unit.seq)
     before = world.row(b"a")
@@ -804,7 +804,7 @@ def test_a_content_is_kept_for_what_waits_in_limbo(world):
     world.look()
     row = world.row(b"a")
     with world.store.write("test") as unit:
-        content = contents.exact(unit.db, b"s" * 32, b"f" * 32, b"u" * 16, 1, None)
+        (content,) = contents.exact(unit.db, [contents.Read(b"s" * 32, b"f" * 32, 1, None)])
         entries.set_identity(unit.db, row.id, content, 2, None, unit.seq)
         limbo.put(unit.db, entries.get(unit.db, row.id), 0)
         entries.delete(unit.db, row.id)

@@ -35,7 +35,7 @@ class Rows:
 
     def identify(self, row: Entry, full: bytes, state: int = HASH_FULL, size_bytes: int = 3) -> None:
         with self.store.write("test") as unit:
-            content = contents.exact(unit.db, full[:8], full, full[:16], size_bytes, None)
+            (content,) = contents.exact(unit.db, [contents.Read(full[:8], full, size_bytes, None)])
             entries.set_identity(unit.db, row.id, content, state, None, unit.seq)
 
 

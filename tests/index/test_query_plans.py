@@ -27,6 +27,11 @@ QUERIES = {
     "listed_as": lambda db: entries.listed_as(db, 1),
     "held": lambda db: list(rulings.held(db, 1)),
     "delete": lambda db: entries.delete(db, 5),
+    "some": lambda db: entries.some(db, [5, 6]),
+    "unread_of": lambda db: entries.unread_of(db, [5, 6]),
+    "is_empty": lambda db: entries.is_empty(db, 1),
+    "content of a sampled id": lambda db: contents.hint(db, b"s" * 8, 5 << 20),
+    "contents of full hashes": lambda db: contents.exact(db, [contents.Read(b"s" * 8, b"f" * 32, 7, None)]),
     "content by full hash": lambda db: contents.by_full(db, b"h" * 32),
     "tags of a file": lambda db: tags.of_entry(db, b"u" * 16),
 }
@@ -54,7 +59,7 @@ def test_no_query_of_the_loop_reads_a_table(store, name):
     store.db.exec_trace = None
     assert asked
     for sql, bindings in asked:
-        assert [s for s in passes(store, sql, bindings) if not s.startswith("SCAN up")] == [], sql
+        assert [s for s in passes(store, sql, bindings) if not s.startswith(("SCAN up", "SCAN json_each"))] == [], sql
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,21 @@ MOUNT_ROWS = {
     "seqwrite": ("seqwrite",),
     "create+delete": ("create", "delete"),
 }
-SCAN_ROWS = ("first index, idle", "rescan, no change", "restart to idle")
+SCAN_ROWS = (
+    "shallow: listed",
+    "shallow: searchable",
+    "content: all hashes",
+    "content: idle",
+    "rescan, no change",
+    "restart to idle",
+    "restart, 1 % changed",
+)
+QUIET_ROWS = tuple(
+    f"{call} {place} {quantile}"
+    for place in ("new", "warm")
+    for call in ("stat", "open", "read")
+    for quantile in ("p50", "p99")
+)
 MILLION_ROWS = (
     "index to idle",
     "restart: mount ready",
@@ -68,13 +82,25 @@ def test_scan_measures_first_index_and_rescan_or_says_why_not(tmp_path):
     printed = run("scan", tmp_path)
     table = table_of(printed)
     skipped = "skipped: sdmount: no " in printed
-    no_b3sum = reason_for(printed, "left out") == "left out: b3sum is not installed"
+    absent = {tool for tool in ("b3sum", "updatedb") if re.search(f"^left out: .*{tool} is not", printed, re.MULTILINE)}
     for row in SCAN_ROWS:
-        needs_b3sum = "b3sum" in (row + table[row]["yardstick"])
-        assert is_figure(table[row]["its seconds"]) or (no_b3sum and needs_b3sum), printed
+        lacks_its_own = any(tool in table[row]["yardstick"] for tool in absent)
+        assert is_figure(table[row]["its seconds"]) or lacks_its_own, printed
         assert skipped or is_figure(table[row]["seconds"]), printed
-    assert skipped or re.search(r"^database +\d+ bytes an entry", printed, re.MULTILINE), printed
-    assert skipped or re.search(r"^memory +at most [\d.]+ MiB", printed, re.MULTILINE), printed
+    for mode in ("shallow", "content"):
+        assert skipped or re.search(rf"^{mode} +\d+ \+ \d+ bytes an entry", printed, re.MULTILINE), printed
+    assert skipped or printed.count("in the mount's process") == 2, printed
+    assert nothing_left(tmp_path) == []
+
+
+def test_quiet_measures_every_call_at_rest_and_while_an_index_is_made_or_says_why_not(tmp_path):
+    """Names that are new and names that are known, at the mount; beneath it as the yardstick."""
+    printed = run("quiet", tmp_path)
+    table = table_of(printed)
+    skipped = "skipped: sdmount: no " in printed
+    for row in QUIET_ROWS:
+        for column in ("at rest", "indexing", "ratio", "beneath"):
+            assert skipped or is_figure(table[row][column]), printed
     assert nothing_left(tmp_path) == []
 
 

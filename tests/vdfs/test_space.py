@@ -56,7 +56,7 @@ def known_same(core: Core, name: bytes) -> None:
     """As if all replicas of a name had been read, and their bytes were equal."""
     with core.library.store.write("test") as unit:
         unit.db.execute(
-            "INSERT INTO content(id, sampled, full, uuid, size_bytes) VALUES(1, x'aa', zeroblob(32), zeroblob(16), 4) "
+            "INSERT INTO content(id, sampled, full, size_bytes) VALUES(1, x'aa', zeroblob(32), 4) "
             "ON CONFLICT DO NOTHING"
         )
         unit.db.execute("UPDATE entry SET content_id=1, hash_state=2 WHERE name=? AND kind=?", (name, KIND_FILE))

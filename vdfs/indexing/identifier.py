@@ -12,6 +12,7 @@ others are looked for a few times a second. Files of locations that are to be kn
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,8 @@ from vdfs.space.tree import Tree
 log = logging.getLogger("sdmount.scan")
 
 _PAGE = 256
+#: Files of one unit while somebody works at the mount; else as many as a worker tells at once.
+_UNIT_FILES_USED = 32
 #: Pages of one branch that a job has read at a time.
 _SHARES = 2
 #: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
@@ -251,11 +254,14 @@ class Identifier:
         with self.halts.on(branch.id):
             async with self.pool.stream("identify", args) as stream:
                 async for batch in stream:
-                    results = list(hasher.unpack_results(batch))
-                    self._take_identities(results)
-                    known = [one for _, one in results if isinstance(one, hasher.Identity) and one.full is not None]
-                    done(len(known), sum(one.size_bytes for one in known))
-                    await trio.lowlevel.checkpoint()
+                    waiting = deque(hasher.unpack_results(batch))
+                    while waiting:
+                        count = _UNIT_FILES_USED if self.tree.pace.is_used else len(waiting)
+                        some = [waiting.popleft() for _ in range(min(count, len(waiting)))]
+                        async with self.tree.pace.turn():
+                            self._take_identities(some)
+                        known = [one for _, one in some if isinstance(one, hasher.Identity) and one.full is not None]
+                        done(len(known), sum(one.size_bytes for one in known))
 
     async def _identify_large_forever(self) -> None:
         while True:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Any
 
 import trio
 
-from index.model.change import ORIGIN_SCAN
+from index.model.change import ORIGIN_SCAN, ORIGIN_WALK
 from index.model.errors import NoSpace, Unreachable, VdfsError
 from index.model.inode import DEVICES
 from index.scan import pipeline
@@ -39,7 +40,9 @@ from vdfs.space.watch import Watch
 log = logging.getLogger("sdmount.scan")
 
 _QUIET_S = 1.0
-_UNIT_REPORTS = 64
+#: Rows of one unit, and while somebody works at the mount; a directory alone may be more.
+_UNIT_ROWS = 320
+_UNIT_ROWS_USED = 60
 #: How long the walks of the start wait for the watches: what they find is then right, and nothing is walked twice.
 _COVER_S = 5.0
 #: So many new watches are followed by a walk of each directory; more, by another of all that was walked.
@@ -310,20 +313,37 @@ class Scanner:
         return this.tries[directory] <= _LOST_TRIES
 
     async def _take(self, state: pipeline.WalkState, reports: list[Any]) -> None:
-        for start in range(0, len(reports), _UNIT_REPORTS):
-            for report in reports[start : start + _UNIT_REPORTS]:
+        waiting = deque(reports)
+        while waiting:
+            some = _first_unit(waiting, _UNIT_ROWS_USED if self.tree.pace.is_used else _UNIT_ROWS)
+            for report in some:
                 for row in pipeline.gone_directories(self.store.db, state, report):
                     await self.tree.clear(row, state.branch_uuid)
-            with self.store.write(ORIGIN_SCAN) as unit:
-                for report in reports[start : start + _UNIT_REPORTS]:
-                    pipeline.take_report(unit, state, report)
-            listed, state.listed = state.listed, []
-            carrying, state.carrying = state.carrying, []
-            self._imports(carrying)
-            await trio.lowlevel.checkpoint()
+            async with self.tree.pace.turn():
+                with self.store.write(ORIGIN_WALK) as unit:
+                    for report in some:
+                        pipeline.take_report(unit, state, report)
+                listed, state.listed = state.listed, []
+                carrying, state.carrying = state.carrying, []
+                self._imports(carrying)
             if self.watch is not None:
                 refs = [ref for ref in map(self.tree.ref_of, listed) if ref is not None and not ref.branch.slow]
                 for ref in refs:
                     self.watch.look(ref)
                 with contextlib.suppress(NoSpace):
                     self.tree.restamp(refs)  # it was stat-ed with the names beside it, before it was listed
+
+
+def _first_unit(waiting: deque[Any], rows_max: int) -> list[Any]:
+    """Take the reports of one unit from what waits, in order; a directory costs about what three rows do."""
+    some = [waiting.popleft()]
+    rows = _rows_of(some[0])
+    while waiting and rows + _rows_of(waiting[0]) <= rows_max:
+        some.append(waiting.popleft())
+        rows += _rows_of(some[-1])
+    return some
+
+
+def _rows_of(report: list[Any]) -> int:
+    _, _, _, added, changed, gone, _, ruled = report
+    return 3 + len(added) + len(changed) + len(gone) + len(ruled)

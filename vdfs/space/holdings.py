@@ -16,6 +16,7 @@ from index.model.entry import KIND_DIR, Entry
 from index.model.ids import ROOT_INODE
 from index.store import entries
 from index.store.store import Store
+from vdfs.base.pace import Pace
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, is_below
@@ -36,6 +37,7 @@ class Holdings:
         self.dirs = DirTable()
         self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self.branches: dict[int, Branch] = {}
+        self.pace = Pace()  # of what is written behind the requests
         self.former: dict[int, WeakSet[Node]] = {}  # row -> nodes that the kernel holds it by, of numbers it had
         self._former_max = _FORMER_MIN
         self.root = Node(ROOT_INODE, KIND_DIR)

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 import trio
 
 from index.model import change
-from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT
-from index.model.entry import KIND_DIR, KIND_FILE
+from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT, ORIGIN_WALK
 from index.model.errors import VdfsError
 from index.store import entries, metadata
 from vdfs.space import realattrs
@@ -60,16 +59,17 @@ class Importer:
         quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})
         with self.tree.store.feed.subscribe(without=quiet) as commits:
             async for commit in commits:
+                is_told = commit.origin == ORIGIN_WALK  # of what came, by who found it
+                came = [] if is_told else [one.entry_id for one in commit.changes if one.what == change.ADDED]
+                unread = entries.unread_of(self.tree.store.db, came) if came else frozenset()
                 for one in commit.changes:
-                    if one.what in (change.ATTRS, change.DATA):
+                    if one.what in (change.ATTRS, change.DATA) or (one.what == change.ADDED and one.entry_id in unread):
                         self._guarded(one.entry_id)
-                    elif one.what == change.ADDED:
-                        self._guarded(one.entry_id, unread=True)
 
-    def _guarded(self, entry_id: int, *, unread: bool = False, tries: int = 0) -> None:
+    def _guarded(self, entry_id: int, *, tries: int = 0) -> None:
         """One file whose attributes defeat us must not keep those of its neighbours out."""
         try:
-            is_asked = self._one(entry_id, unread=unread)
+            is_asked = self._one(entry_id)
             if not is_asked and tries < _TRIES and len(self._missed) < _MISSED_MAX:
                 self._missed[entry_id] = tries + 1
         except (VdfsError, OSError):
@@ -77,13 +77,10 @@ class Importer:
         except Exception:
             log.exception("the attributes of entry %d could not be taken in", entry_id)
 
-    def _one(self, entry_id: int, *, unread: bool = False) -> bool:
-        """Hold one entry's attributes against what was last seen; `unread`: unless its bytes are to be read anyway.
-
-        Returns False where it cannot be asked just now.
-        """
+    def _one(self, entry_id: int) -> bool:
+        """Hold one entry's attributes against what was last seen; returns False where it cannot be asked just now."""
         row = entries.get(self.tree.store.db, entry_id)
-        if row is None or (unread and row.kind != KIND_DIR and (row.kind != KIND_FILE or row.size_bytes)):
+        if row is None:
             return True
         ref = self.tree.ref_of(row.parent_id or row.id)
         if ref is None or ref.branch.slow or ref.branch.state != LIVE or ref.mounted(row.name):

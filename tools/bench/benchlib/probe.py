@@ -55,7 +55,7 @@ class Probe:
             )
             self.ask("loop", count=1)
 
-    def ask(self, do: str, **what: str | int) -> dict[str, Any]:
+    def ask(self, do: str, **what: str | float) -> dict[str, Any]:
         """One pass; its answer. Failed when the pass met an error or the deadline."""
         if self._process is None or self._process.poll() is not None:
             self.start()
@@ -74,7 +74,7 @@ class Probe:
             raise Failed(f"{do}: {answer['error']}")
         return answer
 
-    def seconds(self, do: str, **what: str | int) -> float:
+    def seconds(self, do: str, **what: str | float) -> float:
         """One pass; the time its calls took."""
         return float(self.ask(do, **what)["seconds"])
 
@@ -183,6 +183,30 @@ def listings(base: str, names: str) -> dict[str, Any]:
     return {"seconds": sum(each), "calls": len(each), "each": each, "entries": entries}
 
 
+def touches(base: str, names: str, pause_s: float) -> dict[str, Any]:
+    """Each file of the file `names`: stat, open, read of its first page; the single times of each."""
+    paths = _names(names)
+    os.chdir(base)
+    each: dict[str, list[float]] = {"stat": [], "open": [], "read": []}
+    buffers = [bytearray(PAGE_BYTES)]
+    now = time.perf_counter
+    began = now()
+    for path in paths:
+        time.sleep(pause_s)  # as who works with files, not as who storms
+        start = now()
+        os.stat(path)
+        seen = now()
+        handle = os.open(path, os.O_RDONLY)
+        opened = now()
+        os.preadv(handle, buffers, 0)
+        done = now()
+        os.close(handle)
+        for what, seconds in (("stat", seen - start), ("open", opened - seen), ("read", done - opened)):
+            each[what].append(seconds)
+    os.chdir("/")
+    return {"seconds": now() - began, "calls": len(paths), "each": each}
+
+
 def count(base: str) -> dict[str, Any]:
     """How many entries a walk sees and the bytes of the files: a fast file system must not be a wrong one."""
     entries = size_bytes = 0
@@ -202,6 +226,7 @@ def count(base: str) -> dict[str, Any]:
 PASSES: dict[str, Callable[..., dict[str, Any]]] = {
     "stat": stat, "absent": absent, "loop": loop, "random_read": random_read, "drop_file": drop_file,
     "create": create, "delete": delete, "listings": listings, "count": count,
+    "touches": touches,
 }  # fmt: skip
 
 

@@ -8,8 +8,10 @@ directory of its own; the user's library is never touched.
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,9 +132,56 @@ class Sdmount:
         }
         return Memory(now_bytes=figures["VmRSS"], peak_bytes=figures["VmHWM"])
 
-    def database_bytes(self) -> int:
-        """Bytes of every SQLite file of the library, write-ahead logs included."""
-        files = [*self.data_directory.rglob("*.db"), *self.data_directory.rglob("*.db-wal")]
+    def workers_peak_bytes(self) -> int:
+        """The highest resident memory so far of one of the processes that work for the mount's."""
+        assert self._pid is not None
+        return max((_peak_of(pid) for pid in _below(self._pid)), default=0)
+
+    def processor_s(self) -> float:
+        """Processor time so far of the mount's process and all that work or worked for it."""
+        assert self._pid is not None
+        ticks = [_ticks_of(pid) for pid in (self._pid, *_below(self._pid))]
+        return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+    def parts_of_newest(self) -> dict[str, float]:
+        """Seconds that the phases of the newest job `index` took, by their kind."""
+        told = json.loads(self.sd("job", "list", "--json").out)["jobs"]
+        newest = max((one for one in told if one["job"]["kind"] == "index"), key=lambda one: int(one["job"]["id"]))
+        return {part["kind"]: float(part["worked_s"]) for part in newest["parts"]}
+
+    def is_indexing(self) -> bool:
+        """Whether a job `index` runs."""
+        told = json.loads(self.sd("job", "list", "--json").out)["jobs"]
+        return any(one["job"]["kind"] == "index" and one["job"]["status"] == "running" for one in told)
+
+    def names_indexed(self) -> bool:
+        """Whether every name of the library is in its index of names; both files are read as they lie."""
+        library = self._library()
+        try:
+            with closing(sqlite3.connect(f"file:{library}?mode=ro", uri=True)) as db:
+                (newest,) = db.execute("SELECT max(id) FROM entry").fetchone()
+            with closing(sqlite3.connect(f"file:{library.with_name('search.db')}?mode=ro", uri=True)) as db:
+                (indexed,) = db.execute("SELECT indexed_id FROM state").fetchone()
+        except (sqlite3.Error, TypeError):
+            return False
+        return bool(indexed >= newest)
+
+    def is_behind(self, entries: int) -> bool:
+        """Whether the library knows fewer entries than there are."""
+        try:
+            with closing(sqlite3.connect(f"file:{self._library()}?mode=ro", uri=True)) as db:
+                (known,) = db.execute("SELECT count(*) FROM entry").fetchone()
+        except sqlite3.Error:
+            return True
+        return bool(known < entries)
+
+    def _library(self) -> Path:
+        (library,) = self.data_directory.rglob("library.db")
+        return library
+
+    def database_bytes(self, name: str = "*.db") -> int:
+        """Bytes of every SQLite file of the library, or of those called so; write-ahead logs included."""
+        files = [*self.data_directory.rglob(name), *self.data_directory.rglob(f"{name}-wal")]
         return sum(file.stat().st_size for file in files)
 
     def _run(self, command: str, *arguments: str | Path, limit_s: float) -> Finished:
@@ -173,3 +222,38 @@ def _start_of(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that one started, and that these started."""
+    children: dict[int, list[int]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        fields = _stat_of(int(process.name))
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append(int(process.name))
+    below = list(children.get(pid, ()))
+    for one in below:
+        below.extend(children.get(one, ()))
+    return below
+
+
+def _stat_of(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat behind the name: state, parent, …"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _ticks_of(pid: int) -> int:
+    """utime, stime, and those of children that ended: fields 14 to 17 counted from the pid."""
+    fields = _stat_of(pid)
+    return 0 if fields is None else sum(map(int, fields[11:15]))
+
+
+def _peak_of(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
