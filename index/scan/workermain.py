@@ -36,7 +36,6 @@ from typing import Any
 
 import msgpack
 
-from index.care import checking
 from index.model.errors import errno_of
 from index.scan import judging, speedtest, verify, walker
 from index.scan.hasher import Hasher, Identity, Mode
@@ -264,9 +263,16 @@ def identify(args: Mapping[str, Any], context: Context) -> None:
     flush()
 
 
+def check(args: Mapping[str, Any], context: Context) -> Any:
+    """The library's faults. This knows the whole store, as no other operation does, so it is imported here."""
+    from index.care import checking
+
+    return checking.check_in_worker(args, context)
+
+
 #: What this process can do, by name.
 OPERATIONS: dict[str, Operation] = {
-    "check": checking.check_in_worker,
+    "check": check,
     "identify": identify,
     "judge": judging.judge,
     "scan": walker.scan,

@@ -109,7 +109,7 @@ class NamesLibrary:
     def find_type(self, row: Entry, file_type: FileType, method: Method) -> None:
         """The row's bytes, which nobody else has, were found to be of a type."""
         with self.store.write("test") as unit:
-            content_id = contents.hint(unit.db, row.id.to_bytes(8, "big"), b"c" * 16, row.size_bytes)
+            content_id = contents.hint(unit.db, row.id.to_bytes(8, "big"), row.size_bytes)
             contents.set_type(unit.db, content_id, filetypes.intern(unit.db, file_type), method)
             entries.set_identity(unit.db, row.id, content_id, HASH_SAMPLED, None, unit.seq)
 

@@ -44,7 +44,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 uuid = row.id.to_bytes(16, "big")
                 metadata.put(unit.db, uuid, b"user.xdg.comment", b"c" * (number * 9), unit.hlc, DEVICE)
                 full = number.to_bytes(32, "big")
-                content = contents.exact(unit.db, full[-8:], full, full[:16], 3, None)
+                (content,) = contents.exact(unit.db, [contents.Read(full[-8:], full, 3, None)])
                 entries.set_identity(unit.db, row.id, content, 2, None, unit.seq)
     library.close()
     return directory
