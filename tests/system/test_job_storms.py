@@ -223,8 +223,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(300, marks=LARGE)])
-@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kills", [pytest.param(8, marks=pytest.mark.timeout(300)), pytest.param(300, marks=LARGE)])
 def test_killed_at_any_moment_while_jobs_run_and_writers_write(library, kills):
     """Mounted again at once each time. When all is quiet the index is that of a fresh scan, with hashes, rules, fields,
     thumbnails and tags."""
