@@ -271,9 +271,22 @@ def leave_unhashed(db: apsw.Connection, entry_ids: Iterable[int]) -> None:
     db.executemany("UPDATE entry SET hash_state=4 WHERE id=?", [(entry_id,) for entry_id in entry_ids])
 
 
+#: As many files as are counted where somebody waits.
+COUNTED_MAX = 10_000
+
+
 def count_unidentified(db: apsw.Connection) -> int:
-    """How many files wait for their full hash; a pass over the queue's index only."""
-    return int(one(db, "SELECT count(*) FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0")[0])
+    """How many files wait for their full hash, COUNTED_MAX at most; a look at the queue's index only."""
+    sql = (
+        "SELECT count(*) FROM (SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 LIMIT ?)"
+    )
+    return int(one(db, sql, COUNTED_MAX)[0])
+
+
+def has_unidentified(db: apsw.Connection) -> bool:
+    """Whether a file waits for its full hash."""
+    sql = "SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 LIMIT 1"
+    return db.execute(sql).fetchone() is not None
 
 
 def unidentified_in(db: apsw.Connection, branch_id: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ QUERIES = {
     "unidentified": lambda db: entries.unidentified(db, 1, HASH_NONE, 0, 10**18, 256),
     "sampled only": lambda db: entries.unidentified(db, 1, HASH_SAMPLED, 0, 10**18, 256),
     "count_unidentified": entries.count_unidentified,
+    "has_unidentified": entries.has_unidentified,
     "path_of": lambda db: entries.path_of(db, 5),
     "ruled_names": lambda db: entries.ruled_names(db, 1),
     "listed_as": lambda db: entries.listed_as(db, 1),

@@ -12,6 +12,7 @@ from vdfs.commands.words import count, facts, human_bytes, human_duration, name_
 
 ANSWER_S: Final = 20.0  # a status costs a moment: who has not given it by then hangs, or is stopped
 LOOK_S: Final = 2.0  # how long the process may wait for idle before it tells how far it is
+COUNTED_MAX: Final = 10_000  # files that wait are counted up to so many
 PAUSE_S: Final = 0.02  # between two looks, should it answer at once
 
 
@@ -87,7 +88,7 @@ def scan_line(scan: Json) -> str:
     if scan["idle"]:
         return f"idle, nothing left to index{errors}"
     dirs = count(scan["pending_dirs"], "directory", "directories")
-    files = count(scan["pending_files"], "file")
+    files = count(scan["pending_files"], "file", "files or more" if scan["pending_files"] == COUNTED_MAX else "")
     current = shown(name_of(scan, "current"))
     return f"{dirs} and {files} left{f', at {current}' if current else ''}{errors}"
 

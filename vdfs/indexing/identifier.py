@@ -84,9 +84,10 @@ class Identifier:
     @property
     def idle(self) -> bool:
         """Whether no file is left to identify."""
-        return not self._busy and not self._large and not self.pending_files()
+        return not self._busy and not self._large and not entries.has_unidentified(self.store.db)
 
     def pending_files(self) -> int:
+        """How many files wait; beyond some thousands no more are counted."""
         return entries.count_unidentified(self.store.db)
 
     async def identify_all(self, branch: Branch, done: Callable[[int, int], None]) -> None:

@@ -24,7 +24,7 @@ class StatusAsked:
 class ScanStatus:
     idle: bool
     pending_dirs: int
-    pending_files: int
+    pending_files: int = attrs.field(metadata=doc("10 000 at most are counted; jobs know how many"))
     current: bytes | None
     dirs: int
     entries: int
