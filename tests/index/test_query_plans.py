@@ -45,6 +45,10 @@ def store(tmp_path):
     opened.close()
 
 
+#: Passes over what a query itself has bounded.
+HARMLESS = ("SCAN up", "SCAN json_each", "SCAN (subquery")
+
+
 def passes(store: Store, sql: str, bindings: object) -> list[str]:
     """The steps of a plan that read a table from its first row, or from some row on, to its end."""
     plan = [row[3] for row in store.db.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)]
@@ -60,7 +64,7 @@ def test_no_query_of_the_loop_reads_a_table(store, name):
     store.db.exec_trace = None
     assert asked
     for sql, bindings in asked:
-        assert [s for s in passes(store, sql, bindings) if not s.startswith(("SCAN up", "SCAN json_each"))] == [], sql
+        assert [s for s in passes(store, sql, bindings) if not s.startswith(HARMLESS)] == [], sql
 
 
 @pytest.mark.parametrize(
