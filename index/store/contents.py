@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import apsw
 
-from index.store.connection import one
-
 SCHEMA = """
 -- content: one row for each (sampled id, full hash). uuid is uuid5 of the sampled id, the same on every device and not
 -- unique here, because two contents may share a sampled id. size_bytes is the size of one instance.
@@ -92,11 +90,6 @@ def set_type(db: apsw.Connection, content_id: int, type_id: int, method: int) ->
         "UPDATE content SET type_id=?, type_method=? WHERE id=? AND (type_method IS NULL OR type_method < ?)",
         (type_id, method, content_id, method),
     )
-
-
-def last_id(db: apsw.Connection) -> int:
-    """The newest content there is, 0 without any."""
-    return int(one(db, "SELECT coalesce(max(id), 0) FROM content")[0])
 
 
 def get(db: apsw.Connection, content_id: int) -> ContentRow | None:
