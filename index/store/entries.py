@@ -277,9 +277,7 @@ COUNTED_MAX = 10_000
 
 def count_unidentified(db: apsw.Connection) -> int:
     """How many files wait for their full hash, COUNTED_MAX at most; a look at the queue's index only."""
-    sql = (
-        "SELECT count(*) FROM (SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 LIMIT ?)"
-    )
+    sql = "SELECT count(*) FROM (SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 LIMIT ?)"
     return int(one(db, sql, COUNTED_MAX)[0])
 
 

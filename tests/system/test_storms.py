@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.harness import NOBODY, Mounted, as_nobody, errno_of, eventually
-from tests.system.storm import calm, equals_fresh, names_come_and_go, packages
+from tests.system.storm import calm, equals_fresh, names_come_and_go, packages, rows_of
 
 TAGS = "user.xdg.tags"
 
@@ -382,3 +382,22 @@ for step in steps:
     elif step == "end":
         run("fusefs.sdumount", home + "/mnt")
 """
+
+
+def test_what_is_in_a_file_is_known_wherever_its_bytes_were_first_seen(library, files):
+    """A copy comes to a deep location of what was known before: in another location, held back by a rule."""
+    deep = library.folder("Deep")
+    (files / "first.txt").write_text("words that were known before\n")
+    (deep / ".gitignore").write_text("held\n")
+    (deep / ".git").mkdir()
+    library.sd("location", "add", deep, "--mode", "deep")
+    calm(library)
+    shutil.copy(files / "first.txt", deep / "copy.txt")
+    (deep / "held").mkdir()
+    (deep / "held" / "second.txt").write_text("words that were held back\n")
+    calm(library)
+    (deep / ".gitignore").unlink()
+    calm(library)
+    rows = rows_of(library)
+    for name in (b"Deep/copy.txt", b"Deep/held/second.txt"):
+        eventually(lambda name=name: rows_of(library)[name]["reading"] == 1, f"{name!r} was read: {rows[name]}", 10)

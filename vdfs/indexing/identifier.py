@@ -69,6 +69,7 @@ class Identifier:
     ) -> None:
         self.is_claimed: Callable[[int], bool] = lambda branch_id: False  # whether a job goes through a branch
         self.is_held: Callable[[], bool] = lambda: False  # whether nothing is to be read just now
+        self.identified: Callable[[list[int]], None] = lambda entry_ids: None  # told of files that were read
         self.tree = tree
         self.store = tree.store
         self.pool = pool
@@ -305,6 +306,7 @@ class Identifier:
                 if entry_id in seen or (isinstance(result, hasher.Identity) and result.carries):
                     to_import.append(entry_id)
         self._imports(to_import)
+        self.identified([entry_id for entry_id, result in results if isinstance(result, hasher.Identity)])
 
     def _look_again(self, entry_id: int) -> None:
         """A file was not as the row said: mend the row now."""

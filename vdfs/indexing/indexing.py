@@ -25,7 +25,7 @@ import trio
 from index.media import sidecars
 from index.model.change import ORIGIN_SCAN
 from index.model.errors import NoSpace, NotFound, Unreachable, VdfsError
-from index.store import contents, entries, places, tidy
+from index.store import entries, places, tidy
 from vdfs.indexing.media import Done, Media
 from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.context import JobContext, Kind
@@ -42,6 +42,8 @@ UNWATCHED_S = 60.0
 _UNWATCHED_REST = 20
 _UNWATCHED_POLL_S = 1.0
 _NEW_POLL_S = 1.0
+#: Looking for what came goes through all contents that are not older: so many times as long it rests.
+_NEW_REST = 10.0
 _IDLE_POLL_S = 0.05
 #: What a walk could not read is told one by one up to so many.
 _TOLD_MAX = 50
@@ -65,11 +67,13 @@ class Indexing:
         self.store = scanner.store
         self.identifier = scanner.identifier
         self.jobs = jobs
-        self._looked_into: dict[int, int] = {}  # branch -> the last content whose files were looked into
+        self._came: dict[int, int] = {}  # deep branch -> the lowest of the contents that files of it turned out to have
+        self._looking = False
         self._took_s: dict[int, float] = {}  # branch -> how long it took to look through it,
         self._ended_s: dict[int, float] = {}  # and when that was
         scanner.ask_branch = self.ask_for
         self.identifier.is_claimed = self.is_claimed
+        self.identifier.identified = self._note_contents
         self.identifier.is_held = lambda: jobs.held_by is not None
         jobs.may_go_on[NO_SPACE] = self._has_room
         for kind in (
@@ -108,6 +112,8 @@ class Indexing:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to be done."""
+        if self._looking or self._to_look_into():
+            return False
         return self.jobs.rests() and not self.jobs.paused() and self.scanner.idle and self.identifier.idle
 
     @property
@@ -143,17 +149,31 @@ class Indexing:
             await trio.sleep(_TIDY_S)
             self.jobs.submit("cleanup", "clean up", "cleanup", {})
 
+    def _note_contents(self, entry_ids: list[int]) -> None:
+        """Files were identified: those of deep locations are to be looked into. Their contents may be old."""
+        deep = {branch.id for branch in self.tree.branches.values() if branch.mode >= places.MODE_DEEP}
+        for row in [entries.get(self.store.db, entry_id) for entry_id in entry_ids] if deep else ():
+            if row is not None and row.branch_id in deep and row.content_id is not None:
+                self._came[row.branch_id] = min(row.content_id, self._came.get(row.branch_id, row.content_id))
+
+    def _to_look_into(self) -> list[Branch]:
+        """Deep branches that no job goes through, with files that were identified since they were looked into."""
+        found = [self.tree.branches[branch_id] for branch_id in self._came if branch_id in self.tree.branches]
+        return [one for one in found if one.state == LIVE and not self.is_claimed(one.id)]
+
     async def _look_into_what_comes(self) -> None:
-        """What was identified in a deep location that no job goes through."""
+        """What was identified in a deep location that no job goes through; the longer it takes, the longer the rest."""
         while True:
-            await trio.sleep(_NEW_POLL_S)
-            for branch in list(self.tree.branches.values()):
-                is_free = not self.is_claimed(branch.id) and self.jobs.held_by is None
-                if branch.mode < places.MODE_DEEP or branch.state != LIVE or not is_free:
-                    continue
-                last = contents.last_id(self.store.db)
-                if last > self._looked_into.get(branch.id, last):
-                    self._looked_into[branch.id] = await self.media.read_new(branch, self._looked_into[branch.id])
+            began_s = time.monotonic()
+            for branch in self._to_look_into() if self.jobs.held_by is None else ():
+                first = self._came.pop(branch.id)
+                if branch.mode >= places.MODE_DEEP:
+                    self._looking = True
+                    try:
+                        await self.media.read_new(branch, first - 1)
+                    finally:
+                        self._looking = False
+            await trio.sleep(max(_NEW_POLL_S, _NEW_REST * (time.monotonic() - began_s)))
 
     async def _look_where_no_watch_is(self) -> None:
         """While the system allows too few watches, branches are looked through again and again: a while after the last
@@ -313,7 +333,6 @@ class Indexing:
             await look(branch, state["after"], done, at)
             state |= {"pass": state["pass"] + 1, "after": 0}
             ctx.checkpoint(state)
-        self._looked_into[branch.id] = contents.last_id(self.store.db)
         return {"files": state["done"], "failed": state["failed"]}
 
     async def _cleanup(self, ctx: JobContext) -> Mapping[str, Any]:

@@ -21,7 +21,6 @@ from index.model.change import ORIGIN_SCAN
 from index.model.errors import NoSpace, VdfsError
 from index.model.inode import DEVICES
 from index.scan.workers import WorkerError, WorkerPool
-from index.store import contents
 from index.store.store import Store
 from index.store.unit import Unit
 from vdfs.space.branches import Branch
@@ -58,15 +57,13 @@ class Media:
         page = partial(pipeline.lacking_thumbnails, self.store.db, [branch.id])
         await self._all(branch, "thumbnail", page, pipeline.take_thumbnails, after, done, at)
 
-    async def read_new(self, branch: Branch, after: int) -> int:
-        """Fields and thumbnails of contents that came after one; returns the last there is."""
-        last = contents.last_id(self.store.db)
+    async def read_new(self, branch: Branch, after: int) -> None:
+        """Fields and thumbnails of contents behind one that lack them; what does not work is left to the next job."""
         for what in (self.extract, self.thumbnail):
             try:
                 await what(branch, after, lambda count, failed: None, lambda at: None)
             except VdfsError as error:
                 log.warning("what came to %s could not be looked into: %s", os.fsdecode(branch.root_path), error)
-        return last
 
     async def _all(
         self,
