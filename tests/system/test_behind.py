@@ -693,7 +693,7 @@ def test_random_changes_end_equal(shared, place):
 def test_who_looks_into_a_big_new_tree_sees_all_of_it(library):
     """Right after the mount, with the scan just begun: any directory is complete, also the last one."""
     source = library.folder("Big")
-    for number in range(100):
+    for number in range(300):
         below = source / f"d{number:03}" / "x"
         below.mkdir(parents=True)
         for file in range(40):
@@ -701,13 +701,13 @@ def test_who_looks_into_a_big_new_tree_sees_all_of_it(library):
     library.mount(source)
     top = library.mnt / "Big"
     assert not library.sd_json("status")["scan"]["idle"], "the tree is too small for this test"
-    assert names(top / "d099" / "x") == [f"f{file:02}" for file in range(40)]
-    (source / "d098" / "x" / "added").write_bytes(b"a")
-    (source / "d098" / "x" / "f00").unlink()
-    assert names(top / "d098" / "x") == sorted(["added", *(f"f{file:02}" for file in range(1, 40))])
-    assert (top / "d097" / "x" / "f39").read_bytes() == b"39"
-    assert errno_of(os.stat, top / "d097" / "x" / "f40") == ENOENT
-    assert len(names(top)) == 100
+    assert names(top / "d299" / "x") == [f"f{file:02}" for file in range(40)]
+    (source / "d298" / "x" / "added").write_bytes(b"a")
+    (source / "d298" / "x" / "f00").unlink()
+    assert names(top / "d298" / "x") == sorted(["added", *(f"f{file:02}" for file in range(1, 40))])
+    assert (top / "d297" / "x" / "f39").read_bytes() == b"39"
+    assert errno_of(os.stat, top / "d297" / "x" / "f40") == ENOENT
+    assert len(names(top)) == 300
     library.wait_idle()
     library.verify()
 
