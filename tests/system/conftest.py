@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.system.harness import Mounted
+from tests.system.volumes import Sticks
 
 
 class Place(NamedTuple):
@@ -93,3 +94,14 @@ def fresh_library(base: Path) -> Iterator[Mounted]:
         yield library
     finally:
         library.close()
+
+
+@pytest.fixture
+def sticks(library: Mounted) -> Iterator[Sticks]:
+    """File systems on loop devices, which go with the library."""
+    held = Sticks(library.base)
+    try:
+        yield held
+    finally:
+        library.close()
+        held.close()

@@ -9,7 +9,6 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from PIL import Image
 from tests.system.harness import Mounted, eventually
 from tests.system.storm import calm, equals_fresh
 from tests.system.test_index_jobs import jobs_of, make_tree
-from tests.system.volumes import Sticks
 
 PHASES = ("discover", "classify", "extract", "thumbnail")
 LARGE = [pytest.mark.long, pytest.mark.timeout(6000)]
@@ -29,16 +27,6 @@ def phases(always: str) -> pytest.MarkDecorator:
     """Each phase; one of them also in the quick suite."""
     values = [name if name == always else pytest.param(name, marks=pytest.mark.long) for name in PHASES]
     return pytest.mark.parametrize("phase", values)
-
-
-@pytest.fixture
-def sticks(library: Mounted) -> Iterator[Sticks]:
-    held = Sticks(library.base)
-    try:
-        yield held
-    finally:
-        library.close()
-        held.close()
 
 
 def heavy(top: Path) -> Path:

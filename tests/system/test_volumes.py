@@ -6,7 +6,6 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,6 @@ SEEN_S = 5.0
 LABEL = f"s{os.getpid()}"
 
 pytestmark = pytest.mark.usefixtures("root_only")
-
-
-@pytest.fixture
-def sticks(library: Mounted) -> Iterator[Sticks]:
-    held = Sticks(library.base)
-    try:
-        yield held
-    finally:
-        library.close()
-        held.close()
 
 
 def fill(directory: Path) -> Path:

@@ -15,6 +15,7 @@ from index.scan.mounts import Mount, mounts
 from index.store import places, volumes
 from index.volumes.detect import Found
 from index.volumes.measure import Facts
+from tests.vdfs.test_branches import open_below
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
@@ -176,19 +177,6 @@ def test_a_change_that_a_request_found_is_acted_upon(run, stick):
         assert not core.indexing.idle, "it is walked"
 
     run(test)
-
-
-def open_below(path: Path) -> list[str]:
-    """What this process holds open at or below a path."""
-    found = []
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:
-            continue
-        if target.startswith(str(path)):
-            found.append(target)
-    return found
 
 
 def test_what_reads_a_branch_is_stopped_from_outside():

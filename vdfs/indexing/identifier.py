@@ -177,7 +177,7 @@ class Identifier:
             if not page:
                 self._in_vain_s += time.monotonic() - began_s
                 continue
-            await self._identify_rows(branch, page, lambda files, size_bytes: None)
+            await self._identify_rows(branch, page, _nobody_counts)
             if not is_last:
                 return True
         return False
@@ -245,7 +245,7 @@ class Identifier:
         branch_id: int,
         mode: hasher.Mode,
         items: list[dict[str, Any]],
-        done: Callable[[int, int], None] = lambda files, size_bytes: None,
+        done: Callable[[int, int], None],
     ) -> None:
         branch = self.tree.branches.get(branch_id)
         if branch is None:
@@ -275,7 +275,9 @@ class Identifier:
                     is_wanted = row is not None and not row.rule and row.hash_state in (HASH_NONE, HASH_SAMPLED)
                     if row is not None and is_wanted and row.parent_id is not None:
                         path = [*entries.path_of(self.store.db, row.parent_id), row.name]
-                        await self._identify(row.branch_id, hasher.Mode.FULL, [{"id": row.id, "path": path}])
+                        await self._identify(
+                            row.branch_id, hasher.Mode.FULL, [{"id": row.id, "path": path}], _nobody_counts
+                        )
                 except VdfsError as error:
                     log.warning("a large file could not be identified: %s", error)
                     self.progress.errors += 1
@@ -333,6 +335,10 @@ class Identifier:
             node = self.tree.nodes.get(row.node)
             if node is None or not node.st_is_ours(st):
                 self.tree.mend(ref, row.name, row, st)
+
+
+def _nobody_counts(files: int, size_bytes: int) -> None:
+    """Of what no job does."""
 
 
 def _is_read_whole(row: Entry) -> bool:

@@ -71,7 +71,7 @@ class Indexing:
         self._looking = False
         self._took_s: dict[int, float] = {}  # branch -> how long it took to look through it,
         self._ended_s: dict[int, float] = {}  # and when that was
-        scanner.ask_branch = self.ask_for
+        scanner.ask_branch = self.ask
         self.identifier.is_claimed = self.is_claimed
         self.identifier.identified = self._note_contents
         self.identifier.is_held = lambda: jobs.held_by is not None
@@ -88,26 +88,23 @@ class Indexing:
 
     # asking -----------------------------------------------------------------------------------------------------------
 
-    def ask_for(self, branch: Branch) -> None:
-        self.ask(branch)
-
     def ask(self, branch: Branch, *, requeue: bool = False) -> Job:
         """Have a branch brought up to date, soon; `requeue`: also the files that nobody was to read until now."""
         name = "the store" if branch.location is None else branch.location.decode("utf-8", "backslashreplace")
         label = f" ({branch.label})" if len(self.tree.locations.get(branch.location or b"", ())) > 1 else ""
         args = {"branch": branch.uuid, "requeue": requeue}
-        return self.jobs.submit("index", f"index {name}{label}", f"index:{branch.uuid.hex()}", args)
+        return self.jobs.submit("index", f"index {name}{label}", _key(branch), args)
 
     def forget(self, branch: Branch) -> None:
         """A branch goes: nobody needs to know more of it."""
-        live = self.jobs.table.live_of_key(f"index:{branch.uuid.hex()}")
+        live = self.jobs.table.live_of_key(_key(branch))
         if live is not None:
             self.jobs.cancel(live.id)
 
     def is_claimed(self, branch_id: int) -> bool:
         """Whether the files of a branch are to be read by a job and by nobody else."""
         branch = self.tree.branches.get(branch_id)
-        return branch is not None and self.jobs.has_key(f"index:{branch.uuid.hex()}")
+        return branch is not None and self.jobs.has_key(_key(branch))
 
     @property
     def idle(self) -> bool:
@@ -120,9 +117,6 @@ class Indexing:
     def active(self) -> bool:
         """Whether anything goes on or is about to, beside what is held up."""
         return not (self.jobs.rests() and self.scanner.idle)
-
-    def paused(self) -> int:
-        return self.jobs.paused()
 
     def _has_room(self) -> bool:
         """Whether the library's disk takes rows again, and thumbnails."""
@@ -137,7 +131,7 @@ class Indexing:
             await trio.sleep(_IDLE_POLL_S)
 
     async def run(self) -> None:
-        """What nobody asks for: see `_tidy` and `_look_where_no_watch_is`."""
+        """What nobody asks for: see the three."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tidy)
             nursery.start_soon(self._look_where_no_watch_is)
@@ -348,8 +342,9 @@ class Indexing:
         while strays := await trio.to_thread.run_sync(find, now_ns, abandon_on_cancel=True):
             with self.store.write(ORIGIN_SCAN) as unit:
                 tidy.drop(unit.db, strays, now_ns)
-            removed += len(strays.limbo) + len(strays.contents) + len(strays.mirrors)
-            ctx.meter.add(len(strays.limbo) + len(strays.contents) + len(strays.mirrors))
+            count = len(strays.limbo) + len(strays.contents) + len(strays.mirrors)
+            removed += count
+            ctx.meter.add(count)
             await trio.sleep(0.1)
         removed += await self._tidy_sidecars()
         return {"removed": removed}
@@ -380,3 +375,8 @@ class Indexing:
     def _set_state(self, branch: Branch, state: str, error: str | None = None) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
             places.set_scan_state(unit.db, branch.id, state, error, time.time_ns() if state == "done" else None)
+
+
+def _key(branch: Branch) -> str:
+    """What the job of a branch is about."""
+    return f"index:{branch.uuid.hex()}"

@@ -76,7 +76,7 @@ class Scanner:
         self.progress = Progress()
         self.halts = Halts()
         self.identifier = Identifier(tree, pool, self.progress, imports, self.halts)
-        self.ask_branch: Callable[[Branch], None] = lambda branch: None  # have a whole branch walked
+        self.ask_branch: Callable[[Branch], object] = lambda branch: None  # have a whole branch walked
         self._imports = imports  # reads the real attributes of entries that were just found
         self._todo: dict[int, float] = {}  # entry id of a directory -> when to walk it
         self._again: dict[int, float] = {}  # the same, for directories that must first be quiet

@@ -323,8 +323,12 @@ class JobManager:
 
     def _changed(self) -> None:
         """A status or a phase is another one: told at once."""
-        self._told += 1
         self._wake.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """There is something new, for whoever waits for that."""
+        self._told += 1
         news, self._news = self._news, trio.Event()
         news.set()
 
@@ -347,9 +351,7 @@ class JobManager:
             await trio.sleep(NEWS_S)
             if self._is_dirty:
                 self._is_dirty = False
-                self._told += 1
-                news, self._news = self._news, trio.Event()
-                news.set()
+                self._tell()
             if time.monotonic() - saved_s >= SAVE_S:
                 saved_s = time.monotonic()
                 for run in self._runs.values():

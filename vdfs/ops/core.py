@@ -96,7 +96,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
             files_identified=progress.files_identified,
             bytes_identified=progress.bytes_identified,
             errors=progress.errors,
-            paused=core.indexing.paused(),
+            paused=core.jobs.paused(),
             unwatched=core.watch.lacks_room,
             active=core.indexing.active,
         ),
