@@ -282,3 +282,19 @@ def test_removing_a_location_ends_its_jobs(library):
     assert {job["status"] for job in jobs_of(library) if "Docs" in job["title"]} <= {"cancelled", "completed"}
     shutil.rmtree(docs)
     os.kill(library.pid, signal.SIGTERM)
+
+
+def test_what_is_asked_of_a_location_while_its_job_waits_is_not_forgotten(library):
+    """Its files are to be read from now on: whoever has it looked through after that takes nothing away."""
+    docs = library.folder("Docs")
+    (docs / "first").write_text("first")
+    library.mount()
+    library.sd("location", "add", docs, "--mode", "shallow")
+    library.wait_idle()
+    library.unmount()
+    library.sd("location", "rescan", "Docs")  # nothing runs: the job waits
+    library.sd("location", "mode", "Docs", "content")
+    library.sd("location", "rescan", "Docs")
+    library.mount()
+    library.settle()
+    assert library.sd_json("info", "sd:/Docs/first")["hash_state"] == "full"

@@ -603,3 +603,13 @@ def test_a_disk_that_takes_nothing_more_ends_no_job(tmp_path, monkeypatch):
     assert len(table.recent(100)) == 21
     assert table.db.pragma("journal_mode") == "wal"
     table.close()
+
+
+def test_a_job_that_waits_is_done_as_it_was_asked_for_last(tmp_path):
+    """Nobody who asks is told that it waits, and then served with somebody else's arguments."""
+    jobs = JobManager(tmp_path, [Kind("steps", Steps().run)])
+    first = jobs.submit("steps", "s", "k", {"n": 1})
+    again = jobs.submit("steps", "s", "k", {"n": 2})
+    assert (again.id, again.args) == (first.id, {"n": 2})
+    assert [job.args for job in jobs.table.live()] == [{"n": 2}]
+    jobs.close()

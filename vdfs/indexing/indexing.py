@@ -92,8 +92,16 @@ class Indexing:
         """Have a branch brought up to date, soon; `requeue`: also the files that nobody was to read until now."""
         name = "the store" if branch.location is None else branch.location.decode("utf-8", "backslashreplace")
         label = f" ({branch.label})" if len(self.tree.locations.get(branch.location or b"", ())) > 1 else ""
-        args = {"branch": branch.uuid, "requeue": requeue}
+        args = {"branch": branch.uuid, "requeue": requeue or self._is_requeue_owed(branch)}
         return self.jobs.submit("index", f"index {name}{label}", _key(branch), args)
+
+    def _is_requeue_owed(self, branch: Branch) -> bool:
+        """Whether somebody asked for that already, and it waits to be done."""
+        live = self.jobs.table.live_of_key(_key(branch))
+        if live is None:
+            return False
+        waiting = live.args if live.status is Status.QUEUED and not live.runs else self.jobs.table.asked_again(live.id)
+        return bool(waiting and waiting.get("requeue"))
 
     def forget(self, branch: Branch) -> None:
         """A branch goes: nobody needs to know more of it."""

@@ -65,13 +65,16 @@ class JobManager:
     # asking and commanding --------------------------------------------------------------------------------------------
 
     def submit(self, kind: str, title: str, key: str, args: Mapping[str, Any], priority: int = Priority.NORMAL) -> Job:
-        """A new job; or the one of the same key that waits already. One that runs is done once more after its end."""
+        """A new job; or the one of the same key that waits already, with these arguments now. One that has begun
+        is done once more after its end."""
         live = self.table.live_of_key(key)
         if live is None:
             return self.add(kind, title, key, args, priority, None)
-        if live.status is not Status.QUEUED or live.runs:
+        if live.status is Status.QUEUED and not live.runs:
+            self.table.set_args(live.id, args)
+        else:
             self.table.ask_again(live.id, args)
-        return live
+        return self.get(live.id)
 
     def add(
         self, kind: str, title: str, key: str, args: Mapping[str, Any], priority: int, parent_id: int | None

@@ -211,6 +211,9 @@ class JobTable:
     def set_result(self, job_id: int, result: Mapping[str, Any]) -> None:
         self._write("UPDATE job SET result=? WHERE id=?", (_pack(result), job_id))
 
+    def set_args(self, job_id: int, args: Mapping[str, Any]) -> None:
+        self._write("UPDATE job SET args=? WHERE id=?", (_pack(args), job_id))
+
     def ask_again(self, job_id: int, args: Mapping[str, Any] | None) -> None:
         packed = None if args is None else _pack(args)
         self._write("UPDATE job SET again=? WHERE id=?", (packed, job_id))
