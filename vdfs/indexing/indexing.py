@@ -31,7 +31,7 @@ from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.context import JobContext, Kind
 from vdfs.jobs.job import NO_SPACE, Job, Status
 from vdfs.jobs.manager import JobManager
-from vdfs.space.branches import LIVE, Branch
+from vdfs.space.branches import LIVE, MISSING, Branch
 
 log = logging.getLogger("sdmount.index")
 
@@ -378,6 +378,8 @@ class Indexing:
         found = next((b for b in self.tree.branches.values() if b.uuid == ctx.args["branch"]), None)
         if found is None:
             raise NotFound("its location was removed")
+        if found.state == MISSING and not self.tree.check(found):
+            raise Unreachable(f"{os.fsdecode(found.root_path)} is not there; it is looked through when it is back")
         return found
 
     def _set_state(self, branch: Branch, state: str, error: str | None = None) -> None:
