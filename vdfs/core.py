@@ -158,7 +158,7 @@ async def _run_tasks(
         await nursery.start(core.jobs.run)
         tasks = (
             core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
-            core.importer.follow, mount_watch.run, core.volumes.run, Indexer(core.library.store).run,
+            core.importer.follow, mount_watch.run, core.volumes.run, Indexer(core.library.store, core.scanner.pool).run,
             partial(wait_for_power, core.jobs), partial(_housekeeping, core), partial(keep_backup, core.library.store),
         )  # fmt: skip
         for task in tasks:

@@ -270,11 +270,19 @@ def check(args: Mapping[str, Any], context: Context) -> Any:
     return checking.check_in_worker(args, context)
 
 
+def names(args: Mapping[str, Any], context: Context) -> None:
+    """Bring the index of names up to the library; it knows another store than the others."""
+    from index.store import search
+
+    search.follow_in_worker(args, context)
+
+
 #: What this process can do, by name.
 OPERATIONS: dict[str, Operation] = {
     "check": check,
     "identify": identify,
     "judge": judging.judge,
+    "names": names,
     "scan": walker.scan,
     "speedtest": speedtest.speedtest,
     "verify": verify.verify,

@@ -5,7 +5,7 @@ that may contain a text; who asks holds each against the entry's present name, a
 well, so an answer is exact whatever the index lags behind (index/store/finding.py).
 
 Why a file of its own: it holds nothing that is not in the library, may be deleted at any time, and is written by a
-thread while units write; its pages are in nobody's way when the library's log is synced. What ties the two together:
+worker while units write; its pages are in nobody's way when the library's log is synced. What ties the two together:
 
 - ids of entries only grow, so whatever is above `indexed_id` is not indexed yet; making a row writes nothing for it.
 - a row that goes, is renamed or comes back from limbo leaves a line in `search_todo`, by triggers, in the same unit.
@@ -19,9 +19,10 @@ Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tabl
 """
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 from zlib import crc32
 
@@ -270,6 +271,37 @@ class SearchIndex:
                 "SELECT ?, ?, ?, 0, seq, entry_id FROM library.search_todo ORDER BY seq DESC LIMIT 1",
                 _owner(self._db),
             )
+
+
+class Emitter(Protocol):
+    """What following needs of a worker's context."""
+
+    def emit(self, batch: object) -> None: ...
+
+    def stopped(self) -> bool: ...
+
+
+def follow_in_worker(args: Mapping[str, Any], context: Emitter) -> None:
+    """In a worker: take in what is new, and stream how far the index is (`Known`) after each slice; at least once.
+
+    args: database. An index that turns out to be damaged is built anew.
+    """
+    library_db = Path(args["database"])
+    index = SearchIndex(library_db)
+    try:
+        context.emit(index.known)
+        has_more = True
+        while has_more and not context.stopped():
+            try:
+                has_more = index.step()
+            except (apsw.CorruptError, apsw.NotADBError) as error:
+                print(f"the index of names is damaged ({error}) and is built anew", file=sys.stderr)
+                index.close()
+                remove(library_db)
+                index = SearchIndex(library_db)
+            context.emit(index.known)
+    finally:
+        index.close()
 
 
 def _connected(library_db: Path) -> apsw.Connection:

@@ -112,7 +112,8 @@ def test_the_index_follows_while_the_library_is_open(run):
 
     async def check(core: Core) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Indexer(core.library.store).run)
+            await nursery.start(core.scanner.pool.run)
+            nursery.start_soon(Indexer(core.library.store, core.scanner.pool).run)
             await make(core, *(f"beach {number}" for number in range(200)))
             assert len(await found(core, "beach")) == 200
             await eventually(lambda: is_indexed(core))
@@ -131,26 +132,29 @@ def test_the_index_follows_while_the_library_is_open(run):
 
 
 def test_a_damaged_index_is_done_without_and_built_anew(run):
-    """Searches go on, exact; the task notices and begins again."""
+    """Searches go on, exact; who keeps it notices and begins again."""
 
     async def check(core: Core) -> None:
         await make(core, *(f"beach {number}" for number in range(50)))
         path = search.path_beside(core.library.store.path)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Indexer(core.library.store).run)
-            await eventually(lambda: is_indexed(core))
-            nursery.cancel_scope.cancel()
-        assert len(await found(core, "beach")) == 50
-        whole = path.read_bytes()
-        path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
-        assert not is_indexed(core)
-        await make(core, "beach after")
-        assert len(await found(core, "beach")) == 51
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Indexer(core.library.store).run)
-            await eventually(lambda: is_indexed(core))
+        async with trio.open_nursery() as pool:
+            await pool.start(core.scanner.pool.run)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Indexer(core.library.store, core.scanner.pool).run)
+                await eventually(lambda: is_indexed(core))
+                nursery.cancel_scope.cancel()
+            assert len(await found(core, "beach")) == 50
+            whole = path.read_bytes()
+            path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
+            assert not is_indexed(core)
+            await make(core, "beach after")
             assert len(await found(core, "beach")) == 51
-            nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Indexer(core.library.store, core.scanner.pool).run)
+                await eventually(lambda: is_indexed(core))
+                assert len(await found(core, "beach")) == 51
+                nursery.cancel_scope.cancel()
+            pool.cancel_scope.cancel()
 
     run(check)
 

@@ -1,27 +1,28 @@
 """Indexer: the task that brings the index of names up to what the library holds.
 
-It looks once a second whether anything is new or changed, and takes it in slices in a thread: the index is a file of
-its own, so no unit waits for it. What was taken in is then forgotten in small units. Searches are exact meanwhile, they
-only have more to look at. An index that is damaged is thrown away and built anew.
+It looks once a second whether anything is new or changed, and has a worker process take that in: the index is a file of
+its own, so no unit waits for it, and folding names holds no interpreter but the worker's. What was taken in is then
+forgotten in small units. Searches are exact meanwhile, they only have more to look at. An index that is damaged is
+thrown away by the worker and built anew.
 """
 
 import logging
 from typing import Final
 
-import apsw
 import trio
 
 from index.model.errors import NoSpace
+from index.scan.workers import WorkerDied, WorkerError, WorkerPool
 from index.store import search
 from index.store.connection import one
-from index.store.search import SearchIndex
+from index.store.search import Known
 from index.store.store import Store
 
 log = logging.getLogger("sdmount.search")
 
 _LOOK_S: Final = 1.0
-#: How long it waits for room on a full disk.
-_FULL_S: Final = 30.0
+#: How long it waits for room on a full disk, or after what it does not know.
+_PAUSE_S: Final = 30.0
 #: Lines of search_todo that are forgotten in one unit, and how many wait for one.
 _DROPPED_LINES: Final = 2000
 _KEPT_LINES: Final = 64
@@ -30,39 +31,43 @@ _KEPT_LINES: Final = 64
 class Indexer:
     """Keeps one library's index of names."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pool: WorkerPool) -> None:
         self._store = store
+        self._pool = pool
+        self._known: Known | None = None  # how far the index is; None where it was not looked at yet
 
     async def run(self) -> None:
         """Follow the library until cancelled."""
-        index = await trio.to_thread.run_sync(SearchIndex, self._store.path)
-        try:
-            while True:
-                try:
-                    await self._catch_up(index)
-                except (apsw.CorruptError, apsw.NotADBError) as error:
-                    log.warning("the index of names is damaged (%s) and is built anew", error)
-                    index.close()
-                    search.remove(self._store.path)
-                    index = await trio.to_thread.run_sync(SearchIndex, self._store.path)
-                except (apsw.FullError, NoSpace):
-                    await trio.sleep(_FULL_S)
-                await trio.sleep(_LOOK_S)
-        finally:
-            index.close()
+        while True:
+            try:
+                await self._catch_up()
+            except WorkerDied as error:
+                log.info("the index of names goes on in another worker: %s", error)
+            except (WorkerError, NoSpace) as error:
+                if not isinstance(error, NoSpace) and error.error_kind != "FullError":
+                    log.warning("the index of names could not be brought up to date: %s", error)
+                await trio.sleep(_PAUSE_S)
+            await trio.sleep(_LOOK_S)
 
-    async def _catch_up(self, index: SearchIndex) -> None:
-        while self._is_behind(index):
-            await trio.to_thread.run_sync(index.step)
-        while self._is_worth_dropping(index):
+    async def _catch_up(self) -> None:
+        if self._is_behind():
+            async with self._pool.stream("names", {"database": str(self._store.path)}) as stream:
+                async for known in stream:
+                    self._known = Known._make(known)
+        while self._is_worth_dropping():
             with self._store.write("search") as unit:
-                search.drop_done(unit.db, index.known.done_seq, _DROPPED_LINES)
+                search.drop_done(unit.db, self._done_seq(), _DROPPED_LINES)
             await trio.lowlevel.checkpoint()
 
-    def _is_behind(self, index: SearchIndex) -> bool:
+    def _is_behind(self) -> bool:
+        if self._known is None:
+            return True
         newest, line = one(self._store.db, "SELECT (SELECT max(id) FROM entry), (SELECT max(seq) FROM search_todo)")
-        return (newest or 0) > index.known.indexed_id or line > index.known.done_seq
+        return (newest or 0) > self._known.indexed_id or line > self._known.done_seq
 
-    def _is_worth_dropping(self, index: SearchIndex) -> bool:
+    def _is_worth_dropping(self) -> bool:
         first = int(one(self._store.db, "SELECT min(seq) FROM search_todo")[0])
-        return index.known.done_seq - first >= _KEPT_LINES
+        return self._done_seq() - first >= _KEPT_LINES
+
+    def _done_seq(self) -> int:
+        return 0 if self._known is None else self._known.done_seq
