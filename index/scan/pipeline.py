@@ -13,7 +13,7 @@ import apsw
 from index.model import change
 from index.model.entry import HASH_FAILED, HASH_FULL, HASH_NONE, HASH_SAMPLED, KIND_DIR, Entry, Stat
 from index.model.filetype import BY_TYPE
-from index.model.ids import new_entry_uuid
+from index.model.ids import new_entry_uuid, new_entry_uuids
 from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
 from index.store import contents, entries, filetypes
@@ -169,6 +169,7 @@ def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
     ]  # fmt: skip
     exact = iter(contents.exact(unit.db, read) if read else ())
     found: list[tuple[int | None, int, bytes | None, int, int]] = []
+    fresh = iter(new_entry_uuids(len(good)))
     for row, result in good:
         if result.full is None:
             content_id = contents.hint(unit.db, bytes.fromhex(result.sampled or ""), result.size_bytes)
@@ -188,7 +189,7 @@ def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
                 if twin.st_ino == row.st_ino:
                     entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
         else:
-            found.append((content_id, level, row.uuid or new_entry_uuid(), unit.seq, row.id))
+            found.append((content_id, level, row.uuid or next(fresh), unit.seq, row.id))
         unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
     entries.set_identities(unit.db, found)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import apsw
 
+from index.model.content import SAMPLE_WHOLE_MAX_BYTES
 from index.store.connection import one
 
 SCHEMA = """
@@ -86,19 +87,19 @@ def hint(db: apsw.Connection, sampled: bytes, size_bytes: int) -> int:
 def exact(db: apsw.Connection, read: Sequence[Read]) -> list[int]:
     """The ids of the rows of full hashes, in order; they and their manifests are made when new. A few statements,
     however many are asked for."""
-    marks = ",".join("?" * len(read))
+    sql = f"SELECT id, full, type_method FROM content WHERE full IS NOT NULL AND substr(full, 1, 8) IN ({_marks(read)})"
     known: dict[bytes, tuple[int, int | None]] = {
         full: (content_id, method)
-        for content_id, full, method in db.execute(
-            f"SELECT id, full, type_method FROM content WHERE full IS NOT NULL AND substr(full, 1, 8) IN ({marks})",
-            [one.full[:_FULL_BYTES] for one in read],
-        )
+        for content_id, full, method in db.execute(sql, [one.full[:_FULL_BYTES] for one in read])
     }
+    sampled = [one.sampled for one in read if one.size_bytes > SAMPLE_WHOLE_MAX_BYTES]  # smaller ones are read at once
     hints: dict[bytes, int] = dict(
         db.execute(
-            f"SELECT sampled, id FROM content WHERE full IS NULL AND sampled IN ({marks}) ORDER BY id DESC",
-            [one.sampled for one in read],
+            f"SELECT sampled, id FROM content WHERE full IS NULL AND sampled IN ({_marks(sampled)}) ORDER BY id DESC",
+            sampled,
         )
+        if sampled
+        else ()
     )
     next_id = last_id(db) + 1
     ids: list[int] = []
@@ -128,6 +129,10 @@ def exact(db: apsw.Connection, read: Sequence[Read]) -> list[int]:
     db.executemany(_SET_TYPE, typed)
     db.executemany("INSERT INTO manifest VALUES(?,?)", manifests)
     return ids
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 _SET_TYPE = "UPDATE content SET type_id=?, type_method=? WHERE id=? AND (type_method IS NULL OR type_method < ?)"

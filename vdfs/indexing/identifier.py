@@ -32,9 +32,17 @@ from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.scan")
 
-_PAGE = 256
-#: Files of one unit while somebody works at the mount; else as many as a worker tells at once.
-_UNIT_FILES_USED = 32
+#: Files of one page, and while somebody works at the mount; and how many bytes of them: what reading it keeps a worker
+#: from other work.
+_PAGE = 1024
+_PAGE_USED = 96
+_PAGE_BYTES = 64 << 20
+#: Files of one unit, the fewer the sooner a request gets its turn, and while somebody works at the mount. Hashes lie
+#: anywhere in their index, so that a unit writes a page of it for nearly each file, however many there are.
+_UNIT_FILES = 1024
+_UNIT_FILES_USED = 16
+#: How long what was read may wait for more.
+_UNIT_AGE_S = 0.2
 #: Pages of one branch that a job has read at a time.
 _SHARES = 2
 #: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
@@ -48,6 +56,9 @@ _REST_MAX_S = 10.0
 _SAMPLED_FIRST_BYTES = 4 << 20
 #: A file of this size or more is hashed beside the others, so that they need not wait for it.
 _LARGE_BYTES = 256 << 20
+
+
+_Read = tuple[int, hasher.Result]
 
 
 class _Pages:
@@ -200,10 +211,15 @@ class Identifier:
         inner: dict[int | None, bool] = {}  # directory -> whether what lies in it is to be left
         before_ns = time.time_ns() - _SETTLED_NS
         is_last = False
-        while len(page) < _PAGE and not is_last:
-            rows = entries.unidentified(self.store.db, branch.id, state, after, before_ns, _PAGE)
-            is_last = len(rows) < _PAGE
+        size_bytes = 0
+        wanted = _PAGE_USED if self.tree.pace.is_used else _PAGE
+        while len(page) < wanted and size_bytes < _PAGE_BYTES and not is_last:
+            rows = entries.unidentified(self.store.db, branch.id, state, after, before_ns, wanted)
+            is_last = len(rows) < wanted
             for row in rows:
+                if size_bytes >= _PAGE_BYTES:
+                    is_last = False
+                    break
                 after = row.id
                 held = self._retry.get(row.id)
                 if held is not None and held[1] > now_s:
@@ -221,6 +237,7 @@ class Identifier:
                     put_off(row)
                     continue
                 page.append(row)
+                size_bytes += row.size_bytes if _is_read_whole(row) else 0
             if left:
                 with self.store.write(ORIGIN_SCAN) as unit:
                     entries.leave_unhashed(unit.db, left)
@@ -255,15 +272,25 @@ class Identifier:
         }  # fmt: skip
         with self.halts.on(branch.id):
             async with self.pool.stream("identify", args) as stream:
+                waiting: deque[_Read] = deque()
+                taken_s = time.monotonic()
                 async for batch in stream:
-                    waiting = deque(hasher.unpack_results(batch))
-                    while waiting:
-                        count = _UNIT_FILES_USED if self.tree.pace.is_used else len(waiting)
-                        some = [waiting.popleft() for _ in range(min(count, len(waiting)))]
-                        async with self.tree.pace.turn():
-                            self._take_identities(some)
-                        known = [one for _, one in some if isinstance(one, hasher.Identity) and one.full is not None]
-                        done(len(known), sum(one.size_bytes for one in known))
+                    waiting.extend(hasher.unpack_results(batch))
+                    is_used, now_s = self.tree.pace.is_used, time.monotonic()
+                    if is_used or len(waiting) >= _UNIT_FILES or now_s - taken_s > _UNIT_AGE_S:
+                        await self._take(waiting, done)
+                        taken_s = time.monotonic()
+                await self._take(waiting, done)
+
+    async def _take(self, waiting: "deque[_Read]", done: Callable[[int, int], None]) -> None:
+        """Write what was read, in units."""
+        while waiting:
+            count = _UNIT_FILES_USED if self.tree.pace.is_used else _UNIT_FILES
+            some = [waiting.popleft() for _ in range(min(count, len(waiting)))]
+            async with self.tree.pace.turn():
+                self._take_identities(some)
+            known = [one for _, one in some if isinstance(one, hasher.Identity) and one.full is not None]
+            done(len(known), sum(one.size_bytes for one in known))
 
     async def _identify_large_forever(self) -> None:
         while True:
@@ -289,7 +316,7 @@ class Identifier:
                 finally:
                     self._large.pop(entry_id, None)
 
-    def _take_identities(self, results: list[tuple[int, hasher.Identity | hasher.Unidentified]]) -> None:
+    def _take_identities(self, results: list[_Read]) -> None:
         with self.store.write(ORIGIN_SCAN) as unit:
             again = pipeline.take_identities(unit, results)
         now_s = time.monotonic()

@@ -41,8 +41,10 @@ log = logging.getLogger("sdmount.scan")
 
 _QUIET_S = 1.0
 #: Rows of one unit, and while somebody works at the mount; a directory alone may be more.
-_UNIT_ROWS = 320
+_UNIT_ROWS = 1200
 _UNIT_ROWS_USED = 60
+#: How long what was reported may wait for more.
+_UNIT_AGE_S = 0.2
 #: How long the walks of the start wait for the watches: what they find is then right, and nothing is walked twice.
 _COVER_S = 5.0
 #: So many new watches are followed by a walk of each directory; more, by another of all that was walked.
@@ -286,11 +288,19 @@ class Scanner:
         judging = contextlib.nullcontext() if self.rulers is None else self.rulers.walking(branch)
         with judging, self.halts.on(branch.id):
             async with self.pool.stream("scan", args) as stream:
+                waiting: deque[Any] = deque()
+                rows, taken_s = 0, time.monotonic()
                 async for dirs, seen, reports in stream:
                     self.progress.dirs += dirs
                     self.progress.entries += seen
-                    await self._take(state, reports)
+                    waiting.extend(reports)
+                    rows += seen
+                    now_s = time.monotonic()
+                    if self.tree.pace.is_used or rows >= _UNIT_ROWS or now_s - taken_s > _UNIT_AGE_S:
+                        await self._take(state, waiting)
+                        rows, taken_s = 0, now_s
                     this.seen(dirs, seen)
+                await self._take(state, waiting)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)
@@ -312,8 +322,8 @@ class Scanner:
         this.tries[directory] = this.tries.get(directory, 0) + 1
         return this.tries[directory] <= _LOST_TRIES
 
-    async def _take(self, state: pipeline.WalkState, reports: list[Any]) -> None:
-        waiting = deque(reports)
+    async def _take(self, state: pipeline.WalkState, waiting: deque[Any]) -> None:
+        """Write what was reported, in units."""
         while waiting:
             some = _first_unit(waiting, _UNIT_ROWS_USED if self.tree.pace.is_used else _UNIT_ROWS)
             for report in some:
