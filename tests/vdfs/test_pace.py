@@ -66,3 +66,28 @@ def test_nobody_has_a_turn_beside_another():
                 nursery.start_soon(behind, pace, number)
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize(("is_asking", "waited"), [(False, False), (True, True)])
+def test_a_turn_waits_for_a_gap_between_requests_but_not_for_ever(is_asking, waited):
+    """Who asks again and again delays it by some thousandths of a second; where nobody has asked it begins at once."""
+
+    async def main() -> float:
+        pace = Pace()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                while is_asking:
+                    pace.asked()
+                    await trio.sleep(0.0001)
+
+            nursery.start_soon(ask)
+            await trio.sleep(0.001)
+            began_s = trio.current_time()
+            async with pace.turn():
+                came_s = trio.current_time()
+            nursery.cancel_scope.cancel()
+        return came_s - began_s
+
+    took_s = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert (0.0005 < took_s < 0.01) if waited else took_s == 0

@@ -2,9 +2,9 @@
 
 In: that somebody asked (`asked`, once for each request of the kernel). Out: turns for those who write what was found
 on the disk, one at a time. While the mount is in use the loop is free between two turns for some times as long as the
-turn took: most requests meet no unit at all, the others wait for one at most and have the loop to themselves for the
-steps that they take. When nobody has asked for a while turns follow each other. Units are small while it is in use
-(`is_used`).
+turn took, and a turn begins in a gap between requests: most requests meet no unit at all, the others wait for one at
+most and have the loop to themselves for the steps that they take. When nobody has asked for a while turns follow each
+other. Units are small while it is in use (`is_used`).
 
 Kept out: work in processes of its own, which gives way by its niceness, and threads, which hold no turn.
 """
@@ -22,6 +22,10 @@ USED_S: Final = 0.5
 #: So many times as long as a turn took it rests, and how long at most.
 _REST: Final = 3.0
 _REST_MAX_S: Final = 0.05
+#: Requests come in bursts, and the loop is woken by one for what else is due; so a turn begins when none came for so
+#: long, and after so many looks in any case.
+_GAP_S: Final = 0.0007
+_GAP_TRIES: Final = 4
 
 
 class Pace:
@@ -44,6 +48,10 @@ class Pace:
     async def turn(self) -> AsyncIterator[None]:
         """Hold the one turn there is: for one unit, without an await in between."""
         async with self._turn:
+            for _ in range(_GAP_TRIES):
+                if time.monotonic() - self._asked_s >= _GAP_S:
+                    break
+                await trio.sleep(_GAP_S)
             began_s = time.monotonic()
             yield
             took_s = time.monotonic() - began_s

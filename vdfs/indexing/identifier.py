@@ -35,12 +35,12 @@ log = logging.getLogger("sdmount.scan")
 #: Files of one page, and while somebody works at the mount; and how many bytes of them: what reading it keeps a worker
 #: from other work.
 _PAGE = 1024
-_PAGE_USED = 96
+_PAGE_USED = 32
 _PAGE_BYTES = 64 << 20
 #: Files of one unit, the fewer the sooner a request gets its turn, and while somebody works at the mount. Hashes lie
 #: anywhere in their index, so that a unit writes a page of it for nearly each file, however many there are.
 _UNIT_FILES = 1024
-_UNIT_FILES_USED = 16
+_UNIT_FILES_USED = 12
 #: How long what was read may wait for more.
 _UNIT_AGE_S = 0.2
 #: Pages of one branch that a job has read at a time.

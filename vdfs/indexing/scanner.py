@@ -42,7 +42,7 @@ log = logging.getLogger("sdmount.scan")
 _QUIET_S = 1.0
 #: Rows of one unit, and while somebody works at the mount; a directory alone may be more.
 _UNIT_ROWS = 1200
-_UNIT_ROWS_USED = 60
+_UNIT_ROWS_USED = 30
 #: How long what was reported may wait for more.
 _UNIT_AGE_S = 0.2
 #: How long the walks of the start wait for the watches: what they find is then right, and nothing is walked twice.
