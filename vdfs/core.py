@@ -104,13 +104,15 @@ async def open_core(
         media_pool = WorkerPool(
             MEDIA_WORKERS, log_path=config.state_dir / "workers.log", table=TABLE, idle_s=_MEDIA_IDLE_S
         )
-        media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir), scanner.halts)
+        media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir), scanner.halts, tree.pace)
         indexing = Indexing(scanner, media, jobs, rescan_s)
         presence = Presence(tree, watch, scanner.begin)
         volumes = Volumes(tree, locations, presence)
+        ruling = Ruling(rulers, pool)
+        ruling.released = indexing.note_contents
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, jobs, indexing, watch, rulers, Ruling(rulers, pool), finder, presence,
+            importer, locations, scanner, jobs, indexing, watch, rulers, ruling, finder, presence,
             volumes, Ejector(volumes, scanner.halts, pool), mountpoint,
             time.time_ns(), stop,
         )  # fmt: skip

@@ -6,7 +6,7 @@ a process that was given nothing else is the one, and fails for good; the others
 on. Batches are some 0.1 s old at most, so little is done twice but the file that kills, which is met twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from index.scan.workers import WorkerDied, WorkerPool
@@ -25,7 +25,7 @@ async def work_off(
     operation: str,
     args: dict[str, Any],
     items: Sequence[dict[str, Any]],
-    take: Callable[[Batch], object],
+    take: Callable[[Batch], Awaitable[object]],
 ) -> None:
     """Run `operation` over items of one branch and hand each batch of results to `take` as it comes; every item gets
     one.
@@ -39,7 +39,7 @@ async def work_off(
             async for batch in stream:
                 for content_id, _ in batch:
                     left.pop(content_id, None)
-                take([(content_id, result) for content_id, result in batch])
+                await take([(content_id, result) for content_id, result in batch])
 
     while left:
         try:
@@ -55,5 +55,5 @@ async def work_off(
                 if not error.how or not pool.is_running:
                     raise
                 left.pop(item["id"], None)
-                take([(item["id"], ["failed", _ENDS.get(error.how, f"its decoder {error.how}")])])
+                await take([(item["id"], ["failed", _ENDS.get(error.how, f"its decoder {error.how}")])])
                 break  # the one is found: the others together again

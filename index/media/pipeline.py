@@ -73,6 +73,17 @@ def lacking_thumbnails(
     return Page(_readable(db, waiting, live), next_id)
 
 
+def count_fields(db: apsw.Connection, branch_id: int, extractors: Iterable[Extractor] = EXTRACTORS) -> int:
+    """How many contents of a branch wait for their fields; for a thread."""
+    table = tuple(extractors)
+    return extracts.count_lacking(db, frozenset(registry.by_type(table)), registry.present(table), branch_id)
+
+
+def count_thumbnails(db: apsw.Connection, branch_id: int, variants: Sequence[str] = DEFAULT) -> int:
+    """How many images of a branch wait for a thumbnail; for a thread."""
+    return sidecars.count_lacking(db, registry.THUMB_TYPES, variants, registry.THUMB_VERSION, branch_id)
+
+
 def _readable(db: apsw.Connection, waiting: Iterable[Waiting], live: Collection[int]) -> list[Source]:
     """Each with a file to read it from. The one place that decides whose files are not read for this."""
     sources = []

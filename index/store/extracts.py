@@ -78,16 +78,41 @@ def lacking(
     In id order, up to `limit` of them behind `after_id`, from a window of the table: (page, where to go on). The second
     is None at the end; an empty page is not the end.
     """
-    ids = filetypes.known(db, types)
-    pairs = ",".join(["(?,?)"] * len(present))
+    lacks, values = _lacks(db, types, present)
     sql = (
         "SELECT c.id, c.full, t.name FROM content c LEFT JOIN filetype t ON t.id = c.type_id "
-        "LEFT JOIN extracted x ON x.content_id = c.id WHERE c.id > ? AND c.id <= ? AND c.full IS NOT NULL "
-        f"AND (c.type_id IS NULL OR c.type_id IN ({','.join('?' * len(ids))})) "
-        f"AND (x.content_id IS NULL OR (x.extractor, x.version) NOT IN (VALUES {pairs})) ORDER BY c.id LIMIT ?"
+        f"LEFT JOIN extracted x ON x.content_id = c.id WHERE c.id > ? AND c.id <= ? AND {lacks} ORDER BY c.id LIMIT ?"
     )
-    flat = [value for pair in present for value in pair]
-    return windowed(db, sql, after_id, [*ids, *flat], limit)
+    return windowed(db, sql, after_id, values, limit)
+
+
+def count_lacking(
+    db: apsw.Connection, types: frozenset[str], present: Collection[tuple[str, int]], branch_id: int
+) -> int:
+    """How many of those a branch has; a pass over the contents, for a thread."""
+    lacks, values = _lacks(db, types, present)
+    sql = f"SELECT count(*) FROM content c LEFT JOIN extracted x ON x.content_id = c.id WHERE {lacks} AND {HELD}"
+    return int(one(db, sql, *values, branch_id)[0])
+
+
+#: Whether a branch has a file of content c that may be read.
+HELD = (
+    "EXISTS (SELECT 1 FROM entry e INDEXED BY entry_content WHERE e.content_id = c.id AND e.branch_id = ? "
+    "AND e.rule = 0)"
+)
+
+
+def _lacks(
+    db: apsw.Connection, types: frozenset[str], present: Collection[tuple[str, int]]
+) -> tuple[str, list[int | str]]:
+    """What `lacking` asks of content c and its row x, and the values for it."""
+    ids = filetypes.known(db, types)
+    pairs = ",".join(["(?,?)"] * len(present))
+    condition = (
+        f"c.full IS NOT NULL AND (c.type_id IS NULL OR c.type_id IN ({','.join('?' * len(ids))})) "
+        f"AND (x.content_id IS NULL OR (x.extractor, x.version) NOT IN (VALUES {pairs}))"
+    )
+    return condition, [*ids, *(value for pair in present for value in pair)]
 
 
 def windowed(

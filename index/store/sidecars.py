@@ -10,8 +10,9 @@ from typing import NamedTuple
 import apsw
 
 from index.store import filetypes
+from index.store.connection import one
 from index.store.contents import OF_FULL
-from index.store.extracts import Waiting, windowed
+from index.store.extracts import HELD, Waiting, windowed
 
 THUMB = "thumb"
 
@@ -66,14 +67,33 @@ def lacking(
     db: apsw.Connection, types: frozenset[str], variants: Sequence[str], version: int, after_id: int, limit: int
 ) -> tuple[list[Waiting], int | None]:
     """Contents of those types that lack a thumbnail of this version: (page, where to go on), as `extracts.lacking`."""
-    ids = filetypes.known(db, types)
+    lacks, values = _lacks(db, types, variants, version)
     sql = (
         "SELECT c.id, c.full, t.name FROM content c CROSS JOIN filetype t ON t.id = c.type_id WHERE c.id > ? "
-        f"AND c.id <= ? AND c.full IS NOT NULL AND c.type_id IN ({','.join('?' * len(ids))}) AND (SELECT count(*) "
-        "FROM sidecar s WHERE s.content_id = c.id AND s.kind = 'thumb' AND s.version = ? AND s.variant IN "
-        f"({','.join('?' * len(variants))})) < ? ORDER BY c.id LIMIT ?"
+        f"AND c.id <= ? AND {lacks} ORDER BY c.id LIMIT ?"
     )
-    return windowed(db, sql, after_id, [*ids, version, *variants, len(variants)], limit)
+    return windowed(db, sql, after_id, values, limit)
+
+
+def count_lacking(
+    db: apsw.Connection, types: frozenset[str], variants: Sequence[str], version: int, branch_id: int
+) -> int:
+    """How many of those a branch has; a pass over the contents, for a thread."""
+    lacks, values = _lacks(db, types, variants, version)
+    return int(one(db, f"SELECT count(*) FROM content c WHERE {lacks} AND {HELD}", *values, branch_id)[0])
+
+
+def _lacks(
+    db: apsw.Connection, types: frozenset[str], variants: Sequence[str], version: int
+) -> tuple[str, list[int | str]]:
+    """What `lacking` asks of content c, and the values for it."""
+    ids = filetypes.known(db, types)
+    condition = (
+        f"c.full IS NOT NULL AND c.type_id IN ({','.join('?' * len(ids))}) AND (SELECT count(*) "
+        "FROM sidecar s WHERE s.content_id = c.id AND s.kind = 'thumb' AND s.version = ? AND s.variant IN "
+        f"({','.join('?' * len(variants))})) < ?"
+    )
+    return condition, [*ids, version, *variants, len(variants)]
 
 
 def page_of_contents(db: apsw.Connection, after_id: int, limit: int) -> list[int]:

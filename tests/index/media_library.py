@@ -102,7 +102,7 @@ class MediaLibrary:
         def page(after: int) -> pipeline.Page:
             return pipeline.lacking_fields(self.store.db, [self.branch], after, extractors)
 
-        def take(batch: list[tuple[int, list[Any]]]) -> None:
+        async def take(batch: list[tuple[int, list[Any]]]) -> None:
             with self.store.write("media") as unit:
                 self.again = pipeline.take_extracted(unit, batch, extractors)
 
@@ -112,7 +112,7 @@ class MediaLibrary:
         def page(after: int) -> pipeline.Page:
             return pipeline.lacking_thumbnails(self.store.db, [self.branch], after, variants)
 
-        def take(batch: list[tuple[int, list[Any]]]) -> None:
+        async def take(batch: list[tuple[int, list[Any]]]) -> None:
             with self.store.write("media") as unit:
                 self.again = pipeline.take_thumbnails(unit, batch, variants)
 
@@ -132,6 +132,15 @@ class MediaLibrary:
                 results += len(items)
                 after = found.next_id
         return results
+
+
+def taking(take: Callable[[Any], object]) -> Callable[[Any], Awaitable[None]]:
+    """Somebody who takes batches in, of what does so at once."""
+
+    async def taken(batch: Any) -> None:
+        take(batch)
+
+    return taken
 
 
 def with_workers(

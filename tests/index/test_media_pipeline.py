@@ -127,6 +127,24 @@ def test_a_queue_is_read_in_pages_and_goes_on_behind_the_last(lib, monkeypatch):
     assert set(seen) == {lib.content_of(f"{number:02}.txt") for number in range(23)}
 
 
+def test_what_waits_is_counted_beforehand(lib, tmp_path):
+    """By each branch its own, and each content once; what was done, or is held by a rule, does not wait."""
+    lib.put("a.jpg", media.picture())
+    lib.put("copy.jpg", media.picture())
+    lib.put("b.md", b"# Title")
+    lib.put("c.txt", b"held")
+    lib.put("d.bin", b"\x00\x01\x02\x03" * 10)
+    lib.learn()
+    db = lib.store.db
+    with lib.store.write("test") as unit:
+        entries.set_rule(unit.db, entries.child(db, lib.root_id, b"c.txt").id, 1, unit.seq)
+    assert pipeline.count_fields(db, lib.branch) == 2
+    assert pipeline.count_thumbnails(db, lib.branch) == 1
+    assert pipeline.count_fields(db, lib.branch + 1) == pipeline.count_thumbnails(db, lib.branch + 1) == 0
+    assert work(lib, tmp_path) == (2, 1)
+    assert pipeline.count_fields(db, lib.branch) == pipeline.count_thumbnails(db, lib.branch) == 0
+
+
 def test_who_is_away_waits(lib):
     """A content on no branch that is there is passed over; so is a row that does not hold it for certain."""
     lib.put("a.jpg", media.picture())

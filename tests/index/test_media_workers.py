@@ -19,7 +19,7 @@ from index.scan.workers import WorkerDied, WorkerError, WorkerPool
 from index.store import extracts, sidecars
 from index.store.extracts import DONE, FAILED
 from tests.index import media_library as media
-from tests.index.media_library import MediaLibrary, with_workers
+from tests.index.media_library import MediaLibrary, taking, with_workers
 
 TABLE = "media_probes:OPERATIONS"
 #: Reads files called *.gsm, and does what stands in them.
@@ -262,7 +262,7 @@ def test_a_file_that_is_not_the_one_that_was_identified_is_not_read(lib, tmp_pat
     async def body(pool: WorkerPool) -> None:
         page = pipeline.lacking_fields(lib.store.db, [lib.branch])
         items = [source.item() for source in page.sources]
-        await driving.work_off(pool, "extract", lib.args(), items, found.update)
+        await driving.work_off(pool, "extract", lib.args(), items, taking(found.update))
 
     with_workers(tmp_path, body)
     outcomes = {name: found[lib.content_of(name)] for name in ("changed.jpg", "gone.jpg", "link.jpg", "fifo.jpg")}
@@ -295,7 +295,7 @@ def test_a_file_that_changed_while_it_was_read_is_not_taken(lib, tmp_path):
         items = [s.item() for s in pipeline.lacking_fields(lib.store.db, [lib.branch], 0, READERS).sources]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
-            await driving.work_off(pool, "extract", lib.args(), items, found.update)
+            await driving.work_off(pool, "extract", lib.args(), items, taking(found.update))
 
     with_workers(tmp_path, body, table=TABLE)
     assert found == {lib.content_of("a.gsm"): ["again", "changed"]}
@@ -310,7 +310,9 @@ def test_work_that_cannot_begin_is_an_error_of_the_caller(lib, tmp_path):
 
     async def body(pool: WorkerPool) -> None:
         with pytest.raises(WorkerError, match="FileNotFoundError"):
-            await driving.work_off(pool, "extract", {**lib.args(), "root": b"/nowhere/at/all"}, items, taken.append)
+            await driving.work_off(
+                pool, "extract", {**lib.args(), "root": b"/nowhere/at/all"}, items, taking(taken.append)
+            )
 
     with_workers(tmp_path, body)
 
@@ -319,7 +321,7 @@ def test_work_that_cannot_begin_is_an_error_of_the_caller(lib, tmp_path):
             pool = WorkerPool(2, log_path=None, table="nowhere:OPERATIONS")
             await nursery.start(pool.run)
             with pytest.raises(WorkerDied):
-                await driving.work_off(pool, "extract", lib.args(), items, taken.append)
+                await driving.work_off(pool, "extract", lib.args(), items, taking(taken.append))
             nursery.cancel_scope.cancel()
 
     trio.run(no_table)
@@ -407,7 +409,9 @@ def test_workers_come_with_the_work_and_go_without(lib, tmp_path):
                 await trio.testing.wait_all_tasks_blocked()
                 assert pool.pids() == []
                 for _ in range(2):
-                    await driving.work_off(pool, "extract", lib.args(), items, lambda _: pids.append(pool.pids()))
+                    await driving.work_off(
+                        pool, "extract", lib.args(), items, taking(lambda _: pids.append(pool.pids()))
+                    )
                     while pool.pids():  # noqa: ASYNC110 (other processes make it true)
                         await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

@@ -272,6 +272,32 @@ def test_what_cannot_be_read_is_told_by_the_job(library):
     library.verify()
 
 
+@pytest.mark.parametrize("kind", ["discover", "classify", "extract"])
+def test_a_location_that_is_away_when_its_job_goes_on_is_looked_through_when_it_is_back(library, kind):
+    """The job says where it is not, in words; nothing that is known of it is lost."""
+    docs, away = library.folder("Docs"), library.disk / "away"
+    make_tree(docs, 100, 4000)
+    library.mount()
+    library.unmount()
+    library.sd("location", "add", docs, "--mode", "deep")
+    assert mounted_and_killed(library, lambda: live(library, kind) is not None)
+    docs.rename(away)
+    assert f"{docs} is not there" in library.sdmount().stderr
+
+    def failed() -> dict[str, Any] | None:
+        found = [job for job in jobs_of(library) if job["kind"] == "index" and "Docs" in job["title"]]
+        return next((job for job in found if job["status"] == "failed"), None)
+
+    story = eventually(failed, "it cannot go on", 30)
+    assert f"{docs} is not there" in story["error"]
+    away.rename(docs)
+    library.settle()
+    library.verify("--content")
+    jobs = [job for job in jobs_of(library) if job["kind"] == "index" and "Docs" in job["title"]]
+    assert jobs[-1]["status"] == "completed"
+    assert "Traceback" not in library.log()
+
+
 def test_removing_a_location_ends_its_jobs(library):
     docs = library.folder("Docs")
     make_tree(docs, 50, 1500)

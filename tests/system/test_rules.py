@@ -4,6 +4,7 @@ The rule of a row is written by a walk, by a request through the mount, by the w
 So the rules of a library that lived through changes are held against those of a fresh library over the same tree.
 """
 
+import errno
 import os
 import random
 import shutil
@@ -132,6 +133,24 @@ def test_what_is_released_is_identified_and_what_becomes_held_keeps_what_is_know
     eventually(lambda: rule(shown / "new.log") is None and rule(shown / "x.tmp") == "gitignore", "lists changed")
     library.settle()
     assert library.sd_json("info", shown / "new.log")["hash_state"] == "full"
+
+
+def test_what_is_released_in_a_deep_location_is_looked_into(library, files):
+    """Also where its bytes were known before it was held, so that nobody reads them again."""
+    repository(files)
+    (files / "a.md").write_text("# Title")
+    library.settle()
+    shown = library.mnt / "Files/a.md"
+    assert library.sd_json("info", shown)["hash_state"] == "full"
+    (files / ".gitignore").write_text("*.md\n")
+    eventually(lambda: rule(shown) == "gitignore", "the list is heard of")
+    library.sd("location", "mode", "Files", "deep")
+    library.settle()
+    assert errno_of(os.getxattr, shown, "user.vdfs.meta.snippet") == errno.ENODATA
+    (files / ".gitignore").unlink()
+    eventually(lambda: rule(shown) is None, "the list is gone")
+    library.settle()
+    assert os.getxattr(shown, "user.vdfs.meta.snippet") == b"# Title"
 
 
 def test_what_git_tracks_is_not_held(library, files):

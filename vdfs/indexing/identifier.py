@@ -289,8 +289,8 @@ class Identifier:
             some = [waiting.popleft() for _ in range(min(count, len(waiting)))]
             async with self.tree.pace.turn():
                 self._take_identities(some)
-            known = [one for _, one in some if isinstance(one, hasher.Identity) and one.full is not None]
-            done(len(known), sum(one.size_bytes for one in known))
+                known = [one for _, one in some if isinstance(one, hasher.Identity) and one.full is not None]
+                done(len(known), sum(one.size_bytes for one in known))
 
     async def _identify_large_forever(self) -> None:
         while True:

@@ -18,11 +18,12 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import apsw
 import trio
 
-from index.media import sidecars
+from index.media import pipeline, sidecars
 from index.model.change import ORIGIN_SCAN
 from index.model.errors import NoSpace, NotFound, Unreachable, VdfsError
 from index.store import entries, places, tidy
@@ -33,6 +34,7 @@ from vdfs.jobs.job import NO_SPACE, Job, Status
 from vdfs.jobs.manager import JobManager
 from vdfs.space.branches import LIVE, MISSING, Branch
 
+T = TypeVar("T")
 log = logging.getLogger("sdmount.index")
 
 _TIDY_S = 3600.0
@@ -73,15 +75,15 @@ class Indexing:
         self._ended_s: dict[int, float] = {}  # and when that was
         scanner.ask_branch = self.ask
         self.identifier.is_claimed = self.is_claimed
-        self.identifier.identified = self._note_contents
+        self.identifier.identified = self.note_contents
         self.identifier.is_held = lambda: jobs.held_by is not None
         jobs.may_go_on[NO_SPACE] = self._has_room
         for kind in (
             Kind("index", self._index),
             Kind("discover", self._discover, lane="walk", width=2),
             Kind("classify", self._classify, lane="read", width=2),
-            Kind("extract", partial(self._look_into, media.extract), lane="media"),
-            Kind("thumbnail", partial(self._look_into, media.thumbnail), lane="media"),
+            Kind("extract", partial(self._look_into, media.extract, pipeline.count_fields), lane="media"),
+            Kind("thumbnail", partial(self._look_into, media.thumbnail, pipeline.count_thumbnails), lane="media"),
             Kind("cleanup", self._cleanup, lane="tidy"),
         ):
             jobs.learn(kind)
@@ -151,8 +153,9 @@ class Indexing:
             await trio.sleep(_TIDY_S)
             self.jobs.submit("cleanup", "clean up", "cleanup", {})
 
-    def _note_contents(self, entry_ids: list[int]) -> None:
-        """Files were identified: those of deep locations are to be looked into. Their contents may be old."""
+    def note_contents(self, entry_ids: list[int]) -> None:
+        """Files were identified, or are held by no rule any more: those of deep locations are to be looked into. Their
+        contents may be old."""
         deep = {branch.id for branch in self.tree.branches.values() if branch.mode >= places.MODE_DEEP}
         for row in [entries.get(self.store.db, entry_id) for entry_id in entry_ids] if deep else ():
             if row is not None and row.branch_id in deep and row.content_id is not None:
@@ -286,7 +289,7 @@ class Indexing:
             await self._queue_left(branch)
             state["queued"] = True
             ctx.checkpoint(state)
-        files, size_bytes = await trio.to_thread.run_sync(self._waiting, branch.id)
+        files, size_bytes = await trio.to_thread.run_sync(self._reading, entries.unidentified_in, branch.id)
         ctx.meter.phase("classify", state["files"] + files, state["bytes"] + size_bytes, done=state["files"])
         ctx.meter.add(0, state["bytes"])
 
@@ -299,9 +302,10 @@ class Indexing:
         await self.identifier.identify_all(branch, done)
         return {"files": state["files"], "bytes": state["bytes"]}
 
-    def _waiting(self, branch_id: int) -> tuple[int, int]:
+    def _reading(self, read: Callable[[apsw.Connection, int], T], branch_id: int) -> T:
+        """What is read of a branch on a connection of its own, in a thread."""
         with self.store.reader() as db:
-            return entries.unidentified_in(db, branch_id)
+            return read(db, branch_id)
 
     async def _queue_left(self, branch: Branch) -> None:
         last = self.store.last_entry_id
@@ -311,13 +315,17 @@ class Indexing:
             await trio.lowlevel.checkpoint()
 
     async def _look_into(
-        self, look: Callable[[Branch, int, Done, Callable[[int], None]], Awaitable[None]], ctx: JobContext
+        self,
+        look: Callable[[Branch, int, Done, Callable[[int], None]], Awaitable[None]],
+        count: Callable[[apsw.Connection, int], int],
+        ctx: JobContext,
     ) -> Mapping[str, Any]:
         """Fields, or thumbnails. Checkpoint: after (the content it has come to), done, failed. Two passes: what the
         first finds the type of, the second may be able to read."""
         branch = self._branch(ctx)
         state: dict[str, Any] = {"after": 0, "pass": 0, "done": 0, "failed": 0, **(ctx.state or {})}
-        ctx.meter.phase(ctx.job.kind, done=state["done"])
+        waiting = await trio.to_thread.run_sync(self._reading, count, branch.id)
+        ctx.meter.phase(ctx.job.kind, state["done"] + waiting, done=state["done"])
 
         def done(count: int, failed: list[tuple[str, str]]) -> None:
             state["done"] += count

@@ -23,6 +23,7 @@ from index.model.inode import DEVICES
 from index.scan.workers import WorkerError, WorkerPool
 from index.store.store import Store
 from index.store.unit import Unit
+from vdfs.base.pace import Pace
 from vdfs.space.branches import Branch
 from vdfs.space.halts import Halts
 
@@ -40,8 +41,9 @@ Done = Callable[[int, list[tuple[str, str]]], None]
 class Media:
     """Used on the loop only."""
 
-    def __init__(self, store: Store, pool: WorkerPool, sidecars_dir: bytes, halts: Halts) -> None:
+    def __init__(self, store: Store, pool: WorkerPool, sidecars_dir: bytes, halts: Halts, pace: Pace) -> None:
         self.halts = halts
+        self.pace = pace
         self.store = store
         self.pool = pool
         self.sidecars_dir = sidecars_dir
@@ -94,9 +96,10 @@ class Media:
     ) -> None:
         by_id = {source.content_id: source for source in sources}
 
-        def take_batch(batch: Batch) -> None:
-            with self.store.write(ORIGIN_SCAN) as unit:
-                take(unit, batch)
+        async def take_batch(batch: Batch) -> None:
+            async with self.pace.turn():
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    take(unit, batch)
             failed = [
                 (os.fsdecode(b"/".join([branch.root_path, *by_id[content_id].path])), str(result[1]))
                 for content_id, result in batch

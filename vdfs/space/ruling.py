@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import trio
@@ -42,7 +42,9 @@ _AGAIN_S = 5.0
 _LOOK_S = 5.0
 #: A slow file system that does not answer keeps the others waiting for so long.
 _SLOW_S = 300.0
+#: Rows of one unit, and while somebody works at the mount.
 _UNIT_ROWS = 128
+_UNIT_ROWS_USED = 32
 #: Directories whose place is looked up between two turns of the loop.
 _SLICE = 16
 _RESTING_MAX = 200
@@ -57,6 +59,7 @@ class Ruling:
         self.store = rulers.store
         self.pool = pool
         self._busy = False
+        self.released: Callable[[list[int]], None] = lambda entry_ids: None  # told of rows that nothing holds any more
         self.changed = 0  # rows that got another rule, since the start
         self._rests: dict[int, float] = {}  # directory -> not before
         self._noted: set[bytes] = set()  # lists of which was said that they cannot be read
@@ -167,16 +170,19 @@ class Ruling:
 
     async def _take(self, batch: list[Any]) -> None:
         for directory, ruled in batch:
-            for start in range(0, len(ruled), _UNIT_ROWS):
-                some = ruled[start : start + _UNIT_ROWS]
+            waiting = ruled
+            while waiting:
+                count = _UNIT_ROWS_USED if self.tree.pace.is_used else _UNIT_ROWS
+                some, waiting = waiting[:count], waiting[count:]
                 try:
-                    with self.store.write(ORIGIN_SCAN) as unit:
-                        pipeline.take_ruled(unit, directory, some)
+                    async with self.tree.pace.turn():
+                        with self.store.write(ORIGIN_SCAN) as unit:
+                            pipeline.take_ruled(unit, directory, some)
                 except NoSpace:
                     log.warning("rules could not be written down: no space")
                     raise
                 self.changed += len(some)
-                await trio.lowlevel.checkpoint()
+                self.released([entry_id for entry_id, _, rule in some if not rule])
 
     def _say(self, notes: list[list[Any]]) -> None:
         for path, why in notes:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from . import machine, options, report
+from . import bigfiles, machine, options, report
+from .bigfiles import BigFiles
 from .corpus import Shape, Tree, grow
 from .options import say
 from .processes import Failed, timed
@@ -39,6 +40,7 @@ LIMIT_S = 1_800.0
 FIND = ["find", ".", "-printf", "%s %T@ %i\n"]
 B3SUM = ["sh", "-c", "find . -type f -print0 | xargs -0 b3sum"]
 BOTH = "find + b3sum"
+BIG = "big files, not in memory"
 YARDSTICKS = {
     "shallow: listed": "updatedb",
     "shallow: searchable": "updatedb",
@@ -48,6 +50,7 @@ YARDSTICKS = {
     "rescan, no change": "find",
     "restart to idle": "find",
     "restart, 1 % changed": "find",
+    BIG: "dd",
 }
 AIMS = {
     aim.row: aim
@@ -55,6 +58,7 @@ AIMS = {
         Aim("shallow: listed", 2.5, over="updatedb"),
         Aim("content: all hashes", 0.7, over="b3sum"),
         Aim("rescan, no change", 1.2, over="find"),
+        Aim(BIG, 1.05, over="dd"),
     )
 }
 AIM_BYTES = 280
@@ -100,12 +104,17 @@ class _Run:
         shape = self.shape
         say(f"making {shape.files} files in {shape.directories} directories in {self.workspace.disk}")
         self.tree = grow(self.workspace.disk / "tree", self.shape, SEED)
+        self.big = BigFiles(self.workspace.disk / "big", bigfiles.BYTES_SMOKE if self.chosen.smoke else bigfiles.BYTES)
         failed = False
         for number in range(self.samples.rounds):
             say(f"round {number + 1} of {self.samples.rounds}: yardsticks")
             self._measure_yardsticks(number)
-            for mode, measure in (("shallow", self._measure_shallow), ("content", self._measure_content)):
-                product = Sdmount(self.workspace.disk / f"round-{number}-{mode}", self.chosen.commands)
+            measures = {
+                "shallow": self._measure_shallow, "content": self._measure_content, "big files": self._measure_big,
+            }  # fmt: skip
+            for mode, measure in measures.items():
+                home = self.workspace.disk / f"round-{number}-{mode.replace(' ', '-')}"
+                product = Sdmount(home, self.chosen.commands)
                 reason = product.missing()
                 if reason is not None:
                     self.samples.note(f"skipped: sdmount: {reason}")
@@ -135,6 +144,19 @@ class _Run:
         self.samples.add("b3sum of all files", "b3sum", number, b3sum_s)
         self.samples.add("content: all hashes", "b3sum", number, b3sum_s)
         self.samples.add("content: idle", BOTH, number, find_s + b3sum_s)
+
+    def _measure_big(self, product: Sdmount, number: int) -> None:
+        """Files that are read at the speed of the disk, if at all."""
+        self.samples.add(BIG, "dd", number, self.big.read_by_dd(LIMIT_S))
+        try:
+            product.mount()
+            product.wait_idle(LIMIT_S)
+            self.big.forget()
+            product.sd("location", "add", self.big.root, "--mode", "content")
+            product.wait_idle(LIMIT_S)
+            self.samples.add(BIG, "sdmount", number, product.parts_of_newest()["classify"])
+        finally:
+            product.unmount()
 
     def _measure_updatedb(self, number: int) -> None:
         """A new database of its own each time: an old one would lend its directories."""
@@ -273,7 +295,8 @@ class _Run:
             report.labelled(
                 "data",
                 f"{self.shape.files} files of 0 to {MAX_BYTES} B in {self.shape.directories} directories, on "
-                f"{machine.file_system_of(self.workspace.disk)}; seed {SEED}",
+                f"{machine.file_system_of(self.workspace.disk)}; seed {SEED}; {bigfiles.FILES} big files of "
+                f"{report.mebibytes(self.big.size_bytes)} beside them",
             ),
             report.labelled(
                 "method",
