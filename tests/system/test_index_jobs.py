@@ -182,7 +182,8 @@ def test_an_index_that_was_killed_in_each_phase_is_that_of_an_unbroken_run(libra
     seen = first("discover")["result"]["entries"]
     assert seen <= len(rows) - 1 + batch * kills["discover"]
     inodes = len({row[6] for row in rows if row[1] == 0 and row[3]})
-    assert inodes - 256 * kills["classify"] <= first("classify")["result"]["files"] <= inodes
+    unit = 1024  # its files may be written and not yet counted
+    assert inodes - unit * kills["classify"] <= first("classify")["result"]["files"] <= inodes
 
 
 @pytest.mark.timeout(240)

@@ -274,13 +274,15 @@ class Identifier:
             async with self.pool.stream("identify", args) as stream:
                 waiting: deque[_Read] = deque()
                 taken_s = time.monotonic()
-                async for batch in stream:
-                    waiting.extend(hasher.unpack_results(batch))
-                    is_used, now_s = self.tree.pace.is_used, time.monotonic()
-                    if is_used or len(waiting) >= _UNIT_FILES or now_s - taken_s > _UNIT_AGE_S:
-                        await self._take(waiting, done)
-                        taken_s = time.monotonic()
-                await self._take(waiting, done)
+                try:
+                    async for batch in stream:
+                        waiting.extend(hasher.unpack_results(batch))
+                        is_used, now_s = self.tree.pace.is_used, time.monotonic()
+                        if is_used or len(waiting) >= _UNIT_FILES or now_s - taken_s > _UNIT_AGE_S:
+                            await self._take(waiting, done)
+                            taken_s = time.monotonic()
+                finally:  # what was read before a worker died is not read again
+                    await self._take(waiting, done)
 
     async def _take(self, waiting: "deque[_Read]", done: Callable[[int, int], None]) -> None:
         """Write what was read, in units."""
