@@ -290,17 +290,19 @@ class Scanner:
             async with self.pool.stream("scan", args) as stream:
                 waiting: deque[Any] = deque()
                 rows, taken_s = 0, time.monotonic()
-                async for dirs, seen, reports in stream:
-                    self.progress.dirs += dirs
-                    self.progress.entries += seen
-                    waiting.extend(reports)
-                    rows += seen
-                    now_s = time.monotonic()
-                    if self.tree.pace.is_used or rows >= _UNIT_ROWS or now_s - taken_s > _UNIT_AGE_S:
-                        await self._take(state, waiting)
-                        rows, taken_s = 0, now_s
-                    this.seen(dirs, seen)
-                await self._take(state, waiting)
+                try:
+                    async for dirs, seen, reports in stream:
+                        self.progress.dirs += dirs
+                        self.progress.entries += seen
+                        waiting.extend(reports)
+                        rows += seen
+                        now_s = time.monotonic()
+                        if self.tree.pace.is_used or rows >= _UNIT_ROWS or now_s - taken_s > _UNIT_AGE_S:
+                            await self._take(state, waiting)
+                            rows, taken_s = 0, now_s
+                        this.seen(dirs, seen)
+                finally:
+                    await self._take(state, waiting)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)
