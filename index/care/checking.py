@@ -9,10 +9,11 @@ while the library is open, since it is a pass over everything.
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import apsw
 
+from index.model.emitter import Emitter
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.store import search, sums
 from index.store.connection import check_identity, connect
@@ -144,12 +145,6 @@ def largest(db: apsw.Connection, sql: str, device: bytes) -> int:
     """The largest number of a kind that was given."""
     row = db.execute(sql, {"device": device} if ":device" in sql else None).fetchone()
     return 0 if row is None else int(row[0])
-
-
-class Emitter(Protocol):
-    """What it needs of a worker's context."""
-
-    def emit(self, batch: object) -> None: ...
 
 
 def check_in_worker(args: Mapping[str, Any], context: Emitter) -> None:

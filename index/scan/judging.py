@@ -15,12 +15,13 @@ from typing import Any
 
 import apsw
 
+from index.model.emitter import Emitter
 from index.model.entry import KIND_DIR
 from index.model.inode import inode_of
 from index.scan.fsid import fs_identity_fd
 from index.scan.rules.ruler import SPEAKING, Ruler
 from index.scan.volumes import MOUNTED, use_devices
-from index.scan.walker import BATCH_ROWS, ELSEWHERE, NOT_HERE, Dir, Emitter, Walk, places_of, ruler_of
+from index.scan.walker import BATCH_ROWS, ELSEWHERE, NOT_HERE, Dir, Walk, places_of, ruler_of
 from index.store import entries
 from index.store.connection import connect
 

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import apsw
 from blake3 import blake3
 
+from index.model.emitter import Emitter
 from index.model.entry import is_name, ns
 from index.model.inode import inode_of
 from index.scan.verifysums import wrong_sums
@@ -198,14 +199,6 @@ def _hash(fd: int, name: bytes) -> bytes:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.digest()
-
-
-class Emitter(Protocol):
-    """What it needs of a worker's context."""
-
-    def emit(self, batch: object) -> None: ...
-
-    def stopped(self) -> bool: ...
 
 
 def verify(args: Mapping[str, Any], context: Emitter) -> None:

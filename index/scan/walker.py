@@ -29,10 +29,11 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import apsw
 
+from index.model.emitter import Emitter
 from index.model.entry import Stat, ns
 from index.model.inode import DEVICES, inode_of
 from index.scan import differ
@@ -64,14 +65,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 #: What opening a directory says when something else is on the way to it now.
 NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Emitter(Protocol):
-    """What the walk needs of a worker's context."""
-
-    def emit(self, batch: object) -> None: ...
-
-    def stopped(self) -> bool: ...
 
 
 Excluded = Mapping[bytes, Any]

@@ -22,12 +22,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
 import apsw
 
+from index.model.emitter import Emitter
 from index.model.folding import fold
 from index.store.connection import one
 
@@ -274,18 +275,10 @@ class SearchIndex:
             )
 
 
-class Emitter(Protocol):
-    """What following needs of a worker's context."""
-
-    def emit(self, batch: object) -> None: ...
-
-    def stopped(self) -> bool: ...
-
-
 def follow_in_worker(args: Mapping[str, Any], context: Emitter) -> None:
     """In a worker: take in what is new, and stream how far the index is (`Known`) after each slice; at least once.
 
-    args: database. An index that turns out to be damaged is built anew.
+    args: database. An index that turns out to be damaged is thrown away; it is built when this is asked for again.
     """
     library_db = Path(args["database"])
     index = SearchIndex(library_db)
@@ -299,7 +292,7 @@ def follow_in_worker(args: Mapping[str, Any], context: Emitter) -> None:
                 print(f"the index of names is damaged ({error}) and is built anew", file=sys.stderr)
                 index.close()
                 remove(library_db)
-                index = SearchIndex(library_db)
+                index, has_more = SearchIndex(library_db), False  # it may be the library that is: not without a pause
             context.emit(index.known)
     finally:
         index.close()

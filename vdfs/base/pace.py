@@ -19,6 +19,8 @@ import trio
 
 #: For so long after a request the mount counts as in use.
 USED_S: Final = 0.5
+#: How long what is to be written may wait for more.
+_GATHER_S: Final = 0.2
 #: So many times as long as a turn took it rests, and how long at most.
 _REST: Final = 3.0
 _REST_MAX_S: Final = 0.05
@@ -43,6 +45,10 @@ class Pace:
     def is_used(self) -> bool:
         """Whether somebody asked a moment ago."""
         return time.monotonic() - self._asked_s < USED_S
+
+    def is_due(self, count: int, most: int, since_s: float) -> bool:
+        """Whether what was gathered for a unit since a moment (monotonic) is to be written, not to wait for more."""
+        return self.is_used or count >= most or time.monotonic() - since_s > _GATHER_S
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

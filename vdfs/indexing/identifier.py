@@ -41,8 +41,6 @@ _PAGE_BYTES = 64 << 20
 #: anywhere in their index, so that a unit writes a page of it for nearly each file, however many there are.
 _UNIT_FILES = 1024
 _UNIT_FILES_USED = 12
-#: How long what was read may wait for more.
-_UNIT_AGE_S = 0.2
 #: Pages of one branch that a job has read at a time.
 _SHARES = 2
 #: How often the queue of unidentified files is looked at, and how long a file must have been left alone: what is still
@@ -277,8 +275,7 @@ class Identifier:
                 try:
                     async for batch in stream:
                         waiting.extend(hasher.unpack_results(batch))
-                        is_used, now_s = self.tree.pace.is_used, time.monotonic()
-                        if is_used or len(waiting) >= _UNIT_FILES or now_s - taken_s > _UNIT_AGE_S:
+                        if self.tree.pace.is_due(len(waiting), _UNIT_FILES, taken_s):
                             await self._take(waiting, done)
                             taken_s = time.monotonic()
                 finally:  # what was read before a worker died is not read again

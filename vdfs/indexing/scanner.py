@@ -43,8 +43,6 @@ _QUIET_S = 1.0
 #: Rows of one unit, and while somebody works at the mount; a directory alone may be more.
 _UNIT_ROWS = 1200
 _UNIT_ROWS_USED = 30
-#: How long what was reported may wait for more.
-_UNIT_AGE_S = 0.2
 #: How long the walks of the start wait for the watches: what they find is then right, and nothing is walked twice.
 _COVER_S = 5.0
 #: So many new watches are followed by a walk of each directory; more, by another of all that was walked.
@@ -296,10 +294,9 @@ class Scanner:
                         self.progress.entries += seen
                         waiting.extend(reports)
                         rows += seen
-                        now_s = time.monotonic()
-                        if self.tree.pace.is_used or rows >= _UNIT_ROWS or now_s - taken_s > _UNIT_AGE_S:
+                        if self.tree.pace.is_due(rows, _UNIT_ROWS, taken_s):
                             await self._take(state, waiting)
-                            rows, taken_s = 0, now_s
+                            rows, taken_s = 0, time.monotonic()
                         this.seen(dirs, seen)
                 finally:
                     await self._take(state, waiting)

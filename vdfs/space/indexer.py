@@ -43,8 +43,10 @@ class Indexer:
                 await self._catch_up()
             except WorkerDied as error:
                 log.info("the index of names goes on in another worker: %s", error)
-            except (WorkerError, NoSpace) as error:
-                if not isinstance(error, NoSpace) and error.error_kind != "FullError":
+            except NoSpace:
+                await trio.sleep(_PAUSE_S)
+            except WorkerError as error:
+                if error.error_kind != "FullError":
                     log.warning("the index of names could not be brought up to date: %s", error)
                 await trio.sleep(_PAUSE_S)
             await trio.sleep(_LOOK_S)
