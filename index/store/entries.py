@@ -488,13 +488,3 @@ def subtree(db: apsw.Connection, entry_id: int) -> Iterator[Entry]:
                 if row.kind == 1:
                     below.append(row.id)
         todo = below
-
-
-def counts(db: apsw.Connection) -> tuple[int, int, int]:
-    """(files, directories, bytes) of the library; a full pass, for statistics only."""
-    row = one(
-        db,
-        "SELECT count(*) FILTER (WHERE kind=0), count(*) FILTER (WHERE kind=1), "
-        "coalesce(sum(size_bytes) FILTER (WHERE kind=0), 0) FROM entry",
-    )
-    return int(row[0]), int(row[1]), int(row[2])

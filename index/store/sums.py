@@ -25,6 +25,7 @@ import apsw
 
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
 from index.store import changes
+from index.store.connection import one
 
 SCHEMA = """
 -- sums: what lies below each directory of each branch, itself not counted. Local, never synced.
@@ -170,6 +171,17 @@ def of(db: apsw.Connection, dir_ids: Iterable[int]) -> Sums:
         if row is not None:
             rbytes, rfiles, rdirs = rbytes + row[0], rfiles + row[1], rdirs + row[2]
     return Sums(rbytes, rfiles, rdirs)
+
+
+def total(db: apsw.Connection) -> tuple[int, int, int]:
+    """(files, directories, bytes) of the library: what the roots say, and a row for each directory."""
+    files, size_bytes = one(
+        db,
+        "SELECT coalesce(sum(rfiles), 0), coalesce(sum(rbytes), 0) FROM entry JOIN sums ON dir_id=id "
+        "WHERE parent_id IS NULL",
+    )
+    (dirs,) = one(db, "SELECT count(*) FROM sums")
+    return int(files), int(dirs), int(size_bytes)
 
 
 def wrong(db: apsw.Connection) -> dict[int, list[int] | None]:

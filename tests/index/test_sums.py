@@ -129,6 +129,13 @@ class SumsMachine(RuleBasedStateMachine):
             model = (sum(one.size_bytes for one in files), len(files), sum(one.kind == 1 for one in below))
             assert self.store.sums_below([row.id]) == model
 
+    @invariant()
+    def all_of_the_library_is_what_its_rows_add_up_to(self) -> None:
+        self.store.settle()
+        rows = list(entries.subtree(self.store.db, self.root))
+        files = [row.size_bytes for row in rows if row.kind == 0]
+        assert sums.total(self.store.db) == (len(files), sum(row.kind == 1 for row in rows), sum(files))
+
 
 TestSums = SumsMachine.TestCase
 TestSums.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -1,17 +1,20 @@
-"""Numbers of a library: one pass over the tables on a connection of its own, for a thread."""
+"""Numbers of a library, on a connection of its own, for a thread: no pass over its rows but a count by an index."""
 
 import os
 
-from index.store import entries, search
+from index.store import search, sums
 from index.store.connection import one
 from vdfs.library.library import Library
 
 
 def statistics(library: Library) -> dict[str, int]:
-    """Entries, files, directories, bytes, contents, tags, and the size of the database, its log, the index of names."""
+    """Entries, files, directories, bytes, contents, tags, and the size of the database, its log, the index of names.
+
+    Sizes and files are as of the last `Store.settle`.
+    """
     store = library.store
     with store.reader() as db:
-        files, dirs, total = entries.counts(db)
+        files, dirs, total = sums.total(db)
         all_rows, contents, tags = (
             int(one(db, sql)[0])
             for sql in (

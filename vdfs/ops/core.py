@@ -2,10 +2,12 @@
 
 import os
 import time
+from contextlib import suppress
 
 import attrs
 import trio
 
+from index.model.errors import NoSpace
 from index.model.ids import uuid_text
 from vdfs.base.version import __version__
 from vdfs.library.statistics import statistics
@@ -68,6 +70,8 @@ async def status(core: Core, asked: StatusAsked) -> Status:
     if asked.wait_idle_s > 0:
         with trio.move_on_after(min(asked.wait_idle_s, 60.0)):
             await core.indexing.wait_idle()
+    with suppress(NoSpace):  # the figures are then those of a moment ago
+        core.library.store.settle()
     numbers = await trio.to_thread.run_sync(statistics, core.library)
     return snapshot(core, numbers)
 

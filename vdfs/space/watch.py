@@ -506,8 +506,8 @@ class Watch:
                     self._to_cover.setdefault(branch.root_entry_id, False)
 
     async def _cover_branch(self, root_entry_id: int) -> bool:
-        """A few directories at a time, as long as there is room: as much time is left for others. Returns whether a
-        watch was set."""
+        """A few directories at a time, as long as there is room; while somebody asks, as much time is left for others.
+        Returns whether a watch was set."""
         is_fresh = False
         level = [root_entry_id]
         began_s = time.monotonic()
@@ -520,7 +520,7 @@ class Watch:
                     below.extend(i for i, _ in entries.subdirectories(self.tree.store.db, entry_id))
                 taken_s = time.monotonic() - began_s
                 if taken_s > _COVER_SLICE_S:
-                    await trio.sleep(taken_s)
+                    await trio.sleep(taken_s if self.tree.pace.is_used else 0)
                     began_s = time.monotonic()
             level = below
         return is_fresh

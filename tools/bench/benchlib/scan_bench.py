@@ -75,6 +75,7 @@ class Costs:
     search_bytes: list[int] = field(default_factory=list)
     processor_s: list[float] = field(default_factory=list)
     server_bytes: list[int] = field(default_factory=list)
+    own_bytes: list[int] = field(default_factory=list)
     worker_bytes: list[int] = field(default_factory=list)
 
 
@@ -270,14 +271,15 @@ class _Run:
         entries = self.tree.entries + 1
         library, search = (median(some) / entries for some in (costs.library_bytes, costs.search_bytes))
         used_s = median(costs.processor_s)
-        server, worker = (report.mebibytes(max(some)) for some in (costs.server_bytes, costs.worker_bytes))
+        memory = (costs.server_bytes, costs.own_bytes, costs.worker_bytes)
+        server, own, worker = (report.mebibytes(max(some)) for some in memory)
         return [
             report.labelled(
                 mode,
                 f"{library:.0f} + {search:.0f} bytes an entry (library.db + search.db), aim <= {AIM_BYTES}: "
                 f"{report.judged(library + search, AIM_BYTES)}; {entries / used_s:.0f} entries a second of processor "
                 f"time ({used_s / entries * 1e6:.0f} us an entry); memory at most {server} in the mount's process, "
-                f"{worker} in a worker",
+                f"{own} of it its own (the rest is files that it maps), {worker} in a worker",
             )
         ]
 
@@ -324,11 +326,13 @@ def _costing(product: Sdmount, costs: Costs) -> Iterator[None]:
     """Note what a mount uses within; workers end when they have nothing to do, so they are looked at all the time."""
     before_s = product.processor_s()
     done = threading.Event()
-    peaks = [0]
+    worker_bytes = own_bytes = 0
 
     def look() -> None:
+        nonlocal worker_bytes, own_bytes
         while not done.wait(SAMPLE_S):
-            peaks.append(product.workers_peak_bytes())
+            worker_bytes = max(worker_bytes, product.workers_peak_bytes())
+            own_bytes = max(own_bytes, product.own_bytes())
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -339,7 +343,8 @@ def _costing(product: Sdmount, costs: Costs) -> Iterator[None]:
         looking.join()
     costs.processor_s.append(product.processor_s() - before_s)
     costs.server_bytes.append(product.memory().peak_bytes)
-    costs.worker_bytes.append(max(peaks))
+    costs.own_bytes.append(own_bytes)
+    costs.worker_bytes.append(worker_bytes)
 
 
 def _weigh(product: Sdmount, costs: Costs) -> None:

@@ -132,10 +132,16 @@ class Sdmount:
         }
         return Memory(now_bytes=figures["VmRSS"], peak_bytes=figures["VmHWM"])
 
+    def own_bytes(self) -> int:
+        """What the mount's process holds for itself alone just now: without the pages of files that it maps, which the
+        system may take back."""
+        assert self._pid is not None
+        return _kibibytes_of(self._pid, "RssAnon") << 10
+
     def workers_peak_bytes(self) -> int:
         """The highest resident memory so far of one of the processes that work for the mount's."""
         assert self._pid is not None
-        return max((_peak_of(pid) for pid in _below(self._pid)), default=0)
+        return max((_kibibytes_of(pid, "VmHWM") << 10 for pid in _below(self._pid)), default=0)
 
     def processor_s(self) -> float:
         """Processor time so far of the mount's process and all that work or worked for it."""
@@ -251,9 +257,10 @@ def _ticks_of(pid: int) -> int:
     return 0 if fields is None else sum(map(int, fields[11:15]))
 
 
-def _peak_of(pid: int) -> int:
+def _kibibytes_of(pid: int, key: str) -> int:
+    """A figure of a process; 0 when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
