@@ -82,11 +82,11 @@ async def open_core(
     library = open_library(config, library_name)
     try:
         tree = Tree(library.store, library.slug)
-        pool = WorkerPool(WORKERS, log_path=config.state_dir / "workers.log")
         annotations = Annotations(tree, xattrs)
         importer = Importer(tree, annotations)
-        scanner = Scanner(tree, pool, importer.take)
         watch = Watch(tree)
+        pool = WorkerPool(WORKERS, log_path=config.state_dir / "workers.log", watches_fd=watch.fd)
+        scanner = Scanner(tree, pool, importer.take)
         scanner.watch = watch
         rulers = scanner.rulers = Rulers(tree, User.of(os.environb))
         watch.imports = importer.take

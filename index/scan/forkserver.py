@@ -26,6 +26,7 @@ import traceback
 from typing import NoReturn
 
 from index.scan import workermain
+from index.scan.walker import WATCHES_FD
 
 REQUEST = struct.Struct("=Bi")  # what, and the io class or the pid
 ANSWER = struct.Struct("=i")
@@ -50,9 +51,15 @@ def bind_to_parent(parent_pid: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """`forkserver PARENT_PID MODULE:TABLE`, with the socket as descriptor 0; returns at the end of the parent."""
+    """`forkserver PARENT_PID MODULE:TABLE [shares]`, with the socket as descriptor 0; returns at the end of the parent.
+
+    `shares`: descriptor 3 is the parent's inotify instance, for the workers.
+    """
     bind_to_parent(int(argv[0]))
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the daemon inherited itself, and passes on
+    first = WATCHES_FD + 1 if argv[2:] else WATCHES_FD
+    if argv[2:]:
+        os.set_inheritable(WATCHES_FD, False)  # a fork keeps it all the same
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))  # what the daemon inherited itself, and passes on
     os.chdir("/")
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,6 +10,7 @@ What the reader of events must know (inotify(7))
   made before its watch: add the watch first, then scan.
 - Events of a removed watch may still be in the queue; IN_IGNORED is its last. A wd is not given twice.
 - The two halves of a rename carry the same cookie; a half alone came from or went to where nobody watches.
+- Any process that has the instance may add watches to it; numbers are the instance's.
 - Writes through a shared mapping make no MODIFY, and nothing tells of changes made on other hosts of a
   network mount.
 
@@ -96,11 +97,17 @@ class WatchLimitReached(NoSpace):
 
 
 class Inotify:
-    """One inotify instance. Every call is immediate; use it from one task."""
+    """One inotify instance. Every call is immediate; use it from one task.
 
-    def __init__(self) -> None:
+    `fd` is an instance that another process reads, and that this one adds watches to.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if fd is not None:
+            self.fd = fd
+            return
+        self.fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             code = ctypes.get_errno()
             if code == errno.EMFILE and _has_free_descriptor():

@@ -31,15 +31,18 @@ class WalkState:
         self.ids: dict[int, int] = {}
         self.again: set[int] = set()
         self.failed: list[tuple[int, int]] = []
-        self.listed: list[int] = []  # directories told since last taken
+        self.listed: list[int] = []  # directories told since last taken that are to be watched and stamped
+        self.watched: list[tuple[int, int, int]] = []  # (directory or 0, watch, inode) that workers watch, the same
         self.carrying: list[int] = []  # entries with attributes of their own, told since last taken
 
 
 def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     """Apply one directory's differences; rows that somebody wrote since are left and the directory is noted."""
-    number, mtime_ns, errno, added, changed, gone, carrying, ruled = report
+    number, mtime_ns, errno, added, changed, gone, carrying, ruled, watch = report
     directory = state.ids.get(number, number)
     above = entries.get(unit.db, directory) if directory > 0 else None
+    if watch is not None:
+        state.watched.append((0 if above is None else directory, *watch))
     if above is None or above.kind != KIND_DIR:
         return
     if above.branch_id != state.branch_id:  # it was moved to another branch since it was listed
@@ -98,10 +101,11 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             state.carrying.append(row.id)
     if mtime_ns is None:
         return
-    if new_names and state.disk.dir_mtime(directory) not in (mtime_ns, None):
-        state.again.add(directory)  # a name that was added may have gone since
     entries.set_scanned(unit.db, directory, time.time_ns(), mtime_ns)
-    state.listed.append(directory)
+    if watch is None and new_names and state.disk.dir_mtime(directory) not in (mtime_ns, None):
+        state.again.add(directory)  # a name that was added may have gone since
+    if watch is None or above.mtime_ns != mtime_ns:
+        state.listed.append(directory)
 
 
 def take_ruled(unit: Unit, directory: int, ruled: Iterable[list[Any]]) -> None:
@@ -117,7 +121,7 @@ def take_ruled(unit: Unit, directory: int, ruled: Iterable[list[Any]]) -> None:
 
 def gone_directories(db: apsw.Connection, state: WalkState, report: list[Any]) -> list[Entry]:
     """The directories that a report will take out, with all below them; large ones are better emptied before."""
-    number, _, errno, _, _, gone, _, _ = report
+    number, _, errno, _, _, gone, *_ = report
     directory = state.ids.get(number, number)
     rows = [] if errno else [(entries.get(db, entry_id), seq) for entry_id, seq in gone]
     return [

@@ -14,6 +14,9 @@ never is a row reported gone that was written after the listing was made. Each r
 row's seq: the daemon applies it only if nobody wrote the row since.
 
 New directories have no id yet; they get a negative number of this piece, and the reports of their children use it.
+One that was never listed is watched first, on the daemon's own inotify instance: what happens in it after that the
+daemon hears, also before it has the report. So it need not be listed once more.
+
 Each name is judged by the rules on the way: a new one is told with the rule that holds it back, of a known one that is
 told when its row says otherwise.
 
@@ -38,6 +41,7 @@ from index.model.entry import Stat, ns
 from index.model.inode import DEVICES, inode_of
 from index.scan import differ
 from index.scan.fsid import is_root
+from index.scan.inotify import Inotify, WatchLimitReached
 from index.scan.rules.gitrepo import Caches, User
 from index.scan.rules.ruler import SPEAKING, Ruler, Scope
 from index.scan.rules.ruleset import Ruleset
@@ -50,6 +54,9 @@ BATCH_ROWS = 300
 #: Directories without differences are told at least this often, for progress.
 BATCH_DIRS = 200
 BATCH_AGE_S = 0.2
+
+#: Where a worker has the daemon's inotify instance.
+WATCHES_FD = 3
 
 #: After so long a piece goes into no more directories that have a row; opening the database costs a hundredth of it.
 PIECE_S = 0.1
@@ -112,8 +119,10 @@ class Walk:
         context: Emitter,
         ruler: Ruler | None = None,
         since_ns: int | None = None,
+        watches: Inotify | None = None,
     ) -> None:
         self.db = db
+        self.watches = watches  # where what was never listed is watched, before it is listed
         self.since_ns = since_ns  # what was listed since then is not listed again
         self.root_fd = root_fd
         self.context = context
@@ -152,7 +161,7 @@ class Walk:
     def visit(self, directory: Dir) -> list[Dir]:
         """List one directory, report what differs, return its subdirectories."""
         known: dict[bytes, entries.Known] = {}
-        listed_as: int | None = None
+        listed_as: int | None = None  # None: never
         if directory.entry_id > 0:
             known = entries.known_names(self.db, directory.entry_id)
             me = entries.listed_as(self.db, directory.entry_id)
@@ -164,12 +173,12 @@ class Walk:
             if directory.told is None:
                 directory.told = own_rule
         try:
-            dir_st, listed, dir_carries = self.look(directory)
+            dir_st, listed, dir_carries, watch = self.look(directory, watched=listed_as is None)
         except OSError as error:
             if error.errno in NOT_HERE:
                 self.lost.append(directory.entry_id)
                 return []
-            self.report([directory.entry_id, None, error.errno or 0, [], [], [], [], []], 1)
+            self.report([directory.entry_id, None, error.errno or 0, [], [], [], [], [], None], 1)
             return []
         if directory.entry_id > 0 and directory.parent is not None and inode_of(dir_st) != st_ino:
             self.lost.append(directory.entry_id)
@@ -222,11 +231,11 @@ class Walk:
             carrying.append(b"")
         settled = ns(dir_st.st_mtime_ns)
         while len(ruled) > BATCH_ROWS:  # somebody switched a rule
-            self.report([directory.entry_id, None, 0, [], [], [], [], ruled[-BATCH_ROWS:]], BATCH_ROWS)
+            self.report([directory.entry_id, None, 0, [], [], [], [], ruled[-BATCH_ROWS:], None], BATCH_ROWS)
             del ruled[-BATCH_ROWS:]
         if added or changed or gone or carrying or ruled or listed_as != settled:
             self.report(
-                [directory.entry_id, settled, 0, added, changed, gone, carrying, ruled],
+                [directory.entry_id, settled, 0, added, changed, gone, carrying, ruled, watch],
                 1 + len(added) + len(changed) + len(gone) + len(ruled),
             )
         elif time.monotonic() - self.sent_s > BATCH_AGE_S:
@@ -273,10 +282,14 @@ class Walk:
         finally:
             os.close(fd)
 
-    def look(self, directory: Dir) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool]:
-        """The directory's stat, its names with theirs, and whether it has extended attributes."""
+    def look(
+        self, directory: Dir, *, watched: bool = False
+    ) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool, tuple[int, int] | None]:
+        """The directory's stat, its names with theirs, whether it has extended attributes, and its watch: set before
+        all that if it is to be `watched`, None where that is not wanted, or there is no room."""
         fd = self.open(directory)
         try:
+            wd = self.watch(fd) if watched else None
             dir_st = os.fstat(fd)
             found = []
             speaking: set[bytes] = set()
@@ -293,9 +306,20 @@ class Walk:
                     except FileNotFoundError:
                         continue
             self.enter(directory, fd, speaking)
-            return dir_st, found, _has_attributes(fd)
+            watch = None if wd is None else (wd, inode_of(dir_st))
+            return dir_st, found, _has_attributes(fd), watch
         finally:
             os.close(fd)
+
+    def watch(self, fd: int) -> int | None:
+        """Watch a directory that is open, where there is somebody who hears of it; the number of the watch."""
+        try:
+            return None if self.watches is None else self.watches.add(b"/proc/self/fd/%d" % fd)
+        except WatchLimitReached:
+            self.watches = None
+        except OSError:
+            pass
+        return None
 
     def enter(self, directory: Dir, fd: int | None, speaking: Collection[bytes] | None = None) -> None:
         """See what rules say in a directory that is open, and in those above it that the piece did not come by."""
@@ -353,7 +377,7 @@ class Walk:
             for start in range(0, len(added), BATCH_ROWS):
                 piece = added[start : start + BATCH_ROWS]
                 last = start + BATCH_ROWS >= len(added)
-                rest = line[4:] if last else [[], [], [], []]
+                rest = line[4:] if last else [[], [], [], [], line[8]]
                 self.batch.append([line[0], line[1] if last else None, 0, piece, *rest])
                 self.flush()
             return
@@ -472,13 +496,15 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     """Stream [dirs, entries, reports], the figures since the last batch; return [directories that were left to walk,
     directories that were lost].
 
-    A report is [directory, its mtime or None, errno, added, changed, gone, carrying, ruled]. An addition is [name,
-    stat, number of a directory or 0, rule or None]; carrying are names of new empty files with attributes, and b""
-    where it has some itself; ruled are [entry, name, rule] of known ones, which may be the directory.
+    A report is [directory, its mtime or None, errno, added, changed, gone, carrying, ruled, watch]. An addition is
+    [name, stat, number of a directory or 0, rule or None]; carrying are names of new empty files with attributes, and
+    b"" where it has some itself; ruled are [entry, name, rule] of known ones, which may be the directory; watch is
+    None, or [number, inode] of the watch that stood before the directory was listed.
 
     args: database, root, root_id (file system, inode of the root), root_entry (its entry id), starts (entry ids of
     directories), excluded (nested mapping by name; true or MOUNTED ends a path), devices (numbers of branches' roots),
-    since_ns (of a walk that goes on: when it began; what it has listed already is not listed again), rules and within
+    since_ns (of a walk that goes on: when it began; what it has listed already is not listed again), watching (whether
+    what was never listed is to be watched), rules and within
     (see `ruler_of`).
     """
     use_devices(*args["devices"])
@@ -487,11 +513,12 @@ def scan(args: Mapping[str, Any], context: Emitter) -> list[list[int]]:
     try:
         if not is_root(root_fd, *args["root_id"]):
             raise FileNotFoundError(2, "another directory stands at the branch's root")
-        walk = Walk(db, root_fd, context, ruler_of(args), args.get("since_ns"))
+        watches = Inotify(WATCHES_FD) if args.get("watching") else None
+        walk = Walk(db, root_fd, context, ruler_of(args), args.get("since_ns"), watches)
         places = places_of(db, args["root_entry"], args["starts"], args["excluded"])
         for entry_id, place in zip(args["starts"], places, strict=True):
             if place is ELSEWHERE:  # the daemon has it walked there
-                walk.report([entry_id, None, 0, [], [], [], [], []], 1)
+                walk.report([entry_id, None, 0, [], [], [], [], [], None], 1)
         left = walk.run([place for place in places if place is not None and place is not ELSEWHERE])
         _say_notes(walk.ruler)
         return [left, walk.lost]

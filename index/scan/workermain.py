@@ -7,7 +7,7 @@ workers.py.
 Invariants
 - It never outlives the daemon: the kernel kills it when the process dies that forked it (forkserver.py), and that one
   with the daemon's main thread; an end of file on descriptor 0 ends it too.
-- It holds no descriptor but 0, 1 and 2.
+- It holds no descriptor but 0, 1, 2, and in a pool that walks the daemon's inotify instance (walker.WATCHES_FD).
 - An exception in an operation is an answer (kind, text, errno), not the end of the process.
 - A stream never has more unconsumed bytes under way than the parent granted: `Context.emit` waits.
 

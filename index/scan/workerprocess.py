@@ -21,6 +21,7 @@ from pathlib import Path
 import trio
 
 from index.scan.forkserver import ANSWER, FORGET, IO_IDLE, IO_NORMAL, REAP, REQUEST, START, UNKNOWN
+from index.scan.walker import WATCHES_FD
 
 _DEADLINE_S = 30.0
 _END_S = 2.0
@@ -66,8 +67,9 @@ class Process:
 class ForkServer:
     """The process that starts the others; started itself at the first wish, and again when it died."""
 
-    def __init__(self, table: str, log_path: Path | None) -> None:
+    def __init__(self, table: str, log_path: Path | None, watches_fd: int | None = None) -> None:
         self._table = table
+        self._watches_fd = watches_fd
         self._log_path = log_path
         self._turn = trio.Lock()
         self._control: trio.socket.SocketType | None = None
@@ -135,11 +137,15 @@ class ForkServer:
                 (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ]
+            shared = []
+            if self._watches_fd is not None:
+                actions.append((os.POSIX_SPAWN_DUP2, self._watches_fd, WATCHES_FD))
+                shared.append("shares")
             # -P: nothing is imported from where the daemon happened to be started, its own mount above all.
             # A session of its own: the terminal's Ctrl-C and hang-up are the daemon's business.
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-m", "index.scan.forkserver", str(os.getpid()), self._table],
+                [sys.executable, "-P", "-m", "index.scan.forkserver", str(os.getpid()), self._table, *shared],
                 _environment(), file_actions=actions, setsid=True,
             )  # fmt: skip
         except BaseException:

@@ -216,16 +216,22 @@ class WorkerPool:
     """`count` worker processes, one of them reserved for calls. `run` is its life; the other methods use it.
 
     `table` names the operations as module:attribute; the workers import it. With `idle_s` a worker is started when
-    there is work, and ended when it had none for so long.
+    there is work, and ended when it had none for so long. `watches_fd` is an inotify instance that they add watches to.
     """
 
     def __init__(
-        self, count: int, *, log_path: Path | None, table: str = OPERATIONS, idle_s: float | None = None
+        self,
+        count: int,
+        *,
+        log_path: Path | None,
+        table: str = OPERATIONS,
+        idle_s: float | None = None,
+        watches_fd: int | None = None,
     ) -> None:
         if count < 2:
             raise ValueError("a worker pool needs two workers: one is reserved for calls, streams take the others")
         self._count = count
-        self._starter = ForkServer(table, log_path)
+        self._starter = ForkServer(table, log_path, watches_fd)
         self._ids = _count(1)
         self._calls: deque[_Job] = deque()
         self._streams: deque[_Job] = deque()

@@ -5,9 +5,10 @@ import os
 import pytest
 
 from index.model.entry import Stat
-from index.model.inode import DEVICES
+from index.model.inode import DEVICES, inode_of
 from index.scan import judging, recording, walker
 from index.scan.fsid import fs_identity_fd
+from index.scan.inotify import Inotify, WatchLimitReached
 from index.scan.rules.ruleset import REJECT, REJECT_WITH, Ruleset
 from index.scan.volumes import MOUNTED
 from index.store import entries, places
@@ -57,7 +58,7 @@ class Walked:
                     self.ids[os.path.normpath(os.path.join(here, name))] = row.id
                 entries.set_scanned(unit.db, self.ids[here], 1, os.stat(directory).st_mtime_ns)
 
-    def walk(self, *starts: str, excluded=None, rules=None) -> tuple[Reports, int]:
+    def walk(self, *starts: str, excluded=None, rules=None, watching=False) -> tuple[Reports, int]:
         """All pieces of a walk; returns what they told and how many they were."""
         fd = os.open(self.root, os.O_RDONLY)
         root_id = list(fs_identity_fd(fd))
@@ -68,6 +69,7 @@ class Walked:
                 "database": str(self.store.path), "root": os.fsencode(self.root), "root_id": root_id,
                 "root_entry": self.ids["."], "starts": waiting.pop(), "excluded": excluded or {},
                 "devices": DEVICES.told(), "rules": rules, "within": os.fsencode(self.root),
+                "watching": watching,
             }  # fmt: skip
             left, self.lost = walker.scan(args, told)
             waiting += [[entry_id] for entry_id in left]
@@ -130,6 +132,45 @@ def test_in_pieces_a_walk_tells_the_same(walked, monkeypatch):
     ]
     assert known(unnumbered) == known(expected)
     assert sorted(r[1:] for r in unnumbered if r[0] < 0) == sorted(r[1:] for r in expected if r[0] < 0)
+
+
+@pytest.fixture
+def watches(walked, monkeypatch):
+    """The instance that a daemon would have given to the worker."""
+    with Inotify() as instance:
+        monkeypatch.setattr(walker, "WATCHES_FD", instance.fd)
+        yield instance
+
+
+def test_what_was_never_listed_is_watched_before_it_is_listed(walked, watches, monkeypatch):
+    at_once(monkeypatch)
+    new = walked.root / "d3" / "new" / "below"
+    new.mkdir(parents=True)
+    (new / "file").write_text("new")
+    told, _ = walked.walk(watching=True)
+    watched = {tuple(name for name, *_ in report[3]): report[8] for report in told.reports}
+    assert watched[b"new",] is None  # d3 is known, and whoever knows it watches it
+    assert watched[b"below",][1] == inode_of(new.parent.stat())
+    wd, inode = watched[b"file",]
+    assert inode == inode_of(new.stat())
+    (new / "file").write_text("written after it was listed")
+    assert {event.wd for event in watches.read()} == {wd}
+
+
+def test_without_room_for_a_watch_a_directory_is_told_without(walked, watches, monkeypatch):
+    at_once(monkeypatch)
+    asked = []
+
+    def add(_self, path):
+        asked.append(path)
+        raise WatchLimitReached("no more than none")
+
+    monkeypatch.setattr(Inotify, "add", add)
+    for number in range(3):
+        (walked.root / f"new{number}").mkdir()
+    told, _ = walked.walk(watching=True)
+    assert [report[8] for report in told.reports if report[0] < 0] == [None] * 3
+    assert len(asked) == 1
 
 
 def test_what_is_new_is_walked_by_the_piece_that_found_it(walked, monkeypatch):

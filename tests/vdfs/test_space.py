@@ -18,15 +18,18 @@ import trio.testing
 
 from index.model.entry import KIND_FILE
 from index.model.errors import NotFound, Stale, Unreachable, VdfsError
-from index.scan.inotify import WatchLimitReached
+from index.model.inode import inode_of
+from index.scan.inotify import IN_CREATE, Event, Inotify, WatchLimitReached
 from index.store import entries
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
-from vdfs.space import ground
+from vdfs.space import ground, unplaced
 from vdfs.space.attributes import Wanted
+from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Caller
 from vdfs.space.nodes import Node
+from vdfs.space.unplaced import Unplaced
 
 
 @pytest.fixture
@@ -398,3 +401,113 @@ def test_watches_that_a_location_had_are_given_to_the_next(run, monkeypatch):
             nursery.cancel_scope.cancel()
 
     run(test)
+
+
+class ByWorker:
+    """A directory that a worker has watched, as the watch of the process that serves hears of it."""
+
+    def __init__(self, core: Core, ref: DirRef, path: Path) -> None:
+        core.watch.forget(ref.entry_id)
+        ref.watch = -1
+        self.watch, self.ref, self.path = core.watch, ref, path
+        self.inode = inode_of(path.stat())
+        self.wd = Inotify(core.watch.fd).add(os.fsencode(path))
+
+    def place(self, entry_id: int | None = None, lapses: int = 0) -> None:
+        number = self.ref.entry_id if entry_id is None else entry_id
+        self.watch.place(self.ref.branch.id, number, self.wd, self.inode, lapses)
+
+    @property
+    def suspects(self) -> set[bytes] | None:
+        """The names to be looked at; None for all."""
+        return self.watch._dirty.get(self.ref.entry_id, set())
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the kernel tells of it at all."""
+        self.watch._gather()
+        (self.path / "touched").touch()
+        return any(event.wd == self.wd and event.name == b"touched" for event in self.watch._inotify.read())
+
+
+async def by_worker(core: Core, x: Path) -> ByWorker:
+    (x / "d").mkdir()
+    (ref,) = (await look(core, b"d")).parts
+    return ByWorker(core, ref, x / "d")
+
+
+def test_what_was_heard_of_a_directory_before_its_row_is_looked_at_with_it(run):
+    async def test(core: Core, x: Path, y: Path) -> None:
+        found = await by_worker(core, x)
+        fresh: list[int] = []
+        with core.watch.late_in(found.ref.branch, fresh):
+            (x / "d" / "early").touch()
+            core.watch._gather()
+            assert found.suspects == set()
+            found.place()
+            assert found.suspects == {b"early"}
+            (x / "d" / "late").touch()
+            core.watch._gather()
+            assert found.suspects == {b"early", b"late"}
+            assert found.ref.watch == found.wd
+            assert not core.watch.look(found.ref)
+        assert fresh == []  # it need not be walked once more
+
+    run(test)
+
+
+def test_who_came_before_the_report_does_not_make_the_walk_begin_again(run):
+    async def test(core: Core, x: Path, y: Path) -> None:
+        found = await by_worker(core, x)
+        fresh: list[int] = []
+        with core.watch.late_in(found.ref.branch, fresh):
+            assert core.watch.look(found.ref)
+            assert fresh == [found.ref.entry_id]
+            found.place()
+            assert fresh == []
+        assert not core.watch.catching_up
+
+    run(test)
+
+
+def test_where_events_were_lost_meanwhile_a_directory_is_looked_at_whole(run):
+    async def test(core: Core, x: Path, y: Path) -> None:
+        found = await by_worker(core, x)
+        with core.watch.late_in(found.ref.branch, []):
+            before = core.watch.unplaced.lapses
+            core.watch._overflow()
+            core.watch._dirty.clear()
+            found.place(lapses=before)
+            assert found.suspects is None
+
+    run(test)
+
+
+def test_a_watch_without_a_row_ends(run):
+    async def test(core: Core, x: Path, y: Path) -> None:
+        found = await by_worker(core, x)
+        assert found.is_watched
+        with core.watch.late_in(found.ref.branch, []):
+            found.place(0)
+        assert not found.is_watched
+
+        other = ByWorker(core, found.ref, found.path)  # one whose report never came
+        (found.path / "changed").touch()
+        core.watch._gather()
+        assert not other.is_watched
+
+    run(test)
+
+
+def test_what_has_no_row_yet_is_kept_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(unplaced, "_NAMES_MAX", 2)
+    kept = Unplaced()
+    for name in (b"a", b"b", b"a"):
+        kept.add(Event(1, IN_CREATE, 0, name))
+    assert [event.name for event in kept.take(1)] == [b"a", b"b"]
+    for wd in (1, 2):
+        kept.add(Event(wd, IN_CREATE, 0, b"a"))
+    assert kept.lapses == 0
+    kept.add(Event(2, IN_CREATE, 0, b"b"))
+    assert kept.lapses == 1
+    assert kept.take(1) == []

@@ -281,8 +281,10 @@ class Scanner:
             "excluded": branch.for_workers(),
             "devices": DEVICES.told(),
             "since_ns": this.since_ns,
+            "watching": self.watch is not None and self.watch.takes_more(branch),
             **({} if self.rulers is None else self.rulers.for_worker(branch)),
         }
+        lapses = 0 if self.watch is None else self.watch.unplaced.lapses
         judging = contextlib.nullcontext() if self.rulers is None else self.rulers.walking(branch)
         with judging, self.halts.on(branch.id):
             async with self.pool.stream("scan", args) as stream:
@@ -295,11 +297,11 @@ class Scanner:
                         waiting.extend(reports)
                         rows += seen
                         if self.tree.pace.is_due(rows, _UNIT_ROWS, taken_s):
-                            await self._take(state, waiting)
+                            await self._take(state, waiting, lapses)
                             rows, taken_s = 0, time.monotonic()
                         this.seen(dirs, seen)
                 finally:
-                    await self._take(state, waiting)
+                    await self._take(state, waiting, lapses)
         for directory in state.again:
             self.request(directory, 0.2)
         this.failed.extend(state.failed)
@@ -321,8 +323,8 @@ class Scanner:
         this.tries[directory] = this.tries.get(directory, 0) + 1
         return this.tries[directory] <= _LOST_TRIES
 
-    async def _take(self, state: pipeline.WalkState, waiting: deque[Any]) -> None:
-        """Write what was reported, in units."""
+    async def _take(self, state: pipeline.WalkState, waiting: deque[Any], lapses: int) -> None:
+        """Write what was reported, in units. `lapses`: how many the watch knew of when the piece began."""
         while waiting:
             some = _first_unit(waiting, _UNIT_ROWS_USED if self.tree.pace.is_used else _UNIT_ROWS)
             for report in some:
@@ -332,6 +334,10 @@ class Scanner:
                 with self.store.write(ORIGIN_WALK) as unit:
                     for report in some:
                         pipeline.take_report(unit, state, report)
+                watched, state.watched = state.watched, []
+                if self.watch is not None:  # before anybody else finds the rows
+                    for directory, wd, st_ino in watched:
+                        self.watch.place(state.branch_id, directory, wd, st_ino, lapses)
                 listed, state.listed = state.listed, []
                 carrying, state.carrying = state.carrying, []
                 self._imports(carrying)
@@ -354,5 +360,5 @@ def _first_unit(waiting: deque[Any], rows_max: int) -> list[Any]:
 
 
 def _rows_of(report: list[Any]) -> int:
-    _, _, _, added, changed, gone, _, ruled = report
+    _, _, _, added, changed, gone, _, ruled, _ = report
     return 3 + len(added) + len(changed) + len(gone) + len(ruled)

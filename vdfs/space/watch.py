@@ -38,6 +38,7 @@ from vdfs.space.dirs import DirRef
 from vdfs.space.holdings import forget_nothing
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
+from vdfs.space.unplaced import Unplaced
 
 log = logging.getLogger("sdmount.watch")
 
@@ -88,6 +89,7 @@ class Watch:
         self._has_room = False  # and there may be again
         self._to_cover: dict[int, bool] = {}  # roots of branches to watch all of -> whether that is waited for
         self._asked = trio.Event()
+        self.unplaced = Unplaced()
         self._late: dict[int, list[int]] = {}  # id of a branch that is walked -> what is watched since that began
         #: Directories that may have been listed before their watch stood: what was written there nobody has heard.
         self.catching_up: set[int] = set()
@@ -98,6 +100,11 @@ class Watch:
         self.imports: Callable[[list[int]], None] = lambda _: None
         self._held_up = False  # something could not be written down for want of room
         self.overflows = 0
+
+    @property
+    def fd(self) -> int:
+        """The inotify instance, for processes that set watches too (see `place`)."""
+        return self._inotify.fd
 
     def close(self) -> None:
         self._inotify.close()
@@ -164,6 +171,42 @@ class Watch:
             yield
         finally:
             del self._late[branch.id]
+            if not self._late:
+                self.unplaced.clear()
+
+    def takes_more(self, branch: Branch) -> bool:
+        """Whether directories of a branch may be watched, as far as is known."""
+        return not self._full and not branch.slow and branch.state == LIVE
+
+    def place(self, branch_id: int, entry_id: int, wd: int, st_ino: int, lapses: int) -> None:
+        """A worker watched a directory before it listed it, and here is its row (0: there is none). What was heard
+        since is looked at; all of the directory, when some of that was lost since there were so many lapses."""
+        if not entry_id:
+            self._let_go(wd)
+            return
+        heard = self.unplaced.take(wd)
+        if entry_id in self.catching_up:  # somebody came before: it was watched before it was listed all the same
+            late = self._late.get(branch_id, [])
+            if entry_id in late:
+                late.remove(entry_id)
+                self.catching_up.discard(entry_id)
+        if self._entry_of.get(wd) != entry_id:
+            self._unhook(self._entry_of.get(wd))
+        self._entry_of[wd] = entry_id
+        self._wd_of[entry_id] = (wd, st_ino)
+        ref = self.tree.dirs.known(entry_id)
+        if ref is not None and ref.st_ino == st_ino:
+            ref.watch = wd
+        for event in heard:
+            self._hear(event)
+        if self.unplaced.lapses != lapses:
+            self._look_at_all(entry_id)
+
+    def _let_go(self, wd: int) -> None:
+        """End a watch that belongs to no row."""
+        self.unplaced.take(wd)
+        if wd not in self._entry_of:
+            self._inotify.remove(wd)
 
     def _unhook(self, entry_id: int | None) -> None:
         """A row is not watched any more."""
@@ -277,30 +320,41 @@ class Watch:
 
     def _gather(self) -> None:
         for event in self._inotify.read():
-            if event.mask & inotify.IN_Q_OVERFLOW:
-                self._overflow()
-                continue
-            entry_id = self._entry_of.get(event.wd)
-            if entry_id is None:
-                continue
-            if event.mask & inotify.IN_IGNORED:
-                del self._entry_of[event.wd]
-                if self._wd_of.get(entry_id, (-1, 0))[0] == event.wd:
-                    self._unhook(entry_id)
-                    self._look_at_all(entry_id)  # if there is a directory still, or again, it is watched anew
-            elif event.mask & _SELF_GONE:
-                self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
-            elif event.name:
-                self.look_at(entry_id, event.name)
-                self._sent.discard((entry_id, event.name))
-                if event.mask & _WRITTEN:
-                    self._written.add((entry_id, event.name))
-            elif event.mask & inotify.IN_ATTRIB:
-                self._attributes.add(entry_id)
-                self._wake.set()
+            self._hear(event)
+
+    def _hear(self, event: inotify.Event) -> None:
+        if event.mask & inotify.IN_Q_OVERFLOW:
+            self._overflow()
+            return
+        entry_id = self._entry_of.get(event.wd)
+        if entry_id is None:
+            self._hear_unplaced(event)
+        elif event.mask & inotify.IN_IGNORED:
+            del self._entry_of[event.wd]
+            if self._wd_of.get(entry_id, (-1, 0))[0] == event.wd:
+                self._unhook(entry_id)
+                self._look_at_all(entry_id)  # if there is a directory still, or again, it is watched anew
+        elif event.mask & _SELF_GONE:
+            self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
+        elif event.name:
+            self.look_at(entry_id, event.name)
+            self._sent.discard((entry_id, event.name))
+            if event.mask & _WRITTEN:
+                self._written.add((entry_id, event.name))
+        elif event.mask & inotify.IN_ATTRIB:
+            self._attributes.add(entry_id)
+            self._wake.set()
+
+    def _hear_unplaced(self, event: inotify.Event) -> None:
+        """A directory without a row: a walk may be about to bring it; where nobody walks, its watch is of no use."""
+        if self._late:
+            self.unplaced.add(event)
+        elif not event.mask & inotify.IN_IGNORED:
+            self._inotify.remove(event.wd)
 
     def _overflow(self) -> None:
         self.overflows += 1
+        self.unplaced.lapse()
         log.warning("the kernel's event queue overflowed; all watched directories are looked at again")
         for entry_id in list(self._wd_of):
             self._unhook(entry_id)  # the end of a watch may be among what was lost: looking sets it again
