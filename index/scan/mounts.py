@@ -5,6 +5,7 @@ a person's files: both are recognised here by text alone. Slow file systems (net
 their calls must never run on the loop. Source: proc_pid_mountinfo(5).
 """
 
+import ctypes
 import os
 import re
 from typing import NamedTuple
@@ -18,6 +19,21 @@ SLOW = frozenset("nfs nfs4 cifs smb3 smbfs 9p ceph afs ncpfs glusterfs lustre vi
 
 RENUMBERS = frozenset("vfat msdos exfat".split())
 FOLDS_CASE = frozenset("vfat msdos exfat ntfs ntfs3 hfs hfsplus apfs jfs udf iso9660".split())
+
+#: Types by what statfs(2) calls them, for where no table does.
+_MAGIC = {
+    0xEF53: "ext4",
+    0x9123_683E: "btrfs",
+    0x5846_5342: "xfs",
+    0xF2F5_2010: "f2fs",
+    0x2FC1_2FC1: "zfs",
+    0x794C_7630: "overlay",
+    0x0102_1994: "tmpfs",
+    0x8584_58F6: "ramfs",
+    0x6969: "nfs",
+    0x0102_1997: "9p",
+    0x6573_5546: "fuse",
+}
 
 #: The kernel's name of our own mounts: `fuse` plus the subtype that we give.
 OWN_TYPE = "fuse.sdmount"
@@ -91,7 +107,22 @@ def parse(text: bytes) -> list[Mount]:
 def mounts(pid: int | None = None) -> list[Mount]:
     """What is mounted in the mount namespace of this process, or of another."""
     with open(f"/proc/{'self' if pid is None else pid}/mountinfo", "rb") as file:
-        return parse(file.read())
+        table = parse(file.read())
+    if pid is None and not any(m.mount_point == b"/" for m in table):
+        table.insert(0, _root(table))
+    return table
+
+
+def _root(table: list[Mount]) -> Mount:
+    """What this process has at `/` where nothing is mounted there: the directory that chroot(2) took it to."""
+    st = os.stat("/")
+    device = f"{os.major(st.st_dev)}:{os.minor(st.st_dev)}"
+    same = next((m for m in table if m.device == device), None)
+    if same is not None:
+        return Mount(b"/", same.fs_type, same.source, device)
+    words = (ctypes.c_long * 64)()  # struct statfs, which begins with the type
+    failed = ctypes.CDLL(None).statfs(b"/", words)
+    return Mount(b"/", "unknown" if failed else _MAGIC.get(words[0] & 0xFFFF_FFFF, "unknown"), "", device)
 
 
 def is_own_at(mount_point: bytes, pid: int | None = None) -> bool:

@@ -1,5 +1,8 @@
 """What is mounted where: the text of mountinfo read, paths placed on mounts, file systems told apart."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,31 @@ def test_the_table_of_this_machine_is_read():
     assert under_proc.is_pseudo
     text = Path("/proc/self/mountinfo").read_bytes()
     assert len(parse(text)) == text.count(b"\n")  # not one line was passed over
+
+
+CHROOT = """
+import os
+from index.scan.mounts import mount_of, mounts
+os.chroot("{place}")
+os.chdir("/")
+at = mount_of(b"/somewhere", mounts())
+print(at.mount_point, at.fs_type, at.device)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may chroot")
+def test_in_a_directory_that_somebody_was_put_into_its_file_system_is_at_the_root(tmp_path):
+    """chroot(2): the table has nothing at `/`, and what lies there lies on something all the same."""
+    (tmp_path / "proc").mkdir()
+    script = f"mount -t proc proc {tmp_path}/proc && exec {sys.executable} -c '{CHROOT.format(place=tmp_path)}'"
+    done = subprocess.run(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    known = mount_of(bytes(tmp_path), mounts.mounts())
+    assert known is not None
+    assert done.stdout.split() == ["b'/'", known.fs_type, known.device]
 
 
 def test_the_innermost_mount_holds_a_path():
