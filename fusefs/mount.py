@@ -45,6 +45,7 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
             "library_id": told.library_id,
             "device": told.device,
             "mountpoint": os.fsdecode(told.mountpoint or b""),
+            "data_dir": os.fsdecode(told.data_dir),
             "idle": told.scan.idle,
             "pending_dirs": told.scan.pending_dirs,
             "pending_files": told.scan.pending_files,

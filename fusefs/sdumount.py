@@ -8,20 +8,24 @@ and not where only a copy was taken away: then the mount is in use where the ser
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from fusefs.stale import heal_stale_mount, is_dead, real_mountpoint
 from index.scan.mounts import is_own_at, mounts
 from vdfs.base.config import load_config
 from vdfs.library.lock import running_holder
 from vdfs.wire.client import listener_pid
+
+T = TypeVar("T")
 
 _DEADLINE_S = 30.0
 #: A server that has nothing left to do ends in less; files that are open make their mount busy before.
@@ -34,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sdumount", description="End a mount of sdmount.")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
     parser.add_argument("-z", "--lazy", action="store_true", help="detach now, also while files are open")
-    parser.add_argument("--data-dir", metavar="DIR", help="as given to sdmount")
+    parser.add_argument("--data-dir", metavar="DIR", help="as given to sdmount (default: what the mount says)")
     args = parser.parse_args(argv)
     path = real_mountpoint(Path(args.mountpoint))
     ours = [m for m in mounts() if m.mount_point == os.fsencode(path)]
@@ -49,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdumount: the server of {path} does not answer; to detach the mount all the same: --lazy",
               file=sys.stderr)  # fmt: skip
         return 1
-    servers = _servers(args.data_dir, path) if answers and not args.lazy else {}
+    servers = _servers(args.data_dir or _told_data_dir(path), path) if answers and not args.lazy else {}
     command = ["fusermount3", "-u", *(["-z"] if args.lazy else []), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -97,15 +101,31 @@ def _ended(pids: Iterable[int], within_s: float) -> bool:
 
 
 def _answers(path: Path) -> bool | None:
-    """Whether the server of a mount answers; False when it is gone, None when nothing comes in time.
+    """Whether the server of a mount answers; False when it is gone, None when nothing comes in time."""
+    dead = _asked(lambda: is_dead(path))
+    return None if dead is None else not dead
 
-    The question is asked by a thread that may wait for ever: the process ends without it.
-    """
-    dead: list[bool] = []
-    asking = threading.Thread(target=lambda: dead.append(is_dead(path)), daemon=True)
+
+def _told_data_dir(path: Path) -> str | None:
+    """Where the library of a mount lies, as the mount itself says; None when it says nothing."""
+
+    def ask() -> str | None:
+        try:
+            told = json.loads((path / ".vdfs" / "status.json").read_bytes())["data_dir"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return told if isinstance(told, str) else None
+
+    return _asked(ask)
+
+
+def _asked(question: Callable[[], T]) -> T | None:
+    """What somebody answers who may never do so: he is asked by a thread, and the process ends without it."""
+    answers: list[T] = []
+    asking = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     asking.start()
     asking.join(_ANSWER_S)
-    return not dead[0] if dead else None
+    return answers[0] if answers else None
 
 
 def _servers(data_dir: str | None, mountpoint: Path) -> dict[int, bool]:

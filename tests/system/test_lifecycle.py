@@ -277,7 +277,7 @@ def ends_cleanly(library: Mounted, pid: int, workers: list[int]) -> None:
     assert "ended" in library.log().splitlines()[-1] or "ended" in library.log()
 
 
-@pytest.mark.parametrize("way", ["SIGTERM", "SIGINT", "SIGHUP", "sdumount", "fusermount3", "umount"])
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGINT", "SIGHUP", "sdumount", "sdumount alone", "fusermount3", "umount"])
 def test_every_way_to_end_is_clean(library, way):
     """Process and workers gone, lock free, mountpoint empty; what was written is there next time."""
     if way == "umount" and os.geteuid() != 0:
@@ -294,6 +294,9 @@ def test_every_way_to_end_is_clean(library, way):
     elif way == "sdumount":
         library.unmount()
         assert library.holder() is None, "sdumount returns when the server has let go"
+    elif way == "sdumount alone":  # the mount says where its library is
+        library.run("fusefs.sdumount", library.mnt, check=True)
+        assert library.holder() is None
     else:
         command = ["fusermount3", "-u"] if way == "fusermount3" else ["umount"]
         subprocess.run([*command, str(library.mnt)], check=True, cwd="/")
