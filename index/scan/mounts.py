@@ -114,7 +114,8 @@ def mounts(pid: int | None = None) -> list[Mount]:
 
 
 def _root(table: list[Mount]) -> Mount:
-    """What this process has at `/` where nothing is mounted there: the directory that chroot(2) took it to."""
+    """What this process has at `/` where nothing is mounted there: the directory that chroot(2) took it to. Which one
+    of its file system that is nobody tells."""
     st = os.stat("/")
     device = f"{os.major(st.st_dev)}:{os.minor(st.st_dev)}"
     same = next((m for m in table if m.device == device), None)
