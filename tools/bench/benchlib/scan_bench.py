@@ -338,7 +338,7 @@ def _costing(product: Sdmount, costs: Costs) -> Iterator[None]:
         looking.join()
     costs.processor_s.append(product.processor_s() - before_s)
     costs.server_bytes.append(product.memory().peak_bytes)
-    costs.own_bytes.append(own_bytes)
+    costs.own_bytes.append(max(own_bytes, product.own_bytes()))
     costs.worker_bytes.append(worker_bytes)
 
 
