@@ -1,15 +1,12 @@
-"""Giving work to media workers, and finding out which file one died of.
-
-A worker sends its results in batches and says nothing before it begins a file: that would cost a message a file, for
-what happens once in a million. So when one dies, the items it has not answered are asked for one by one: who dies with
-a process that was given nothing else is the one, and fails for good; the others, and one that a passer-by killed, go
-on. Batches are some 0.1 s old at most, so little is done twice but the file that kills, which is met twice.
+"""Giving work to media workers. A decoder that dies costs the one content it died of; which one that is, and what it
+costs the others, is survivors.py. Batches are some 0.1 s old at most, so little is done twice but the file that kills.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from index.scan.workers import WorkerDied, WorkerPool
+from index.scan import survivors
+from index.scan.workers import WorkerPool
 
 #: (content, result) pairs as a worker gives them (workermain.py).
 Batch = list[tuple[int, list[Any]]]
@@ -41,19 +38,7 @@ async def work_off(
                     left.pop(content_id, None)
                 await take([(content_id, result) for content_id, result in batch])
 
-    while left:
-        try:
-            await run(list(left.values()))
-            return
-        except WorkerDied as error:
-            if not error.how or not pool.is_running:
-                raise
-        for item in list(left.values()):
-            try:
-                await run([item])
-            except WorkerDied as error:
-                if not error.how or not pool.is_running:
-                    raise
-                left.pop(item["id"], None)
-                await take([(item["id"], ["failed", _ENDS.get(error.how, f"its decoder {error.how}")])])
-                break  # the one is found: the others together again
+    async def blame(item: dict[str, Any], how: str) -> None:
+        await take([(item["id"], ["failed", _ENDS.get(how, f"its decoder {how}")])])
+
+    await survivors.work_off(pool, left, run, blame)

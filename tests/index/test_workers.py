@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.model.errors import TooLarge, errno_of
-from index.scan import hasher, workers
+from index.scan import hasher, survivors, workers
 from index.scan.hasher import Hasher, Identity
 from index.scan.workermain import FRAME_BYTES_MAX, FrameError, Frames, pack
 from index.scan.workers import WorkerDied, WorkerError, WorkerPool
@@ -99,6 +99,14 @@ def numbers(args, context):
         if "ended" in args:
             mark(args["ended"])
     return "all"
+
+def work(args, context):
+    for item in args["items"]:
+        with open(args["begun"], "a") as file:
+            file.write(f"{item}\\n")
+        if item in args["deadly"]:
+            os.kill(os.getpid(), 9)
+        context.emit([item])
 
 OPERATIONS = {name: value for name, value in globals().items() if callable(value) and name != "mark"}
 """
@@ -879,6 +887,34 @@ def test_frames_do_not_depend_on_how_the_bytes_are_cut(messages: list[list[Any]]
         while one := frames.next():
             found.append(one[0])
     assert found == messages
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_who_kills_its_worker_is_blamed_and_nobody_else(tmp_path: Path, deaths: int) -> None:
+    begun, deadly = tmp_path / "begun", [7, 400]
+    answered: list[int] = []
+    blamed: list[tuple[int, str]] = []
+
+    async def body(pool: WorkerPool) -> None:
+        left = {number: number for number in range(600)}
+
+        async def run(some: list[int]) -> None:
+            args = {"items": some, "deadly": deadly, "begun": str(begun)}
+            async with pool.stream("work", args) as stream:
+                async for (item,) in stream:
+                    del left[item]
+                    answered.append(item)
+
+        async def blame(item: int, how: str) -> None:
+            blamed.append((item, how))
+
+        await survivors.work_off(pool, left, run, blame, deaths=deaths)
+
+    with_pool(tmp_path, body)
+    assert blamed == [(number, "ended by SIGKILL") for number in deadly]
+    assert sorted(answered) == [number for number in range(600) if number not in deadly]
+    tries = begun.read_text().split()
+    assert [tries.count(str(number)) for number in deadly] == [deaths + 1, deaths + 1]
 
 
 @given(st.binary(max_size=64))

@@ -1,6 +1,8 @@
 """The jobs that index a location: stopped at every point, paused, commanded, and remembered."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -14,7 +16,7 @@ import msgpack
 import pytest
 from PIL import Image
 
-from tests.system.harness import Mounted, eventually, gone
+from tests.system.harness import Mounted, children, eventually, gone
 
 # What an index says of a location, but for what is made anew each time (ids, times of the scan, uuids).
 ROWS = """
@@ -184,6 +186,38 @@ def test_an_index_that_was_killed_in_each_phase_is_that_of_an_unbroken_run(libra
     inodes = len({row[6] for row in rows if row[1] == 0 and row[3]})
     unit = 1024  # its files may be written and not yet counted
     assert inodes - unit * kills["classify"] <= first("classify")["result"]["files"] <= inodes
+
+
+@pytest.mark.timeout(240)
+def test_workers_that_are_killed_cost_no_file_and_no_job(library, other):
+    """Who runs out of memory kills somebody who did nothing wrong."""
+    docs = library.folder("Docs")
+    make_tree(docs, 300, 6000)
+    library.mount()
+    library.sd("location", "add", docs)
+    library.sd("status", "--wait-idle", "--timeout", "200")
+    library.unmount()
+
+    other.mount()
+    server, luck, killed = other.pid, random.Random(1), 0
+    other.sd("location", "add", docs)
+    until = time.monotonic() + 6
+    while time.monotonic() < until:
+        workers = [pid for starter in children(server) for pid in children(starter)]
+        if workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(luck.choice(workers), signal.SIGKILL)
+                killed += 1
+        time.sleep(luck.uniform(0.0, 0.1))
+    other.sd("status", "--wait-idle", "--timeout", "200")
+    other.verify("--content")
+    found = other.sd("search", "--json", "f777-")
+    jobs = jobs_of(other)
+    other.unmount()
+    assert killed >= 20
+    assert {job["status"] for job in jobs if job["kind"] in ("index", "discover", "classify")} == {"completed"}
+    assert [pair for pair in zip(index_of(other), index_of(library), strict=True) if pair[0] != pair[1]] == []
+    assert "f777-" in found
 
 
 @pytest.mark.timeout(240)

@@ -22,7 +22,7 @@ from index.model.change import ORIGIN_SCAN
 from index.model.entry import HASH_NONE, HASH_SAMPLED, Entry
 from index.model.errors import Stale, VdfsError
 from index.model.inode import DEVICES
-from index.scan import hasher, pipeline
+from index.scan import hasher, pipeline, survivors
 from index.scan.workers import WorkerPool
 from index.store import entries, metadata, places
 from vdfs.indexing.progress import Progress
@@ -55,6 +55,9 @@ _SAMPLED_FIRST_BYTES = 4 << 20
 #: A file of this size or more is hashed beside the others, so that they need not wait for it.
 _LARGE_BYTES = 256 << 20
 
+
+#: A file that so many processes died of, each with nothing else to do, is taken to be one that cannot be read.
+_DEATHS = 3
 
 _Read = tuple[int, hasher.Result]
 
@@ -266,20 +269,33 @@ class Identifier:
         if branch is None:
             return
         args = {
-            "root": branch.root_path, "items": items, "mode": str(mode.value), "devices": DEVICES.told(),
+            "root": branch.root_path, "mode": str(mode.value), "devices": DEVICES.told(),
         }  # fmt: skip
-        with self.halts.on(branch.id):
-            async with self.pool.stream("identify", args) as stream:
+        left = {item["id"]: item for item in items}
+
+        async def read(some: list[dict[str, Any]]) -> None:
+            async with self.pool.stream("identify", {**args, "items": some}) as stream:
                 waiting: deque[_Read] = deque()
                 taken_s = time.monotonic()
                 try:
                     async for batch in stream:
-                        waiting.extend(hasher.unpack_results(batch))
+                        results = list(hasher.unpack_results(batch))
+                        for entry_id, _ in results:
+                            left.pop(entry_id, None)
+                        waiting.extend(results)
                         if self.tree.pace.is_due(len(waiting), _UNIT_FILES, taken_s):
                             await self._take(waiting, done)
                             taken_s = time.monotonic()
                 finally:  # what was read before a worker died is not read again
                     await self._take(waiting, done)
+
+        async def blame(item: dict[str, Any], how: str) -> None:
+            log.warning("%s cannot be read: the process that does %s", os.fsdecode(b"/".join(item["path"])), how)
+            self.progress.errors += 1
+            await self._take(deque([(item["id"], hasher.Unidentified(hasher.Outcome.IO_ERROR))]), done)
+
+        with self.halts.on(branch.id):
+            await survivors.work_off(self.pool, left, read, blame, deaths=_DEATHS)
 
     async def _take(self, waiting: "deque[_Read]", done: Callable[[int, int], None]) -> None:
         """Write what was read, in units."""

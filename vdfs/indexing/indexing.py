@@ -49,7 +49,7 @@ _NEW_REST = 10.0
 _IDLE_POLL_S = 0.05
 #: What a walk could not read is told one by one up to so many.
 _TOLD_MAX = 50
-#: How often a walk that failed is begun again, and how soon.
+#: How often a walk that failed and came no further is begun again, and how soon.
 _TRIES = 3
 _TRY_S = 5.0
 #: So much is free again before what found no room goes on.
@@ -241,7 +241,7 @@ class Indexing:
             state["left"] = directories
             ctx.checkpoint(state)
 
-        tries = 0
+        tries, seen_until = 0, state["dirs"]
         try:
             while True:
                 starts = state.get("left") or [branch.root_entry_id]
@@ -254,7 +254,8 @@ class Indexing:
                 except (Unreachable, NoSpace):
                     raise
                 except VdfsError as error:
-                    tries += 1
+                    tries = tries + 1 if state["dirs"] == seen_until else 1
+                    seen_until = state["dirs"]
                     if tries >= _TRIES:
                         raise
                     ctx.warn(f"{error}; it is tried again")
