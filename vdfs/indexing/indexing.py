@@ -167,9 +167,10 @@ class Indexing:
         return [one for one in found if one.state == LIVE and not self.is_claimed(one.id)]
 
     async def _look_into_what_comes(self) -> None:
-        """What was identified in a deep location that no job goes through; the longer it takes, the longer the rest."""
+        """What was identified in a deep location that no job goes through; the longer it takes to find what of that is
+        to be decoded, the longer the rest."""
         while True:
-            began_s = time.monotonic()
+            before_s = self.media.looked_s
             for branch in self._to_look_into() if self.jobs.held_by is None else ():
                 first = self._came.pop(branch.id)
                 if branch.mode >= places.MODE_DEEP:
@@ -178,7 +179,7 @@ class Indexing:
                         await self.media.read_new(branch, first - 1)
                     finally:
                         self._looking = False
-            await trio.sleep(max(_NEW_POLL_S, _NEW_REST * (time.monotonic() - began_s)))
+            await trio.sleep(max(_NEW_POLL_S, _NEW_REST * (self.media.looked_s - before_s)))
 
     async def _look_where_no_watch_is(self) -> None:
         """While the system allows too few watches, branches are looked through again and again: a while after the last

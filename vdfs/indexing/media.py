@@ -7,6 +7,7 @@ what has its fields or its pictures, or has failed to give them, is not asked ag
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -47,6 +48,7 @@ class Media:
         self.store = store
         self.pool = pool
         self.sidecars_dir = sidecars_dir
+        self.looked_s = 0.0  # spent on finding what is to be decoded, all in all
 
     async def extract(self, branch: Branch, after: int, done: Done, at: Callable[[int], None]) -> None:
         """Have the fields read of the contents of a branch that lack them, from a content on; `at` is told after each
@@ -79,7 +81,9 @@ class Media:
     ) -> None:
         next_id: int | None = after
         while next_id is not None:
+            began_s = time.monotonic()
             sources, next_id = page(next_id)
+            self.looked_s += time.monotonic() - began_s
             if sources:
                 await self._some(branch, operation, sources, take, done)
             if next_id is not None:
