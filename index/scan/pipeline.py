@@ -40,13 +40,8 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     """Apply one directory's differences; rows that somebody wrote since are left and the directory is noted."""
     number, mtime_ns, errno, added, changed, gone, carrying, ruled, watch = report
     directory = state.ids.get(number, number)
-    above = entries.get(unit.db, directory) if directory > 0 else None
-    if watch is not None:
-        state.watched.append((0 if above is None else directory, *watch))
-    if above is None or above.kind != KIND_DIR:
-        return
-    if above.branch_id != state.branch_id:  # it was moved to another branch since it was listed
-        state.again.add(directory)
+    above = _reported(unit, state, directory, watch)
+    if above is None:
         return
     if errno:
         state.failed.append((directory, errno))
@@ -69,8 +64,11 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
                 row = recording.first_row(unit, state.branch_id, directory, name, st, kind, rule)
                 fresh.append(row)
             else:
+                last_id = unit.last_id
                 row = apply.add(unit, state.branch_id, directory, name, st, state.disk, rule=rule)
                 is_bare = False
+                if new_number and row.id <= last_id:  # it was elsewhere: what is in it nobody held against its rows
+                    state.again.add(row.id)
         if new_number and row.kind == KIND_DIR:
             state.ids[new_number] = row.id
         elif new_number:  # a file has the name by now: what was in the directory is not in it
@@ -106,6 +104,19 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         state.again.add(directory)  # a name that was added may have gone since
     if watch is None or above.mtime_ns != mtime_ns:
         state.listed.append(directory)
+
+
+def _reported(unit: Unit, state: WalkState, directory: int, watch: tuple[int, int] | None) -> Entry | None:
+    """The row of a directory that a report is about; None when the report is of no use any more."""
+    above = entries.get(unit.db, directory) if directory > 0 else None
+    if watch is not None:
+        state.watched.append((0 if above is None else directory, *watch))
+    if above is None or above.kind != KIND_DIR:
+        return None
+    if above.branch_id != state.branch_id:  # it was moved to another branch since it was listed
+        state.again.add(directory)
+        return None
+    return above
 
 
 def take_ruled(unit: Unit, directory: int, ruled: Iterable[list[Any]]) -> None:

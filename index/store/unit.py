@@ -127,6 +127,11 @@ class Unit:
         self._next_id += 1
         return self._next_id
 
+    @property
+    def last_id(self) -> int:
+        """The highest id that was given so far."""
+        return self._next_id
+
     def one_with(self, directory: int) -> list[int]:
         """The directories of other branches that are one with a directory, asked once a unit."""
         found = self._one_with.get(directory)

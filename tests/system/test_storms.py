@@ -278,6 +278,28 @@ def test_a_directory_that_took_the_place_of_another_while_nothing_ran(library, f
     assert os.getxattr(library.mnt / "Files" / "p2" / "cz" / "deep" / "1", TAGS) == b"Kept"
 
 
+@pytest.mark.parametrize(("old", "new"), [("p1/old", "p1/new"), ("p1/old", "p2/new"), ("p2/old", "p1/new")])
+def test_a_tree_that_was_renamed_and_changed_while_nothing_ran(library, files, old, new):
+    """Its rows come along, and what happened in it is seen as well."""
+    for place in ("p1", "p2"):
+        (files / place).mkdir()
+    for directory in ("", "deep", "deep/er"):
+        (files / old / directory).mkdir()
+        for name in ("kept", "written", "gone"):
+            (files / old / directory / name).write_bytes(f"{directory} {name}".encode())
+    calm(library)
+    library.sd("tag", "add", "Kept", library.mnt / "Files" / old / "deep" / "written")
+    library.unmount()
+    (files / old).rename(files / new)
+    for directory in ("", "deep", "deep/er"):
+        with open(files / new / directory / "written", "ab") as file:
+            file.write(b" and more")
+        (files / new / directory / "gone").unlink()
+    library.mount()
+    equals_fresh(library, files)
+    assert os.getxattr(library.mnt / "Files" / new / "deep" / "written", TAGS) == b"Kept"
+
+
 @sizes(3000, 100_000)
 def test_a_large_directory_is_renamed(library, files, size):
     """Through the mount at once, behind it in one round: numbers and tags of what is in it are kept."""

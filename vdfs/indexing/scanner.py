@@ -47,6 +47,8 @@ _UNIT_ROWS_USED = 30
 _COVER_S = 5.0
 #: So many new watches are followed by a walk of each directory; more, by another of all that was walked.
 _FRESH_ONE_BY_ONE = 16
+#: How soon a directory is walked again that was in motion while it was listed.
+_AGAIN_S = 0.2
 #: How often a directory that was not where its row has it is looked for again, and how soon.
 _LOST_TRIES = 5
 _LOST_S = 0.2
@@ -302,8 +304,6 @@ class Scanner:
                         this.seen(dirs, seen)
                 finally:
                     await self._take(state, waiting, lapses)
-        for directory in state.again:
-            self.request(directory, 0.2)
         this.failed.extend(state.failed)
         left: list[int]
         left, lost = stream.result
@@ -338,6 +338,9 @@ class Scanner:
                 if self.watch is not None:  # before anybody else finds the rows
                     for directory, wd, st_ino in watched:
                         self.watch.place(state.branch_id, directory, wd, st_ino, lapses)
+                for directory in state.again:  # at once: a walk that is stopped leaves nothing of that behind
+                    self.request(directory, _AGAIN_S)
+                state.again.clear()
                 listed, state.listed = state.listed, []
                 carrying, state.carrying = state.carrying, []
                 self._imports(carrying)
