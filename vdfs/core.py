@@ -95,6 +95,7 @@ async def open_core(
         tree.found_dir = scanner.found_dir
         locations = Locations(tree, config.data_dir, None if mountpoint is None else os.fsencode(mountpoint))
         namespace = Namespace(tree, annotations, locations, create)
+        watch.put_aside = namespace.backups
         attributes = Attributes(tree)
         finder = Finder(library.store.path)
         with translated(library.store.path):

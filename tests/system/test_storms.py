@@ -164,6 +164,26 @@ def test_an_editor_that_saves_in_a_loop(library, files, dice, size):
     assert shown == {path.name: path.read_bytes() for path in files.iterdir()}
 
 
+@pytest.mark.parametrize("backup", ["{}~", ".{}.bak", "{}.orig"])
+@pytest.mark.parametrize(("rest_s", "write_s", "is_kept"), [(0.15, 0.15, False), (0, 0.15, False), (0.15, 0, True)])
+def test_an_editor_that_saves_slowly_behind_the_mount(library, files, backup, rest_s, write_s, is_kept):
+    """It puts the file aside, makes it anew, and may remove what it put aside: somebody looks in between."""
+    library.sd("tag", "add", "Mine", library.mnt / "Files" / "f0")
+    aside = files / backup.format("f0")
+    os.rename(files / "f0", aside)
+    time.sleep(rest_s)
+    (files / "f0").write_bytes(b"a new version")
+    time.sleep(write_s)
+    if not is_kept:
+        aside.unlink()
+    shown = library.mnt / "Files"
+    eventually(lambda: os.getxattr(shown / "f0", TAGS) == b"Mine", "its tag is kept", 5)
+    calm(library)
+    assert os.getxattr(shown / "f0", TAGS) == b"Mine"
+    assert not is_kept or TAGS not in os.listxattr(shown / aside.name)
+    library.verify("--content")
+
+
 @sizes(100, 2000)
 def test_writes_that_leave_size_and_mtime(library, files, dice, size):
     """Twice within a tick of the clock, or with the mtime given back: every hash is that of the last bytes."""

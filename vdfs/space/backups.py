@@ -3,20 +3,27 @@
 Whoever renamed a file aside to something that looks like its backup and then makes the name anew, the same process and
 soon, gets the uuid of the old file for the new one, and with it tags and attributes. When the save fails and the new
 one is removed, the backup has them again.
+
+Behind the mount nobody says which process it was. There the watch tells of the two halves of the rename, and when the
+name is there anew within a moment, the same is done (`settle`), before what is gone is taken in: it may be the backup.
 """
 
 import re
 import time
 from typing import NamedTuple
 
+from index.model import change
+from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_FILE, Entry
 from index.scan import recording
-from index.store import entries
+from index.store import entries, metadata
 from index.store.unit import Unit
 from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 _WINDOW_S = 10.0
+_WINDOW_BEHIND_S = 3.0
+_ASIDE_MAX = 4096
 _SUFFIX = re.compile(
     rb"~|\.?~\d+~|\.\d+|\.(?:sw[a-p]|tmp|dpkg-(?:old|dist)|rpmsave|rpmorig)"
     rb"|[._-](?:bak|bck|bkp|backup|orig|original|old|sav|save)[.-]?\d*~?",
@@ -47,6 +54,39 @@ class Backups:
         self.tree = tree
         self._held: list[_Backup] = []
         self._handed: list[_Handed] = []
+        self._aside: dict[tuple[int, bytes], tuple[bytes, float]] = {}  # (directory, name) -> (the backup's, when)
+
+    def note_behind(self, directory: int, name: bytes, new_name: bytes) -> None:
+        """In the directory of a row a name was renamed, by whomever."""
+        if looks_like_backup(name, new_name) and len(self._aside) < _ASIDE_MAX:
+            self._aside[directory, name] = (new_name, time.monotonic())
+
+    def settle(self) -> None:
+        """Where both names have their rows by now, the file that came anew continues the one that was put aside."""
+        db = self.tree.store.db
+        for (directory, name), (new_name, at_s) in list(self._aside.items()):
+            if time.monotonic() - at_s > _WINDOW_BEHIND_S:
+                del self._aside[directory, name]
+                continue
+            heir, backup = entries.child(db, directory, name), entries.child(db, directory, new_name)
+            if heir is None or backup is None:  # not yet
+                continue
+            del self._aside[directory, name]
+            if heir.kind == backup.kind == KIND_FILE and heir.st_ino != backup.st_ino:
+                self._continue(heir, backup)
+
+    def _continue(self, heir: Entry, backup: Entry) -> None:
+        """A file gets the identity of its backup, where that has one that matters and it has none of its own."""
+        with self.tree.store.write(ORIGIN_SCAN) as unit:
+            if backup.uuid is None or not metadata.has_any(unit.db, backup.uuid):
+                return
+            if heir.uuid is not None and metadata.has_any(unit.db, heir.uuid):
+                return
+            if recording.same_name_elsewhere(unit, heir):
+                return  # it is a version of what has the name there
+            self.hand_over(unit, backup, entries.by_node(unit.db, heir.node))
+            for row in (heir, backup):
+                unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
     def note(self, parent: Node, name: bytes, row: Entry | None, new_name: bytes, pid: int) -> None:
         """`name` of a directory was renamed to `new_name` by a process."""

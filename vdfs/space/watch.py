@@ -27,6 +27,7 @@ from index.model.errors import NoSpace, Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
 from index.scan import differ, inotify
 from index.store import entries
+from vdfs.space.backups import Backups
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.holdings import forget_nothing
@@ -73,6 +74,9 @@ class Watch(Watches):
         self._attributes: set[int] = set()  # directories whose own attributes may have changed
         #: Told of entries whose real attributes are to be read again.
         self.imports: Callable[[list[int]], None] = lambda _: None
+        #: Files that were renamed aside, and are perhaps made anew.
+        self.put_aside = Backups(tree)
+        self._left = (0, 0, b"")  # of the rename whose first half was heard last: its number, directory, name
         self._held_up = False  # something could not be written down for want of room
         self.overflows = 0
 
@@ -227,6 +231,7 @@ class Watch(Watches):
         elif event.mask & _SELF_GONE:
             self._gone(entry_id, moved=bool(event.mask & inotify.IN_MOVE_SELF))
         elif event.name:
+            self._hear_move(entry_id, event)
             self.look_at(entry_id, event.name)
             self._sent.discard((entry_id, event.name))
             if event.mask & _WRITTEN:
@@ -234,6 +239,13 @@ class Watch(Watches):
         elif event.mask & inotify.IN_ATTRIB:
             self._attributes.add(entry_id)
             self._wake.set()
+
+    def _hear_move(self, entry_id: int, event: inotify.Event) -> None:
+        """The halves of a rename come one after the other, with a number of their own."""
+        if event.mask & inotify.IN_MOVED_FROM:
+            self._left = (event.cookie, entry_id, event.name)
+        elif event.mask & inotify.IN_MOVED_TO and event.cookie and (event.cookie, entry_id) == self._left[:2]:
+            self.put_aside.note_behind(entry_id, self._left[2], event.name)
 
     def _hear_unplaced(self, event: inotify.Event) -> None:
         """A directory without a row: a walk may be about to bring it; where nobody walks, its watch is of no use."""
@@ -300,11 +312,14 @@ class Watch(Watches):
                         changed.append((ref, name))
                     elif (directory := self.tree.ref_of(row.id)) is not None and not directory.branch.slow:
                         seen.append(directory)
-        for count, (ref, name) in enumerate((*unknown, *changed, *gone)):
-            if count % _SLICE == _SLICE - 1:
-                await trio.lowlevel.checkpoint()
-            with self._tolerant(ref, name):
-                await self._mend(ref, name, (ref.entry_id, name) in told_gone)
+        for names_there in ((*unknown, *changed), gone):
+            for count, (ref, name) in enumerate(names_there):
+                if count % _SLICE == _SLICE - 1:
+                    await trio.lowlevel.checkpoint()
+                with self._tolerant(ref, name):
+                    await self._mend(ref, name, (ref.entry_id, name) in told_gone)
+            with contextlib.suppress(NoSpace):
+                self.put_aside.settle()
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
         await self._import_attributes()
