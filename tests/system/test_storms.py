@@ -4,6 +4,7 @@ scan, row by row, and verification agrees.
 Each storm has a small size that always runs, and one as large as an unpacked source tree.
 """
 
+import errno
 import os
 import random
 import secrets
@@ -182,6 +183,18 @@ def test_an_editor_that_saves_slowly_behind_the_mount(library, files, backup, re
     assert os.getxattr(shown / "f0", TAGS) == b"Mine"
     assert not is_kept or TAGS not in os.listxattr(shown / aside.name)
     library.verify("--content")
+
+
+def test_what_was_put_aside_and_never_made_anew_is_gone(library, files):
+    """Its name is waited for a moment, and no longer."""
+    for name in ("f8", "f9"):
+        os.rename(files / name, files / f"{name}~")
+    time.sleep(0.1)
+    (files / "f8~").unlink()
+    os.rename(files / "f9~", files / "moved")
+    assert errno_of(os.stat, library.mnt / "Files" / "f8") == errno.ENOENT
+    eventually(lambda: not library.sd("search", "f8").split(), "it is gone", 10)
+    equals_fresh(library, files)
 
 
 @sizes(100, 2000)

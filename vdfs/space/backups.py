@@ -61,6 +61,11 @@ class Backups:
         if looks_like_backup(name, new_name) and len(self._aside) < _ASIDE_MAX:
             self._aside[directory, name] = (new_name, time.monotonic())
 
+    def is_aside(self, directory: int, name: bytes) -> bool:
+        """Whether a name was put aside behind the mount a moment ago, and has not come anew."""
+        aside = self._aside.get((directory, name))
+        return aside is not None and time.monotonic() - aside[1] <= _WINDOW_BEHIND_S
+
     def settle(self) -> None:
         """Where both names have their rows by now, the file that came anew continues the one that was put aside."""
         db = self.tree.store.db

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 
 import trio
 
-from index.model.entry import KIND_DIR, Entry, Stat, ns
+from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat, ns
 from index.model.errors import NoSpace, Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
 from index.scan import differ, inotify
@@ -385,7 +385,11 @@ class Watch(Watches):
         if row is not None and st is None and row.kind == KIND_DIR:
             await self.tree.clear(row, ref.branch.uuid)
             row, st = self._at(ref, name)  # time has passed
-        if row is not None and (st is None or (was_gone and not _is_same(row, st))):
+        is_aside = row is not None and row.kind == KIND_FILE and self.put_aside.is_aside(ref.entry_id, name)
+        if is_aside and st is None:
+            self.look_at(ref.entry_id, name)  # whoever put it aside is about to make it anew
+            return
+        if row is not None and (st is None or (was_gone and not is_aside and not _is_same(row, st))):
             self.tree.take_out(ref, row)
             self._look_at_links(ref.branch, row, None, after=True)  # it may have moved
             row = None
