@@ -72,6 +72,7 @@ for top in "{base}/mnt/LOC" "{base}/LOC"; do
     rmdir closed seen full; mkdir new; mv -T new full; rm -rf full; rmdir new; ls
     cd /
 done
+run vdfs.cli status --wait-idle --timeout 60 > "{base}/idle"  # what was never listed is not compared
 run vdfs.cli index verify; echo "verify: $?"
 run fusefs.sdumount "{base}/mnt"; echo "ended: $?"
 """
