@@ -52,6 +52,13 @@ def rows_of(library: Mounted) -> dict[bytes, Row]:
         return found
 
 
+def left_the_index(library: Mounted) -> int:
+    """How many rows left the index and did not come back."""
+    uri = f"file:{library.library_dir / 'library.db'}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
+        return int(db.execute("SELECT count(*) FROM limbo").fetchone()[0])
+
+
 def differences(is_so: dict[bytes, Row], shall_be: dict[bytes, Row]) -> list[str]:
     """What one index says otherwise than another, a line each; the first fifty."""
     told = [f"{path!r} is missing" for path in sorted(shall_be.keys() - is_so.keys())]

@@ -5,6 +5,7 @@ Each storm has a small size that always runs, and one as large as an unpacked so
 """
 
 import errno
+import itertools
 import os
 import random
 import secrets
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.harness import NOBODY, Mounted, as_nobody, errno_of, eventually
-from tests.system.storm import calm, equals_fresh, names_come_and_go, packages, rows_of
+from tests.system.storm import calm, equals_fresh, left_the_index, names_come_and_go, packages, rows_of
 
 TAGS = "user.xdg.tags"
 
@@ -194,6 +195,32 @@ def test_what_was_put_aside_and_never_made_anew_is_gone(library, files):
     os.rename(files / "f9~", files / "moved")
     assert errno_of(os.stat, library.mnt / "Files" / "f8") == errno.ENOENT
     eventually(lambda: not library.sd("search", "f8").split(), "it is gone", 10)
+    equals_fresh(library, files)
+
+
+@sizes(4, 40)
+def test_a_directory_that_is_renamed_again_and_again(library, files, size):
+    """It may be under each name when another is looked at: while it lives, what is in it does not leave the index."""
+    (files / "roams" / "deep").mkdir(parents=True)
+    for number in range(200):
+        (files / "roams" / f"f{number}").write_bytes(b"%d" % number)
+    (files / "roams" / "deep" / "file").write_bytes(b"deep")
+    calm(library)
+    shown = library.mnt / "Files"
+    kept = [shown / "roams" / name for name in ("", "f77", "deep", "deep/file")]
+    library.sd("tag", "add", "Kept", *kept)
+    before = [path.stat().st_ino for path in kept]
+    for burst in range(size):
+        names = ["roams", *(f"a{number}" for number in range(40)), "roams"]
+        for old, new in itertools.pairwise(names):
+            os.rename(files / old, files / new)
+            time.sleep(burst % 2 * 0.001)
+        eventually(lambda: [os.getxattr(path, TAGS) for path in kept] == [b"Kept"] * 4, "tags are kept", 5)
+    assert [path.stat().st_ino for path in kept] == before
+    assert left_the_index(library) == 0, "nothing had to come back"
+    os.rename(files / "roams", library.base / "out")
+    eventually(lambda: not (shown / "roams").exists(), "it does not show", 1)
+    eventually(lambda: left_the_index(library) == 203, "it is let go", 10)
     equals_fresh(library, files)
 
 

@@ -32,6 +32,7 @@ from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.holdings import forget_nothing
 from vdfs.space.nodes import Node
+from vdfs.space.roaming import Roaming
 from vdfs.space.tree import Tree
 from vdfs.space.watches import Watches
 
@@ -76,6 +77,7 @@ class Watch(Watches):
         self.imports: Callable[[list[int]], None] = lambda _: None
         #: Files that were renamed aside, and are perhaps made anew.
         self.put_aside = Backups(tree)
+        self._roaming = Roaming()
         self._left = (0, 0, b"")  # of the rename whose first half was heard last: its number, directory, name
         self._held_up = False  # something could not be written down for want of room
         self.overflows = 0
@@ -244,8 +246,11 @@ class Watch(Watches):
         """The halves of a rename come one after the other, with a number of their own."""
         if event.mask & inotify.IN_MOVED_FROM:
             self._left = (event.cookie, entry_id, event.name)
-        elif event.mask & inotify.IN_MOVED_TO and event.cookie and (event.cookie, entry_id) == self._left[:2]:
-            self.put_aside.note_behind(entry_id, self._left[2], event.name)
+        elif event.mask & inotify.IN_MOVED_TO and event.cookie and event.cookie == self._left[0]:
+            if event.mask & inotify.IN_ISDIR:
+                self._roaming.note_renamed()
+            elif entry_id == self._left[1]:
+                self.put_aside.note_behind(entry_id, self._left[2], event.name)
 
     def _hear_unplaced(self, event: inotify.Event) -> None:
         """A directory without a row: a walk may be about to bring it; where nobody walks, its watch is of no use."""
@@ -276,6 +281,7 @@ class Watch(Watches):
     async def _take_in(self, batch: dict[int, set[bytes] | None]) -> None:
         """One round: every name that may have changed, in the order that lets moves be seen as moves."""
         self._round += 1
+        self._roaming.begin_round()
         self._spread.clear()
         sent, self._sent = self._sent, set()
         told_gone, self._told_gone = self._told_gone, set()
@@ -383,6 +389,10 @@ class Watch(Watches):
         """`was_gone`: what has the name now came after the file of the row had left it, so it is no version of it."""
         row, st = self._at(ref, name)
         if row is not None and st is None and row.kind == KIND_DIR:
+            if self._is_watched(row.id, row.st_ino) and self._roaming.is_waited_for(row.id):
+                self.look_at(ref.entry_id, name)
+                self.tree.tell_again(ref, name)
+                return
             await self.tree.clear(row, ref.branch.uuid)
             row, st = self._at(ref, name)  # time has passed
         is_aside = row is not None and row.kind == KIND_FILE and self.put_aside.is_aside(ref.entry_id, name)
