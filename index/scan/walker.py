@@ -24,7 +24,6 @@ An unreadable directory is reported as such and deletes nothing. Directories are
 the piece began: one that is not there, or is another one by now, is given back as lost, for it may have moved.
 """
 
-import ctypes
 import errno
 import os
 import stat
@@ -39,7 +38,7 @@ import apsw
 from index.model.emitter import Emitter
 from index.model.entry import Stat, ns
 from index.model.inode import DEVICES, inode_of
-from index.scan import differ
+from index.scan import beneath, differ
 from index.scan.fsid import is_root
 from index.scan.inotify import Inotify, WatchLimitReached
 from index.scan.rules.gitrepo import Caches, User
@@ -63,11 +62,6 @@ PIECE_S = 0.1
 
 #: One call takes paths below PATH_MAX; what is deeper is opened step by step.
 _PATH_MAX_BYTES = 3000
-_SYS_OPENAT2 = 437  # the same on every architecture
-_RESOLVE_NO_XDEV = 0x01
-_RESOLVE_NO_SYMLINKS = 0x04
-_RESOLVE_BENEATH = 0x08
-_libc = ctypes.CDLL(None, use_errno=True)
 
 #: What opening a directory says when something else is on the way to it now.
 NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -136,7 +130,7 @@ class Walk:
         self.dirs_seen = 0
         self.entries_seen = 0
         self.sent_s = time.monotonic()
-        self.beneath = _has_openat2(root_fd)
+        self.beneath = beneath.is_known(root_fd)
 
     def run(self, starts: list[Dir]) -> list[int]:
         """Visit some directories and those below them; returns those that were left for another piece."""
@@ -361,7 +355,7 @@ class Walk:
             return os.open(b".", flags, dir_fd=self.root_fd)
         path = b"/".join(names)
         if self.beneath and len(path) < _PATH_MAX_BYTES:
-            return open_beneath(self.root_fd, path, flags)
+            return beneath.open_beneath(self.root_fd, path, flags)
         fd = os.dup(self.root_fd)
         for name in names:
             try:
@@ -391,31 +385,6 @@ class Walk:
         self.batch = []
         self.rows = self.dirs_seen = self.entries_seen = 0
         self.sent_s = time.monotonic()
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-def open_beneath(root_fd: int, path: bytes, flags: int, *, same_mount: bool = False) -> int:
-    """openat2(2): open a path below a directory, following no symlink and leaving by no `..`; with `same_mount`, EXDEV
-    for what another file system is mounted over."""
-    resolve = _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH | (_RESOLVE_NO_XDEV if same_mount else 0)
-    how = _OpenHow(flags, 0, resolve)
-    fd = _libc.syscall(_SYS_OPENAT2, root_fd, path, ctypes.byref(how), ctypes.sizeof(how))
-    if fd >= 0:
-        return int(fd)
-    code = ctypes.get_errno()
-    raise OSError(code, os.strerror(code))
-
-
-def _has_openat2(root_fd: int) -> bool:
-    """Whether kernel (5.6) and sandbox know the call; where not, paths are opened step by step."""
-    try:
-        os.close(open_beneath(root_fd, b".", _OPEN))
-    except OSError:
-        return False
-    return True
 
 
 def _has_attributes(file: int | bytes) -> bool:

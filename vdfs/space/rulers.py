@@ -25,11 +25,11 @@ from index.model.change import Change
 from index.model.entry import KIND_DIR, Entry
 from index.model.errors import VdfsError
 from index.scan import recording
+from index.scan.beneath import open_beneath
 from index.scan.mounts import mount_of, mounts
 from index.scan.rules.gitrepo import User
 from index.scan.rules.ruler import Ruler, Scope
 from index.scan.rules.ruleset import Ruleset
-from index.scan.walker import open_beneath
 from index.store import entries, places, rulings
 from index.store.unit import Unit
 from vdfs.space.branches import Branch
