@@ -83,6 +83,20 @@ def is_at(there: Stat | None, st: Stat) -> bool:
     return there is not None and there.st_ino == st.st_ino
 
 
+def arrived(unit: Unit, row: Entry, disk: Disk) -> tuple[Entry, Stat] | None:
+    """The row that was written for a file or directory where it is now, before it was known that it left: a first
+    listing asks for no moves. None when there is none, or somebody has attached something to it since."""
+    if row.nlink > 1 and row.kind != KIND_DIR:
+        return None
+    for other, there in elsewhere(unit, row.branch_id, row.stat, disk, row):
+        if other.id < row.id or there is None or not is_at(there, row.stat) or is_below(unit, other.parent_id, row):
+            continue
+        is_bare = other.uuid is None or not metadata.has_any(unit.db, other.uuid)
+        if is_bare and same_file(unit, row, place(other), there, disk):
+            return other, there
+    return None
+
+
 def swapped(unit: Unit, row: Entry, st: Stat, known: Known, disk: Disk) -> Entry | None:
     """Which of the rows that have the inode that was seen has the row's file under its own name now."""
     for other, there in known:

@@ -16,8 +16,11 @@ from index.model.filetype import BY_TYPE
 from index.model.ids import new_entry_uuid, new_entry_uuids
 from index.scan import apply, kinship, recording
 from index.scan.hasher import Identity, Outcome, Unidentified
-from index.store import contents, entries, filetypes
+from index.store import contents, entries, filetypes, limbo
 from index.store.unit import Unit
+
+#: Where a report has a name's inode.
+_INODE = Stat._fields.index("st_ino")
 
 
 class WalkState:
@@ -51,6 +54,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     is_plain = state.first and not unit.one_with(directory)
     if number < 0 or state.first:
         unit.lists_are_known(directory)
+    back = limbo.waiting(unit.db, state.branch_id, [raw[_INODE] for _, raw, *_ in added]) if is_plain else ()
     is_bare = is_plain and entries.is_empty(unit.db, directory)
     for name, raw, new_number, rule in added:
         st = Stat._make(raw)
@@ -58,7 +62,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         if row is None:
             new_names = True
             kind = st.kind
-            if is_plain and (st.nlink <= 1 or kind == KIND_DIR):
+            if is_plain and (st.nlink <= 1 or kind == KIND_DIR) and st.st_ino not in back:
                 if rule is None:
                     rule = unit.judge(state.branch_id, directory, name, is_dir=kind == KIND_DIR)
                 row = recording.first_row(unit, state.branch_id, directory, name, st, kind, rule)
@@ -109,6 +113,10 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
 def _reported(unit: Unit, state: WalkState, directory: int, watch: tuple[int, int] | None) -> Entry | None:
     """The row of a directory that a report is about; None when the report is of no use any more."""
     above = entries.get(unit.db, directory) if directory > 0 else None
+    if above is not None and watch is not None and above.parent_id is not None and above.st_ino != watch[1]:
+        state.watched.append((0, *watch))
+        state.again.add(directory)  # another directory has the name, or the row, by now
+        return None
     if watch is not None:
         state.watched.append((0 if above is None else directory, *watch))
     if above is None or above.kind != KIND_DIR:

@@ -69,12 +69,14 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 Excluded = Mapping[bytes, Any]
+#: A directory's stat, its names with theirs, whether it has extended attributes, its watch.
+_Looked = tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool, tuple[int, int] | None]
 
 
 class Dir:
     """A directory of the walk: how to open it, and what the index calls it."""
 
-    __slots__ = ("entry_id", "excluded", "name", "parent", "rule", "scope", "told")
+    __slots__ = ("entry_id", "excluded", "name", "parent", "rule", "scope", "st_ino", "told")
 
     def __init__(
         self,
@@ -84,8 +86,10 @@ class Dir:
         excluded: Excluded | None,
         rule: int | None = None,
         told: int | None = None,
+        st_ino: int | None = None,
     ) -> None:
         self.entry_id = entry_id
+        self.st_ino = st_ino  # of one that is new, as the directory above it was listed
         self.parent = parent
         self.name = name
         self.excluded = excluded
@@ -156,6 +160,7 @@ class Walk:
         """List one directory, report what differs, return its subdirectories."""
         known: dict[bytes, entries.Known] = {}
         listed_as: int | None = None  # None: never
+        st_ino = directory.st_ino
         if directory.entry_id > 0:
             known = entries.known_names(self.db, directory.entry_id)
             me = entries.listed_as(self.db, directory.entry_id)
@@ -166,17 +171,10 @@ class Walk:
                 return self.below(directory)
             if directory.told is None:
                 directory.told = own_rule
-        try:
-            dir_st, listed, dir_carries, watch = self.look(directory, watched=listed_as is None)
-        except OSError as error:
-            if error.errno in NOT_HERE:
-                self.lost.append(directory.entry_id)
-                return []
-            self.report([directory.entry_id, None, error.errno or 0, [], [], [], [], [], None], 1)
+        looked = self.looked(directory, st_ino, watched=listed_as is None)
+        if looked is None:
             return []
-        if directory.entry_id > 0 and directory.parent is not None and inode_of(dir_st) != st_ino:
-            self.lost.append(directory.entry_id)
-            return []
+        dir_st, listed, dir_carries, watch = looked
         self.dirs_seen += 1
         self.entries_seen += len(listed)
         changed: list[Any] = []
@@ -259,7 +257,8 @@ class Walk:
             if is_dir:
                 number = self.next_new
                 self.next_new -= 1
-                below.append(Dir(number, directory, name, hides.get(name) if hides else None, rule, rule))
+                leaf = hides.get(name) if hides else None
+                below.append(Dir(number, directory, name, leaf, rule, rule, inode_of(st)))
             added.append([name, tuple(Stat.of(st)), number, None if scope is None else rule])
         return added, below
 
@@ -276,9 +275,25 @@ class Walk:
         finally:
             os.close(fd)
 
-    def look(
-        self, directory: Dir, *, watched: bool = False
-    ) -> tuple[os.stat_result, list[tuple[bytes, os.stat_result]], bool, tuple[int, int] | None]:
+    def looked(self, directory: Dir, st_ino: int | None, *, watched: bool) -> _Looked | None:
+        """What `look` gives of the directory with an inode; None, and told, where it cannot be read or is another."""
+        try:
+            looked = self.look(directory, watched=watched)
+        except OSError as error:
+            if error.errno in NOT_HERE:
+                self.lost.append(directory.entry_id)
+            else:
+                self.report([directory.entry_id, None, error.errno or 0, [], [], [], [], [], None], 1)
+            return None
+        dir_st, _, _, watch = looked
+        if directory.parent is not None and inode_of(dir_st) != st_ino:
+            self.lost.append(directory.entry_id)
+            if watch is not None:  # whoever reads this has it end
+                self.report([directory.entry_id, None, 0, [], [], [], [], [], watch], 1)
+            return None
+        return looked
+
+    def look(self, directory: Dir, *, watched: bool = False) -> _Looked:
         """The directory's stat, its names with theirs, whether it has extended attributes, and its watch: set before
         all that if it is to be `watched`, None where that is not wanted, or there is no room."""
         fd = self.open(directory)
@@ -371,7 +386,7 @@ class Walk:
             for start in range(0, len(added), BATCH_ROWS):
                 piece = added[start : start + BATCH_ROWS]
                 last = start + BATCH_ROWS >= len(added)
-                rest = line[4:] if last else [[], [], [], [], line[8]]
+                rest = line[4:] if last else [[], [], [], [], None]
                 self.batch.append([line[0], line[1] if last else None, 0, piece, *rest])
                 self.flush()
             return

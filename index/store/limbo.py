@@ -6,7 +6,7 @@ here, its inode alone does, because the disk cannot have given the number to ano
 number, uuid and version, and nobody who holds one of these notices that it was away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -100,6 +100,20 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept]
         if kept is not None:
             return kept._replace(branch_id=holder)
     return None
+
+
+def waiting(db: apsw.Connection, branch_id: int, inodes: Sequence[int]) -> frozenset[int]:
+    """For which inodes of a branch something waits, there or on another of the same file system: mostly for none."""
+    if not inodes or db.execute("SELECT 1 FROM limbo LIMIT 1").fetchone() is None:
+        return frozenset()
+    return frozenset(
+        st_ino
+        for (st_ino,) in db.execute(
+            "SELECT l.st_ino FROM branch b CROSS JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+            f"CROSS JOIN limbo l ON l.branch_id = o.id AND l.st_ino IN ({','.join('?' * len(inodes))}) WHERE b.id = ?",
+            (*inodes, branch_id),
+        )
+    )
 
 
 def _fitting(db: apsw.Connection, found: list[Any], st: Stat, is_same: Callable[[Kept], bool]) -> Kept | None:

@@ -415,7 +415,7 @@ class ByWorker:
 
     def place(self, entry_id: int | None = None, lapses: int = 0) -> None:
         number = self.ref.entry_id if entry_id is None else entry_id
-        self.watch.place(self.ref.branch.id, number, self.wd, self.inode, lapses)
+        self.watch.place(number, self.wd, self.inode, lapses)
 
     @property
     def suspects(self) -> set[bytes] | None:
@@ -456,7 +456,9 @@ def test_what_was_heard_of_a_directory_before_its_row_is_looked_at_with_it(run):
     run(test)
 
 
-def test_who_came_before_the_report_does_not_make_the_walk_begin_again(run):
+def test_a_directory_that_somebody_saw_before_its_report_is_walked_once_more(run):
+    """What was heard of it before may have been of names that had no rows yet."""
+
     async def test(core: Core, x: Path, y: Path) -> None:
         found = await by_worker(core, x)
         fresh: list[int] = []
@@ -464,8 +466,8 @@ def test_who_came_before_the_report_does_not_make_the_walk_begin_again(run):
             assert core.watch.look(found.ref)
             assert fresh == [found.ref.entry_id]
             found.place()
-            assert fresh == []
-        assert not core.watch.catching_up
+            assert fresh == [found.ref.entry_id]
+        assert core.watch.catching_up == {found.ref.entry_id}
 
     run(test)
 
@@ -479,6 +481,30 @@ def test_where_events_were_lost_meanwhile_a_directory_is_looked_at_whole(run):
             core.watch._dirty.clear()
             found.place(lapses=before)
             assert found.suspects is None
+
+    run(test)
+
+
+def test_watches_of_what_left_the_library_end_after_a_while(run):
+    """Of a directory that was moved out, and of one that a worker watched and never told of."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        found = await by_worker(core, x)
+        assert core.watch.look(found.ref)
+        (x.parent / "never told").mkdir()
+        wd = Inotify(core.watch.fd).add(os.fsencode(x.parent / "never told"))
+        assert {wd, found.wd} <= core.watch._inotify.watched()
+        (x / "d").rename(x.parent / "out")
+        with pytest.raises(NotFound):
+            await look(core, b"d")
+        assert found.wd in core.watch._inotify.watched()  # it may come back
+        with core.watch.late_in(found.ref.branch, []):
+            await core.watch._sweep()
+            assert wd in core.watch._inotify.watched()  # who walks may be about to tell of it
+        await core.watch._sweep()
+        assert not {wd, found.wd} & core.watch._inotify.watched()
+        assert core.watch._inotify.watched() == core.watch._entry_of.keys()
+        assert found.ref.watch == -1
 
     run(test)
 

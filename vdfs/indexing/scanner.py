@@ -337,7 +337,7 @@ class Scanner:
                 watched, state.watched = state.watched, []
                 if self.watch is not None:  # before anybody else finds the rows
                     for directory, wd, st_ino in watched:
-                        self.watch.place(state.branch_id, directory, wd, st_ino, lapses)
+                        self.watch.place(directory, wd, st_ino, lapses)
                 for directory in state.again:  # at once: a walk that is stopped leaves nothing of that behind
                     self.request(directory, _AGAIN_S)
                 state.again.clear()

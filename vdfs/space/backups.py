@@ -8,6 +8,7 @@ Behind the mount nobody says which process it was. There the watch tells of the 
 name is there anew within a moment, the same is done (`settle`), before what is gone is taken in: it may be the backup.
 """
 
+import math
 import re
 import time
 from typing import NamedTuple
@@ -55,9 +56,13 @@ class Backups:
         self._held: list[_Backup] = []
         self._handed: list[_Handed] = []
         self._aside: dict[tuple[int, bytes], tuple[bytes, float]] = {}  # (directory, name) -> (the backup's, when)
+        self._ours: dict[tuple[int, bytes, bytes], float] = {}  # the same renames through the mount -> when
 
     def note_behind(self, directory: int, name: bytes, new_name: bytes) -> None:
-        """In the directory of a row a name was renamed, by whomever."""
+        """In the directory of a row a name was renamed; if that was done through the mount, `note` knows better."""
+        noted_s = self._ours.pop((directory, name, new_name), -math.inf)
+        if time.monotonic() - noted_s < _WINDOW_S:
+            return
         if looks_like_backup(name, new_name) and len(self._aside) < _ASIDE_MAX:
             self._aside[directory, name] = (new_name, time.monotonic())
 
@@ -66,12 +71,15 @@ class Backups:
         aside = self._aside.get((directory, name))
         return aside is not None and time.monotonic() - aside[1] <= _WINDOW_BEHIND_S
 
-    def settle(self) -> None:
-        """Where both names have their rows by now, the file that came anew continues the one that was put aside."""
+    def settle(self, before_s: float) -> None:
+        """Where both names have their rows by now, the file that came anew continues the one that was put aside. What
+        was heard since `before_s` is left: rows of that are from before it."""
         db = self.tree.store.db
         for (directory, name), (new_name, at_s) in list(self._aside.items()):
             if time.monotonic() - at_s > _WINDOW_BEHIND_S:
                 del self._aside[directory, name]
+                continue
+            if at_s > before_s:
                 continue
             heir, backup = entries.child(db, directory, name), entries.child(db, directory, new_name)
             if heir is None or backup is None:  # not yet
@@ -97,6 +105,13 @@ class Backups:
         """`name` of a directory was renamed to `new_name` by a process."""
         now_s = time.monotonic()
         self._held = [b for b in self._held if now_s - b.at_s < _WINDOW_S]
+        self._ours = {renamed: at_s for renamed, at_s in self._ours.items() if now_s - at_s < _WINDOW_S}
+        if looks_like_backup(name, new_name):
+            for ref in parent.parts:
+                if self._aside.get((ref.entry_id, name), (b"", 0.0))[0] == new_name:  # it was heard already
+                    del self._aside[ref.entry_id, name]
+                elif len(self._ours) < _ASIDE_MAX:
+                    self._ours[ref.entry_id, name, new_name] = now_s
         if row is None or row.kind != KIND_FILE or row.uuid is None:
             return
         if pid == 0 or not looks_like_backup(name, new_name):
@@ -135,6 +150,16 @@ class Backups:
         for one in entries.by_node(unit.db, row.node):
             entries.set_uuid(unit.db, one.id, uuid, unit.seq)
         return not goes_on
+
+    def take_back_behind(self, row: Entry) -> Entry:
+        """A file is gone behind the mount: if it took over from a backup, that is the file again. Returns its row."""
+        if not any((one.heir_id, one.uuid) == (row.id, row.uuid) for one in self._handed):
+            return row
+        with self.tree.store.write(ORIGIN_SCAN) as unit:
+            if not self.take_back(unit, row):
+                return row
+            entries.set_uuid(unit.db, row.id, None, unit.seq)
+            return recording.again(unit, row.id)
 
     def heir(self, parent: Node, name: bytes, pid: int) -> Entry | None:
         """The row put aside when a process makes anew what it put aside; taken out."""

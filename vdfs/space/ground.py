@@ -135,13 +135,21 @@ class Ground(BranchDisk):
             self.found_dir(ref)
 
     def take_out(self, ref: DirRef, row: Entry) -> None:
-        """A name is gone from the disk: its row leaves the index."""
+        """A name is gone from the disk: its row leaves the index, or goes where its file has a new one already."""
 
-        def remove() -> None:
+        def remove() -> bool:
             with self.store.write(ORIGIN_SCAN) as unit:
-                apply.remove(unit, row, ref.branch.uuid)
+                found = kinship.arrived(unit, row, self)
+                if found is None or entries.is_larger(unit.db, found[0].id, _UNIT_ROWS):
+                    apply.remove(unit, row, ref.branch.uuid)
+                    return False
+                newer, st = found
+                apply.remove(unit, newer, ref.branch.uuid, keep=False)
+                apply.take_in(unit, kinship.place(newer), None, st, ref.branch.uuid, self)
+                return row.kind == KIND_DIR
 
-        self.store.following(remove)
+        if self.store.following(remove):
+            self._scan_anew(row.id)
 
     async def clear(self, row: Entry, branch_uuid: bytes, *, covered: bool = False) -> None:
         """A directory is gone from the disk: all below it leaves the index, in small units; its own row stays.

@@ -17,6 +17,7 @@ import logging
 import os
 import select
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -44,8 +45,8 @@ GATHER_S = 0.02
 _SLICE = 64
 #: How long a round waits after one that found no room for the index.
 _HELD_UP_S = 1.0
-#: How many rounds a change is kept whose directory is not where the index has it.
-_TRIES = 10
+#: How long a change is kept whose directory is not where the index has it; then it is walked wherever it turns up.
+_KEPT_S = 10.0
 
 _WRITTEN = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE
 _SELF_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
@@ -64,10 +65,10 @@ class Watch(Watches):
         self._written: set[tuple[int, bytes]] = set()  # names whose files were written to since the last round,
         self._writing: set[tuple[int, bytes]] = set()  # and of which this round takes in
         self._told_gone: set[tuple[int, bytes]] = set()  # names that somebody was told are not there
-        self._round = 0
+        self._begun_s = 0.0  # what was heard later than this is of the next round
         self._spread: set[tuple[int, bool]] = set()  # inodes whose other names were looked for in this round
         self._sent: set[tuple[int, bytes]] = set()  # names that are looked at for another's sake alone
-        self._tries: dict[int, int] = {}  # directory that is not where the index has it -> the first round it was so
+        self._tries: dict[int, float] = {}  # directory that is not where the index has it -> since when
         self._batch: dict[int, set[bytes] | None] = {}  # what this round takes in
         self._has_events = select.poll()
         self._has_events.register(self._inotify.fd, select.POLLIN)
@@ -95,20 +96,21 @@ class Watch(Watches):
                 return False
         return True
 
-    def place(self, branch_id: int, entry_id: int, wd: int, st_ino: int, lapses: int) -> None:
+    def place(self, entry_id: int, wd: int, st_ino: int, lapses: int) -> None:
         """A worker watched a directory before it listed it, and here is its row (0: there is none). What was heard
-        since is looked at; all of the directory, when some of that was lost since there were so many lapses."""
+        since is looked at; all of the directory, when some of that was lost since there were so many lapses. One that
+        the daemon watches already stays in `catching_up`: what it heard then may have had no rows to go to."""
         if not entry_id:
             self._let_go(wd)
             return
         heard = self.unplaced.take(wd)
-        if entry_id in self.catching_up:  # somebody came before: it was watched before it was listed all the same
-            late = self._late.get(branch_id, [])
-            if entry_id in late:
-                late.remove(entry_id)
-                self.catching_up.discard(entry_id)
-        if self._entry_of.get(wd) != entry_id:
-            self._unhook(self._entry_of.get(wd))
+        if self.unplaced.lapses != lapses:  # the end of the watch may be among what was lost: looking sets it again
+            self._look_at_all(entry_id)
+            return
+        other = self._entry_of.get(wd)
+        if other not in (None, entry_id):  # one of the two has it by a name that it had
+            self._unhook(other)
+            self._look_at_all(other)
         self._entry_of[wd] = entry_id
         self._wd_of[entry_id] = (wd, st_ino)
         ref = self.tree.dirs.known(entry_id)
@@ -116,8 +118,6 @@ class Watch(Watches):
             ref.watch = wd
         for event in heard:
             self._hear(event)
-        if self.unplaced.lapses != lapses:
-            self._look_at_all(entry_id)
 
     async def forget_branch(self, branch: Branch) -> None:
         """A branch went away, came back or leaves: its watches mean nothing any more.
@@ -156,6 +156,7 @@ class Watch(Watches):
                     await trio.sleep(GATHER_S)
                     self._wake = trio.Event()
                     self._gather()
+                    self._begun_s = time.monotonic()
                     self._batch, self._dirty = self._dirty, {}
                     self._writing, self._written = self._written, set()
                     try:
@@ -215,6 +216,7 @@ class Watch(Watches):
         self._wake.set()
 
     def _gather(self) -> None:
+        """Hear all that is queued by now: who asks what a directory is like must not miss the end of a long queue."""
         for event in self._inotify.read():
             self._hear(event)
 
@@ -227,6 +229,8 @@ class Watch(Watches):
             self._hear_unplaced(event)
         elif event.mask & inotify.IN_IGNORED:
             del self._entry_of[event.wd]
+            if self._late:  # a worker may be about to report it as watched
+                self.unplaced.add(event)
             if self._wd_of.get(entry_id, (-1, 0))[0] == event.wd:
                 self._unhook(entry_id)
                 self._look_at_all(entry_id)  # if there is a directory still, or again, it is watched anew
@@ -280,7 +284,6 @@ class Watch(Watches):
 
     async def _take_in(self, batch: dict[int, set[bytes] | None]) -> None:
         """One round: every name that may have changed, in the order that lets moves be seen as moves."""
-        self._round += 1
         self._roaming.begin_round()
         self._spread.clear()
         sent, self._sent = self._sent, set()
@@ -291,6 +294,8 @@ class Watch(Watches):
         seen: list[DirRef] = []
         for entry_id, names in batch.items():
             ref = self.tree.ref_of(entry_id)
+            if ref is None and entry_id in self._wd_of:
+                self._note_strays()
             if ref is None or ref.branch.state == MISSING:
                 continue
             if not ref.branch.slow:
@@ -325,7 +330,7 @@ class Watch(Watches):
                 with self._tolerant(ref, name):
                     await self._mend(ref, name, (ref.entry_id, name) in told_gone)
             with contextlib.suppress(NoSpace):
-                self.put_aside.settle()
+                self.put_aside.settle(self._begun_s)
         with contextlib.suppress(NoSpace):
             self.tree.restamp(seen)
         await self._import_attributes()
@@ -400,7 +405,7 @@ class Watch(Watches):
             self.look_at(ref.entry_id, name)  # whoever put it aside is about to make it anew
             return
         if row is not None and (st is None or (was_gone and not is_aside and not _is_same(row, st))):
-            self.tree.take_out(ref, row)
+            self.tree.take_out(ref, self.put_aside.take_back_behind(row))
             self._look_at_links(ref.branch, row, None, after=True)  # it may have moved
             row = None
         if st is not None and not self._is_known(row, st):
@@ -428,11 +433,14 @@ class Watch(Watches):
 
     def _try_again(self, ref: DirRef, name: bytes | None) -> None:
         """A directory is not where the index has it: its own move is in this round or one of the next."""
-        first = self._tries.setdefault(ref.entry_id, self._round)
+        since_s = self._tries.setdefault(ref.entry_id, self._begun_s)
         if name is not None and (ref.entry_id, name) in self._writing:
             self._written.add((ref.entry_id, name))
-        if self._round - first > _TRIES or entries.get(self.tree.store.db, ref.entry_id) is None:
+        is_known = entries.get(self.tree.store.db, ref.entry_id) is not None
+        if not is_known or self._begun_s - since_s > _KEPT_S:
             self._tries.pop(ref.entry_id, None)
+            if is_known:
+                self.tree.found_dir(ref)
             return
         if name is None:
             self._look_at_all(ref.entry_id)

@@ -5,8 +5,9 @@ A directory is watched before it is first looked into for the kernel (`look`), b
 watch stood: while a branch is walked they are noted (`late_in`), and stay in `catching_up` until they are walked again.
 
 In: directories. Out: watches on one inotify instance, by the number of their row. What its events say is watch.py's.
-Where the system allows no more watches, directories simply are not covered: the kernel is told to believe answers for a
-second only, that is said once in the log, and it is tried again when there may be room.
+Watches that are nobody's any more, of directories that left the library and of reports that never came, are ended once
+in a while. Where the system allows no more watches, directories simply are not covered: the kernel is told to believe
+answers for a second only, that is said once in the log, and it is tried again when there may be room.
 """
 
 import logging
@@ -31,6 +32,8 @@ log = logging.getLogger("sdmount.watch")
 
 #: Watches are set for so long between two turns of the loop.
 _COVER_SLICE_S = 0.002
+#: Rows that are looked at between two turns of the loop, for watches that belong to none.
+_SWEPT = 64
 #: How often it is tried whether the system allows more watches by now.
 _ROOM_POLL_S = 60.0
 
@@ -54,6 +57,7 @@ class Watches:
         self._was_full = False  # there was no room for a watch,
         self._has_room = False  # and there may be again
         self._to_cover: dict[int, bool] = {}  # roots of branches to watch all of -> whether that is waited for
+        self._has_strays = False  # there may be watches that belong to no row
         self._asked = trio.Event()
 
     @property
@@ -85,7 +89,7 @@ class Watches:
             fd = self.tree.dirs.fd(ref)
             wd = self._inotify.add(os.fsencode(syscalls.proc_path(fd)))
         except WatchLimitReached as error:
-            self._full = self._was_full = True
+            self._full = self._was_full = self._has_strays = True
             self._asked.set()
             if not self._said_full:
                 self._said_full = True
@@ -132,6 +136,9 @@ class Watches:
         self._late[branch.id] = fresh
         try:
             yield
+        except BaseException:
+            self._note_strays()  # workers set watches that they will not report
+            raise
         finally:
             del self._late[branch.id]
             if not self._late:
@@ -169,16 +176,42 @@ class Watches:
                     if is_asked:
                         self.covered(root_entry_id)
             self._asked = trio.Event()
-            if not self._was_full:
+            if not self._was_full and not self._has_strays:
                 await self._asked.wait()
                 continue
-            with trio.move_on_after(0 if self._has_room else wait_s) as waiting:
+            with trio.move_on_after(0 if self._has_room else wait_s if self._was_full else _ROOM_POLL_S) as waiting:
                 await self._asked.wait()
-            if waiting.cancelled_caught or self._has_room:
+            if not waiting.cancelled_caught and not self._has_room:
+                continue
+            if self._has_strays:
+                await self._sweep()
+            if self._was_full:
                 wait_s = _ROOM_POLL_S if self._has_room else min(2 * wait_s, 3600.0)
-                self._full = self._was_full = self._has_room = False
+                self._full = self._was_full = False
                 for branch in self.tree.branches.values():
                     self._to_cover.setdefault(branch.root_entry_id, False)
+            self._has_room = False
+
+    def _note_strays(self) -> None:
+        """There may be watches that belong to no row: a minute later they are looked for."""
+        if not self._has_strays:
+            self._has_strays = True
+            self._asked.set()
+
+    async def _sweep(self) -> None:
+        """End the watches that belong to no row."""
+        self._has_strays = False
+        for count, (entry_id, (wd, _)) in enumerate(list(self._wd_of.items())):
+            if count % _SWEPT == _SWEPT - 1:
+                await trio.lowlevel.checkpoint()
+            if entries.get(self.tree.store.db, entry_id) is None and self._wd_of.get(entry_id, (-1, 0))[0] == wd:
+                self._unhook(entry_id)
+                self._entry_of.pop(wd, None)
+                self._inotify.remove(wd)
+        numbers = await trio.to_thread.run_sync(self._inotify.watched)
+        for wd in numbers - self._entry_of.keys():
+            if not self._late:  # else a worker may be about to report it
+                self._inotify.remove(wd)
 
     async def _cover_branch(self, root_entry_id: int) -> bool:
         """A few directories at a time, as long as there is room; while somebody asks, as much time is left for others.
