@@ -112,7 +112,8 @@ class SearchReader:
             return
         try:
             self.db.execute("ATTACH ? AS search", (uri(self._index, "ro"),))
-        except (apsw.CantOpenError, apsw.NotADBError, apsw.CorruptError):  # gone again, not readable, or none
+        except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.NotADBError, apsw.CorruptError):
+            # gone again; about to be written for the first time, or after a crash; not readable, or none
             return
         self.db.pragma("cache_size", -16_000, schema="search")
         self.db.pragma("mmap_size", 256 << 20, schema="search")

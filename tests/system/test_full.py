@@ -35,14 +35,15 @@ def cramped(library: Mounted, root_only: None) -> Iterator[Mounted]:
         subprocess.run(["umount", "-l", str(library.data)], check=False)
 
 
-def fill(directory: Path, name: str) -> None:
-    """Take what room there is."""
+def fill(directory: Path, name: str, leave_bytes: int = 0) -> None:
+    """Take what room there is, but for some."""
     fd = os.open(directory / name, os.O_WRONLY | os.O_CREAT)
     try:
         while True:
             os.write(fd, bytes(1 << 16))
     except OSError as error:
         assert error.errno == ENOSPC
+        os.ftruncate(fd, os.fstat(fd).st_size - leave_bytes)
     finally:
         os.close(fd)
 
@@ -135,8 +136,8 @@ def test_a_scan_waits_for_room_and_goes_on_by_itself(small):
     for number in range(4000):
         (disk / f"d{number % 50}").mkdir(exist_ok=True)
         (disk / f"d{number % 50}" / f"{'long name ' * 8}{number}").write_bytes(b"%d" % number)
+    fill(small.data, "fill", leave_bytes=1 << 19)  # for a location, not for what is in it
     small.sd("location", "add", disk)
-    fill(small.data, "fill")
     eventually(lambda: held_up(small), "a job waits for room", 30)
     assert (small.mnt / "Docs" / "d0").is_dir()
     assert "paused" in small.sd_fails("status", "--wait-idle", "--timeout", "2", code=1)
