@@ -113,15 +113,12 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
 def _reported(unit: Unit, state: WalkState, directory: int, watch: tuple[int, int] | None) -> Entry | None:
     """The row of a directory that a report is about; None when the report is of no use any more."""
     above = entries.get(unit.db, directory) if directory > 0 else None
-    if above is not None and watch is not None and above.parent_id is not None and above.st_ino != watch[1]:
-        state.watched.append((0, *watch))
-        state.again.add(directory)  # another directory has the name, or the row, by now
-        return None
+    is_other = watch is not None and above is not None and above.parent_id is not None and above.st_ino != watch[1]
     if watch is not None:
-        state.watched.append((0 if above is None else directory, *watch))
-    if above is None or above.kind != KIND_DIR:
+        state.watched.append((0 if above is None or is_other else directory, *watch))
+    if above is None or (above.kind != KIND_DIR and not is_other):
         return None
-    if above.branch_id != state.branch_id:  # it was moved to another branch since it was listed
+    if is_other or above.branch_id != state.branch_id:  # since it was listed another one got its row, or it moved away
         state.again.add(directory)
         return None
     return above

@@ -89,7 +89,7 @@ class Dir:
         st_ino: int | None = None,
     ) -> None:
         self.entry_id = entry_id
-        self.st_ino = st_ino  # of one that is new, as the directory above it was listed
+        self.st_ino = st_ino  # by its row, or, when it is new, as the directory above it was listed
         self.parent = parent
         self.name = name
         self.excluded = excluded
@@ -160,18 +160,17 @@ class Walk:
         """List one directory, report what differs, return its subdirectories."""
         known: dict[bytes, entries.Known] = {}
         listed_as: int | None = None  # None: never
-        st_ino = directory.st_ino
         if directory.entry_id > 0:
             known = entries.known_names(self.db, directory.entry_id)
             me = entries.listed_as(self.db, directory.entry_id)
             if me is None:
                 return []
-            scanned_ns, listed_as, st_ino, own_rule = me
+            scanned_ns, listed_as, directory.st_ino, own_rule = me
             if self.since_ns is not None and scanned_ns is not None and scanned_ns >= self.since_ns:
                 return self.below(directory)
             if directory.told is None:
                 directory.told = own_rule
-        looked = self.looked(directory, st_ino, watched=listed_as is None)
+        looked = self.looked(directory, watched=listed_as is None)
         if looked is None:
             return []
         dir_st, listed, dir_carries, watch = looked
@@ -275,8 +274,8 @@ class Walk:
         finally:
             os.close(fd)
 
-    def looked(self, directory: Dir, st_ino: int | None, *, watched: bool) -> _Looked | None:
-        """What `look` gives of the directory with an inode; None, and told, where it cannot be read or is another."""
+    def looked(self, directory: Dir, *, watched: bool) -> _Looked | None:
+        """What `look` gives of a directory; None, and told, where it cannot be read or another one has its name."""
         try:
             looked = self.look(directory, watched=watched)
         except OSError as error:
@@ -286,7 +285,7 @@ class Walk:
                 self.report([directory.entry_id, None, error.errno or 0, [], [], [], [], [], None], 1)
             return None
         dir_st, _, _, watch = looked
-        if directory.parent is not None and inode_of(dir_st) != st_ino:
+        if directory.parent is not None and inode_of(dir_st) != directory.st_ino:
             self.lost.append(directory.entry_id)
             if watch is not None:  # whoever reads this has it end
                 self.report([directory.entry_id, None, 0, [], [], [], [], [], watch], 1)

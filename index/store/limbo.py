@@ -58,6 +58,13 @@ class Kept(NamedTuple):
 _STORED = 7
 
 
+#: What waits on branch b, and on the others of its file system.
+_BESIDE = (
+    "FROM branch b CROSS JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
+    "CROSS JOIN limbo l ON l.branch_id = o.id"
+)
+
+
 def put(db: apsw.Connection, row: Entry, removed_ns: int) -> None:
     """Remember a row that is about to go."""
     kept = Kept(row.id, row.node, row.uuid, row.content_id, row.hash_state, row.version, row.ctime_ns)
@@ -90,8 +97,7 @@ def take(db: apsw.Connection, branch_id: int, st: Stat, is_same: Callable[[Kept]
     beside: list[Any] = db.execute(
         "SELECT l.branch_id, l.kind, l.mtime_ns, l.size_bytes, l.entry_id, l.node, l.uuid, l.content_id, l.hash_state, "
         "l.version, l.ctime_ns "
-        "FROM branch b CROSS JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
-        "CROSS JOIN limbo l ON l.branch_id = o.id AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
+        f"{_BESIDE} AND l.st_ino = ? WHERE b.id = ? ORDER BY o.id <> b.id",
         (st.st_ino, branch_id),
     ).fetchall()
     for holder, *found in beside:
@@ -109,8 +115,7 @@ def waiting(db: apsw.Connection, branch_id: int, inodes: Sequence[int]) -> froze
     return frozenset(
         st_ino
         for (st_ino,) in db.execute(
-            "SELECT l.st_ino FROM branch b CROSS JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
-            f"CROSS JOIN limbo l ON l.branch_id = o.id AND l.st_ino IN ({','.join('?' * len(inodes))}) WHERE b.id = ?",
+            f"SELECT l.st_ino {_BESIDE} AND l.st_ino IN ({','.join('?' * len(inodes))}) WHERE b.id = ?",
             (*inodes, branch_id),
         )
     )

@@ -49,6 +49,17 @@ def library(fuse: None, base: Path) -> Iterator[Mounted]:
 
 
 @pytest.fixture
+def files(library: Mounted) -> Path:
+    """A location that is mounted, as the disk has it, with a few files in it."""
+    top = library.folder("Files")
+    for number in range(20):
+        (top / f"f{number}").write_bytes(b"%d" % number)
+    library.mount(top)
+    library.wait_idle()
+    return top
+
+
+@pytest.fixture
 def base(announce: Callable[[Path], None]) -> Iterator[Path]:
     """A directory other users can reach; pytest's own lies below one that is closed to them."""
     yield from fresh_base(announce)

@@ -37,10 +37,15 @@ _OF_BYTES = ("hash_state", "full", "sampled", "manifest", "type", "reading", "er
 Row = dict[str, Any]
 
 
+def opened(library: Mounted) -> closing[sqlite3.Connection]:
+    """The index of a library, to be read and then closed."""
+    uri = f"file:{library.library_dir / 'library.db'}?mode=ro"
+    return closing(sqlite3.connect(uri, uri=True, timeout=30))
+
+
 def rows_of(library: Mounted) -> dict[bytes, Row]:
     """All that an index says of its locations: path -> what."""
-    uri = f"file:{library.library_dir / 'library.db'}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
+    with opened(library) as db:
         cursor = db.execute(ROWS)
         columns = [column[0] for column in cursor.description]
         found: dict[bytes, Row] = {}
@@ -54,8 +59,7 @@ def rows_of(library: Mounted) -> dict[bytes, Row]:
 
 def left_the_index(library: Mounted) -> int:
     """How many rows left the index and did not come back."""
-    uri = f"file:{library.library_dir / 'library.db'}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
+    with opened(library) as db:
         return int(db.execute("SELECT count(*) FROM limbo").fetchone()[0])
 
 

@@ -8,18 +8,17 @@ what happens meanwhile in directories that were listed already is heard before t
 
 import os
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.system.harness import Mounted, children, eventually
-from tests.system.storm import calm
+from tests.system.storm import calm, opened
 
 TAGS = "user.xdg.tags"
 HUGE = 10_000
@@ -28,9 +27,8 @@ pytestmark = pytest.mark.timeout(300)
 
 def names_in(library: Mounted, directory: str) -> set[str]:
     """The names that the index has in directories that are called so."""
-    uri = f"file:{library.library_dir / 'library.db'}?mode=ro"
     sql = "SELECT e.name FROM entry e JOIN entry p ON p.id = e.parent_id WHERE p.name = ?"
-    with closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
+    with opened(library) as db:
         return {os.fsdecode(name) for (name,) in db.execute(sql, (directory.encode(),))}
 
 
@@ -245,16 +243,6 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it has ended
         return b""
-
-
-@pytest.fixture
-def files(library: Mounted) -> Path:
-    top = library.folder("Files")
-    for number in range(20):
-        (top / f"f{number}").write_bytes(b"%d" % number)
-    library.mount(top)
-    calm(library)
-    return top
 
 
 def test_a_write_at_the_end_of_a_long_queue_is_heard_by_who_asks(library, files):

@@ -40,17 +40,6 @@ def dice() -> random.Random:
     return random.Random(seed)
 
 
-@pytest.fixture
-def files(library: Mounted) -> Path:
-    """A location that is mounted, as the disk has it, with a few files in it."""
-    top = library.folder("Files")
-    for number in range(20):
-        (top / f"f{number}").write_bytes(b"%d" % number)
-    library.mount(top)
-    library.wait_idle()
-    return top
-
-
 @contextmanager
 def stalled(library: Mounted) -> Iterator[None]:
     """The server sees nothing for a while, and the kernel's queue of events fills."""

@@ -133,8 +133,6 @@ class Watch(Watches):
             row = entries.get(self.tree.store.db, entry_id) if ref is None else None
             if (ref is not None and ref.branch is branch) or (row is not None and row.branch_id == branch.id):
                 self.forget(entry_id)
-                if ref is not None:
-                    ref.watch = -1
                 self._full = False
                 self._has_room = True
                 self._asked.set()

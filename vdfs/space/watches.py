@@ -118,8 +118,10 @@ class Watches:
             ref.watch = -1
 
     def forget(self, entry_id: int) -> None:
-        known = self._wd_of.pop(entry_id, None)
+        """End the watch of a row, if it has one."""
+        known = self._wd_of.get(entry_id)
         if known is not None:
+            self._unhook(entry_id)
             self._entry_of.pop(known[0], None)
             self._inotify.remove(known[0])
 
@@ -201,13 +203,11 @@ class Watches:
     async def _sweep(self) -> None:
         """End the watches that belong to no row."""
         self._has_strays = False
-        for count, (entry_id, (wd, _)) in enumerate(list(self._wd_of.items())):
+        for count, entry_id in enumerate(list(self._wd_of)):
             if count % _SWEPT == _SWEPT - 1:
                 await trio.lowlevel.checkpoint()
-            if entries.get(self.tree.store.db, entry_id) is None and self._wd_of.get(entry_id, (-1, 0))[0] == wd:
-                self._unhook(entry_id)
-                self._entry_of.pop(wd, None)
-                self._inotify.remove(wd)
+            if entries.get(self.tree.store.db, entry_id) is None:
+                self.forget(entry_id)
         numbers = await trio.to_thread.run_sync(self._inotify.watched)
         for wd in numbers - self._entry_of.keys():
             if not self._late:  # else a worker may be about to report it
