@@ -21,6 +21,7 @@ Source: https://sqlite.org/fts5.html (trigram tokenizer, contentless-delete tabl
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -92,7 +93,9 @@ _COMMON_MIN = 2
 #: Of how many of the sampled names one is kept.
 _SOME_OF = 4
 _CHECKED_NAMES = 500
-#: How long a check waits for who writes the index; putting a large one in order takes seconds.
+#: How long who writes the index waits for who checks it, and the other way round: putting a large one in order takes
+#: seconds.
+_PATIENCE_MS = 5_000
 _CHECK_PATIENCE_MS = 60_000
 
 
@@ -192,7 +195,7 @@ class SearchIndex:
 
     def step(self) -> bool:
         """Take in one slice of what changed, or else of what is new; says whether there is more."""
-        with self._db:  # reads one state of the library, and writes the other file
+        with self._unit():  # reads one state of the library, and writes the other file
             last_id = int(one(self._db, "SELECT coalesce(max(id), 0) FROM library.entry")[0])
             last_seq = int(one(self._db, "SELECT max(seq) FROM library.search_todo")[0])
             known = self._follow(self.known, last_seq) if self.known.done_seq < last_seq else self._take(self.known)
@@ -208,6 +211,19 @@ class SearchIndex:
             self._db.execute("INSERT INTO search_names(search_names) VALUES('optimize')")
             self._db.execute("PRAGMA main.incremental_vacuum").fetchall()  # what it was before, a third as much again
         return has_more
+
+    @contextmanager
+    def _unit(self) -> Iterator[None]:
+        """All or nothing. Locked at the beginning: SQLite waits there, but not where somebody has read, and a table of
+        FTS5 reads its settings first."""
+        self._db.execute("BEGIN IMMEDIATE")  # `with` alone would hold the interpreter as long as it waits
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def _has_grown(self) -> bool:
         """Whether the index is half as large again as when it was last put in order."""
@@ -247,7 +263,7 @@ class SearchIndex:
             "CREATE VIRTUAL TABLE temp.sampled USING fts5vocab(temp, sample, row)"
         )
         try:
-            with self._db:
+            with self._unit():
                 picked = (
                     "WITH RECURSIVE pick(id) AS (SELECT 1 UNION ALL SELECT id + ?1 FROM pick WHERE id + ?1 <= ?2) "
                     "%s FROM pick CROSS JOIN library.entry e ON e.id = pick.id"
@@ -266,7 +282,7 @@ class SearchIndex:
 
     def _begin(self) -> None:
         """An empty index. What is in search_todo concerns rows that will be indexed as they are."""
-        with self._db:
+        with self._unit():
             self._db.execute(_INDEX_SCHEMA)
             self._db.execute(
                 "INSERT INTO state(version, library_uuid, epoch, indexed_id, done_seq, done_entry) "
@@ -278,7 +294,8 @@ class SearchIndex:
 def follow_in_worker(args: Mapping[str, Any], context: Emitter) -> None:
     """In a worker: take in what is new, and stream how far the index is (`Known`) after each slice; at least once.
 
-    args: database. An index that turns out to be damaged is thrown away; it is built when this is asked for again.
+    args: database. An index that turns out to be damaged is thrown away; it is built when this is asked for again. So
+    is the rest taken in of one that somebody checks for longer than this waits.
     """
     library_db = Path(args["database"])
     index = SearchIndex(library_db)
@@ -293,6 +310,8 @@ def follow_in_worker(args: Mapping[str, Any], context: Emitter) -> None:
                 index.close()
                 remove(library_db)
                 index, has_more = SearchIndex(library_db), False  # it may be the library that is: not without a pause
+            except apsw.BusyError:
+                has_more = False
             context.emit(index.known)
     finally:
         index.close()
@@ -302,10 +321,11 @@ def _connected(library_db: Path) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     db = apsw.Connection(uri(path_beside(library_db), "rwc"), flags=flags)
     try:
-        db.set_busy_timeout(5000)
+        db.set_busy_timeout(_PATIENCE_MS)
         db.pragma("cache_size", -16_000)
         db.pragma("temp_store", 2)
-        db.pragma("auto_vacuum", 2)  # of a file that is new
+        if db.pragma("page_count") == 0:
+            db.pragma("auto_vacuum", 2)
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", 1)
         db.pragma("journal_size_limit", 16 << 20)

@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import threading
+import time
 
+import apsw
 import pytest
 
 from index.model.folding import fold
@@ -54,6 +57,54 @@ def test_a_check_tells_what_is_missing_and_what_is_too_much(library):
     assert len(found) == 3
     for row, said in zip(rows, ("gone", "another name than elsewhere", "not in the index"), strict=False):
         assert any(f"entry {row.id}" in line and said in line for line in found), (said, found)
+
+
+def test_who_writes_the_index_waits_for_who_checks_it(library, monkeypatch):
+    """A check holds the file's lock for as long as it takes. After a while the rest is left for the next time."""
+    library.add(b"first")
+    library.catch_up()
+    library.close_index()
+    library.add(b"second")
+    checker = apsw.Connection(str(search.path_beside(library.path)))
+    context = Heard()
+
+    def follow() -> threading.Thread:
+        thread = threading.Thread(target=search.follow_in_worker, args=({"database": str(library.path)}, context))
+        thread.start()
+        return thread
+
+    try:
+        checker.execute("BEGIN IMMEDIATE")
+        thread = follow()
+        time.sleep(0.3)
+        checker.execute("COMMIT")
+        thread.join(20)
+        assert context.indexed_ids[0] < context.indexed_ids[-1], "it waited, then took in what was new"
+
+        last = library.add(b"third").id
+        monkeypatch.setattr(search, "_PATIENCE_MS", 50)
+        checker.execute("BEGIN IMMEDIATE")
+        context.indexed_ids.clear()
+        follow().join(20)
+        assert context.indexed_ids[0] == context.indexed_ids[-1] < last
+        checker.execute("COMMIT")
+        follow().join(20)
+        assert context.indexed_ids[-1] == last
+    finally:
+        checker.close()
+
+
+class Heard:
+    """What a worker says how far the index is."""
+
+    def __init__(self) -> None:
+        self.indexed_ids: list[int] = []
+
+    def emit(self, batch: object) -> None:
+        self.indexed_ids.append(search.Known._make(batch).indexed_id)
+
+    def stopped(self) -> bool:
+        return False
 
 
 def test_without_an_index_nothing_is_wrong_with_it(library):
