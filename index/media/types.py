@@ -5,7 +5,7 @@ import apsw
 from index.model.entry import HASH_FULL, KIND_FILE, Entry
 from index.model.filetype import UNKNOWN, FileType, by_name, settled
 from index.store import extracts, filetypes
-from index.store.extracts import Value
+from index.store.extracts import Extracted, Value
 
 
 def of_row(db: apsw.Connection, row: Entry) -> FileType | None:
@@ -19,7 +19,12 @@ def of_row(db: apsw.Connection, row: Entry) -> FileType | None:
 
 def fields_of_row(db: apsw.Connection, row: Entry) -> dict[str, Value]:
     """The fields of a file's content, where that is known for certain; empty where there are none."""
-    if row.kind != KIND_FILE or row.content_id is None or row.hash_state != HASH_FULL:
-        return {}
-    found = extracts.get(db, row.content_id)
+    found = extracted_of_row(db, row)
     return {} if found is None else found.fields
+
+
+def extracted_of_row(db: apsw.Connection, row: Entry) -> Extracted | None:
+    """What was made of a file's content, where that is known for certain: its fields, or why it has none."""
+    if row.kind != KIND_FILE or row.content_id is None or row.hash_state != HASH_FULL:
+        return None
+    return extracts.get(db, row.content_id)

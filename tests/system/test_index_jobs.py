@@ -220,6 +220,18 @@ def test_workers_that_are_killed_cost_no_file_and_no_job(library, other):
     assert "f777-" in found
 
 
+def test_an_image_that_cannot_be_read_says_why(library):
+    docs = library.folder("Docs")
+    (docs / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    Image.new("RGB", (30, 20)).save(docs / "whole.png")
+    library.mount()
+    library.sd("location", "add", docs, "--mode", "deep")
+    library.wait_idle()
+    assert "Unread" not in library.sd("info", library.mnt / "Docs/whole.png")
+    (line,) = [line for line in library.sd("info", library.mnt / "Docs/broken.png").splitlines() if "Unread" in line]
+    assert "image" in line
+
+
 @pytest.mark.timeout(240)
 def test_a_paused_job_stays_paused_over_a_restart_and_a_kill(library):
     """Until somebody lets it go on; who waits for idle is told. Then everything is there."""
@@ -229,8 +241,7 @@ def test_a_paused_job_stays_paused_over_a_restart_and_a_kill(library):
     library.sd("location", "add", docs)
     job = eventually(lambda: live(library, "classify") or live(library, "discover"), "it indexes", 20)
     top = job["parent_id"]
-    library.sd("job", "pause", str(top))
-    eventually(lambda: {j["status"] for j in jobs_of(library) if j["id"] == top} == {"paused"}, "it is paused")
+    assert "paused (user)" in library.sd("job", "pause", str(top))
     library.remount()
     assert library.sd_json("job", "show", str(top))["job"]["paused_by"] == "user"
     library.kill()

@@ -85,6 +85,7 @@ INFO = {
     "xattrs": ["user.a"],
     "below": None,
     "meta": {"width": "4000", "model": "X\x1b100"},
+    "unread": None,
     "replicas": [{"device": "laptop", "branch": "Photos", "path": "/pics/a.jpg", "state": "local"}],
 }
 JOB = {

@@ -243,6 +243,32 @@ def test_cancelling_a_job_cancels_its_parts_and_keeps_them_in_the_history(tmp_pa
     assert steps.done == [0]
 
 
+def test_who_cancelled_a_job_is_not_overruled_while_it_stops(tmp_path):
+    """What runs of it may take a while, and the mains may fail meanwhile."""
+    may_stop = trio.Event()
+
+    async def stubborn(ctx: JobContext) -> dict[str, int]:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await may_stop.wait()
+        return {}
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("stubborn", stubborn, lane="work")) as jobs:
+            job = jobs.submit("stubborn", "s", "k", {})
+            await until(lambda: jobs.get(job.id).status is Status.RUNNING)
+            jobs.cancel(job.id)
+            jobs.hold(ON_BATTERY)
+            jobs.pause(job.id)
+            assert (await jobs.stopped(job.id, 0.01)).status is Status.RUNNING
+            may_stop.set()
+            assert (await jobs.stopped(job.id, 5)).status is Status.CANCELLED
+
+    trio.run(main)
+
+
 def test_a_job_that_fails_says_why_and_ends_nothing_else(tmp_path, caplog):
     """An error of the tree by its words; a bug by its name, with a traceback in the log."""
 

@@ -45,6 +45,7 @@ def file_info(result: Json) -> list[str]:
             ),
             ("State", str(result["state"])),
             ("Held by", shown(str(result.get("rule") or ""))),
+            ("Unread", message(str(result.get("unread") or ""))),
             ("Version", str(result["version"] or "")),
             ("Tags", shown(", ".join(result["tags"]))),
             ("Rating", "" if rating is None else f"{rating} of 10"),

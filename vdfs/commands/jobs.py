@@ -47,7 +47,7 @@ def _job_watch(door: Door, args: argparse.Namespace) -> int:
 
 
 def _job_pause(door: Door, args: argparse.Namespace) -> int:
-    return print_result(args, door.call("action:job.pause", {"id": args.id}), job_changed)
+    return print_result(args, door.call("action:job.pause", {"id": args.id}), job_stopped)
 
 
 def _job_resume(door: Door, args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def _job_resume(door: Door, args: argparse.Namespace) -> int:
 
 
 def _job_cancel(door: Door, args: argparse.Namespace) -> int:
-    return print_result(args, door.call("action:job.cancel", {"id": args.id}), job_changed)
+    return print_result(args, door.call("action:job.cancel", {"id": args.id}), job_stopped)
 
 
 def job_list(result: Json) -> list[str]:
@@ -138,6 +138,12 @@ def _said(result: Json) -> str:
 
 def job_changed(result: Json) -> list[str]:
     return [f"job {result['id']} ({message(result['title'])}): {_status(result)}"]
+
+
+def job_stopped(result: Json) -> list[str]:
+    """The same of one that was told to stop; it may be amid something that takes a while."""
+    more = ", and stops as soon as it can" if result["status"] == "running" else ""
+    return [line + more for line in job_changed(result)]
 
 
 def watch(call: Callable[..., Json], job_id: int | None, *, as_json: bool) -> int:

@@ -175,6 +175,13 @@ class JobManager:
             await self._news.wait()
         return job
 
+    async def stopped(self, job_id: int, timeout_s: float) -> Job:
+        """The job once what runs of it has stopped, or after a while as it is then."""
+        with trio.move_on_after(timeout_s):
+            while job_id in self._runs:
+                await self._news.wait()
+        return self.get(job_id)
+
     async def news(self, told: int, timeout_s: float) -> int:
         """Return a number that differs from `told` once there is something new, or after a while the same. Changes of a
         status or a phase are told at once, counts at most ten times a second."""
@@ -299,7 +306,8 @@ class JobManager:
         if run is None:
             self._set(job, status, _told(status, why), why)
             return
-        run.why = (status, why)
+        if run.why is None or run.why[0] is not Status.CANCELLED:  # who cancelled is not overruled while it stops
+            run.why = (status, why)
         run.scope.cancel()
 
     def _set(self, job: Job, status: Status, text: str, why: str | None = None) -> None:

@@ -63,6 +63,7 @@ class FileFacts:
     below: BelowFacts | None = attrs.field(metadata=doc("of a directory"))
     xattrs: list[bytes]
     meta: dict[str, str] = attrs.field(metadata=doc("what stands in the file: docs/types.md"))
+    unread: str | None = attrs.field(metadata=doc("why nothing could be read from it, where that was tried"))
 
 
 @query("file.info")
@@ -83,6 +84,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
     )
     vector = recording.vector_of(row, rows[0][0].branch.uuid)
     found = types.of_row(db, row)
+    read = types.extracted_of_row(db, row)
     comment = await _text(core, node, b"user.xdg.comment")
     rating = await _text(core, node, b"user.baloo.rating")
     return FileFacts(
@@ -114,7 +116,8 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         ],
         xattrs=names,
         below=BelowFacts(*core.library.store.sums_below(i for _, i in refs)) if node.is_dir else None,
-        meta={name: fields.shown(value) for name, value in types.fields_of_row(db, row).items()},
+        meta={} if read is None else {name: fields.shown(value) for name, value in read.fields.items()},
+        unread=None if read is None else read.error,
     )
 
 

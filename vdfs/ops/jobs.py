@@ -12,6 +12,8 @@ from vdfs.ops.registry import action, doc, query
 
 _LIMIT_MAX = 1000
 _WAIT_MAX_S = 30.0
+#: So long who pauses or cancels a job waits until it has stopped.
+_STOP_S = 2.0
 
 
 @attrs.frozen
@@ -118,7 +120,7 @@ async def show_job(core: Core, asked: JobShowAsked) -> JobStory:
 @action("job.pause")
 async def pause_job(core: Core, asked: JobAsked) -> JobFacts:
     """Hold a job and its parts up, also over a restart, until somebody lets it go on."""
-    return facts(core.jobs.pause(asked.id))
+    return await _stopped(core, core.jobs.pause(asked.id))
 
 
 @action("job.resume")
@@ -130,7 +132,11 @@ async def resume_job(core: Core, asked: JobAsked) -> JobFacts:
 @action("job.cancel")
 async def cancel_job(core: Core, asked: JobAsked) -> JobFacts:
     """End a job where it is; what it did stays."""
-    return facts(core.jobs.cancel(asked.id))
+    return await _stopped(core, core.jobs.cancel(asked.id))
+
+
+async def _stopped(core: Core, job: Job) -> JobFacts:
+    return facts(await core.jobs.stopped(job.id, _STOP_S))
 
 
 def snapshot(core: Core) -> dict[str, object]:
