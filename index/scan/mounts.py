@@ -2,12 +2,16 @@
 
 A stat of our own mount from the process that serves it would wait for itself, and a pseudo file system is no place for
 a person's files: both are recognised here by text alone. Slow file systems (network and FUSE) are told apart, because
-their calls must never run on the loop. Source: proc_pid_mountinfo(5).
+their calls must never run on the loop. A mount that no path leads to any more, because another one came over it or
+over a directory on its way, is left out of `mounts()`: the tree of mounts tells, the order of the lines does not.
+
+Source: proc_pid_mountinfo(5); path_resolution(7).
 """
 
 import ctypes
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 PSEUDO = frozenset(
@@ -48,6 +52,7 @@ class Mount(NamedTuple):
     device: str
     id: int = 0
     root: bytes = b"/"  # what of that file system is shown: of a bind mount, a directory
+    parent: int = 0  # the id of the mount that its place lies on
 
     @property
     def is_own(self) -> bool:
@@ -83,7 +88,7 @@ def _unescape(raw: bytes) -> bytes:
 
 
 def parse(text: bytes) -> list[Mount]:
-    """The mounts of a mountinfo text, in mount order (a later one hides an earlier one at the same point)."""
+    """The mounts of a mountinfo text, seen or hidden, in its order (a later one hides an earlier one at its point)."""
     found = []
     for line in text.split(b"\n"):
         fields = line.split(b" ")
@@ -97,6 +102,7 @@ def parse(text: bytes) -> list[Mount]:
                     fields[2].decode("ascii"),
                     int(fields[0]),
                     _unescape(fields[3]),
+                    int(fields[1]),
                 )
             )
         except (ValueError, IndexError):
@@ -104,13 +110,52 @@ def parse(text: bytes) -> list[Mount]:
     return found
 
 
-def mounts(pid: int | None = None) -> list[Mount]:
-    """What is mounted in the mount namespace of this process, or of another."""
+def mounts() -> list[Mount]:
+    """What this process finds mounted: each place once, and nothing that is hidden."""
+    table = every_mount()
+    seen = visible(table)
+    if not any(m.mount_point == b"/" for m in seen):
+        seen.insert(0, _root(table))
+    return seen
+
+
+def every_mount(pid: int | None = None) -> list[Mount]:
+    """All that is mounted in the mount namespace of this process, or of another, whether a path leads there or not."""
     with open(f"/proc/{'self' if pid is None else pid}/mountinfo", "rb") as file:
-        table = parse(file.read())
-    if pid is None and not any(m.mount_point == b"/" for m in table):
-        table.insert(0, _root(table))
-    return table
+        return parse(file.read())
+
+
+def visible(table: list[Mount]) -> list[Mount]:
+    """The mounts of a table that a path leads to, in its order.
+
+    As the kernel walks: from the root, and from each mount into those on it, unless another one stands on the way. The
+    root of a process is a directory that it holds: what is mounted over that later covers nothing for it, and is not
+    seen. Of a chroot the mount that its root lies on is not in the table.
+    """
+    ids = {mount.id for mount in table}
+    first = [mount for mount in table if mount.parent not in ids or mount.parent == mount.id]
+    on: dict[int, list[Mount]] = {}  # by the mount that their places lie on
+    for mount in table:
+        if mount.parent in ids and mount.parent != mount.id and mount.mount_point != b"/":
+            on.setdefault(mount.parent, []).append(mount)
+    seen: set[int] = set()
+    ways = [first]
+    for beside in ways:  # grows on the way
+        points = {mount.mount_point for mount in beside} - {b"/"}
+        for mount in beside:
+            if not points.isdisjoint(_above(mount.mount_point)):
+                continue
+            then = on.get(mount.id, [])
+            ways.append(then)
+            if all(one.mount_point != mount.mount_point for one in then):
+                seen.add(mount.id)
+    return [mount for mount in table if mount.id in seen]
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    """The directories above an absolute path, but for the root."""
+    while len(path := os.path.dirname(path)) > 1:
+        yield path
 
 
 def _root(table: list[Mount]) -> Mount:
@@ -127,12 +172,13 @@ def _root(table: list[Mount]) -> Mount:
 
 
 def is_own_at(mount_point: bytes, pid: int | None = None) -> bool:
-    """Whether one of our mounts is at a place, for this process or for another."""
-    return any(m.is_own and m.mount_point == mount_point for m in mounts(pid))
+    """Whether one of our mounts is at a place: for this process, or, be it hidden there, for another."""
+    table = mounts() if pid is None else every_mount(pid)
+    return any(m.is_own and m.mount_point == mount_point for m in table)
 
 
 def device_at(mount_point: bytes) -> str:
-    """The device of what is mounted at a place, on top of what else is; "" when nothing is."""
+    """The device of what is seen mounted at a place; "" when nothing is."""
     return next((m.device for m in reversed(mounts()) if m.mount_point == mount_point), "")
 
 

@@ -37,10 +37,10 @@ def escaped(path: bytes) -> bytes:
 def test_each_line_is_a_mount_whatever_optional_fields_it_has():
     """Their number varies from none up; the dash ends them."""
     assert parse(MOUNTINFO) == [
-        Mount(b"/", "ext4", "/dev/root", "254:0", 22),
-        Mount(b"/proc", "proc", "proc", "0:21", 23),
-        Mount(b"/home/u/Space drive", "fuse.sdmount", "sdmount:Library", "0:40", 24),
-        Mount(b"/mnt/odd\nname\t\\", "fuse.sshfs", "host:/srv/a b", "0:41", 25, b"/a\\b"),
+        Mount(b"/", "ext4", "/dev/root", "254:0", 22, parent=1),
+        Mount(b"/proc", "proc", "proc", "0:21", 23, parent=22),
+        Mount(b"/home/u/Space drive", "fuse.sdmount", "sdmount:Library", "0:40", 24, parent=22),
+        Mount(b"/mnt/odd\nname\t\\", "fuse.sshfs", "host:/srv/a b", "0:41", 25, b"/a\\b", 22),
     ]
 
 
@@ -86,6 +86,39 @@ print(at.mount_point, at.fs_type, at.device)
 """
 
 
+MOUNTED = """
+import os, subprocess, sys
+from index.scan.mounts import mount_of, mounts
+place = sys.argv[1]
+run = lambda *words: subprocess.run(words, check=True)
+os.makedirs(f"{place}/data/sub")
+run("mount", "-t", "tmpfs", "first", f"{place}/data/sub")
+run("mount", "-t", "tmpfs", "second", f"{place}/data")
+os.mkdir(f"{place}/data/sub")
+run("mount", "-t", "tmpfs", "root", "/")
+table = mounts()
+for path in (f"{place}/data/sub/x", place):
+    at = mount_of(os.fsencode(path), table)
+    print(at.source, os.stat(os.path.dirname(path)).st_dev == os.makedev(*map(int, at.device.split(":"))))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_what_the_kernel_hides_is_not_told(tmp_path):
+    """By a mount over a directory above it; and the root stays what it was, whatever is mounted over it."""
+    private = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*private, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounts cannot be kept private here")
+    done = subprocess.run(
+        [*private, sys.executable, "-c", MOUNTED, str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    here = mount_of(bytes(tmp_path), mounts.mounts())
+    assert here is not None
+    assert done.stdout.split() == ["second", "True", here.source, "True"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may chroot")
 def test_in_a_directory_that_somebody_was_put_into_its_file_system_is_at_the_root(tmp_path):
     """chroot(2): the table has nothing at `/`, and what lies there lies on something all the same."""
@@ -117,6 +150,32 @@ def test_of_two_mounts_at_one_point_the_later_one_is_seen():
     """It covers the earlier; a new root (pivoted, chrooted) as well."""
     table = [at(b"/", "rootfs"), at(b"/m", "ext4"), at(b"/m", "nfs4"), at(b"/", "overlay")]
     assert [m.fs_type for m in (mount_of(b"/m/x", table), mount_of(b"/x", table)) if m] == ["nfs4", "overlay"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("1 0 /", "1"),
+        ("1 0 /; 2 1 /data/sub; 3 1 /data", "1 3"),  # over a directory on its way
+        ("1 0 /; 3 1 /data; 2 1 /data/sub", "1 3"),  # whatever the order of the lines
+        ("1 0 /; 2 1 /data/sub; 3 1 /data; 4 3 /data/sub", "1 3 4"),  # the same place again, on what came over it
+        ("1 0 /; 2 1 /data/sub; 3 1 /database", "1 2 3"),
+        ("1 0 /; 2 1 /m; 3 2 /m; 4 3 /m", "1 4"),  # one on top of the other
+        ("1 0 /; 2 1 /m; 3 2 /m/in; 4 3 /m/in/in; 5 2 /m", "1 5"),  # and with it all that was mounted inside
+        ("1 0 /; 2 1 /m; 3 2 /m; 4 3 /m/in", "1 3 4"),
+        ("1 0 /; 2 1 /a; 3 2 /a/b/c; 4 2 /a/b; 5 3 /a/b/c/d", "1 2 4"),
+        ("1 0 /; 2 1 /home; 3 1 /; 4 3 /x", "1 2"),  # the root of a process is held, not looked up
+        ("1 1 /; 2 1 /m; 3 1 /", "1 2"),  # the first of all lies on itself
+        ("2 9 /m; 3 9 /n; 4 3 /n/o; 5 2 /m", "3 4 5"),  # in a chroot: what the root lies on is not in the table
+        ("2 9 /m/n; 3 9 /m", "3"),
+    ],
+)  # fmt: skip
+def test_what_a_path_leads_to(lines, expected):
+    """A mount with another over it, or over a directory on its way, is hidden: id, what it lies on, place."""
+    fields = [line.split() for line in lines.split("; ")]
+    text = "".join(f"{one} {parent} 0:{one} / {point} rw - ext4 source rw\n" for one, parent, point in fields)
+    seen = mounts.visible(parse(text.encode()))
+    assert sorted(str(m.id) for m in seen) == expected.split()
 
 
 def test_without_a_table_a_path_lies_on_nothing():

@@ -80,6 +80,30 @@ def test_a_stick_on_a_directory_that_is_known(library, put):
     library.verify("--content")
 
 
+@pytest.mark.parametrize("hidden", ["tmpfs", "proc"])
+def test_a_mount_that_is_hidden_by_a_later_one_above_it(library, put, hidden):
+    """What lies there now is a plain directory of the later one, whatever is mounted beneath; and back again."""
+    home = library.folder("home")
+    (home / "data").mkdir()
+    put(hidden, home / "data" / "sub")
+    put("tmpfs", home / "data")
+    (home / "data" / "sub").mkdir()
+    (home / "data" / "sub" / "seen").write_bytes(b"seen")
+    library.mount(home)
+    shown = library.mnt / "home" / "data"
+    assert names(shown / "sub") == ["seen"]
+    (shown / "sub" / "new").write_bytes(b"new")
+    os.rename(shown / "sub" / "new", shown / "new")
+    library.wait_idle()
+    library.verify("--content")
+    subprocess.run(["umount", "-l", str(home / "data")], check=True)
+    eventually(lambda: names(shown) == (["sub"] if hidden == "tmpfs" else []), "what was hidden is back", SOON_S)
+    subprocess.run(["umount", "-l", str(home / "data" / "sub")], check=True)
+    eventually(lambda: names(shown) == ["sub"] and names(shown / "sub") == [], "nothing is mounted", SOON_S)
+    library.wait_idle()
+    library.verify("--content")
+
+
 def test_two_volumes_with_the_same_inode_numbers(library, put):
     """Files of one number on two file systems are two files: bytes, numbers, tags, links and maps of their own."""
     home = library.folder("home")
