@@ -6,7 +6,6 @@ own can make anybody wait; what must be asked of a file system itself is measure
 mounts are no volumes; other mounts by FUSE (sshfs, rclone) are network ones.
 """
 
-import os
 from pathlib import Path
 
 import attrs
@@ -59,10 +58,8 @@ class Found:
         return self.mounts[0].mount_point
 
     def is_lost(self, sys: Path = Path("/sys")) -> bool:
-        """Whether its disk was pulled while it is still mounted: the kernel tells of that in sysfs alone."""
-        if self.disk is None:
-            return False
-        return not os.path.exists(sys / "class" / "block" / self.disk.name)
+        """Whether a disk of it was pulled while it is still mounted: the kernel tells of that in sysfs alone."""
+        return self.disk is not None and self.disk.is_gone(sys)
 
     @property
     def is_slow(self) -> bool:

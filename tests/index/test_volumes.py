@@ -154,6 +154,9 @@ def sysfs(tmp_path: Path) -> Path:
     }  # fmt: skip
     for number, place in numbers.items():
         (base / "dev/block" / number).symlink_to(base / place)
+    (base / "class/block").mkdir(parents=True)
+    for place in {*numbers.values(), "devices/pci/usb1/sdb"}:
+        (base / "class/block" / Path(place).name).symlink_to(base / place)
     (base / "devices/virtual/block/dm-0/slaves").mkdir()
     (base / "devices/virtual/block/dm-0/slaves/mmcblk0").symlink_to(base / "devices/mmc_host/mmc0/mmcblk0")
     return base
@@ -161,13 +164,90 @@ def sysfs(tmp_path: Path) -> Path:
 
 def test_the_disk_below_a_file_system(sysfs):
     """A partition's disk, the card below an encrypted device, the file of an image; USB disks are removable."""
-    assert disk_of("8:17", "/dev/sdb1", sysfs) == Disk("sdb", rotational=False, removable=True, sequence=4)
-    assert disk_of("8:0", "/dev/sda", sysfs) == Disk("sda", rotational=True, removable=False)
-    assert disk_of("179:0", "", sysfs) == Disk("mmcblk0", rotational=False, removable=True)
-    assert disk_of("179:8", "", sysfs) == Disk("mmcblk1", rotational=False, removable=False)
-    assert disk_of("253:0", "", sysfs) == Disk("dm-0", rotational=False, removable=True)
-    assert disk_of("7:3", "", sysfs) == Disk("loop3", rotational=True, removable=False, backing=b"/i.img", virtual=True)
+    below = {number: disk_of(number, "", sysfs) for number in ("8:17", "8:0", "179:0", "179:8", "253:0", "7:3")}
+    assert below == {
+        "8:17": Disk("sdb", rotational=False, removable=True, sequence=4, bases=("sdb",)),
+        "8:0": Disk("sda", rotational=True, removable=False, bases=("sda",)),
+        "179:0": Disk("mmcblk0", rotational=False, removable=True, bases=("mmcblk0",)),
+        "179:8": Disk("mmcblk1", rotational=False, removable=False, bases=("mmcblk1",)),
+        "253:0": Disk("dm-0", rotational=False, removable=True, bases=("mmcblk0",)),
+        "7:3": Disk("loop3", rotational=True, removable=False, backing=b"/i.img", virtual=True, bases=("loop3",)),
+    }
     assert disk_of("0:40", "none", sysfs) is None
+
+
+def on(disk: Disk | None) -> Found:
+    """A volume on a disk."""
+    return found(b"/media/a", disk)
+
+
+def test_an_encrypted_stick_is_lost_with_the_disk_below_it(sysfs):
+    """The mapped device stays where it was, and with it a link to what is no more."""
+    one = on(disk_of("253:0", "", sysfs))
+    assert not one.is_lost(sysfs)
+    shutil.rmtree(sysfs / "devices/mmc_host/mmc0")
+    assert not on(disk_of("8:17", "", sysfs)).is_lost(sysfs)
+    assert one.is_lost(sysfs)
+    assert on(disk_of("253:0", "", sysfs)).is_lost(sysfs), "who looks only now sees it as well"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("md/level", "raid1", False), ("md/level", "raid6", False), ("md/level", "raid0", True),
+        ("dm/uuid", "mpath-3600", False), ("dm/uuid", "LVM-a", True), ("slaves/sda/dm/name", "vg-lv_rimage_0", False),
+    ],
+)  # fmt: skip
+def test_what_bears_the_loss_of_a_disk_is_not_lost_with_it(sysfs, file, text, expected):
+    """A mirror goes on without one of its disks; what is merely put together of two does not."""
+    array = sysfs / "devices/virtual/block/dm-0"
+    (array / "slaves/sda").symlink_to(sysfs / "devices/pci/ata1/sda")
+    (array / file).parent.mkdir(exist_ok=True)
+    (array / file).write_text(text + "\n")
+    one = on(disk_of("253:0", "", sysfs))
+    (sysfs / "class/block/mmcblk0").unlink()
+    assert one.is_lost(sysfs) is expected
+
+
+def test_a_disk_is_lost_only_for_certain(sysfs, monkeypatch):
+    """Not when sysfs may not be looked at, nor where there is none."""
+    one = on(disk_of("8:17", "", sysfs))
+    real = os.stat
+
+    def refuse(path, **named):
+        if "class" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refuse)
+        assert not one.is_lost(sysfs)
+    (sysfs / "class/block/sdb").unlink()
+    assert one.is_lost(sysfs)
+    shutil.rmtree(sysfs / "class")
+    assert not one.is_lost(sysfs)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")])
+def test_of_a_disk_that_sysfs_does_not_tell_of_nothing_is_known(sysfs, monkeypatch, error):
+    """It may be closed to us, or vanish while it is looked at; whoever asks which volumes there are is answered."""
+
+    def refuse(*_, **__):
+        raise error
+
+    (sysfs / "devices/virtual/block/dm-0/diskseq").write_text("what\n")
+    table = [mount(b"/media/a", device="253:0"), mount(b"/", device="8:0")]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        patched.setattr(os, "listdir", refuse)
+        disks = [one.disk for one in detect.detect(table, sysfs)]
+    assert disks == [
+        Disk("dm-0", rotational=True, removable=False, virtual=True, bases=("dm-0",)),
+        Disk("sda", rotational=True, removable=False, bases=("sda",)),
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refuse)
+        assert [one.disk for one in detect.detect(table, sysfs)] == [None, None]
 
 
 # -- superblocks -------------------------------------------------------------------------------------------------------
