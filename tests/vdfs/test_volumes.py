@@ -1,6 +1,8 @@
 """Volumes without a kernel's help: disks that vanish, tables that change, connections that follow."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +13,7 @@ import trio
 import trio.testing
 
 from index.model.errors import Unreachable
-from index.scan.mounts import Mount, mounts
+from index.scan.mounts import Mount, mount_of, mounts
 from index.store import places, volumes
 from index.volumes.detect import Found
 from index.volumes.measure import Facts
@@ -22,6 +24,7 @@ from vdfs.ops.context import Core
 from vdfs.space import volumes as volumes_module
 from vdfs.space.branches import LIVE, MISSING
 from vdfs.space.halts import Halts
+from vdfs.space.mountwatch import MountWatch
 
 Run = Callable[[Callable[[Core], Awaitable[None]]], None]
 
@@ -94,6 +97,71 @@ def test_a_disk_that_is_pulled_out_while_it_is_mounted(run, stick, tmp_path):
         core.volumes._look_for_lost()
         await core.volumes.now()
         assert (branch.state, branch.away) == (LIVE, "local")
+
+    run(test)
+
+
+def test_an_encrypted_stick_that_is_pulled_out(run, stick, tmp_path):
+    """The mapped device stays; the disk below it is looked for, and what it was like is not forgotten meanwhile."""
+
+    async def test(core: Core) -> None:
+        sys = core.volumes.sys = tmp_path / "sys"
+        at = mount_of(os.fsencode(stick), mounts())
+        assert at is not None
+        mapped, disk = sys / "devices/virtual/block/dm-0", sys / "devices/pci/usb1/sdz"
+        for place in (mapped / "slaves", disk / "queue", sys / "dev/block", sys / "class/block"):
+            place.mkdir(parents=True)
+        (disk / "queue/rotational").write_text("1\n")
+        (mapped / "slaves/sdz").symlink_to(disk)
+        (sys / "dev/block" / at.device).symlink_to(mapped)
+        for one in (mapped, disk):
+            (sys / "class/block" / one.name).symlink_to(one)
+        branch = (await core.locations.add(os.fsencode(stick / "Stick"), None)).branch
+        await core.volumes.now()
+        before = core.volumes.at(branch.root_path)
+        assert before is not None
+        assert before.found.disk is not None
+        assert before.found.disk.rotational
+        shutil.rmtree(disk)
+        (sys / "class/block/sdz").unlink()
+        core.volumes._look_for_lost()
+        await core.volumes.now()
+        assert (branch.state, branch.away) == (MISSING, "offline")
+        after = core.volumes.at(branch.root_path)
+        assert after is before
+        assert after.found.disk is not None
+        assert after.found.disk.rotational
+
+    run(test)
+
+
+@contextlib.contextmanager
+def covered(place: Path) -> Iterator[None]:
+    """Another file system is mounted there for a while."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_who_is_told_of_mounts_and_fails_stops_nobody(run, stick, caplog):
+    """What must not be looked at any more is let go first, and no request hears of it."""
+
+    async def test(core: Core) -> None:
+        def fail(table: list[Mount]) -> None:
+            raise PermissionError(13, "Permission denied", "/sys/dev/block")
+
+        home = stick.parent / "home"
+        (home / "in").mkdir(parents=True)
+        branch = (await core.locations.add(os.fsencode(home), None)).branch
+        with contextlib.closing(MountWatch(core.tree, core.watch, core.locations)) as watched:
+            watched.added(branch)
+            watched.changed = fail
+            with covered(home / "in"):
+                core.tree.dirs.before_reach()
+            assert watched._changed == [(branch, os.fsencode(home / "in"))]
+        assert "could not be taken in" in caplog.text
 
     run(test)
 

@@ -97,14 +97,16 @@ class MountWatch:
             excluded = self.locations.excluded(branch.root_path, table, one_fs=branch.one_fs)
             if branch.place(table, excluded) or points:
                 changed.append((branch, points))
-        self.changed(table)
-        if not changed:
-            return
-        self._use_devices(table)
-        for branch, points in changed:
-            self._settle(branch, points)
-            self._changed.extend((branch, point) for point in sorted(points))
-        self._wake.set()
+        if changed:
+            self._use_devices(table)
+            for branch, points in changed:
+                self._settle(branch, points)
+                self._changed.extend((branch, point) for point in sorted(points))
+            self._wake.set()
+        try:  # last: whoever is told has no say in what a request may reach for
+            self.changed(table)
+        except Exception:
+            log.exception("what is mounted now could not be taken in")
 
     def added(self, branch: Branch) -> None:
         """A branch came: what is mounted below its root is taken as it is, and what comes later is a change."""
