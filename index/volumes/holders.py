@@ -1,10 +1,10 @@
-"""Who keeps a volume busy: processes with something open on it, standing in it or running from it.
+"""Who keeps a volume: processes with something open on it, standing in it or running from it; and who has it mounted.
 
 In: the places where it is mounted. Out: `Holder`s, one a process, with what each holds. Read from the links in /proc,
 as text: no file of the volume is touched. A process of somebody else shows nothing to who is not root; processes with
 mounts of their own are seen where their paths are called alike.
 
-Source: proc(5).
+Source: proc(5), mount_namespaces(7).
 """
 
 import contextlib
@@ -12,9 +12,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from index.scan.mounts import Mount, is_within
+from index.scan.mounts import Mount, every_mount, is_within
 
 _LINKS = (b"cwd", b"root", b"exe")
+#: Mount namespaces that are looked into: a machine with containers has hundreds.
+_NAMESPACES = 2000
 
 
 class Holder(NamedTuple):
@@ -66,6 +68,31 @@ def mounted_below(places: list[bytes], table: list[Mount], device: str) -> list[
         for mount in table
         if mount.device != device and any(is_within(mount.mount_point, place) for place in places)
     ]
+
+
+def still_mounted(device: str, fs_type: str) -> list[Holder]:
+    """Where a file system is mounted, seen or hidden, in any mount namespace: each place by a process that has it.
+
+    This process comes first. One process speaks for all that have its namespace and its root; who may not be looked
+    at is passed over.
+    """
+    found: list[Holder] = []
+    known: set[tuple[bytes, bytes]] = set()
+    others = sorted(int(name) for name in os.listdir(b"/proc") if name.isdigit())
+    for pid in (os.getpid(), *others):
+        try:
+            namespace = os.readlink(b"/proc/%d/ns/mnt" % pid), os.readlink(b"/proc/%d/root" % pid)
+            if namespace in known:
+                continue
+            table = every_mount(pid)
+        except OSError:
+            continue
+        places = [mount.mount_point for mount in table if (mount.device, mount.fs_type) == (device, fs_type)]
+        found += [Holder(pid, _program(pid), place) for place in places]
+        known.add(namespace)
+        if len(known) == _NAMESPACES:
+            break
+    return found
 
 
 def _program(pid: int) -> str:

@@ -1,9 +1,12 @@
 """Volumes by text and by their first bytes: what is one, of what class, which it is, and who holds it."""
 
+import ctypes
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -15,6 +18,7 @@ from index.scan import speedtest
 from index.scan.fsid import fs_identity, fs_uuid_fd, is_root
 from index.scan.mounts import Mount, parse
 from index.volumes import detect, holders, identity, marker, superblock
+from index.volumes import unmount as unmounting
 from index.volumes.block import Disk, disk_of
 from index.volumes.detect import Found, class_of
 from index.volumes.marker import Marker
@@ -458,6 +462,65 @@ def test_what_is_mounted_on_a_volume():
     table = parse(TABLE)
     assert holders.mounted_below([b"/b"], table, "0:40") == []
     assert b"/home/me/nas" in holders.mounted_below([b"/"], table, "8:1")
+
+
+# -- unmounting --------------------------------------------------------------------------------------------------------
+
+
+class Refusing:
+    """What the kernel says to who is not root."""
+
+    def umount2(self, place: bytes, flags: int) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    def syncfs(self, fd: int) -> int:
+        return 0
+
+
+@pytest.fixture
+def umount(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
+    """Unmounting by a program that says something; the user has German messages, and may nothing himself."""
+
+    def by(said: str, fs_type: str = "ext4") -> None:
+        program = tmp_path / ("fusermount3" if fs_type.startswith("fuse") else "umount")
+        german = "{ echo Ziel wird gerade benutzt >&2; exit 32; }"
+        program.write_text(f'#!/bin/sh\n[ "$LC_ALL${{LANGUAGE-}}" = C ] || {german}\n{said}')
+        program.chmod(0o755)
+        unmounting.unmount(mount(os.fsencode(tmp_path / "place"), fs_type))
+
+    monkeypatch.setattr(unmounting, "_libc", Refusing())
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    for name in ("LC_ALL", "LANGUAGE", "LANG"):
+        monkeypatch.setenv(name, "de_DE.UTF-8")
+    return by
+
+
+@pytest.mark.parametrize(
+    ("said", "fs_type", "expected"),
+    [
+        ("umount: /x: target is busy.", "ext4", errno.EBUSY),
+        ("umount: can't unmount /x: Device or resource busy", "ext4", errno.EBUSY),
+        ("fusermount3: failed to unmount /x: Device or resource busy", "fuse.sshfs", errno.EBUSY),
+        ("umount: /x: umount failed: Operation not permitted.", "ext4", errno.EPERM),
+        ("umount: /x: must be superuser to unmount.", "ext4", errno.EPERM),
+        ("umount: only root can do that", "ext4", errno.EPERM),
+        ("fusermount3: entry for /x not found in /etc/mtab", "fuse.sshfs", errno.EPERM),
+        ("umount: /x: the stars are wrong.", "ext4", errno.EIO),
+    ],
+)
+def test_what_a_program_says_that_does_not_unmount(umount, said, fs_type, expected):
+    """In English, whatever its user speaks; what is not known is told as it was said, and is no lack of rights."""
+    with pytest.raises(OSError) as raised:
+        umount(f'echo "{said}" >&2; exit 32', fs_type)
+    assert raised.value.errno == expected
+    assert expected != errno.EIO or raised.value.strerror == said
+
+
+def test_a_program_that_unmounts(umount):
+    """Says nothing."""
+    umount("exit 0")
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------
