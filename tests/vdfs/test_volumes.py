@@ -5,22 +5,26 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from index.model.errors import Unreachable
+from index.model.errors import Busy, Unreachable
 from index.scan.mounts import Mount, mount_of, mounts
 from index.store import places, volumes
 from index.volumes.detect import Found
 from index.volumes.measure import Facts
+from index.volumes.unmount import is_held
 from tests.vdfs.test_branches import open_below
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
+from vdfs.space import ejection
 from vdfs.space import volumes as volumes_module
 from vdfs.space.branches import LIVE, MISSING
 from vdfs.space.halts import Halts
@@ -326,3 +330,110 @@ def test_a_server_that_hangs_keeps_no_disk_waiting(run, stick, monkeypatch):
             hanging.set()
 
     run(test)
+
+
+# -- ejecting ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def sleeping(*command: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that does nothing but be there."""
+    process = subprocess.Popen([*command, "sleep", "60"], **more)
+    try:
+        until_s = time.monotonic() + 10
+        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n" and time.monotonic() < until_s:
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def bound(source: Path, place: Path) -> Iterator[Path]:
+    """It is mounted at another place as well."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", str(source), str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+
+
+def is_mounted(place: Path) -> bool:
+    return any(mount.mount_point == os.fsencode(place) for mount in mounts())
+
+
+async def eject(core: Core, place: Path) -> list[bytes]:
+    await core.volumes.now()
+    at = core.volumes.at(os.fsencode(place))
+    (volume,) = [one for one in core.volumes.all() if one.present is at is not None]
+    return await core.ejector.eject(volume)
+
+
+@pytest.mark.parametrize("elsewhere", ["namespace", "hidden"])
+def test_what_is_still_mounted_elsewhere_is_not_to_be_pulled(run, stick, elsewhere):
+    """Nothing of it is seen, and it is in use all the same: who has it is told, and what it lacked is there."""
+    above = stick.parent / "above"
+
+    @contextlib.contextmanager
+    def there() -> Iterator[str]:
+        if elsewhere == "namespace":
+            with sleeping("unshare", "--mount", "--propagation", "private") as process:
+                yield rf"mounted at {stick} in the mount namespace of sleep \({process.pid}\)"
+            return
+        above.mkdir()
+        with bound(stick, above / "sub"), covered(above):
+            yield f"mounted at {above}/sub, where something else hides it"
+
+    async def test(core: Core) -> None:
+        with there() as said:
+            (stick / "late").write_bytes(b"written a moment ago" * 1000)
+            with pytest.raises(Busy, match=f"unmounted from {stick}, but must not be pulled yet: it is still {said}"):
+                await eject(core, stick)
+            assert not is_mounted(stick)
+            assert b"written a moment ago" * 100 in (stick.parent / "stick.img").read_bytes()
+
+    run(test)
+
+
+def test_of_several_places_none_goes_before_all_can(run, stick):
+    """Somebody stands at the one that would be the last to go: all are as they were."""
+
+    async def test(core: Core) -> None:
+        with bound(stick, stick.parent / "bound") as other:
+            for place in (stick, other):
+                with sleeping(cwd=place / "Stick") as process, pytest.raises(Busy) as raised:
+                    await eject(core, stick)
+                assert f"sleep ({process.pid}) holds {place}/Stick" in str(raised.value)
+                assert "already" not in str(raised.value)
+                assert (is_mounted(stick), is_mounted(other)) == (True, True)
+            with bound(stick, stick / "Stick") as inside:
+                assert len(await eject(core, stick)) == 3
+            assert not any(map(is_mounted, (stick, other, inside)))
+
+    run(test)
+
+
+def test_what_was_unmounted_before_it_failed_is_said(run, stick, monkeypatch):
+    """Not every user can ask before."""
+
+    async def test(core: Core) -> None:
+        monkeypatch.setattr(ejection, "is_held", lambda _: False)
+        with bound(stick, stick.parent / "bound") as other, sleeping(cwd=stick / "Stick"):
+            with pytest.raises(Busy, match=f"sleep .* holds .*; it was unmounted from {other} already"):
+                await eject(core, stick)
+            assert (is_mounted(stick), is_mounted(other)) == (True, False)
+
+    run(test)
+
+
+def test_asking_whether_a_place_is_held_changes_nothing(stick):
+    """However often."""
+    at = mount_of(os.fsencode(stick), mounts())
+    assert at is not None
+    assert [is_held(at) for _ in range(3)] == [False] * 3
+    with open(stick / "Stick" / "a", "rb"):
+        assert is_held(at)
+    assert [is_held(at) for _ in range(3)] == [False] * 3
+    assert is_mounted(stick)

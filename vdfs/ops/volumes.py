@@ -176,7 +176,7 @@ async def untrack_volume(core: Core, asked: VolumeName) -> VolumeFacts:
 
 @action("volume.eject")
 async def eject_volume(core: Core, asked: VolumeName) -> VolumeEjected:
-    """Let go of a volume and unmount it: when this returns it may be pulled. Busy names who holds it."""
+    """Let go of a volume and unmount it: when this returns it may be pulled. Busy names who holds it, or has it yet."""
     volume = await _named(core, asked.path, asked.volume)
     _online(volume)
     return VolumeEjected(volume.shown_name, await core.ejector.eject(volume))

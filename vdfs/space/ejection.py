@@ -3,20 +3,25 @@
 In: a volume that is mounted. When this returns, its places are unmounted and everything is on the disk; else an error
 says why not, and the library goes on with the volume as before. The way: what people have open through the mount is
 named and refuses the eject; then no directory of its branches is opened any more, descriptors and watches are closed,
-workers that read it are stopped and waited for; then umount(2), never lazily.
+workers that read it are stopped and waited for. Of several places none is unmounted before all are free, where that can
+be told; then umount(2), never lazily; and at last it is looked whether the volume is mounted anywhere else, in another
+mount namespace or beneath another mount: then it must not be pulled, and that is said.
 """
 
 import errno
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import trio
 
-from index.model.errors import Busy, Deadline, NotPermitted
+from index.model.errors import Busy, Deadline, NotPermitted, VdfsError
 from index.scan.mounts import Mount, is_within, mounts
 from index.scan.workers import WorkerPool
 from index.volumes.detect import PRIMARY, SYSTEM, USER_DATA
-from index.volumes.holders import held_by, holders, images_on, mounted_below
-from index.volumes.unmount import unmount
+from index.volumes.holders import Holder, held_by, holders, images_on, mounted_below, still_mounted
+from index.volumes.unmount import is_held, unmount
 from vdfs.space.branches import Branch
 from vdfs.space.halts import Halts
 from vdfs.space.nodes import Node
@@ -31,6 +36,8 @@ UNMOUNT_S = 300.0
 _NAMED = 3
 #: Threads that a disk may keep which does not take what is written back to it; nobody else waits for one of these.
 _threads = trio.CapacityLimiter(4)
+
+T = TypeVar("T")
 
 
 class Ejector:
@@ -58,7 +65,9 @@ class Ejector:
         try:
             await self._let_go(branches, places)
             await self._workers_out(places)
+            await self._all_free(name, one, branches, places)
             await self._unmount_all(name, one, branches, places)
+            await self._nowhere_else(name, one, places)
         except BaseException:
             with trio.CancelScope(shield=True):
                 for branch in on_it:
@@ -122,27 +131,70 @@ class Ejector:
             while any(held_by(pid, places) for pid in self.pool.pids()):  # noqa: ASYNC110  (nothing announces it)
                 await trio.sleep(_LOOK_S)
 
-    async def _unmount_all(self, name: str, one: Present, branches: list[Branch], places: list[bytes]) -> None:
-        for mount in sorted(one.found.mounts, key=lambda m: m.id, reverse=True):
-            until_s = trio.current_time() + _BUSY_S
-            while (failed := await self._unmount(name, mount)) is not None:
-                if failed.errno == errno.EBUSY and trio.current_time() < until_s:
-                    await trio.sleep(_LOOK_S)
-                    await self._let_go(branches, places)
-                    continue
-                raise await self._why(name, mount, failed, places) from failed
+    async def _all_free(self, name: str, one: Present, branches: list[Branch], places: list[bytes]) -> None:
+        """Of several places none goes before all can; one with another place of the volume on it cannot be asked."""
+        if len(places) == 1:
+            return
+        until_s = trio.current_time() + _BUSY_S
+        inside = {mount.parent for mount in one.found.mounts}
+        for mount in one.found.mounts:
+            while mount.id not in inside and await self._waited_for(name, is_held, mount):
+                if trio.current_time() > until_s:
+                    raise await self._why(name, mount, OSError(errno.EBUSY, os.strerror(errno.EBUSY)), places)
+                await trio.sleep(_LOOK_S)
+                await self._let_go(branches, places)
 
-    async def _unmount(self, name: str, mount: Mount) -> OSError | None:
+    async def _unmount_all(self, name: str, one: Present, branches: list[Branch], places: list[bytes]) -> None:
+        gone: list[bytes] = []
+        try:
+            # What lies inside another place goes before it. Ids do not tell: the kernel gives them again.
+            for mount in sorted(one.found.mounts, key=lambda m: len(m.mount_point), reverse=True):
+                await self._unmount(name, mount, branches, places)
+                gone.append(mount.mount_point)
+        except VdfsError as error:
+            if not gone:
+                raise
+            raise type(error)(f"{error}; it was unmounted from {_listed(gone)} already") from error
+
+    async def _unmount(self, name: str, mount: Mount, branches: list[Branch], places: list[bytes]) -> None:
+        until_s = trio.current_time() + _BUSY_S
+        while True:
+            try:
+                await self._waited_for(name, unmount, mount)
+            except OSError as error:
+                if error.errno != errno.EBUSY or trio.current_time() > until_s:
+                    raise await self._why(name, mount, error, places) from error
+            else:
+                return
+            await trio.sleep(_LOOK_S)
+            await self._let_go(branches, places)
+
+    async def _waited_for(self, name: str, call: Callable[[Mount], T], mount: Mount) -> T:
+        """What may have to wait for the disk, in a thread, for so long."""
         try:
             with trio.fail_after(UNMOUNT_S):
-                await trio.to_thread.run_sync(unmount, mount, abandon_on_cancel=True, limiter=_threads)
-        except OSError as error:
-            return error
+                return await trio.to_thread.run_sync(call, mount, abandon_on_cancel=True, limiter=_threads)
         except trio.TooSlowError:
             raise Deadline(
                 f"{name} is still being written to after {UNMOUNT_S:g} s; leave it plugged in, its unmounting goes on"
             ) from None
-        return None
+
+    async def _nowhere_else(self, name: str, one: Present, places: list[bytes]) -> None:
+        """It is gone from here: whether it may be pulled depends on who else has it mounted. A server is not pulled."""
+        found = one.found
+        if found.is_slow and found.disk is None:
+            return
+        until_s = trio.current_time() + _BUSY_S
+        look = partial(still_mounted, found.device, found.fs_type)
+        while left := await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=_threads):
+            if trio.current_time() > until_s:
+                shown = ", ".join(_has_it(holder) for holder in left[:_NAMED])
+                more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+                raise Busy(
+                    f"{name} was unmounted from {_listed(places)}, but must not be pulled yet: "
+                    f"it is still mounted {shown}{more}"
+                )
+            await trio.sleep(_LOOK_S)
 
     async def _why(self, name: str, mount: Mount, error: OSError, places: list[bytes]) -> Exception:
         where = os.fsdecode(mount.mount_point)
@@ -156,6 +208,17 @@ class Ejector:
         if error.errno in (errno.EPERM, errno.EACCES):
             return NotPermitted(f"{name} cannot be ejected: this user may not unmount {where}; sudo umount {where}")
         return Busy(f"{name} cannot be ejected: {where}: {error.strerror}")
+
+
+def _listed(places: list[bytes]) -> str:
+    return ", ".join(os.fsdecode(place) for place in places)
+
+
+def _has_it(holder: Holder) -> str:
+    place = os.fsdecode(holder.path)
+    if holder.pid == os.getpid():
+        return f"at {place}, where something else hides it or it was mounted anew"
+    return f"at {place} in the mount namespace of {holder.program} ({holder.pid})"
 
 
 def _is_below(path: bytes, places: list[bytes]) -> bool:
