@@ -143,7 +143,16 @@ def test_the_number_of_a_rule_is_not_given_again():
         (lambda: Ruleset().switched(["dev"], ["dev"]), "not both"),
         (lambda: Ruleset().with_rules(REJECT, [b""]), "no pattern"),
         (lambda: Ruleset().with_rules(REJECT, [b"a//b"]), "no pattern"),
+        (lambda: Ruleset().with_rules(REJECT, [b"{}"]), "'{}' is no pattern"),
+        (lambda: Ruleset().with_rules(REJECT, [b"{b,}"]), "no pattern"),
+        (lambda: Ruleset().with_rules(ACCEPT, [b"a{/,b}/c"]), "no pattern"),
         (lambda: Ruleset().with_rules(REJECT, [b"[a"]), "bracket"),
+        (lambda: Ruleset().with_rules(REJECT, [b"./x"]), "'./x' has a part . or .., .* like /Private"),
+        (lambda: Ruleset().with_rules(ACCEPT, [b"a/../b"]), "'a/../b' has a part"),
+        (lambda: Ruleset().with_rules(REJECT, [b"/{a,..}/"]), "has a part"),
+        (lambda: Ruleset().with_rules(REJECT, [b"\\."]), "has a part"),
+        (lambda: Ruleset().with_rules(ACCEPT, [b"Photos/"]), r"accept speaks of files; write 'Photos/\*\*'"),
+        (lambda: Ruleset().with_rules(ACCEPT, [b"{a,b/c}/"]), r"write '{a,b/c}/\*\*'"),
         (lambda: Ruleset().with_rules(REJECT_WITH, [b"a/b"]), "name of a directory"),
         (lambda: Ruleset().with_rules(REJECT, [b"x" * 5000]), "4096"),
         (lambda: Ruleset().with_rules(REJECT, [b"%d" % n for n in range(RULES_MAX + 1)]), "256"),
@@ -152,3 +161,11 @@ def test_the_number_of_a_rule_is_not_given_again():
 def test_what_is_no_rule_is_refused_with_the_cure(ask, words):
     with pytest.raises(Invalid, match=words):
         ask()
+
+
+def test_what_looks_like_no_rule_and_is_one():
+    """Names of dots beside the two that every directory has, alternatives that begin a path; accepting by more than
+    directories."""
+    patterns = [b"...", b".x/y", b"x.", b"**/..a", b"{,**/}x", b"{/a,b}/c", b"[.]x", b"\\\\."]
+    assert len(Ruleset().with_rules(REJECT, patterns).rules) == len(patterns)
+    assert Ruleset().with_rules(ACCEPT, [b"{*.md,drafts/}", b"Photos/**"]).rules

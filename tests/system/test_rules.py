@@ -201,6 +201,11 @@ def test_rules_are_switched_and_added_by_sd(library, files):
     assert [(one["kind"], one["pattern"]) for one in facts["own"]] == [("reject-with", "keep")]
     assert "there is no rule nonsense" in library.sd_fails("location", "rules", "Files", "--on", "nonsense", code=2)
     assert "nothing can match" in library.sd_fails("location", "rules", "Files", "--reject", "[", code=2)
+    said = library.sd_fails("location", "rules", "Files", "--accept", "src/", code=2)
+    assert said == "sd: 'src/' is a pattern of directories, and accept speaks of files; write 'src/**'"
+    for pattern in ("{}", "./x", "a/../b"):
+        for kind in ("--accept", "--reject"):
+            assert repr(pattern) in library.sd_fails("location", "rules", "Files", kind, pattern, code=2)
     library.remount()
     library.wait_idle()
     assert [one["pattern"] for one in library.sd_json("location", "rules", "Files")["own"]] == ["keep"]

@@ -32,6 +32,9 @@ ACCEPT_WITH = "accept-with"  # a directory that has such a directory, with all b
 REJECT_WITH = "reject-with"  # a directory that has such a directory is held back
 KINDS = (ACCEPT, REJECT, ACCEPT_WITH, REJECT_WITH)
 
+#: A component that no path has: `.` or `..`, be it escaped.
+_DOTS = re.compile(rb"(?:\\?\.){1,2}")
+
 _BY_NAME = {one.name: one for one in BUILTIN}
 _NAMES = {int(one.id): one.name for one in BUILTIN}
 
@@ -119,10 +122,15 @@ def _check(kind: str, pattern: bytes) -> None:
         if not all(is_name(name) for name in alternatives(pattern)):
             raise Invalid(f"{shown!r} is no name of a directory")
         return
-    if not pattern.strip(b"/") or b"\0" in pattern or b"//" in pattern:
+    meant = alternatives(pattern)
+    if b"\0" in pattern or not all(one.strip(b"/") and b"//" not in one for one in meant):
         raise Invalid(f"{shown!r} is no pattern; use one like *.iso, build/, /Private or drafts/**")
-    if not any(translate(one.strip(b"/")) for one in alternatives(pattern)):
+    if any(_DOTS.fullmatch(part) for one in meant for part in one.split(b"/")):
+        raise Invalid(f"{shown!r} has a part . or .., which no path has; write a path from the location, like /Private")
+    if not any(translate(one.strip(b"/")) for one in meant):
         raise Invalid(f"nothing can match {shown!r}; is a bracket open, or a backslash at the end?")
+    if kind == ACCEPT and all(one.endswith(b"/") for one in meant):
+        raise Invalid(f"{shown!r} is a pattern of directories, and accept speaks of files; write {shown + '**'!r}")
 
 
 # matchers -------------------------------------------------------------------------------------------------------------
