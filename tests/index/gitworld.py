@@ -113,7 +113,7 @@ _PIECES = [
     b"[]a]", b"[!]a]", b"[a-]", b"[-a]", b"[\\]]", b"[\\a-c]", b"[a-\\c]", b"[[:alpha:]]", b"[[:upper:]]",
     b"[[:digit:][:space:]]", b"[[:bad:]]", b"[[:alpha", b"[[:]", b"[[:punct:]x]", b"[", b"]", b"[!", b"[a/b]", b"[/]",
     b"[]-a]", b"[--0]", b"[z-a]", b"[A-Z]", b"[[a]", b"!", b"#", b"\xc3", b"\xff", b"[\x80-\xff]", b"[\xc3]\xa9",
-    b"*.o", b"*.?", b"*.[oc]", b"\0x", b"{a,b}",
+    b"*.o", b"*.?", b"*.[oc]", b"\0x", b"{a,b}", b"\\A", b"\\a",
 ]  # fmt: skip
 _COMMON = [
     b"*", b"a", b"b", b"*.o", b"a/", b"/a", b"a/b", b"**/a", b"a/**", b"a/*", b"!a", b"!a/", b"!*.o", b"!a/b", b"/*",

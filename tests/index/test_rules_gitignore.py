@@ -289,6 +289,17 @@ def test_who_must_not_wait_is_told_what_he_does_not_know(tmp_path, home):
         os.close(fd)
 
 
+def test_an_escaped_capital_matches_nothing_where_either_case_counts(top, home):
+    """Git makes the letters of a path small, and not that one."""
+    put(top, "A", "a", "Bb", "bb", "d/C", "d/c")
+    put(top, ".gitignore", text="\\A\nB\\b\nd/\\C\n")
+    assert held(top, home) == {"A", "Bb", "d/C"}
+    compare(top, home)
+    git(top, home, "config", "core.ignoreCase", "true")
+    assert held(top, home) == {"Bb", "bb"}
+    compare(top, home)
+
+
 def test_lines_are_read_as_git_reads_them():
     """Comments, escapes, spaces at the end, a byte order mark, line ends of two kinds."""
     text = b"\xef\xbb\xbf# no\r\n\\#yes\r\n!\\!no\ntrailing  \nkept\\ \n\n  \n/anchored\ndir/\nnul\0rest\nno newline"

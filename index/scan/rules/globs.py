@@ -124,8 +124,8 @@ def _tokens(pattern: bytes, fold: bool) -> list[_Token] | None:
         else:
             if byte == 0x5C:  # a backslash
                 position += 1
-                if position == end:
-                    return None
+                if position == end or (fold and 0x41 <= pattern[position] <= 0x5A):
+                    return None  # git takes the capital as it is, and the path's letters as small ones
             out.append((_BYTE, b"/" if pattern[position] == _SLASH else re.escape(pattern[position : position + 1])))
             position += 1
     return out
