@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from index.scan.rules import files, gitignore, gitindex
 from index.scan.rules.builtin import RuleId
 from index.scan.rules.ruler import Ruler
+from index.scan.rules.sieve import Sieve
 from tests.index import gitworld
 from tests.index.gitworld import GIT_ONLY, git, git_ignores, ignored_of, make_repo, rules_of, track, user
 
@@ -298,6 +299,42 @@ def test_an_escaped_capital_matches_nothing_where_either_case_counts(top, home):
     git(top, home, "config", "core.ignoreCase", "true")
     assert held(top, home) == {"Bb", "bb"}
     compare(top, home)
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_of_lines_with_and_without_stars_the_last_one_counts(fold):
+    """By name or by path, for directories alone, negated: as if one line after the other were tried."""
+    chance = random.Random(7)
+    names = [b"a", b"b", b"ab", b"A", b"c.o"]
+    for _ in range(300):
+        raw = [
+            chance.choice([b"", b"!"])
+            + chance.choice([b"", b"/", b"d/", b"**/"])
+            + chance.choice([*names, b"a*", b"*.o", b"*", b"[ab]", b"\\a"])
+            + chance.choice([b"", b"", b"/"])
+            for _ in range(chance.randint(1, 8))
+        ]
+        patterns = gitignore.parse(b"\n".join(raw), fold=fold)
+        for path in [above + name for above in (b"", b"d/", b"e/") for name in names]:
+            for is_dir in (False, True):
+                each = [gitignore.parse(line, fold=fold).verdict(path, os.path.basename(path), is_dir) for line in raw]
+                wanted = next((one for one in reversed(each) if one is not None), None)
+                assert patterns.verdict(path, os.path.basename(path), is_dir) == wanted, (raw, path)
+
+
+def test_a_long_list_of_names_makes_no_expressions(monkeypatch):
+    """Such lists are written by programs; an expression for each line would take seconds."""
+    monkeypatch.setattr(gitignore, "translate", None)
+    for fold in (False, True):
+        patterns = gitignore.parse(b"\n".join(b"/dir/%d\nname-%d" % (one, one) for one in range(20_000)), fold=fold)
+        assert patterns.verdict(b"x/name-7", b"name-7", False)
+        assert patterns.verdict(b"dir/19999", b"19999", True)
+        assert patterns.verdict(b"x/dir/7", b"7", False) is None
+        assert (patterns.verdict(b"NAME-7", b"NAME-7", False) is True) == fold
+        passes = Sieve(patterns.sieved).passes
+        assert passes(b"name-7")
+        assert passes(b"19999")
+        assert not passes(b"name-x")
 
 
 def test_lines_are_read_as_git_reads_them():

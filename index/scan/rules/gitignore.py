@@ -2,9 +2,13 @@
 
 Source: gitignore(5), and dir.c of git 2.39 for what the page leaves open. A list is of one directory, its base; paths
 are given from there. Where the list comes from, and which of several lists counts, is the ruler's matter (ruler.py).
+
+Lines without a special byte, which is what long lists are made of, are kept by what they name: such a list is asked
+with two looks into a dictionary, and only the other lines become expressions.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from index.scan.rules.globs import literal_length, translate
@@ -17,7 +21,7 @@ class Line(NamedTuple):
     """One pattern of a list."""
 
     text: bytes  # as git reads it, without what marks it
-    matches: Passes
+    matches: Passes | None  # None: what is `text`, and nothing else
     by_name: bool  # held against the last component alone, else against the path from the base
     dirs_only: bool
     negative: bool
@@ -39,24 +43,45 @@ class Line(NamedTuple):
 class Patterns:
     """The lines of one list. Frozen; equal texts may share one."""
 
-    __slots__ = ("lines", "paths", "sieved")
+    __slots__ = ("_exact", "_fold", "_others", "lines", "paths", "sieved")
 
     def __init__(self, lines: Sequence[Line], *, fold: bool = False) -> None:
         self.lines = tuple(reversed(lines))
+        self._fold = fold
+        #: Of files and of directories: a name, or a slash and a path -> the place of the last line that says it.
+        self._exact: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
+        self._others: list[tuple[int, Passes, Line]] = []
+        for place, line in enumerate(self.lines):
+            if line.matches is not None:
+                self._others.append((place, line.matches, line))
+                continue
+            key = self._seen(line.text if line.by_name else b"/" + line.text)
+            for of_kind in self._exact[1:] if line.dirs_only else self._exact:
+                of_kind.setdefault(key, place)
         #: What a sieve is to let through, and the lines whose last component says nothing.
         self.sieved = [(line.last, fold) for line in lines if line.last.strip(b"*")]
         self.paths = [line for line in lines if not line.last.strip(b"*")]
 
     def verdict(self, path: bytes, name: bytes, is_dir: bool) -> bool | None:
         """Whether the last line that matches says that a path is ignored; None: no line does."""
-        for _, matches, by_name, dirs_only, negative, _, _ in self.lines:
-            if (is_dir or not dirs_only) and matches(name if by_name else path):
-                return not negative
-        return None
+        exact, found = self._exact[is_dir], len(self.lines)
+        if exact:
+            found = min(exact.get(self._seen(name), found), exact.get(self._seen(b"/" + path), found))
+        for place, matches, line in self._others:
+            if place > found:
+                break
+            if (is_dir or not line.dirs_only) and matches(name if line.by_name else path):
+                return not line.negative
+        return None if found == len(self.lines) else not self.lines[found].negative
+
+    def _seen(self, text: bytes) -> bytes:
+        return text.lower() if self._fold else text
 
 
+@lru_cache(maxsize=8)
 def parse(text: bytes, *, fold: bool = False) -> Patterns:
-    """The patterns of a file. `fold`: letters of ASCII in either case (core.ignoreCase)."""
+    """The patterns of a file. `fold`: letters of ASCII in either case (core.ignoreCase). Cached, since a file that
+    changed just now is read again and again."""
     lines = (_line(raw, fold) for raw in text.removeprefix(_BOM).split(b"\n"))
     return Patterns([line for line in lines if line is not None], fold=fold)
 
@@ -74,32 +99,39 @@ def _line(raw: bytes, fold: bool) -> Line | None:
     text = text.removeprefix(b"/")
     if not text:
         return None
-    if by_name:
-        expression = translate(text, fold=fold)
-        if expression is None:
+    length = literal_length(text)
+    literal = text[:length]
+    matches: Passes | None = None
+    if length < len(text):
+        matches = _name_matcher(text, fold) if by_name else _path_matcher(text, length, fold)
+        if matches is None:
             return None
-        return Line(text, _matcher(text, fold), True, dirs_only, negative, 0, b"")
-    # Git compares what comes before the first special byte by itself, and the rest as a pattern of its own: so stars
-    # that follow a letter cross directories when they begin that rest.
-    literal = text[: literal_length(text)]
-    rest = translate(text[len(literal) :], fold=fold) if len(literal) < len(text) else None
-    if rest is None and len(literal) < len(text):
-        return None
+    if by_name:
+        return Line(text, matches, True, dirs_only, negative, 0, b"")
     depth = 0 if b"**" in text or b"[" in text else text.count(b"/") + 1
     inside = b"" if fold else literal.rpartition(b"/")[0] + b"/" if b"/" in literal else b""
-    return Line(text, _matcher(text, fold), False, dirs_only, negative, depth, inside)
+    return Line(text, matches, False, dirs_only, negative, depth, inside)
 
 
-def _matcher(text: bytes, fold: bool) -> Passes:
-    """What says whether a path (or a name) is matched by a pattern that can match something."""
-    length = literal_length(text) if b"/" in text else 0
+def _name_matcher(text: bytes, fold: bool) -> Passes | None:
+    """What says whether a pattern matches a name; None: it matches none."""
+    if not fold and text[:1] == b"*" and literal_length(text[1:]) == len(text) - 1:
+        ending = text[1:]
+        return lambda name: name.endswith(ending)
+    if not fold and text[-1:] == b"*" and literal_length(text) == len(text) - 1:
+        beginning = text[:-1]
+        return lambda name: name.startswith(beginning)
+    expression = translate(text, fold=fold)
+    return None if expression is None else expression.fullmatch
+
+
+def _path_matcher(text: bytes, length: int, fold: bool) -> Passes | None:
+    """The same for a path and a pattern whose first special byte stands at `length`. Git compares what comes before it
+    by itself, and the rest as a pattern of its own: so stars that follow a letter cross directories when they begin
+    that rest."""
     literal, rest = text[:length], translate(text[length:], fold=fold)
-    if length == len(text) or (not length and literal_length(text) == len(text)):
-        if not fold:
-            return text.__eq__
-        lowered = text.lower()
-        return lambda path: path.lower() == lowered
-    assert rest is not None
+    if rest is None:
+        return None
     fullmatch = rest.fullmatch
     if not literal:
         return fullmatch
@@ -119,6 +151,8 @@ def _last_component(text: bytes) -> bytes:
 
 def _without_trailing_spaces(text: bytes) -> bytes:
     """Spaces at the end go, but for one behind a backslash and what stands before it."""
+    if not text.endswith(b" "):
+        return text
     cut = None
     position = 0
     while position < len(text):

@@ -12,7 +12,7 @@ over more than one of them (atomic groups), or a pattern with many stars and a l
 import re
 from functools import lru_cache
 
-_SPECIAL = b"*?[\\"
+_SPECIAL = re.compile(rb"[*?\[\\]")
 _SLASH = 0x2F
 
 #: Alternatives of one pattern, at most; what has more is taken literally from there on.
@@ -36,10 +36,8 @@ _CLASSES: dict[bytes, bytes] = {
 
 def literal_length(pattern: bytes) -> int:
     """How many bytes of a pattern come before its first special one."""
-    for position, byte in enumerate(pattern):
-        if byte in _SPECIAL:
-            return position
-    return len(pattern)
+    found = _SPECIAL.search(pattern)
+    return len(pattern) if found is None else found.start()
 
 
 @lru_cache(maxsize=4096)
@@ -48,7 +46,7 @@ def translate(pattern: bytes, *, fold: bool = False) -> "re.Pattern[bytes] | Non
 
     `fold`: letters of ASCII in either case.
     """
-    source = _source(pattern, fold)
+    source = source_of(pattern, fold=fold)
     return None if source is None else re.compile(source, re.DOTALL | (re.IGNORECASE if fold else 0))
 
 
@@ -57,8 +55,9 @@ _BYTE, _STAR, _CROSS = range(3)
 _Token = tuple[int, bytes]
 
 
-def _source(pattern: bytes, fold: bool) -> bytes | None:
-    """A pattern as the text of an expression.
+@lru_cache(maxsize=4096)
+def source_of(pattern: bytes, *, fold: bool = False) -> bytes | None:
+    """A pattern as the text of an expression; None for a pattern that nothing can match.
 
     Of what follows a star the first place that fits is as good as any later one, when another star of the same or a
     greater reach comes after it: that one takes up the difference. So all but the last are atomic.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 from math import prod
 
-from index.scan.rules.globs import literal_length, translate
+from index.scan.rules.globs import literal_length, source_of
 
 #: Endings that one pattern may stand for (`*.py[co]` for two).
 _ENDINGS_MAX = 64
@@ -27,6 +27,7 @@ class Sieve:
     def __init__(self, patterns: Iterable[tuple[bytes, bool]]) -> None:
         """`patterns`: (pattern of one component, whether letters count in either case)."""
         self.names: set[bytes] = set()
+        self.folded_names: set[bytes] = set()  # in small letters
         self.endings: set[bytes] = set()
         self.firsts: set[int] = set()
         self.lasts: set[int] = set()
@@ -38,18 +39,22 @@ class Sieve:
             if not pattern.strip(b"*") and pattern:
                 self.takes_all = True
                 continue
-            if not fold:
-                if literal_length(pattern) == len(pattern):
+            if literal_length(pattern) == len(pattern):
+                if not fold:
                     self.names.add(pattern)
                     continue
+                self.folded_names.add(pattern.lower())
+                self._gate(pattern, fold)
+                continue
+            if not fold:
                 endings = _endings(pattern)
                 if endings is not None:
                     self.endings.update(endings)
                     continue
-            expression = translate(pattern, fold=fold)
-            if expression is None:
+            source = source_of(pattern, fold=fold)
+            if source is None:
                 continue
-            (folded if fold else others).append(expression.pattern)
+            (folded if fold else others).append(source)
             is_open = not self._gate(pattern, fold) or is_open
         if is_open:
             self.firsts.update(range(256))
@@ -70,15 +75,14 @@ class Sieve:
     def _passes(self) -> Passes:
         if self.takes_all:
             return lambda _name: True
-        rest, folded = self.rest
-        if rest is not None and folded is not None:
-            plain, either = rest, folded
-
-            def tried(name: bytes) -> object:
-                return plain(name) or either(name)
-
-            return self._classes(tried)
-        return self._classes(rest or folded or _none)
+        names = frozenset(self.folded_names)
+        each = [
+            *([lambda name: name.lower() in names] if names else []),
+            *(one for one in self.rest if one is not None),
+        ]
+        if len(each) > 1:
+            return self._classes(lambda name: any(tried(name) for tried in each))
+        return self._classes(each[0] if each else _none)
 
     def _classes(self, tried: Passes) -> Passes:
         names, endings, firsts, lasts = (frozenset(x) for x in (self.names, self.endings, self.firsts, self.lasts))
