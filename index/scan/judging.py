@@ -38,12 +38,11 @@ class Judging(Walk):
         while todo and not self.context.stopped():
             directory, deep = todo.pop()
             below = self.judge_in(directory)
-            if deep:
-                todo.extend((one, True) for one in reversed(below))
+            todo.extend((one, True) for one, differs in reversed(below) if deep or differs)
         self.flush_ruled()
 
-    def judge_in(self, directory: Dir) -> list[Dir]:
-        """Compare the rows of one directory, tell what differs, return its directories."""
+    def judge_in(self, directory: Dir) -> list[tuple[Dir, bool]]:
+        """Compare the rows of one directory, tell what differs, return its directories, and whether their rule does."""
         me = entries.listed_as(self.db, directory.entry_id)
         if me is None:
             return []
@@ -60,11 +59,13 @@ class Judging(Walk):
         ruled: list[Any] = []
         if directory.parent is not None and scope.rule != directory.told:
             ruled.append([directory.entry_id, directory.name, scope.rule])
-        judge, hides, below = scope.judging(), directory.excluded, []
+        judge, hides = scope.judging(), directory.excluded
+        below: list[tuple[Dir, bool]] = []
         for entry_id, name, kind, told in rows:
             is_dir = kind == KIND_DIR
             rule = judge(name, is_dir)
-            if rule != told and not (is_dir and told in self.by_children):
+            differs = rule != told and not (is_dir and told in self.by_children)
+            if differs:
                 ruled.append([entry_id, name, rule])
                 told = rule
             if is_dir:
@@ -72,7 +73,7 @@ class Judging(Walk):
                 if directory.entry_id in self.shut or leaf is True or leaf == MOUNTED:
                     self.shut.add(entry_id)
                     leaf = None
-                below.append(Dir(entry_id, directory, name, leaf, rule, told))
+                below.append((Dir(entry_id, directory, name, leaf, rule, told), differs))
         self.report_ruled(directory, ruled)
         return below
 
@@ -107,7 +108,8 @@ class Judging(Walk):
 def judge(args: Mapping[str, Any], context: Emitter) -> list[list[Any]]:
     """Stream the differences; return the notes on lists of patterns that count as empty, as [path, why].
 
-    args: as for `walker.scan`, but starts are pairs of an entry and whether all below it is judged too.
+    args: as for `walker.scan`, but starts are pairs of an entry and whether all below it is judged too; below a
+    directory that gets another rule all is, since it was judged by the old one.
     """
     use_devices(*args["devices"])
     ruler = ruler_of(args)

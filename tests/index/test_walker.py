@@ -271,7 +271,7 @@ def test_a_walk_tells_by_which_rule_names_are_held(walked, monkeypatch, cut):
 
 
 def test_judging_again_tells_what_a_walk_would(walked, monkeypatch):
-    """Of rows alone, and as deep as was asked for."""
+    """Of rows alone, and as deep as was asked for; what lies in one that gets another rule comes with it."""
     at_once(monkeypatch)
     (walked.root / "d0" / "e0" / "sign").mkdir()
     told, _ = walked.walk(rules=RULES)
@@ -293,9 +293,10 @@ def test_judging_again_tells_what_a_walk_would(walked, monkeypatch):
         return {paths[entry_id]: rule for _, some in again.batches for entry_id, _, rule in some}
 
     assert judged((".", True)) == ruled(walked, told)
-    assert judged(("d1/e1", False)) == {"d1/e1/deep": 100}
+    assert judged(("d1", False)) == {}
+    assert judged(("d1/e1", False)) == {"d1/e1/deep": 100, "d1/e1/deep/file": 100}
     assert judged(("d1/e1", True)) == {"d1/e1/deep": 100, "d1/e1/deep/file": 100}
-    assert judged(("d0/e0", False)) == {"d0/e0": 101, "d0/e0/deep": 101}
+    assert judged(("d0/e0", False)) == dict.fromkeys(["d0/e0", "d0/e0/deep", "d0/e0/deep/file"], 101)
     (walked.root / "d1" / "e1").rename(walked.root / "aside")
     assert judged(("d1/e1", True)) == {}  # who sees the move has it judged
 

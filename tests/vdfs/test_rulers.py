@@ -4,17 +4,21 @@ A real library on a real directory, without tasks: so what is noted stays noted 
 """
 
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from index.model.entry import Entry, Stat
-from index.scan import apply
+from index.model.inode import DEVICES
+from index.scan import apply, judging
 from index.scan.rules.builtin import RuleId
 from index.scan.rules.ruleset import REJECT_WITH
 from index.store import entries, rulings
+from tests.index.gitworld import track
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
@@ -61,6 +65,30 @@ def noted(core: Core) -> dict[int, bool]:
 
 def forget(core: Core) -> None:
     core.library.store.db.execute("DELETE FROM ruling")
+
+
+class Told(list[list[Any]]):
+    """What a worker tells."""
+
+    def emit(self, batch: object) -> None:
+        assert isinstance(batch, list)
+        self.extend(batch)
+
+    def stopped(self) -> bool:
+        return False
+
+
+def judged(core: Core, branch: Branch) -> dict[int, int]:
+    """What a worker finds in what is noted: row -> rule, of those that are to get another one."""
+    told = Told()
+    args = {
+        "database": str(core.library.store.path), "root": branch.root_path,
+        "root_id": [branch.fs_id, branch.root_ino], "root_entry": branch.root_entry_id,
+        "starts": list(noted(core).items()), "excluded": branch.for_workers(), "devices": DEVICES.told(),
+        **core.rulers.for_worker(branch),
+    }  # fmt: skip
+    judging.judge(args, told)
+    return {entry_id: rule for _, ruled in told for entry_id, _, rule in ruled}
 
 
 def touched(path: Path, text: str = "") -> Path:
@@ -141,6 +169,26 @@ def test_on_a_slow_file_system_names_are_judged_by_what_is_known(run):
         assert add(core, branch, root, touched(top / "a.o")).rule == 0
         assert add(core, branch, root, touched(top / "a~")).rule == RuleId.SYSTEM
         assert noted(core) == {root: False}
+
+    run(test)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_what_lies_in_a_directory_that_was_judged_wrongly_is_judged_with_it(run):
+    """Of a directory that was held nobody asks what is in it, so nobody has noted it."""
+
+    async def test(core: Core, branch: Branch, top: Path) -> None:
+        root = branch.root_entry_id
+        (top / ".gitignore").write_text("out/\n")
+        track(os.fsencode(top), top.parent, [b"n%0200d" % number for number in range(2000)] + [b"out/deep/tracked"])
+        (top / "out" / "deep").mkdir(parents=True)
+        out = add(core, branch, root, top / "out")
+        deep = add(core, branch, out.id, top / "out" / "deep")
+        tracked = add(core, branch, deep.id, touched(top / "out" / "deep" / "tracked"))
+        other = add(core, branch, deep.id, touched(top / "out" / "deep" / "other"))
+        assert {row.rule for row in (out, deep, tracked, other)} == {RuleId.GITIGNORE}
+        assert noted(core) == {root: False}
+        assert judged(core, branch) == {out.id: 0, deep.id: 0, tracked.id: 0}
 
     run(test)
 
