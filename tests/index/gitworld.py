@@ -15,6 +15,9 @@ from index.scan.rules.gitrepo import User
 from index.scan.rules.ruler import SPEAKING, Ruler, Scope
 from index.scan.rules.ruleset import Ruleset
 
+#: More bytes than are read of a list by who must not wait.
+LARGE = 17_000
+
 GIT_ONLY = Ruleset(on=frozenset({"gitignore"}))
 
 
@@ -27,6 +30,12 @@ def environment(home: Path) -> dict[str, str]:
 def user(home: Path) -> User:
     env = {os.fsencode(key): os.fsencode(value) for key, value in environment(home).items()}
     return User.of(env)
+
+
+def linked(place: bytes, target: bytes) -> None:
+    """A file is a link from now on, to where it was moved."""
+    os.rename(place, target)
+    os.symlink(target, place)
 
 
 def make_repo(top: bytes, config: str = "") -> None:
@@ -65,20 +74,20 @@ def git_ignores(top: bytes, home: Path, paths: list[bytes]) -> dict[bytes, bool]
 
 
 def walk(scope: Scope, fd: int, above: bytes = b"") -> Iterator[tuple[bytes, bool, int]]:
-    """(path, whether it is a directory, rule) of all that is below a directory."""
+    """(path, whether that is sure, rule) of all that is below a directory."""
     for name in sorted(os.listdir(b"/proc/self/fd/%d" % fd)):
         is_dir = os.path.isdir(b"/proc/self/fd/%d/%s" % (fd, name)) and not os.path.islink(
             b"/proc/self/fd/%d/%s" % (fd, name)
         )
         rule = scope.judge(name, is_dir)
         if not is_dir:
-            yield above + name, False, rule
+            yield above + name, not (scope.unsure or scope.doubted), rule
             continue
         below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         try:
             listed = set(os.listdir(b"/proc/self/fd/%d" % below))
             inside = scope.inside(name, rule, below, SPEAKING & listed if len(name) % 2 else None)  # a walk knows
-            yield above + name, True, inside.rule
+            yield above + name, not (scope.unsure or scope.doubted or inside.unsure), inside.rule
             yield from walk(inside, below, above + name + b"/")
         finally:
             os.close(below)
@@ -91,6 +100,17 @@ def rules_of(root: bytes, ruler: Ruler) -> dict[bytes, int]:
         return {path: rule for path, _, rule in walk(ruler.root(fd), fd)}
     finally:
         os.close(fd)
+
+
+def surely_ruled_of(root: bytes, ruler: Ruler) -> dict[bytes, int]:
+    """The same, of the paths of which the ruler is sure, and of all that is above them."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        found = {path: (is_sure, rule) for path, is_sure, rule in walk(ruler.root(fd), fd)}
+    finally:
+        os.close(fd)
+    unsure = tuple(path + b"/" for path, (is_sure, _) in found.items() if not is_sure)
+    return {path: rule for path, (is_sure, rule) in found.items() if is_sure and not path.startswith(unsure)}
 
 
 def ignored_of(root: bytes, home: Path, within: bytes | None = None) -> dict[bytes, bool]:
@@ -149,7 +169,7 @@ def random_list(chance: random.Random) -> bytes:
 
 
 def random_tree(chance: random.Random, top: bytes, size: int = 60) -> list[bytes]:
-    """Make directories, files and ignore files; returns the paths of what is no directory."""
+    """Make directories, files and ignore files, some of them links; returns the paths of what is no directory."""
     dirs = [b""]
     made: list[bytes] = []
     for _ in range(size):
@@ -169,5 +189,9 @@ def random_tree(chance: random.Random, top: bytes, size: int = 60) -> list[bytes
             made.append(path)
     for above in dirs:
         if above == b"" or chance.random() < 0.25:
-            Path(os.fsdecode(top + b"/" + above + b".gitignore")).write_bytes(random_list(chance))
+            place = top + b"/" + above + b".gitignore"
+            filler = b"\n" + b"#" * LARGE if chance.random() < 0.03 else b""
+            Path(os.fsdecode(place)).write_bytes(random_list(chance) + filler)
+            if chance.random() < 0.03:
+                linked(place, b"%s list %d" % (top, len(above)))
     return made

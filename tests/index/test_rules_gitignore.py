@@ -19,7 +19,19 @@ from index.scan.rules.builtin import RuleId
 from index.scan.rules.ruler import Ruler
 from index.scan.rules.sieve import Sieve
 from tests.index import gitworld
-from tests.index.gitworld import GIT_ONLY, git, git_ignores, ignored_of, make_repo, rules_of, track, user
+from tests.index.gitworld import (
+    GIT_ONLY,
+    LARGE,
+    git,
+    git_ignores,
+    ignored_of,
+    linked,
+    make_repo,
+    rules_of,
+    surely_ruled_of,
+    track,
+    user,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -61,7 +73,7 @@ def held(top: bytes, home: Path, within: bytes | None = None) -> set[str]:
 
 
 def random_world(chance: random.Random, base: Path) -> tuple[bytes, Path, bool]:
-    """A repository with a tree, its user's lists, maybe tracked files (told)."""
+    """A repository with a tree, its user's lists, maybe tracked files (told); parts of its directory may be links."""
     home, top = base / "home", os.fsencode(base / "top")
     for directory in (home, base / "top"):
         directory.mkdir(parents=True)
@@ -78,20 +90,28 @@ def random_world(chance: random.Random, base: Path) -> tuple[bytes, Path, bool]:
     is_tracked = bool(made) and chance.random() < 0.5
     if is_tracked:
         track(top, home, chance.sample(made, min(len(made), chance.randint(1, 10))), chance.choice([2, 4]))
+    for part in ("info/exclude", "info", "config", "index"):
+        if chance.random() < 0.08 and os.path.exists(base / "top/.git" / part):
+            linked(os.fsencode(base / "top/.git" / part), os.fsencode(base / part.replace("/", " ")))
     return top, home, is_tracked
 
 
 def judged_alike(chance: random.Random) -> int:
-    """Make a world and compare; returns how many paths were compared."""
+    """Make a world and compare; returns how many paths were compared. Who must not wait says the same where he is
+    sure."""
     with tempfile.TemporaryDirectory() as base:
         top, home, is_tracked = random_world(chance, Path(base))
+        rules = rules_of(top, Ruler(GIT_ONLY, top, user=user(home)))
+        sure = surely_ruled_of(top, Ruler(GIT_ONLY, top, user=user(home), strict=True))
+        assert {path: rule for path, rule in sure.items() if rule != rules[path]} == {}
         return compare(top, home, but=b"*?[\\" if is_tracked else b"")
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.randoms(use_true_random=True))
 def test_random_trees_are_judged_as_git_judges_them(chance):
-    """Nested lists, negation, anchors, sets, escapes, stars, odd line ends, names that are no UTF-8, tracked files."""
+    """Nested lists, negation, anchors, sets, escapes, stars, odd line ends, names that are no UTF-8, tracked files,
+    links where files are looked for."""
     judged_alike(chance)
 
 
@@ -288,6 +308,77 @@ def test_who_must_not_wait_is_told_what_he_does_not_know(tmp_path, home):
         assert Ruler(GIT_ONLY, top, strict=True).root(fd).unsure
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("part", ["info/exclude", "info", "config", "index"])
+def test_files_of_the_git_directory_may_be_links(tmp_path, top, home, part):
+    """Git follows them, and so does who may wait; who must not is told what he does not know."""
+    put(top, "X.O", "x.c", "own.o", "tracked.o")
+    put(top, ".git/info/exclude", text="*.o\n")
+    git(top, home, "config", "core.ignoreCase", "true")
+    track(top, home, [b"tracked.o"])
+    linked(os.path.join(top, b".git", os.fsencode(part)), os.fsencode(tmp_path / "elsewhere"))
+    assert held(top, home) == {"X.O", "own.o"}
+    compare(top, home)
+    fd = os.open(top, os.O_RDONLY)
+    try:
+        scope = Ruler(GIT_ONLY, top, strict=True).root(fd)
+        assert scope.judge(b"tracked.o", False) == (RuleId.GITIGNORE if part == "index" else 0)
+        assert (scope.unsure, scope.doubted) == (part != "index", part == "index")
+    finally:
+        os.close(fd)
+
+
+def test_a_configuration_that_is_a_link_is_read_again_when_its_target_changes(tmp_path, top, home):
+    put(top, "X.O")
+    put(top, ".gitignore", text="*.o\n")
+    config = tmp_path / "config"
+    linked(os.path.join(top, b".git/config"), os.fsencode(config))
+    os.utime(config, (1, 1))
+    ruler = Ruler(GIT_ONLY, top, user=user(home))
+    assert rules_of(top, ruler)[b"X.O"] == 0
+    config.write_text("[core]\n\tignoreCase\n")
+    assert rules_of(top, ruler)[b"X.O"] == RuleId.GITIGNORE
+
+
+def test_a_large_list_is_left_to_who_may_wait(top, home):
+    """Below it nothing is sure, but in a repository of its own; and nothing is held that it might bring back."""
+    put(top, "sub/x.o", "sub/out/y", "lib/x.o", "x.o")
+    make_repo(os.path.join(top, b"lib"))
+    put(top, ".gitignore", text="*.o\nout/\n")
+    put(top, "sub/.gitignore", text="!x.o\n!out/\n" + "#" * LARGE)
+    ruler = Ruler(GIT_ONLY, top, strict=True)
+    found = surely_ruled_of(top, ruler)
+    assert (found[b"x.o"], found[b"lib/x.o"]) == (RuleId.GITIGNORE, 0)
+    assert not {path for path in found if path.startswith(b"sub/")}
+    assert rules_of(top, ruler)[b"sub/out/y"] == rules_of(top, ruler)[b"sub/x.o"] == 0
+    assert held(top, home) == {"x.o"}
+    assert ruler.notes == []
+    put(top, "sub/.gitignore", text="#" * (files.PATTERNS_MAX_BYTES + 1))
+    assert surely_ruled_of(top, ruler)[b"sub/x.o"] == RuleId.GITIGNORE  # nobody reads that
+
+
+def test_a_large_list_of_the_user_is_left_to_who_may_wait(top, home):
+    put(top, "x.o")
+    (home / ".config/git").mkdir(parents=True)
+    (home / ".config/git/ignore").write_text("*.o\n" + "#" * LARGE)
+    assert surely_ruled_of(top, Ruler(GIT_ONLY, top, user=user(home), strict=True)) == {}
+    assert held(top, home) == {"x.o"}
+
+
+def test_the_shared_half_of_a_split_index_that_is_large_is_left_to_who_may_wait(top, home):
+    track(top, home, [b"n%0200d" % number for number in range(2000)] + [b"x.o"])
+    git(top, home, "update-index", "--split-index")
+    put(top, ".gitignore", text="*.o\n")
+    put(top, "x.o")
+    fd = os.open(top, os.O_RDONLY)
+    try:
+        scope = Ruler(GIT_ONLY, top, strict=True).root(fd)
+        assert scope.judge(b"x.o", False) == RuleId.GITIGNORE
+        assert scope.doubted
+    finally:
+        os.close(fd)
+    assert held(top, home) == set()
 
 
 def test_an_escaped_capital_matches_nothing_where_either_case_counts(top, home):

@@ -237,6 +237,27 @@ def test_what_is_held_back_is_told_with_its_rule(library, files):
     assert len(library.sd_json("index", "skipped", "sd:/Files", "--all")["skipped"]) == 91
 
 
+def test_a_large_list_of_patterns_holds_what_it_says_and_nobody_waits_for_it(library, files):
+    """A name that is made meanwhile has its rule a moment later; then nothing is left to judge."""
+    repository(files, "".join(f"name-{number}\n" for number in range(20_000)) + "*.o\n/out/\n!kept.o\n")
+    library.settle()
+    shown = library.mnt / "Files"
+    (shown / "sub").mkdir()
+    (shown / "out").mkdir()
+    for name in ("name-77", "x.o", "kept.o", "x.c", "sub/name-19999", "out/x.c"):
+        (shown / name).write_text("")
+    wanted = {"name-77", "x.o", "sub/name-19999", "out", "out/x.c"}
+
+    def held() -> set[str]:
+        told = library.sd_json("index", "skipped", "--all", shown)["skipped"]
+        return {os.path.relpath(one["path"], shown) for one in told if one["rule"] == "gitignore"}
+
+    eventually(lambda: held() == wanted, "a worker has read the list")
+    library.wait_idle()
+    assert held() == wanted
+    eventually(lambda: not library.sd_json("index", "skipped", shown)["judging"], "that is all", within_s=15)
+
+
 # all roads ------------------------------------------------------------------------------------------------------------
 
 NAMES = ("a", "b", "c.o", "d.log", "build", "node_modules", "~x", "x~", ".hid", "keep", "sub", "é")
@@ -249,6 +270,7 @@ LISTS = (
     "*\n!*/\n!a\n",
     "\n",
     "/sub/**/a\n",
+    "*.log\n!keep\n!sub/\nb/\n" + "#" * 17_000,  # more than is read while somebody waits
 )
 
 

@@ -18,7 +18,7 @@ from index.scan import apply, judging
 from index.scan.rules.builtin import RuleId
 from index.scan.rules.ruleset import REJECT_WITH
 from index.store import entries, rulings
-from tests.index.gitworld import track
+from tests.index.gitworld import LARGE, track
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
@@ -169,6 +169,24 @@ def test_on_a_slow_file_system_names_are_judged_by_what_is_known(run):
         assert add(core, branch, root, touched(top / "a.o")).rule == 0
         assert add(core, branch, root, touched(top / "a~")).rule == RuleId.SYSTEM
         assert noted(core) == {root: False}
+
+    run(test)
+
+
+def test_a_large_list_is_left_to_a_worker(run):
+    """A name is judged by what is known, which does not hold what the list might bring back; its directory is noted."""
+
+    async def test(core: Core, branch: Branch, top: Path) -> None:
+        root = branch.root_entry_id
+        sub = made(core, branch, root, top / "sub")
+        add(core, branch, sub.id, touched(top / "sub" / ".gitignore", "!kept.o\n*.log\n" + "#" * LARGE))
+        forget(core)
+        files = [touched(top / "sub" / name) for name in ("a.log", "b.o", "kept.o")]
+        log, other, kept = (add(core, branch, sub.id, path) for path in files)
+        assert [log.rule, other.rule, kept.rule] == [0, 0, 0]
+        assert add(core, branch, sub.id, touched(top / "sub" / "a~")).rule == RuleId.SYSTEM
+        assert noted(core) == {sub.id: False}
+        assert judged(core, branch) == {log.id: RuleId.GITIGNORE, other.id: RuleId.GITIGNORE}
 
     run(test)
 

@@ -3,9 +3,9 @@
 The store asks while it writes: of each new row, and once more of each row that moved, before the unit is committed.
 What the way to a directory says is kept in memory, by the directory's row, until a list of patterns, a rule of a
 directory, or the place of one changes. Lists are read here and now on fast file systems, by descriptors below the
-branch's root and without leaving its mount; where that would mean to wait (a slow file system, a git directory
-elsewhere, a large git index) a name is judged by what is known, and its directory is noted to be judged by a worker
-(ruling.py).
+branch's root and without leaving its mount; where that would mean to wait (a slow file system, a git directory or
+files of one elsewhere, a large list, a large git index) a name is judged by what is known, and its directory is noted
+to be judged by a worker (ruling.py).
 
 In: every change of a unit. Out: rules of rows, and rows of table ruling: a list of patterns that came, changed or went,
 what git says is tracked or configured, a directory that moved.

@@ -1,4 +1,5 @@
-"""Reading the small files that rules depend on: never through a symlink, never from a pipe, never more than is sane."""
+"""Reading the small files that rules depend on: through a symlink only for who asks for that, never from a pipe, never
+more than is sane."""
 
 import contextlib
 import os
@@ -9,7 +10,7 @@ from typing import NamedTuple
 #: A list of patterns longer than this is no list that a person wrote.
 PATTERNS_MAX_BYTES = 1 << 20
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 #: Which file it is, and what it was when it was read: as long as this holds, so does its text.
 Stamp = tuple[int, int, int, int, int]
@@ -38,10 +39,10 @@ def is_settled(stamp: Stamp) -> bool:
     return time.time_ns() - max(stamp[2], stamp[3]) > _RACY_NS
 
 
-def read(name: bytes, dir_fd: int | None = None, *, max_bytes: int = PATTERNS_MAX_BYTES) -> Text:
-    """A regular file's text."""
+def read(name: bytes, dir_fd: int | None = None, *, max_bytes: int = PATTERNS_MAX_BYTES, follow: bool = False) -> Text:
+    """A regular file's text. `follow`: it may be a link to one."""
     try:
-        fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+        fd = os.open(name, _FLAGS if follow else _FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
     except OSError as error:
@@ -64,8 +65,8 @@ def read(name: bytes, dir_fd: int | None = None, *, max_bytes: int = PATTERNS_MA
         os.close(fd)
 
 
-def look(name: bytes, dir_fd: int | None = None) -> os.stat_result | None:
-    """lstat; None where nothing is, or nothing is to be seen."""
+def look(name: bytes, dir_fd: int | None = None, *, follow: bool = False) -> os.stat_result | None:
+    """lstat, or stat; None where nothing is, or nothing is to be seen."""
     with contextlib.suppress(OSError):
-        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=follow)
     return None

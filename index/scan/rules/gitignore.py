@@ -78,6 +78,18 @@ class Patterns:
         return text.lower() if self._fold else text
 
 
+class _Unread(Patterns):
+    """A list that is there and was not read: it might bring back what farther lists ignore, so those do not count."""
+
+    __slots__ = ()
+
+    def verdict(self, path: bytes, name: bytes, is_dir: bool) -> bool | None:
+        return False
+
+
+UNREAD = _Unread([])
+
+
 @lru_cache(maxsize=8)
 def parse(text: bytes, *, fold: bool = False) -> Patterns:
     """The patterns of a file. `fold`: letters of ASCII in either case (core.ignoreCase). Cached, since a file that

@@ -3,8 +3,12 @@
 `.git` is a directory, or a file that names one elsewhere (linked work trees, submodules). What is common to all work
 trees lies in the directory that `commondir` names: `config` and `info/exclude`; the index is each work tree's own.
 Source: gitrepository-layout(5), gitignore(5), git-config(1). `include` in configurations is not followed.
+
+Files of a git directory may be links, as git has it: who may leave the directory follows them, who must not wait is
+told that they lead elsewhere.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -19,7 +23,14 @@ _HEAD = re.compile(rb"(?:ref:\s*refs/|[0-9a-f]{40}|[0-9a-f]{64})")
 _SECTION = re.compile(rb'\s*\[\s*([A-Za-z0-9.-]+)(?:\s+"((?:\\.|[^"\\])*)")?\s*\]')
 _VALUE = re.compile(rb"\s*([A-Za-z][A-Za-z0-9-]*)\s*(=.*)?", re.DOTALL)
 _CONFIG_MAX_BYTES = 1 << 20
+#: A configuration larger than this is not read by who must not wait.
+_STRICT_CONFIG_BYTES = 16 << 10
+_ELSEWHERE = "it leads elsewhere"
 _FALSE = (b"false", b"no", b"off", b"0", b"")
+
+
+class _NotHere(Exception):
+    """A file that is not to be read here: it is too large, or leads elsewhere."""
 
 
 class Caches:
@@ -74,6 +85,7 @@ class Repo:
     gitdir: bytes
     common: bytes
     config: Mapping[bytes, bytes]
+    may_leave: bool
     index_max_bytes: int
     _tracked: gitindex.Tracked | None = None
     _is_read: bool = False
@@ -84,23 +96,22 @@ class Repo:
         return self.config.get(b"core.ignorecase", b"false").lower() not in _FALSE
 
     def tracked(self, caches: Caches, note: Callable[[bytes, str], None]) -> gitindex.Tracked | None:
-        """The paths in its index, as it was when this was asked first; None where that is too large to be read here."""
+        """The paths in its index, as it was when this was asked first; None where that is not to be read here."""
         if not self._is_read:
-            self._tracked = self._read(caches, note)
+            with contextlib.suppress(_NotHere):
+                self._tracked = self._read(caches, note)
             self._is_read = True
         return self._tracked
 
-    def _read(self, caches: Caches, note: Callable[[bytes, str], None]) -> gitindex.Tracked | None:
+    def _read(self, caches: Caches, note: Callable[[bytes, str], None]) -> gitindex.Tracked:
         place = self.gitdir + b"/index"
-        st = files.look(place)
+        st = self._look(place)
         if st is None or not stat.S_ISREG(st.st_mode):
             return gitindex.NOTHING
         known = caches.indexes.get(files.stamp_of(st))
         if known is not None:
             return known
-        if st.st_size > self.index_max_bytes:
-            return None
-        found = files.read(place, max_bytes=self.index_max_bytes)
+        found = files.read(place, max_bytes=self.index_max_bytes, follow=self.may_leave)
         try:
             if found.text is None:
                 raise gitindex.BadIndex(found.note or "it is gone")
@@ -116,7 +127,16 @@ class Repo:
         return tracked
 
     def _shared(self, name: bytes) -> bytes | None:
-        return files.read(self.gitdir + b"/sharedindex." + name, max_bytes=self.index_max_bytes).text
+        place = self.gitdir + b"/sharedindex." + name
+        self._look(place)
+        return files.read(place, max_bytes=self.index_max_bytes, follow=self.may_leave).text
+
+    def _look(self, place: bytes) -> os.stat_result | None:
+        """stat of a file that may be read here. _NotHere."""
+        st = files.look(place, follow=self.may_leave)
+        if st is not None and (stat.S_ISLNK(st.st_mode) or st.st_size > self.index_max_bytes):
+            raise _NotHere
+        return st
 
 
 def find(
@@ -129,7 +149,8 @@ def find(
 ) -> "Repo | str | None":
     """The repository whose work tree has its top at a directory; None if there is none.
 
-    Text says why a `.git` that may be one is not read. `may_leave`: a `.git` file that leads elsewhere is followed.
+    Text says why a `.git` that may be one is not read. `may_leave`: a `.git` file that leads elsewhere is followed, and
+    so are links in a git directory.
     """
     place = directory + b"/.git"
     st = files.look(place)
@@ -137,14 +158,14 @@ def find(
         return None
     if stat.S_ISLNK(st.st_mode):
         if not may_leave:
-            return "it leads elsewhere"
+            return _ELSEWHERE
         place = os.path.realpath(place)
         st = files.look(place)
         if st is None:
             return None
     if stat.S_ISREG(st.st_mode):
         if not may_leave:
-            return "it leads elsewhere"
+            return _ELSEWHERE
         text = files.read(place, max_bytes=1 << 16).text or b""
         target = text.removeprefix(b"gitdir:").strip(b" \r\n") if text.startswith(b"gitdir:") else b""
         if not target:
@@ -156,17 +177,20 @@ def find(
     if not _HEAD.match(head.text or b"") and not _is_link_to_ref(place + b"/HEAD"):
         return None
     common = place
-    pointer = files.read(place + b"/commondir", max_bytes=1 << 16).text
+    if not may_leave and files.look(place + b"/commondir") is not None:
+        return _ELSEWHERE
+    pointer = files.read(place + b"/commondir", max_bytes=1 << 16, follow=True).text
     if pointer is not None:
-        if not may_leave:
-            return "it leads elsewhere"
         common = os.path.join(place, pointer.rstrip(b"\r\n"))
     if not all(_is_dir(common + name) for name in (b"/objects", b"/refs")):
         return None
-    config = {**user.config, **_cached_config(common + b"/config", caches)}
-    if config.get(b"extensions.worktreeconfig", b"false").lower() not in _FALSE:
-        config.update(_cached_config(place + b"/config.worktree", caches))
-    return Repo(place, common, config, index_max_bytes)
+    try:
+        config = {**user.config, **_cached_config(common + b"/config", caches, may_leave)}
+        if config.get(b"extensions.worktreeconfig", b"false").lower() not in _FALSE:
+            config.update(_cached_config(place + b"/config.worktree", caches, may_leave))
+    except _NotHere:
+        return "its configuration is large, or leads elsewhere"
+    return Repo(place, common, config, may_leave, index_max_bytes)
 
 
 def _is_link_to_ref(path: bytes) -> bool:
@@ -181,13 +205,15 @@ def _is_dir(path: bytes) -> bool:
     return st is not None and (stat.S_ISDIR(st.st_mode) or stat.S_ISLNK(st.st_mode))
 
 
-def _cached_config(path: bytes, caches: Caches) -> Mapping[bytes, bytes]:
-    st = files.look(path)
+def _cached_config(path: bytes, caches: Caches, may_leave: bool) -> Mapping[bytes, bytes]:
+    st = files.look(path, follow=may_leave)
     if st is None:
         return {}
+    if not may_leave and (stat.S_ISLNK(st.st_mode) or st.st_size > _STRICT_CONFIG_BYTES):
+        raise _NotHere
     known = caches.configs.get(files.stamp_of(st))
     if known is None:
-        found = files.read(path, max_bytes=_CONFIG_MAX_BYTES)
+        found = files.read(path, max_bytes=_CONFIG_MAX_BYTES, follow=may_leave)
         known = config_of(found.text or b"")
         if found.stamp is not None and files.is_settled(found.stamp):
             if len(caches.configs) >= 64:

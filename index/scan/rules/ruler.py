@@ -10,19 +10,21 @@ farther, the last line that matches first; then the repository's `info/exclude`,
 that is ignored is closed: no line below brings anything back. What the index tracks is not ignored. A repository in
 another is one of its own. The measure is `git check-ignore`.
 
-Files are read by the descriptor of their directory, through no symlink, from no pipe, and only up to a bound; what
-cannot be read is noted once and counts as empty. `strict` is for a caller who must not wait: then what lies outside of
-the directory, or is large, is not read, and the scope says that it is `unsure`.
+Files are read by the descriptor of their directory, from no pipe, and only up to a bound; a `.gitignore` through no
+symlink, the files of a git directory through any, as git does. What cannot be read is noted once and counts as empty.
+`strict` is for a caller who must not wait: then what lies outside of the directory, leads there, or is large, is not
+read, and the scope says that it is `unsure`. What such a list might bring back is not held meanwhile.
 """
 
 import os
+import stat
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from index.scan.rules import files, gitignore, gitindex, gitrepo
 from index.scan.rules.builtin import RuleId
 from index.scan.rules.files import Stamp
-from index.scan.rules.gitignore import Patterns
+from index.scan.rules.gitignore import UNREAD, Patterns
 from index.scan.rules.gitrepo import Caches, Repo, User
 from index.scan.rules.ruleset import Compiled, Ruleset
 from index.scan.rules.sieve import Passes
@@ -35,6 +37,8 @@ _SIEVES_MAX = 256
 _PATTERNS_MAX = 4096
 #: An index larger than this is not read by who must not wait: some 3000 files, 5 ms.
 _STRICT_INDEX_BYTES = 256 << 10
+#: Nor is a list larger than this: some 1000 lines, 10 ms if they are names, 100 ms if all have stars.
+_STRICT_LIST_BYTES = 16 << 10
 
 
 class _Git(NamedTuple):
@@ -50,6 +54,11 @@ class _Git(NamedTuple):
     def has_open_lines(self) -> bool:
         """Whether some lines match names that no sieve can know, in some directories."""
         return any(one.paths for one, _ in self.lists)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether some list that counts was not read."""
+        return any(one is UNREAD for one, _ in self.lists)
 
 
 class Ruler:
@@ -127,8 +136,7 @@ class Ruler:
             repo.tracked(self._caches, self.note)  # by the descriptor, while it is open
         lists = self._lists_of(repo)
         own = self._own_list(fd, path, repo, names)
-        git = _Git(repo, lists if own is None else ((own, 0), *lists), b"", False)
-        return git, self.strict and self._has_own_user_list(repo)
+        return _Git(repo, lists if own is None else ((own, 0), *lists), b"", False), False
 
     def _find(self, path: bytes) -> Repo | str | None:
         index_max_bytes = _STRICT_INDEX_BYTES if self.strict else gitindex.INDEX_MAX_BYTES
@@ -158,24 +166,33 @@ class Ruler:
             lists = lists if found is None else ((found, len(above)), *lists)
         above = between + b"/"
         own = self._own_list(fd, self.root_path, repo, None)
-        git = _Git(repo, lists if own is None else ((own, len(above)), *lists), above, False)
-        return git, self.strict and self._has_own_user_list(repo)
+        return _Git(repo, lists if own is None else ((own, len(above)), *lists), above, False), False
 
     def _lists_of(self, repo: Repo) -> tuple[tuple[Patterns, int], ...]:
         """The lists of a whole repository: its own, then the user's."""
-        found = [self._read(repo.common + b"/info/exclude", None, repo.folds)]
-        if not self._has_own_user_list(repo):
-            found.append(self._users(repo.folds))
-        elif not self.strict:
-            place = self.user.expanded(repo.config.get(_EXCLUDES, b""))
-            found.append(self._read(os.path.realpath(place), None, repo.folds) if place else None)
+        found = [self._excluded(repo), self._users_in(repo)]
         return tuple((one, 0) for one in found if one is not None)
 
-    def _has_own_user_list(self, repo: Repo) -> bool:
-        """Whether a repository names another list of its user than his configuration does."""
-        return repo.config.get(_EXCLUDES) != self.user.config.get(_EXCLUDES)
+    def _excluded(self, repo: Repo) -> Patterns | None:
+        """A repository's own list: it may be a link, or lie in a directory that is one."""
+        info = repo.common + b"/info"
+        if self.strict and any(_is_link(place) for place in (info, info + b"/exclude")):
+            return UNREAD
+        return self._read(info + b"/exclude", None, repo.folds, follow=not self.strict)
+
+    def _users_in(self, repo: Repo) -> Patterns | None:
+        """The user's list, or the one that a repository names instead."""
+        named = repo.config.get(_EXCLUDES)
+        if named == self.user.config.get(_EXCLUDES):
+            return self._users(repo.folds)
+        if self.strict:
+            return UNREAD
+        place = self.user.expanded(named or b"")
+        return self._read(place, None, repo.folds, follow=True) if place else None
 
     def _users(self, fold: bool) -> Patterns | None:
+        if self.strict and len(self.user.patterns) > _STRICT_LIST_BYTES:
+            return UNREAD
         found = self._users_lists.get(fold)
         if found is None:
             found = self._users_lists[fold] = gitignore.parse(self.user.patterns, fold=fold)
@@ -186,15 +203,19 @@ class Ruler:
             return None
         return self._read(b".gitignore", fd, repo.folds, os.path.join(path, b".gitignore"))
 
-    def _read(self, name: bytes, fd: int | None, fold: bool, shown: bytes | None = None) -> Patterns | None:
+    def _read(
+        self, name: bytes, fd: int | None, fold: bool, shown: bytes | None = None, *, follow: bool = False
+    ) -> Patterns | None:
         """A list of patterns; None for one that is not there, or says nothing."""
-        st = files.look(name, fd)
+        st = files.look(name, fd, follow=follow)
         if st is None:
             return None
+        if self.strict and _STRICT_LIST_BYTES < st.st_size <= files.PATTERNS_MAX_BYTES and stat.S_ISREG(st.st_mode):
+            return UNREAD
         key = (files.stamp_of(st), fold)
         known = self._patterns.get(key)
         if known is None:
-            found = files.read(name, fd)
+            found = files.read(name, fd, follow=follow)
             if found.note is not None:
                 self.note(shown or name, f"it counts as empty: {found.note}")
             known = gitignore.parse(found.text or b"", fold=fold)
@@ -251,7 +272,7 @@ class Scope:
         self.path = path  # from the root, with a slash at its end
         self._git = git
         self.is_accepted = is_accepted  # no rule asks for certain directories, or this one or one above has them
-        self.unsure = unsure  # what git says here could not be found out,
+        self.unsure = unsure or (git is not None and git.is_unsure)  # what git says here could not be found out,
         self.doubted = False  # or of some name that was judged whether it is tracked
         self.rule = rule  # holds all that is in it; 0: each name is judged
         self.passes: Passes = (_all if rule else ruler.passes(git)) if passes is None else passes
@@ -353,10 +374,15 @@ class Scope:
         return Scope(ruler, path, git, accepted, unsure or (is_same and self.unsure))
 
 
+def _is_link(path: bytes) -> bool:
+    st = files.look(path)
+    return st is not None and stat.S_ISLNK(st.st_mode)
+
+
 def _has_any(fd: int, names: frozenset[bytes]) -> bool:
     """Whether a directory has one of some directories."""
     for name in names:
         st = files.look(name, fd)
-        if st is not None and st.st_mode & 0o170000 == 0o040000:
+        if st is not None and stat.S_ISDIR(st.st_mode):
             return True
     return False
