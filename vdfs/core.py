@@ -158,9 +158,8 @@ async def _run_tasks(
         core.library.lock.note(None if core.mountpoint is None else str(core.mountpoint), str(socket))
         await nursery.start(core.scanner.pool.run)
         await nursery.start(core.indexing.media.pool.run)
-        await nursery.start(core.jobs.run)
         tasks = (
-            core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
+            core.jobs.run, core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
             core.importer.follow, mount_watch.run, core.volumes.run, Indexer(core.library.store, core.scanner.pool).run,
             partial(wait_for_power, core.jobs), partial(_housekeeping, core), partial(keep_backup, core.library.store),
         )  # fmt: skip

@@ -127,6 +127,7 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     elif doubted:
         entries.set_unsure(unit.db, row.id, unit.seq)
         verdict = differ.DATA
+    recording.retry_unread(unit, row)
     what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     row = recording.again(unit, row.id)

@@ -7,7 +7,7 @@ row a file is, and what shall become of it, is decided in kinship.py and apply.p
 from collections.abc import Sequence
 
 from index.model import change, versions
-from index.model.entry import HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
+from index.model.entry import HASH_FAILED, HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_entry_uuid
 from index.store import entries, metadata
 from index.store.limbo import Kept
@@ -92,6 +92,13 @@ def restat(unit: Unit, row: Entry, st: Stat) -> None:
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if row.kind == KIND_FILE and (row.size_bytes, row.mtime_ns) != (st.size_bytes, st.mtime_ns):
         note_new_bytes(unit, row)
+    retry_unread(unit, row)
+
+
+def retry_unread(unit: Unit, row: Entry) -> None:
+    """A file that could not be read is another by what lstat says: maybe it can be read now."""
+    if row.kind == KIND_FILE and row.hash_state == HASH_FAILED:
+        entries.set_unsure(unit.db, row.id, unit.seq)
 
 
 def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: bytes, st: Stat) -> Entry:

@@ -404,6 +404,7 @@ class WorkerPool:
         """Returns at once, but for a pool that starts workers when there is work."""
         if self._idle_s is None or self._calls or (slot and self._streams):
             return
+        self._down.discard(slot)  # whoever wakes it has it try again
         event = self._asleep[slot] = trio.Event()
         try:
             await event.wait()

@@ -297,9 +297,16 @@ def unidentified_in(db: apsw.Connection, branch_id: int) -> tuple[int, int]:
     return int(files), int(size_bytes)
 
 
+def has_left(db: apsw.Connection, branch_id: int) -> bool:
+    """Whether there are such files as `queue_left` is for: a pass over the table, for a thread."""
+    sql = "SELECT 1 FROM entry WHERE branch_id=? AND kind=0 AND hash_state IN (3, 4) LIMIT 1"
+    return db.execute(sql, (branch_id,)).fetchone() is not None
+
+
 def queue_left(db: apsw.Connection, branch_id: int, first_id: int, end_id: int) -> None:
-    """Those of some rows that are files of a branch and were not to be read wait for the hasher again."""
-    sql = "UPDATE entry SET hash_state=0 WHERE id>=? AND id<? AND branch_id=? AND kind=0 AND hash_state=4"
+    """Those of some rows that are files of a branch and were not to be read, or could not be, wait for the hasher
+    again."""
+    sql = "UPDATE entry SET hash_state=0 WHERE id>=? AND id<? AND branch_id=? AND kind=0 AND hash_state IN (3, 4)"
     db.execute(sql, (first_id, end_id, branch_id))
 
 

@@ -1,6 +1,7 @@
 """Worker processes: answers, deaths, stops, back-pressure; none of them outlives or disturbs its parent."""
 
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -663,6 +664,27 @@ def test_such_a_pool_too_says_when_no_worker_starts(tmp_path: Path) -> None:
                     pass
 
     with_pool(tmp_path, body, count=3, table="no.such.module:OPERATIONS", idle_s=60)
+
+
+def test_such_a_pool_tries_again_when_a_worker_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One moment without descriptors or memory is not for ever."""
+
+    async def body(pool: WorkerPool) -> None:
+        await until(lambda: len(pool._asleep) == 3)
+
+        async def fails(**_: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._starter, "start", fails)
+            with pytest.raises(WorkerDied, match="no worker process starts"):
+                async for _ in pool.stream("numbers", {"count": 1}):
+                    pass
+            await until(lambda: len(pool._asleep) == 3)
+        assert [number async for number, _ in pool.stream("numbers", {"count": 3})] == [0, 1, 2]
+        assert await pool.call("echo", {"a": 1}) == {"a": 1}
+
+    with_pool(tmp_path, body, count=3, idle_s=60)
 
 
 def test_a_pool_of_one_is_refused() -> None:

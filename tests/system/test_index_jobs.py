@@ -318,6 +318,44 @@ def test_what_cannot_be_read_is_told_by_the_job(library):
     library.verify()
 
 
+def test_a_file_that_cannot_be_read_is_told_and_is_read_when_it_can_be(library):
+    if os.geteuid() == 0:
+        pytest.skip("root reads every file")
+    docs = library.folder("Docs")
+    for name in ("open", "secret"):
+        (docs / name).write_text(name)
+    (docs / "secret").chmod(0)
+    library.mount(docs)
+    library.wait_idle()
+    told = [
+        library.sd_json("job", "show", str(job["id"]))
+        for job in jobs_of(library)
+        if job["kind"] == "classify" and "Docs" in job["title"]
+    ]
+    assert [note["text"] for story in told for note in story["notes"]] == [
+        f"{docs / 'secret'}: the permission to read it is denied"
+    ]
+    assert library.sd_json("info", library.mnt / "Docs/secret")["hash_state"] == "failed"
+    (docs / "secret").chmod(0o600)
+    eventually(lambda: library.sd_json("info", library.mnt / "Docs/secret")["hash_state"] == "full", "it is read")
+
+
+def test_what_a_failing_disk_did_not_give_is_asked_for_again_by_a_rescan(library):
+    docs = library.folder("Docs")
+    (docs / "file").write_text("x")
+    library.mount(docs)
+    library.settle()
+    library.unmount()
+    with contextlib.closing(sqlite3.connect(library.library_dir / "library.db", isolation_level=None)) as db:
+        db.execute("UPDATE entry SET hash_state=3, content_id=NULL WHERE name=?", (b"file",))
+    library.mount()
+    library.wait_idle()
+    assert library.sd_json("info", library.mnt / "Docs/file")["hash_state"] == "failed"
+    library.sd("location", "rescan", "Docs")
+    library.wait_idle()
+    assert library.sd_json("info", library.mnt / "Docs/file")["hash_state"] == "full"
+
+
 @pytest.mark.parametrize("kind", ["discover", "classify", "extract"])
 def test_a_location_that_is_away_when_its_job_goes_on_is_looked_through_when_it_is_back(library, kind):
     """The job says where it is not, in words; nothing that is known of it is lost."""

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,58 +15,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from index.model.errors import Invalid, NoSpace, NotFound, Unreachable
-from vdfs.jobs import joblog, manager, power
+from index.model.errors import Invalid, NoSpace, Unreachable
+from tests.vdfs.job_steps import Steps, family, running, until
+from vdfs.jobs import joblog, manager, power, table
 from vdfs.jobs.context import JobContext, Kind
 from vdfs.jobs.job import BY_USER, ENDED, NEXT, NO_SPACE, ON_BATTERY, Priority, Status
 from vdfs.jobs.manager import JobManager
 from vdfs.jobs.meter import Meter
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Steps:
-    """A job of so many steps, each noted and written down; it waits at the gates that a test closes."""
-
-    def __init__(self, count: int = 3) -> None:
-        self.count = count
-        self.done: list[int] = []
-        self.gates: dict[int, trio.Event] = {}
-        self.at = trio.Event()
-
-    async def run(self, ctx: JobContext) -> dict[str, int]:
-        first = 0 if ctx.state is None else ctx.state["next"]
-        ctx.meter.phase("steps", self.count, done=first)
-        for step in range(first, self.count):
-            if step in self.gates:
-                self.at.set()
-                await self.gates[step].wait()
-            await trio.lowlevel.checkpoint()
-            self.done.append(step)
-            ctx.meter.add(1)
-            ctx.checkpoint({"next": step + 1})
-        return {"steps": self.count}
-
-
-@contextlib.asynccontextmanager
-async def running(directory: Path, *kinds: Kind):
-    """A manager of these kinds that runs; at the end it is stopped as a mount is that ends."""
-    jobs = JobManager(directory, kinds)
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(jobs.run)
-            try:
-                with trio.fail_after(20):
-                    yield jobs
-            finally:
-                nursery.cancel_scope.cancel()
-    finally:
-        jobs.close()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():  # noqa: ASYNC110  (a fact of several tables)
-        await trio.sleep(0.01)
 
 
 def test_a_job_runs_to_its_end_and_is_remembered(tmp_path):
@@ -187,86 +143,6 @@ def test_a_killed_job_does_at_most_its_last_step_twice(tmp_path):
     assert 3 < job.runs <= kills + 1, "one that was killed before it had begun did not run"
     assert sum("goes on from its last checkpoint" in line for line in jobs.logs.read(job.id, 1000)) >= job.runs - 1
     jobs.close()
-
-
-def family(steps: Steps) -> tuple[Kind, Kind]:
-    async def parent(ctx: JobContext) -> dict[str, str]:
-        part = await ctx.part("steps", "a part", {})
-        return {"part": str(part.status)}
-
-    return Kind("parent", parent), Kind("steps", steps.run, lane="steps")
-
-
-def test_pausing_a_job_pauses_its_parts_and_they_go_on_together(tmp_path):
-    steps = Steps(4)
-
-    async def main() -> None:
-        steps.gates[2] = trio.Event()
-        async with running(tmp_path, *family(steps)) as jobs:
-            job = jobs.submit("parent", "p", "k", {})
-            await steps.at.wait()
-            jobs.pause(job.id)
-            await until(lambda: all(one.status is Status.PAUSED for one in jobs.table.live()))
-            (part,) = jobs.table.children(job.id)
-            with pytest.raises(Invalid, match="is paused; resume that one"):
-                jobs.resume(part.id)
-            steps.gates.clear()
-            jobs.resume(job.id)
-            ended = await jobs.wait(job.id)
-            assert (ended.status, ended.result) == (Status.COMPLETED, {"part": "completed"})
-            assert len(jobs.table.children(job.id)) == 1, "the part went on, it was not made again"
-
-    trio.run(main)
-    assert steps.done == list(range(4))
-
-
-def test_cancelling_a_job_cancels_its_parts_and_keeps_them_in_the_history(tmp_path):
-    steps = Steps(4)
-
-    async def main() -> None:
-        steps.gates[1] = trio.Event()
-        async with running(tmp_path, *family(steps)) as jobs:
-            job = jobs.submit("parent", "p", "k", {})
-            await steps.at.wait()
-            jobs.cancel(job.id)
-            assert (await jobs.wait(job.id)).status is Status.CANCELLED
-            (part,) = jobs.table.children(job.id)
-            assert (await jobs.wait(part.id)).status is Status.CANCELLED
-            for command in (jobs.pause, jobs.resume):
-                with pytest.raises(Invalid):
-                    command(job.id)
-            assert jobs.cancel(job.id).status is Status.CANCELLED
-            with pytest.raises(NotFound):
-                jobs.pause(9999)
-
-    trio.run(main)
-    assert steps.done == [0]
-
-
-def test_who_cancelled_a_job_is_not_overruled_while_it_stops(tmp_path):
-    """What runs of it may take a while, and the mains may fail meanwhile."""
-    may_stop = trio.Event()
-
-    async def stubborn(ctx: JobContext) -> dict[str, int]:
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await may_stop.wait()
-        return {}
-
-    async def main() -> None:
-        async with running(tmp_path, Kind("stubborn", stubborn, lane="work")) as jobs:
-            job = jobs.submit("stubborn", "s", "k", {})
-            await until(lambda: jobs.get(job.id).status is Status.RUNNING)
-            jobs.cancel(job.id)
-            jobs.hold(ON_BATTERY)
-            jobs.pause(job.id)
-            assert (await jobs.stopped(job.id, 0.01)).status is Status.RUNNING
-            may_stop.set()
-            assert (await jobs.stopped(job.id, 5)).status is Status.CANCELLED
-
-    trio.run(main)
 
 
 def test_a_job_that_fails_says_why_and_ends_nothing_else(tmp_path, caplog):
@@ -395,6 +271,61 @@ def test_a_damaged_table_of_jobs_is_put_aside(tmp_path):
     assert len(list(tmp_path.glob("jobs.db.aside-*"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("progress", b"\xc1"),
+        ("progress", b"\x9a" + bytes(10)),  # of a program that counts one thing more
+        ("args", b"\x81\xa1"),
+        ("result", b"\x01"),
+        ("state", b"\xc1"),
+        ("state", b"\x80"),
+    ],
+)
+def test_a_damaged_row_costs_what_it_says_and_nothing_more(tmp_path, column, value):
+    """What cannot be read is as if it was not there; the job begins anew, the others go on."""
+    steps, other = Steps(2), Steps(1)
+    table = JobManager(tmp_path).table
+    job = table.add("steps", "s", "k", {}, 0, None)
+    table.set_state(job.id, 1, {"next": 1})
+    table.db.execute(f"UPDATE job SET {column}=? WHERE id=?", (value, job.id))
+    table.close()
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("steps", steps.run), Kind("other", other.run)) as jobs:
+            assert (await jobs.wait(jobs.submit("other", "o", "o", {}).id)).status is Status.COMPLETED
+            ended = await jobs.wait(job.id)
+            assert ended.status is Status.COMPLETED
+            assert ended.warnings == (1 if column == "state" else 0)
+
+    trio.run(main)
+    assert steps.done == ([0, 1] if column == "state" else [1])
+
+
+def test_the_history_has_an_end_while_the_mount_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "HISTORY_MAX", 3)
+
+    async def main() -> None:
+        async with running(tmp_path, Kind("steps", Steps(1).run)) as jobs:
+            for number in range(8):
+                await jobs.wait(jobs.submit("steps", "s", f"k{number}", {}).id)
+            assert len(jobs.table.recent(100)) == 3
+            assert len(list(tmp_path.glob("job_logs/*"))) == 3
+
+    trio.run(main)
+
+
+def test_the_running_are_told_before_the_ended_the_latest_first(tmp_path):
+    jobs = JobManager(tmp_path)
+    made = [jobs.submit("steps", "s", f"k{number}", {}) for number in range(6)]
+    for job in made[3:]:
+        jobs.cancel(job.id)
+    order = [made[number].id for number in (2, 1, 0, 5, 4, 3)]
+    for limit in range(7):
+        assert [job.id for job in jobs.table.recent(limit)] == order[:limit]
+    jobs.close()
+
+
 def test_counts_are_told_ten_times_a_second_and_phases_always(tmp_path, monkeypatch):
     """Who watches hears of 20 000 counts a few times, of ten phases ten times."""
 
@@ -495,6 +426,17 @@ def test_an_estimate_is_of_the_last_seconds():
         meter.add(1)
     assert meter.snapshot().rate == pytest.approx(2, rel=0.1)
     assert meter.snapshot().eta_s == pytest.approx((1000 - 250) / 2, rel=0.1)
+
+
+def test_what_an_earlier_run_did_is_not_taken_for_speed():
+    clock = [0.0]
+    meter = Meter(lambda is_phase: None, now_s=lambda: clock[0])
+    meter.phase("p", 1000, 10**9, done=900, bytes_done=9 * 10**8)
+    for _ in range(4):
+        clock[0] += 1.0
+        meter.add(1, 10**6)
+    assert (meter.snapshot().rate, meter.snapshot().bytes_rate) == (1, 10**6)
+    assert meter.snapshot().eta_s == pytest.approx(96)
 
 
 class CommandsMachine(RuleBasedStateMachine):

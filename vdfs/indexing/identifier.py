@@ -13,8 +13,8 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import trio
 
@@ -59,7 +59,16 @@ _LARGE_BYTES = 256 << 20
 #: A file that so many processes died of, each with nothing else to do, is taken to be one that cannot be read.
 _DEATHS = 3
 
+#: Why a file is given up, for people.
+_GIVEN_UP: Final[Mapping[hasher.Outcome, str]] = {
+    hasher.Outcome.DENIED: "the permission to read it is denied",
+    hasher.Outcome.IO_ERROR: "its disk fails to read it",
+    hasher.Outcome.NOT_REGULAR: "it is no file any more",
+}
+
 _Read = tuple[int, hasher.Result]
+#: Told of files and bytes that were read, and of (path, reason) of files that are given up.
+Done = Callable[[int, int, list[tuple[str, str]]], None]
 
 
 class _Pages:
@@ -103,8 +112,8 @@ class Identifier:
         """How many files wait; beyond some thousands no more are counted."""
         return entries.count_unidentified(self.store.db)
 
-    async def identify_all(self, branch: Branch, done: Callable[[int, int], None]) -> None:
-        """Identify the files of a branch that wait and are left alone; `done` is told of files and bytes as they are.
+    async def identify_all(self, branch: Branch, done: Done) -> None:
+        """Identify the files of a branch that wait and are left alone; `done` is told of them as they are.
 
         Two pages are read at a time, the largest files one by one at the end; what comes meanwhile need not wait for
         these. Files that change all the time are left to the task that runs beside.
@@ -119,9 +128,7 @@ class Identifier:
         finally:
             del self._last[branch.id]
 
-    async def _identify_in(
-        self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
-    ) -> None:
+    async def _identify_in(self, branch: Branch, pages: "_Pages", large: list[Entry], done: Done) -> None:
         failed: list[VdfsError] = []
         async with trio.open_nursery() as nursery:
 
@@ -137,9 +144,7 @@ class Identifier:
         if failed:
             raise failed[0]
 
-    async def _identify_share(
-        self, branch: Branch, pages: "_Pages", large: list[Entry], done: Callable[[int, int], None]
-    ) -> None:
+    async def _identify_share(self, branch: Branch, pages: "_Pages", large: list[Entry], done: Done) -> None:
         while not pages.is_last:
             async with pages.lock:
                 page, pages.after, pages.is_last = await self._next_page(
@@ -246,7 +251,7 @@ class Identifier:
             await trio.lowlevel.checkpoint()
         return page, after, is_last
 
-    async def _identify_rows(self, branch: Branch, page: list[Entry], done: Callable[[int, int], None]) -> None:
+    async def _identify_rows(self, branch: Branch, page: list[Entry], done: Done) -> None:
         by_mode: dict[hasher.Mode, list[dict[str, Any]]] = {}
         above: dict[int | None, list[bytes]] = {}
         for row in page:
@@ -263,7 +268,7 @@ class Identifier:
         branch_id: int,
         mode: hasher.Mode,
         items: list[dict[str, Any]],
-        done: Callable[[int, int], None],
+        done: Done,
     ) -> None:
         branch = self.tree.branches.get(branch_id)
         if branch is None:
@@ -292,12 +297,14 @@ class Identifier:
         async def blame(item: dict[str, Any], how: str) -> None:
             log.warning("%s cannot be read: the process that does %s", os.fsdecode(b"/".join(item["path"])), how)
             self.progress.errors += 1
-            await self._take(deque([(item["id"], hasher.Unidentified(hasher.Outcome.IO_ERROR))]), done)
+            await self._take(deque([(item["id"], hasher.Unidentified(hasher.Outcome.IO_ERROR))]), _nobody_counts)
+            path = os.fsdecode(b"/".join([branch.root_path, *item["path"]]))
+            done(0, 0, [(path, f"the process that reads it {how}")])
 
         with self.halts.on(branch.id):
             await survivors.work_off(self.pool, left, read, blame, deaths=_DEATHS)
 
-    async def _take(self, waiting: "deque[_Read]", done: Callable[[int, int], None]) -> None:
+    async def _take(self, waiting: "deque[_Read]", done: Done) -> None:
         """Write what was read, in units."""
         while waiting:
             count = _UNIT_FILES_USED if self.tree.pace.is_used else _UNIT_FILES
@@ -305,7 +312,19 @@ class Identifier:
             async with self.tree.pace.turn():
                 self._take_identities(some)
                 known = [one for _, one in some if isinstance(one, hasher.Identity) and one.full is not None]
-                done(len(known), sum(one.size_bytes for one in known))
+                done(len(known), sum(one.size_bytes for one in known), self._given_up(some))
+
+    def _given_up(self, results: list[_Read]) -> list[tuple[str, str]]:
+        """(path, reason) of those that cannot be read."""
+        found = []
+        for entry_id, result in results:
+            reason = _GIVEN_UP.get(result.outcome) if isinstance(result, hasher.Unidentified) else None
+            row = None if reason is None else entries.get(self.store.db, entry_id)
+            branch = None if row is None else self.tree.branches.get(row.branch_id)
+            if reason is not None and branch is not None:
+                path = b"/".join([branch.root_path, *entries.path_of(self.store.db, entry_id)])
+                found.append((os.fsdecode(path), reason))
+        return found
 
     async def _identify_large_forever(self) -> None:
         while True:
@@ -379,7 +398,7 @@ class Identifier:
                 self.tree.mend(ref, row.name, row, st)
 
 
-def _nobody_counts(files: int, size_bytes: int) -> None:
+def _nobody_counts(files: int, size_bytes: int, given_up: list[tuple[str, str]]) -> None:
     """Of what no job does."""
 
 

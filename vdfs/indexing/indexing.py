@@ -12,6 +12,7 @@ listed already; the others from what has no identity, fields or pictures yet. Wh
 nothing ran is found by the job that every start asks for, after one that was interrupted has come to its end.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -49,8 +50,10 @@ _NEW_REST = 10.0
 _IDLE_POLL_S = 0.05
 #: What a walk could not read is told one by one up to so many.
 _TOLD_MAX = 50
-#: How often a walk that failed and came no further is begun again, and how soon.
+#: How often a walk that failed and came no further is begun again, and how soon; and how often one that failed again
+#: and again where it was, though it always listed something.
 _TRIES = 3
+_TRIES_THERE = 20
 _TRY_S = 5.0
 #: So much is free again before what found no room goes on.
 _ROOM_BYTES = 256 << 10
@@ -190,7 +193,7 @@ class Indexing:
             if not watch.lacks_room or self.active:
                 continue
             for branch in self.tree.branches.values():
-                if branch.state == LIVE and not branch.slow:
+                if branch.state == LIVE and not branch.slow and not self.is_claimed(branch.id):
                     rest_s = max(self.rescan_s, _UNWATCHED_REST * self._took_s.get(branch.id, 0.0))
                     if time.monotonic() - self._ended_s.get(branch.id, -math.inf) >= rest_s:
                         self.ask(branch)
@@ -242,7 +245,7 @@ class Indexing:
             state["left"] = directories
             ctx.checkpoint(state)
 
-        tries, seen_until = 0, state["dirs"]
+        tries, there, seen_until, left = 0, 0, state["dirs"], state.get("left")
         try:
             while True:
                 starts = state.get("left") or [branch.root_entry_id]
@@ -256,8 +259,9 @@ class Indexing:
                     raise
                 except VdfsError as error:
                     tries = tries + 1 if state["dirs"] == seen_until else 1
-                    seen_until = state["dirs"]
-                    if tries >= _TRIES:
+                    there = there + 1 if state["left"] == left else 1
+                    seen_until, left = state["dirs"], state["left"]
+                    if tries >= _TRIES or there >= _TRIES_THERE:
                         raise
                     ctx.warn(f"{error}; it is tried again")
                     await trio.sleep(_TRY_S)
@@ -267,10 +271,13 @@ class Indexing:
             raise
         except trio.Cancelled:
             if ctx.is_cancelled:
-                self._set_state(branch, "failed", "the scan was cancelled")
+                with contextlib.suppress(VdfsError):  # a full disk, say: it is cancelled all the same
+                    self._set_state(branch, "failed", "the scan was cancelled")
             raise
         finally:
             progress.current = None
+            self._ended_s[branch.id] = time.monotonic()
+            self._took_s[branch.id] = time.monotonic() - began_s
         for text in unread[:_TOLD_MAX]:
             ctx.error(text)
             log.warning("%s", text)
@@ -278,31 +285,36 @@ class Indexing:
         is_covered = watch is None or not watch.will_cover(branch.root_entry_id)
         branch.is_followed = branch.is_followed or (not branch.slow and is_covered)
         self._set_state(branch, "done")
-        self._ended_s[branch.id] = time.monotonic()
-        self._took_s[branch.id] = time.monotonic() - began_s
         return {"dirs": state["dirs"], "entries": state["entries"], "unreadable": len(unread)}
 
     async def _classify(self, ctx: JobContext) -> Mapping[str, Any]:
         """Needs no checkpoint but of its counts: what is done has its identity."""
         branch = self._branch(ctx)
-        state: dict[str, Any] = {"files": 0, "bytes": 0, "queued": not ctx.args.get("requeue"), **(ctx.state or {})}
+        begun = {"files": 0, "bytes": 0, "failed": 0, "queued": not ctx.args.get("requeue")}
+        state: dict[str, Any] = {**begun, **(ctx.state or {})}
         if not state["queued"]:
             ctx.meter.phase("queue")
             await self._queue_left(branch)
             state["queued"] = True
             ctx.checkpoint(state)
         files, size_bytes = await trio.to_thread.run_sync(self._reading, entries.unidentified_in, branch.id)
-        ctx.meter.phase("classify", state["files"] + files, state["bytes"] + size_bytes, done=state["files"])
-        ctx.meter.add(0, state["bytes"])
+        total, total_bytes = state["files"] + files, state["bytes"] + size_bytes
+        ctx.meter.phase("classify", total, total_bytes, done=state["files"], bytes_done=state["bytes"])
 
-        def done(count: int, count_bytes: int) -> None:
+        def done(count: int, count_bytes: int, given_up: list[tuple[str, str]]) -> None:
             state["files"] += count
             state["bytes"] += count_bytes
-            ctx.meter.add(count, count_bytes)
+            ctx.meter.add(count + len(given_up), count_bytes)
+            for path, reason in given_up:
+                state["failed"] += 1
+                if state["failed"] <= _TOLD_MAX:
+                    ctx.error(f"{path}: {reason}")
             ctx.checkpoint(state)
 
         await self.identifier.identify_all(branch, done)
-        return {"files": state["files"], "bytes": state["bytes"]}
+        if state["failed"] > _TOLD_MAX:
+            ctx.error(f"{state['failed'] - _TOLD_MAX} more files could not be read")
+        return {"files": state["files"], "bytes": state["bytes"], "failed": state["failed"]}
 
     def _reading(self, read: Callable[[apsw.Connection, int], T], branch_id: int) -> T:
         """What is read of a branch on a connection of its own, in a thread."""
@@ -310,6 +322,8 @@ class Indexing:
             return read(db, branch_id)
 
     async def _queue_left(self, branch: Branch) -> None:
+        if not await trio.to_thread.run_sync(self._reading, entries.has_left, branch.id):
+            return
         last = self.store.last_entry_id
         for first in range(0, last + 1, _QUEUE_ROWS):
             with self.store.write(ORIGIN_SCAN) as unit:
@@ -329,10 +343,10 @@ class Indexing:
         waiting = await trio.to_thread.run_sync(self._reading, count, branch.id)
         ctx.meter.phase(ctx.job.kind, state["done"] + waiting, done=state["done"])
 
-        def done(count: int, failed: list[tuple[str, str]]) -> None:
-            state["done"] += count
+        def done(looked_at: int, read: int, failed: list[tuple[str, str]]) -> None:
+            state["done"] += read
             state["failed"] += len(failed)
-            ctx.meter.add(count)
+            ctx.meter.add(looked_at)
             for path, reason in failed:
                 ctx.error(f"{path}: {reason}")
             ctx.checkpoint(state)
@@ -385,7 +399,7 @@ class Indexing:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _branch(self, ctx: JobContext) -> Branch:
-        found = next((b for b in self.tree.branches.values() if b.uuid == ctx.args["branch"]), None)
+        found = next((b for b in self.tree.branches.values() if b.uuid == ctx.args.get("branch")), None)
         if found is None:
             raise NotFound("its location was removed")
         if found.state == MISSING and not self.tree.check(found):

@@ -35,8 +35,10 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: (content, what a worker said of it)
 Batch = Sequence[tuple[int, list[Any]]]
-#: Told of each batch: how many were done, and (path, reason) of those that cannot be.
-Done = Callable[[int, list[tuple[str, str]]], None]
+#: Told of each batch: how many were looked at, how many of these were read, and (path, reason) of those that cannot be.
+Done = Callable[[int, int, list[tuple[str, str]]], None]
+#: What is said of a file of which only the type became known, or that is to be asked again.
+_UNREAD = frozenset({"type", "again"})
 
 
 class Media:
@@ -65,7 +67,7 @@ class Media:
         """Fields and thumbnails of contents behind one that lack them; what does not work is left to the next job."""
         for what in (self.extract, self.thumbnail):
             try:
-                await what(branch, after, lambda count, failed: None, lambda at: None)
+                await what(branch, after, lambda count, read, failed: None, lambda at: None)
             except VdfsError as error:
                 log.warning("what came to %s could not be looked into: %s", os.fsdecode(branch.root_path), error)
 
@@ -109,7 +111,7 @@ class Media:
                 for content_id, result in batch
                 if result[0] == "failed"
             ]
-            done(len(batch), failed)
+            done(len(batch), sum(result[0] not in _UNREAD for _, result in batch), failed)
 
         args: dict[str, Any] = {"root": branch.root_path, "sidecars": self.sidecars_dir, "devices": DEVICES.told()}
         if operation == "thumbnail":

@@ -8,6 +8,8 @@ Invariants
   kill left running is queued again at the next start, and goes on from its last checkpoint.
 - What a person paused stays paused, also over a restart, until a person resumes it. What was held up by something else
   goes on when that is over.
+- A part goes no further than what it is a part of: it ends with it at the latest, and rests while that is paused.
+- What a person asked of a job outranks all else that happens while it stops: a cancelled one ends as that.
 - A job that is stopped is stopped at an `await` of its own (trio's cancellation), never inside a unit.
 - A job's failure is its own: it is written down, logged when it is a bug, and ends nothing else.
 - Of one lane so many jobs run at once as it is wide, the rest side by side. A job that waits for its parts has none.
@@ -37,6 +39,10 @@ NEWS_S = 0.1
 SAVE_S = 2.0
 #: How often it is tried whether a job that waits for something may go on.
 RETRY_S = 1.0
+
+
+#: What a run comes to: a status, and who paused it or why it failed.
+_End = tuple[Status, str | None]
 
 
 class JobManager:
@@ -103,10 +109,21 @@ class JobManager:
         if job.status is Status.PAUSED and by != BY_USER:
             return job
         self._stop(job, Status.PAUSED, by)
-        for child in self.table.children(job_id):
-            if not child.ended and child.status is not Status.PAUSED:
-                self._stop(child, Status.PAUSED, BY_PARENT)
+        self._rest_parts(job_id)
         return self.get(job_id)
+
+    def _rest_parts(self, job_id: int) -> None:
+        """The parts of a job that is paused are, too."""
+        for child in self.table.children(job_id):
+            is_resting = child.status is Status.PAUSED and child.paused_by in (BY_USER, BY_PARENT)
+            if not child.ended and not is_resting:
+                self._stop(child, Status.PAUSED, BY_PARENT)
+
+    def _end_parts(self, job_id: int) -> None:
+        """The parts of a job that ends do not go on without it."""
+        for child in self.table.children(job_id):
+            if not child.ended:
+                self._stop(child, Status.CANCELLED, None)
 
     def resume(self, job_id: int) -> Job:
         """Let a paused job and its parts go on. Nothing changes for one that goes on already."""
@@ -122,7 +139,9 @@ class JobManager:
         if job.status is Status.PAUSED:
             self._set(job, Status.QUEUED, "resumed")
         for child in self.table.children(job_id):
-            if child.status is Status.PAUSED and child.paused_by == BY_PARENT:
+            run = self._runs.get(child.id)
+            is_stopping = run is not None and run.why == (Status.PAUSED, BY_PARENT)
+            if is_stopping or (child.status is Status.PAUSED and child.paused_by == BY_PARENT):
                 self.resume(child.id)
         return self.get(job_id)
 
@@ -131,9 +150,7 @@ class JobManager:
         job = self.get(job_id)
         if not job.ended:
             self.table.ask_again(job_id, None)
-            for child in self.table.children(job_id):
-                if not child.ended:
-                    self._stop(child, Status.CANCELLED, None)
+            self._end_parts(job_id)
             self._stop(job, Status.CANCELLED, None)
         return self.get(job_id)
 
@@ -159,6 +176,7 @@ class JobManager:
 
     async def part_of(self, job: Job, kind: str, title: str, args: Mapping[str, Any]) -> Job:
         """The part of a job that a kind is, ended; made now unless an earlier run did."""
+        await trio.lowlevel.checkpoint()  # one that is being stopped begins nothing more
         found = next((child for child in self.table.children(job.id) if child.kind == kind), None)
         if found is None:
             found = self.add(kind, title, job.key, args, job.priority, job.id)
@@ -176,9 +194,10 @@ class JobManager:
         return job
 
     async def stopped(self, job_id: int, timeout_s: float) -> Job:
-        """The job once what runs of it has stopped, or after a while as it is then."""
+        """The job once what runs of it and of its parts has stopped, or after a while as it is then."""
+        family = {job_id, *(child.id for child in self.table.children(job_id))}
         with trio.move_on_after(timeout_s):
-            while job_id in self._runs:
+            while not family.isdisjoint(self._runs):
                 await self._news.wait()
         return self.get(job_id)
 
@@ -226,12 +245,21 @@ class JobManager:
 
     def _take_up(self) -> None:
         """At the start: what a kill left running goes on, and so does what waited for something."""
-        for job in self.table.live():
-            if job.status is Status.RUNNING:
+        for job in sorted(self.table.live(), key=lambda job: job.parent_id is not None):  # a part after what it is of
+            above = None if job.parent_id is None else self.table.get(job.parent_id)
+            if above is not None and above.ended:
+                self._set(job, Status.CANCELLED, "what it was a part of has ended")
+            elif above is not None and above.status is Status.PAUSED:
+                if job.status is not Status.PAUSED or job.paused_by != BY_USER:
+                    self._set(job, Status.PAUSED, "what it is a part of is paused", BY_PARENT)
+            elif job.status is Status.RUNNING:
                 self.logs.write(job.id, "the process ended while it ran: it goes on from its last checkpoint")
                 self.table.set_status(job.id, Status.QUEUED)
-            elif job.status is Status.PAUSED and job.paused_by not in (BY_USER, BY_PARENT):
+            elif job.status is Status.PAUSED and job.paused_by != BY_USER:
                 self._set(job, Status.QUEUED, f"goes on: {job.paused_by} is looked at again")
+        self._prune()
+
+    def _prune(self) -> None:
         for job_id in self.table.prune():
             self.logs.remove(job_id)
 
@@ -259,7 +287,7 @@ class JobManager:
 
     async def _drive(self, job: Job, run: Run) -> None:
         """One run of a job, from its beginning to whatever ends it."""
-        end: tuple[Status, str | None] | None = None
+        end: _End | None = None
         result: Mapping[str, Any] | None = None
         try:
             with run.scope:
@@ -274,10 +302,24 @@ class JobManager:
             log.exception("job %d (%s) failed", job.id, job.title)
             end = (Status.FAILED, f"unexpected {type(error).__name__}: {error}; the log of the mount says more")
         finally:
-            self._end(job, run, end or run.why or (Status.QUEUED, None), result)
+            self._end(job, run, self._outcome(job, run, end), result)
+
+    def _outcome(self, job: Job, run: Run, end: _End | None) -> _End:
+        """What becomes of a job: what it was stopped for goes before what went wrong while it stopped."""
+        if end is None:
+            return run.why or (Status.QUEUED, None)
+        if end[0] is Status.COMPLETED or run.why is None or run.why[0] is Status.QUEUED:
+            return end
+        if end[0] is Status.FAILED:
+            self.note(job.id, "warning", f"while it stopped: {end[1]}")
+        return run.why
 
     def _state_of(self, job: Job, kind: Kind) -> Mapping[str, Any] | None:
-        found = self.table.state(job.id)
+        try:
+            found = self.table.state(job.id)
+        except ValueError as error:
+            self.note(job.id, "warning", f"its checkpoint cannot be read ({error}): it begins anew")
+            return None
         if found is None:
             return None
         version, state = found
@@ -286,7 +328,7 @@ class JobManager:
             return None
         return state
 
-    def _end(self, job: Job, run: Run, end: tuple[Status, str | None], result: Mapping[str, Any] | None) -> None:
+    def _end(self, job: Job, run: Run, end: _End, result: Mapping[str, Any] | None) -> None:
         status, why = end
         del self._runs[job.id]
         self.table.worked(job.id, time.monotonic_ns() - run.began_ns)
@@ -295,10 +337,15 @@ class JobManager:
             self.table.set_result(job.id, result)
         text = "stopped, to go on later" if status is Status.QUEUED else _told(status, why)
         self._set(self.get(job.id), status, text, why)
+        if status is Status.PAUSED and why == BY_USER:
+            self._rest_parts(job.id)
         if status in ENDED:
+            self._end_parts(job.id)
             again = self.table.asked_again(job.id)
             if again is not None and status is not Status.CANCELLED:
                 self.add(job.kind, job.title, job.key, again, job.priority, job.parent_id)
+            if job.parent_id is None:
+                self._prune()
 
     def _stop(self, job: Job, status: Status, why: str | None) -> None:
         """See that a job becomes paused or cancelled: now, or when what runs of it has stopped."""
@@ -306,7 +353,7 @@ class JobManager:
         if run is None:
             self._set(job, status, _told(status, why), why)
             return
-        if run.why is None or run.why[0] is not Status.CANCELLED:  # who cancelled is not overruled while it stops
+        if run.why is None or _rank((status, why)) >= _rank(run.why):
             run.why = (status, why)
         run.scope.cancel()
 
@@ -379,6 +426,14 @@ class JobManager:
                 over = self.may_go_on.get(job.paused_by or "")
                 if job.status is Status.PAUSED and over is not None and over():
                     self._set(job, Status.QUEUED, f"goes on: {job.paused_by} is over")
+
+
+def _rank(why: _End) -> int:
+    """Which of two reasons to stop a job counts."""
+    status, by = why
+    if status is Status.PAUSED:
+        return {BY_USER: 3, BY_PARENT: 2}.get(by or "", 1)
+    return 4 if status is Status.CANCELLED else 0
 
 
 def _told(status: Status, why: str | None) -> str:

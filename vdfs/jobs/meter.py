@@ -30,10 +30,12 @@ class Meter:
         self.bytes_total: int | None = None
         self.current: str | None = None
 
-    def phase(self, name: str, total: int | None = None, bytes_total: int | None = None, done: int = 0) -> None:
-        """Begin to count something else; `done` of it was done in an earlier run."""
+    def phase(
+        self, name: str, total: int | None = None, bytes_total: int | None = None, *, done: int = 0, bytes_done: int = 0
+    ) -> None:
+        """Begin to count something else; `done` and `bytes_done` of it were done in an earlier run."""
         self.phase_name, self.total, self.bytes_total = name, total, bytes_total
-        self.done, self.bytes_done, self.current = done, 0, None
+        self.done, self.bytes_done, self.current = done, bytes_done, None
         self._samples.clear()
         self._sample()
         self._changed(True)

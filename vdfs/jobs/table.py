@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import msgpack
@@ -75,6 +75,8 @@ CREATE TABLE note(
 ) STRICT;
 CREATE INDEX note_job ON note(job_id);
 """
+
+_T = TypeVar("_T", dict[str, Any], list[Any])
 
 _COLUMNS = (
     "id, kind, title, key, status, priority, parent_id, paused_by, error, args, progress, result, warnings, errors, "
@@ -171,7 +173,9 @@ class JobTable:
 
     def recent(self, limit: int) -> list[Job]:
         """Jobs that are part of no other: those that have not ended, then the last that have."""
-        return list(self._jobs(f"parent_id IS NULL ORDER BY {_LIVE} DESC, id DESC LIMIT ?", limit))
+        found = list(self._jobs(f"{_LIVE} AND parent_id IS NULL ORDER BY id DESC LIMIT ?", limit))
+        ended = self._jobs(f"parent_id IS NULL AND NOT {_LIVE} ORDER BY id DESC LIMIT ?", limit - len(found))
+        return [*found, *ended]
 
     def _jobs(self, where: str, *args: "apsw.SQLiteValue") -> Iterator[Job]:
         for row in self.db.execute(f"SELECT {_COLUMNS} FROM job WHERE {where}", args).fetchall():
@@ -198,12 +202,14 @@ class JobTable:
         self._write("UPDATE job SET state=? WHERE id=?", (_pack({"v": version, "s": state}), job_id))
 
     def state(self, job_id: int) -> tuple[int, dict[str, Any]] | None:
-        """(version, state) of the last checkpoint; None when there was none."""
+        """(version, state) of the last checkpoint; None when there was none, ValueError for one that is damaged."""
         raw = one(self.db, "SELECT state FROM job WHERE id=?", job_id)[0]
         if raw is None:
             return None
-        both = msgpack.unpackb(raw, strict_map_key=False)
-        return int(both["v"]), dict(both["s"])
+        both = _unpacked(raw, dict)
+        if not isinstance(both.get("v"), int) or not isinstance(both.get("s"), dict):
+            raise ValueError("it is damaged")
+        return both["v"], both["s"]
 
     def set_progress(self, job_id: int, progress: Progress) -> None:
         self._write("UPDATE job SET progress=? WHERE id=?", (_pack(progress), job_id))
@@ -220,7 +226,7 @@ class JobTable:
 
     def asked_again(self, job_id: int) -> dict[str, Any] | None:
         raw = one(self.db, "SELECT again FROM job WHERE id=?", job_id)[0]
-        return None if raw is None else dict(msgpack.unpackb(raw, strict_map_key=False))
+        return None if raw is None else _unpacked(raw, dict)
 
     def note(self, job_id: int, level: str, text: str) -> None:
         """Remember a warning or an error; beyond a hundred they are only counted."""
@@ -278,8 +284,18 @@ def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
 
 
 def _job(row: tuple[Any, ...]) -> Job:
-    args, progress, result = (msgpack.unpackb(raw, strict_map_key=False) for raw in row[9:12])
-    return Job._make((*row[:4], Status(row[4]), *row[5:9], args, Progress(*progress), result, *row[12:]))
+    progress = Progress(*_unpacked(row[10], list)[: len(Progress._fields)])
+    args, result = _unpacked(row[9], dict), _unpacked(row[11], dict)
+    return Job._make((*row[:4], Status(row[4]), *row[5:9], args, progress, result, *row[12:]))
+
+
+def _unpacked(raw: bytes, kind: type[_T]) -> _T:
+    """What a column holds; nothing where it is damaged: a row of this table is not worth a library."""
+    try:
+        found = msgpack.unpackb(raw, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return kind()
+    return found if isinstance(found, kind) else kind()
 
 
 def _text(text: str) -> str:

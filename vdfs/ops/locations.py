@@ -142,4 +142,5 @@ async def rescan_location(core: Core, asked: LocationName) -> LocationName:
             raise Unreachable(f"{path} is not there; connect its volume, or: sd location remove {shlex.quote(name)}")
     for branch in held:
         core.scanner.request_branch(branch)
+        core.indexing.ask(branch, requeue=True)  # what could not be read is tried again
     return asked
