@@ -254,8 +254,16 @@ def _period(value: str) -> Modified:
         raise ValueError(str(error)) from None
 
 
+def _tag(value: str) -> Tag:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a byte of a name that is no text, as a path of the views may have
+        raise ValueError("a tag is UTF-8 text") from None
+    return Tag(value)
+
+
 _KEYS: Final[dict[str, Callable[[str], Condition]]] = {
-    "tag": Tag,
+    "tag": _tag,
     "kind": lambda value: Kind(_listed(value, KINDS, "kind")),
     "type": lambda value: Type(_listed(value, TYPES, "type")),
     "size": _sizes,

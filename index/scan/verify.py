@@ -77,7 +77,9 @@ def differences(
                             suspects.append(_Name(entry_id, above, name))
                         elif row is not None and row[2] == 1:
                             todo.append((row[0], (*above, name), below))
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if not above:  # it went while this began, or is another's
+                    yield 0, [(root, "unreadable", str(error.strerror))]
                 continue  # it went a moment ago: its own name is among the suspects, if its row is still there
             except OSError as error:
                 yield 0, [(b"/".join((root, *above)), "unreadable", str(error.strerror))]

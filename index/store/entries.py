@@ -449,6 +449,21 @@ def union_name(db: apsw.Connection, parent_id: int | None, name: bytes) -> tuple
     return (0 if above is None else above.node), name
 
 
+_BEFORE = (
+    "SELECT e.id FROM entry p CROSS JOIN entry e ON e.parent_id=p.id AND e.name=:name "
+    "WHERE %s AND e.node=:node AND e.id<:id"
+)
+
+
+def replicas_before(db: apsw.Connection, row_id: int, node: int, parent_id: int, name: bytes) -> list[int]:
+    """The rows with a lower id that are shown under one name with a row: by way of the directories that are one with
+    its parent, which are few, since a file may have thousands of names."""
+    above = "(SELECT node FROM entry WHERE id=:parent)"
+    sql = f"{_BEFORE % f'p.id={above} AND p.node=p.id'} UNION ALL {_BEFORE % f'p.node={above} AND p.node <> p.id'}"
+    values = {"id": row_id, "node": node, "name": name, "parent": parent_id}
+    return [int(row[0]) for row in db.execute(sql, values)]
+
+
 def set_rule(db: apsw.Connection, entry_id: int, rule: int, seq: int) -> None:
     """What holds an entry back is this now; what is known of it stays."""
     db.execute("UPDATE entry SET rule=?, seq=? WHERE id=?", (rule, seq, entry_id))

@@ -351,14 +351,8 @@ class _Search:
 
     def _is_shown_already(self, hit: Hit) -> bool:
         """Whether an earlier replica of the same union name matches, too: both are shown by one path."""
-        place = None
-        for other in entries.by_node(self._db, hit.node):
-            if other.id >= hit.id or other.name != hit.name:
-                continue
-            place = place or entries.union_name(self._db, hit.parent_id, hit.name)
-            if entries.union_name(self._db, other.parent_id, other.name) == place and self._matches_too(other.id):
-                return True
-        return False
+        before = entries.replicas_before(self._db, hit.id, hit.node, hit.parent_id, hit.name)
+        return any(self._matches_too(other_id) for other_id in before)
 
     def _matches_too(self, entry_id: int) -> bool:
         """Whether a row of the same name and place as a match is one."""

@@ -390,5 +390,30 @@ class Following(RuleBasedStateMachine):
             assert sorted(self.library.search(query)) == wanted, query
 
 
+def test_a_file_of_many_names_costs_each_of_them_once(library):
+    """Twice as many names are twice the work, not four times."""
+
+    def steps(names: int, stem: bytes) -> int:
+        rows = [library.add(b"%s %d" % (stem, number)) for number in range(names)]
+        with library.store.write("test") as unit:
+            for row in rows:
+                unit.db.execute("UPDATE entry SET node=?, nlink=? WHERE id=?", (rows[0].id, names, row.id))
+        counted = []
+
+        def count() -> bool:
+            counted.append(1)
+            return False
+
+        library.reader.db.set_progress_handler(count, 100)
+        try:
+            assert len(library.search(stem.decode(), 2 * names)) == names
+        finally:
+            library.reader.db.set_progress_handler(None)
+        return len(counted)
+
+    few = steps(300, b"first")
+    assert steps(600, b"other") < 3 * few
+
+
 TestFollowing = Following.TestCase
 TestFollowing.settings = settings(deadline=None, max_examples=40, stateful_step_count=25)

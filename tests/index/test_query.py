@@ -93,6 +93,7 @@ def test_bounds_in_time_are_half_open():
     [
         ("a colour:red", r"^colour:red \(at character 3\): there is no key colour: \(there are tag:.*in quotes"),
         ("tag:", r"^tag: \(at character 1\): a value is missing.*tag:holiday"),
+        ("tag:\udc80", r"a tag is UTF-8 text"),
         ('tag:""', r'^tag:"" \(at character 1\): a value is missing'),
         ('x ""', r"at character 3.*nothing is quoted"),
         ('x "abc', r'^"abc \(at character 3\): the quote has no end'),

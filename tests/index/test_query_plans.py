@@ -18,6 +18,7 @@ QUERIES = {
     "subdirectories": lambda db: entries.subdirectories(db, 1),
     "by_st_ino": lambda db: entries.by_st_ino(db, 1, 77),
     "by_node": lambda db: entries.by_node(db, 5),
+    "replicas_before": lambda db: entries.replicas_before(db, 5, 5, 1, b"name"),
     "by_uuid": lambda db: entries.by_uuid(db, b"u" * 16),
     "unidentified": lambda db: entries.unidentified(db, 1, HASH_NONE, 0, 10**18, 256),
     "sampled only": lambda db: entries.unidentified(db, 1, HASH_SAMPLED, 0, 10**18, 256),

@@ -1,5 +1,6 @@
 """`sd index verify` sees every fault that is planted, by a fault's own name, and nothing where nothing is wrong."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from index.scan import verify
 from tests.system.harness import Mounted
+
+
+def test_what_is_not_there_is_no_clean_library(indexed):
+    """Also where it went a moment ago, and nobody looked since."""
+    docs = indexed.disk / "Docs"
+    away = docs.rename(docs.with_name("away"))
+    said = indexed.sd_fails("index", "verify", code=2)
+    assert f"{docs} could not be compared: not there" in said
+    with contextlib.closing(sqlite3.connect(indexed.library_dir / "library.db")) as db:
+        ((branch_id,),) = db.execute("SELECT id FROM branch WHERE location_id IS NOT NULL")
+    compared = list(verify.differences(indexed.library_dir / "library.db", branch_id, os.fsencode(docs), {}, False))
+    assert compared[0] == (0, [(os.fsencode(docs), "unreadable", "No such file or directory")])
+    away.rename(docs)
+    indexed.verify()
 
 
 @pytest.fixture

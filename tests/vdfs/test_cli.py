@@ -569,6 +569,27 @@ def test_a_set_that_goes_on_over_pages_is_one(library: Library, capsys: Capture)
     assert [params["cursor"] for _, params in library.calls] == [None, "next"]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_search_brings_as_many_as_were_asked_for(library: Library, capsys: Capture, as_json: bool) -> None:
+    """Also more than one call gives; and whether there are more is told of these."""
+    total = 25_000
+
+    def page(params: Any) -> Any:
+        at = int(params.get("cursor") or 0)
+        end = min(at + min(params["limit"], 10_000), total)
+        hit = {"kind": "file", "size_bytes": 1, "mtime_ns": 10**18}
+        hits = [{"path": f"/{number}", **hit} for number in range(at, end)]
+        return {"hits": hits, "cursor": str(end) if end < total else None, "truncated": end < total, "took": 0.1}
+
+    library.answers["query:search.names"] = page
+    cases = [(["--limit", "20001"], 20_001, True), (["--limit", "30000"], total, False), (["--all"], total, False)]
+    for limits, wanted, says_more in cases:
+        assert cli.main(["search", "x", *limits, *(["--json"] if as_json else [])]) == 0
+        out, err = capsys.readouterr()
+        assert len(json.loads(out)["hits"] if as_json else out.splitlines()) == wanted
+        assert ("more than 20001" in err) is (says_more and not as_json)
+
+
 def test_what_is_unique_is_told_page_by_page(library: Library, capsys: Capture) -> None:
     """All of it without a limit; with one, no more than that."""
 

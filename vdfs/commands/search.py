@@ -1,6 +1,7 @@
 """`sd search`: entries by a query, and queries that are kept."""
 
 import argparse
+import math
 import os
 from typing import Final
 
@@ -47,15 +48,18 @@ def _search(door: Door, args: argparse.Namespace) -> int:
     if args.save is not None:
         params = {**encode_name(os.fsencode(args.save)), "query": args.query}
         return print_result(args, door.call("action:search.save", params), search_saved)
-    result = door.call("query:search.names", {"query": args.query, "limit": PAGE if args.all else args.limit})
-    while args.all and result.get("cursor") is not None:
-        behind: Json = {"query": args.query, "limit": PAGE, "cursor": result["cursor"]}
+    wanted = math.inf if args.all else args.limit
+    result = door.call("query:search.names", {"query": args.query, "limit": int(min(PAGE, wanted))})
+    told = len(result["hits"])
+    while told < wanted and result.get("cursor") is not None:
+        behind: Json = {"query": args.query, "limit": int(min(PAGE, wanted - told)), "cursor": result["cursor"]}
         if args.json:
             more = door.call("query:search.names", behind)
             result = {**more, "hits": result["hits"] + more["hits"], "took": result["took"] + more["took"]}
         else:
             print_result(args, result, search_hits)
-            result = door.call("query:search.names", behind)
+            more = result = door.call("query:search.names", behind)
+        told += len(more["hits"])
     print_result(args, result, search_hits)
     if result.get("truncated") and not args.json:
         complain(f"more than {args.limit} entries match; raise --limit, or see all with --all")

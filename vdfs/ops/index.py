@@ -49,11 +49,12 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
         if not branches:
             raise NotFound(f"there is no location {os.fsdecode(asked.name)}")
     checked = 0
-    away: list[str] = []
+    away: list[bytes] = []
     differences: list[Difference] = []
     for branch in branches:
-        if not core.tree.check(branch) and branch.state != LIVE:
-            away.append(os.fsdecode(branch.root_path))
+        core.tree.check(branch)
+        if branch.state != LIVE:
+            away.append(branch.root_path)
             continue
         with core.library.store.settled():
             async for count, found in _compared(core, branch, asked.content):
@@ -61,12 +62,17 @@ async def verify(core: Core, asked: VerifyAsked) -> Verified:
                 differences.extend(Difference(path, kind, detail) for path, kind, detail in found)
     if asked.name is None:
         differences += await _of_search(core)
-    if differences and all(one.kind == "unreadable" for one in differences):
-        where = ", ".join(os.fsdecode(one.path) for one in differences[:3]) + (", …" if len(differences) > 3 else "")
-        raise AccessDenied(f"{len(differences)} could not be compared: {where} ({checked} other entries are right)")
     if away and not differences:
-        raise Unreachable(f"{', '.join(away)} could not be compared: not there ({checked} other entries are right)")
+        raise Unreachable(f"{_some(away)} could not be compared: not there ({checked} other entries are right)")
+    differences += [Difference(path, "unreadable", "it is not there") for path in away]
+    if differences and all(one.kind == "unreadable" for one in differences):
+        where = _some([one.path for one in differences])
+        raise AccessDenied(f"{len(differences)} could not be compared: {where} ({checked} other entries are right)")
     return Verified(checked, differences)
+
+
+def _some(paths: list[bytes]) -> str:
+    return ", ".join(map(os.fsdecode, paths[:3])) + (", …" if len(paths) > 3 else "")
 
 
 async def _of_search(core: Core) -> list[Difference]:
