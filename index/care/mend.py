@@ -20,12 +20,16 @@ from index.store import changes, entries, limbo, places, sums
 
 #: How far a counter that was lost leaps beyond the largest number that is still known: more than a day gives.
 _LEAP: Final = 1 << 24
+#: The branch that a library makes first: its own store.
+_STORE: Final = 1
+#: Where a branch is whose place is lost.
+_NOWHERE: Final = b"/nonexistent/lost directory %d"
 
 
 def mend(db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool, relists: bool = False) -> list[str]:
     """Inside a transaction; returns what was done. `is_sure`: the counters are those of the last moment; else numbers
     leap ahead, and a new epoch begins. `relists`: rows may be missing, so no directory counts as listed."""
-    done = _devices(db) + _locations(db, device) + _roots(db) + _entries(db)
+    done = _branches(db, device) + _devices(db) + _locations(db, device) + _roots(db) + _entries(db)
     if relists or done:
         db.execute("UPDATE entry SET scanned_ns=NULL, scanned_mtime_ns=NULL WHERE kind=1")
     done += _contents(db) + _assignments(db) + _pointers(db)
@@ -43,6 +47,37 @@ def _count(db: apsw.Connection, sql: str, *args: "apsw.SQLiteValue") -> int:
 
 def _said(number: int, words: str) -> list[str]:
     return [f"{number} {words}"] if number else []
+
+
+def _branches(db: apsw.Connection, device: bytes) -> list[str]:
+    """Where entries are of a branch that is lost, it is there again, without a place: a path where nothing is, on no
+    file system, so no directory is ever taken for it. Its entries keep their numbers and uuids, and so what people
+    attached to them. The first branch of all is the store of the library, which gets its place when that is opened."""
+    lost: list[Any] = db.execute(
+        "SELECT DISTINCT branch_id FROM entry WHERE branch_id NOT IN (SELECT id FROM branch) ORDER BY branch_id"
+    ).fetchall()
+    free: list[Any] = db.execute(
+        "SELECT id FROM location WHERE removed_hlc IS NULL "
+        "AND id NOT IN (SELECT location_id FROM branch WHERE location_id IS NOT NULL)"
+    ).fetchall()
+    store = None if db.execute("SELECT 1 FROM branch WHERE location_id IS NULL").fetchone() else _STORE
+    placeless = [branch_id for (branch_id,) in lost if branch_id != store]
+    is_told = len(placeless) == len(free) == 1  # else nobody can say which is whose
+    next_id = 1 + largest(db, "SELECT coalesce(max(id), 0) FROM location", b"")
+    for (branch_id,) in lost:
+        root = db.execute(
+            "SELECT id, st_ino FROM entry WHERE branch_id=? AND parent_id IS NULL AND kind=1 ORDER BY id", (branch_id,)
+        ).fetchone()
+        root_id, root_ino = (None, 0) if root is None else root
+        location_id = None
+        if branch_id != store:
+            location_id, next_id = (free[0][0], next_id) if is_told else (next_id, next_id + 1)
+        db.execute(
+            "INSERT INTO branch(id, uuid, location_id, device_uuid, label, root_path, fs_id, root_ino, root_entry_id) "
+            "VALUES(?,?,?,?,?,?,'',?,?)",
+            (branch_id, new_uuid(), location_id, device, f"lost-{branch_id}", _NOWHERE % branch_id, root_ino, root_id),
+        )
+    return _said(len(lost), "directories of locations are known by their entries alone, and count as away")
 
 
 def _devices(db: apsw.Connection) -> list[str]:

@@ -3,8 +3,8 @@
 In: the directory of a library, under its lock. Out: a library that opens again, and what was done and lost in
 sentences. Three ways, the first that serves: rows that contradict themselves are put right in place, in one
 transaction; of a file that SQLite cannot read the rows are brought into a fresh one (index/care/salvage.py); where that
-finds neither branches nor entries, the backup comes back. The damaged file is kept aside under a date. Numbers that
-were given are never given again.
+finds nothing of what the library is there for, the backup comes back. The damaged file is kept aside under a date.
+Numbers that were given are never given again.
 
 Neither a check nor a repair goes through `open_library`: it would migrate, and it refuses what is damaged.
 """
@@ -44,6 +44,8 @@ _MEANING: Final = {
     "attribute": "attributes and comments", "location": "locations", "branch": "the directories of locations",
     "saved_search": "saved searches", "volume": "volumes", "counter": "counters", "meta": "facts of the library",
 }  # fmt: skip
+#: What of a damaged file is worth more than its backup alone: each comes back from it where it is missing.
+_WORTH: Final = ("branch", "entry", "location", "tag", "tagging", "attribute", "saved_search")
 
 
 @attrs.frozen
@@ -145,7 +147,7 @@ def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Rep
     how, lost, is_sure = RECOVERED, list[str](), False
     try:
         saved = salvage(library_db, fresh, kept if kept.exists() else None) if library_db.exists() else {}
-        if saved and saved["branch"].found and saved["entry"].found:
+        if any(saved[name].found for name in _WORTH if name in saved):
             lost, is_sure = _told(saved), not saved["counter"].losses
         else:
             how, lost = RESTORED, [_restored(library_db, kept, fresh, device)]

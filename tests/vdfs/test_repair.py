@@ -1,0 +1,129 @@
+"""The repair of a library that nobody has open: what comes of each sort of damage, in this process.
+
+The library is made of rows alone; its files are on no disk. Whether a repaired one mounts: tests/system/test_care.py.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from index.care import backup
+from index.store import metadata, saved
+from index.store.connection import connect
+from tests.index.names_library import DIRECTORY, NamesLibrary
+from vdfs.base.config import Config, load_config
+from vdfs.library.library import open_library
+from vdfs.library.repair import RECOVERED, check_closed, repair
+
+PAGE = 4096
+FILES = 400
+NAME = "Library"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a closed library: its store, a location with 400 files, tags, comments, a saved search."""
+    data = tmp_path_factory.mktemp("sound")
+    config = load_config(str(data))
+    opened = open_library(config, NAME)
+    device = opened.device.uuid
+    opened.close()
+    library = NamesLibrary(opened.directory)
+    branch, root = library.add_branch(b"f" * 16, b"Files")
+    dirs = [library.add(b"dir %d" % at, parent=root.id, mode=DIRECTORY, branch=branch) for at in range(8)]
+    for number in range(FILES):
+        row = library.add(b"file %d" % number, parent=dirs[number % 8].id, branch=branch)
+        if number % 4 == 0:
+            library.tag(row, "kept")
+            with library.store.write("test") as unit:
+                metadata.put(unit.db, row.id.to_bytes(16, "big"), b"user.xdg.comment", b"c" * number, unit.hlc, device)
+    with library.store.write("test") as unit:
+        unit.db.execute("UPDATE branch SET device_uuid=?", (device,))
+        unit.db.execute("DELETE FROM entry WHERE id=?", (library.root.id,))
+        unit.db.execute("DELETE FROM branch WHERE id=?", (library.branch,))
+        unit.db.execute("DELETE FROM device WHERE uuid<>?", (device,))
+        saved.save(unit, b"often", "tag:kept")
+    library.close()
+    assert check_closed(config, NAME) == []
+    return data
+
+
+@pytest.fixture
+def config(sound: Path, tmp_path: Path) -> Config:
+    """The settings of a copy of it, to be damaged."""
+    shutil.copytree(sound, tmp_path / "data")
+    return load_config(str(tmp_path / "data"))
+
+
+def database(config: Config) -> Path:
+    return config.library_dir(NAME) / "library.db"
+
+
+def rows(path: Path, sql: str) -> set[tuple[Any, ...]]:
+    db = connect(path, read_only=True)
+    try:
+        return {tuple(row) for row in db.execute(sql)}
+    finally:
+        db.close()
+
+
+def destroy(path: Path, name: str) -> None:
+    """All leaves of a table or an index."""
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    found = db.execute("SELECT pageno FROM dbstat WHERE name=? AND pagetype='leaf'", (name,)).fetchall()
+    db.close()
+    with open(path, "r+b") as file:
+        for (page,) in found:
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xa5" * PAGE)
+
+
+ENTRIES = "SELECT id, branch_id, parent_id, name, node, uuid, st_ino FROM entry"
+TAGS = "SELECT g.entry_uuid, t.name FROM tagging g JOIN tag t ON t.id=g.tag_id"
+COMMENTS = "SELECT entry_uuid, value FROM attribute"
+SEARCHES = "SELECT name, query FROM saved_search"
+PEOPLE = (ENTRIES, TAGS, COMMENTS, SEARCHES)
+
+
+def test_a_lost_list_of_branches_costs_no_entry_and_no_tag(config: Config) -> None:
+    """And no backup is there. The store is where it was; a location whose place is lost counts as away, under its name,
+    and on no file system: no directory is taken for it."""
+    path = database(config)
+    before = [rows(path, sql) for sql in PEOPLE]
+    destroy(path, "branch")
+    assert repair(config, NAME).how == RECOVERED
+    assert check_closed(config, NAME) == []
+    assert [rows(path, sql) for sql in PEOPLE] == before
+    opened = open_library(config, NAME)
+    places = opened.store.db.execute(
+        "SELECT b.id, l.name, b.root_path, b.fs_id='' FROM branch b LEFT JOIN location l ON l.id=b.location_id "
+        "ORDER BY b.id"
+    ).fetchall()
+    opened.close()
+    assert places[0] == (1, None, bytes(opened.store_dir), 0)
+    assert [(name, is_nowhere) for _, name, _, is_nowhere in places[1:]] == [(b"Files", 1)]
+    assert not os.path.exists(places[1][2])
+
+
+def test_a_lost_list_of_branches_comes_from_the_backup_and_the_rest_from_the_file(config: Config) -> None:
+    """What was tagged since the backup is not given up for it."""
+    path = database(config)
+    branches = rows(path, "SELECT * FROM branch")
+    assert backup.make(path) == ""
+    with apsw.Connection(str(path)) as db:
+        db.execute("INSERT INTO tag(uuid, name) VALUES(x'77', 'since')")
+        since = "(SELECT id FROM tag WHERE name='since')"
+        db.execute(
+            f"INSERT INTO tagging SELECT entry_uuid, {since}, dot_device, dot_seq, hlc, part FROM tagging LIMIT 3"
+        )
+    db.close()
+    before = [rows(path, sql) for sql in PEOPLE]
+    destroy(path, "branch")
+    assert repair(config, NAME).how == RECOVERED
+    assert rows(path, "SELECT * FROM branch") == branches
+    assert [rows(path, sql) for sql in PEOPLE] == before
+    assert check_closed(config, NAME) == []
