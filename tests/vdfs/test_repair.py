@@ -4,6 +4,7 @@ The library is made of rows alone; its files are on no disk. Whether a repaired 
 """
 
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import apsw
 import pytest
 
 from index.care import backup
+from index.care.salvage import salvage
+from index.model.errors import VdfsError
 from index.store import metadata, saved
 from index.store.connection import connect
 from tests.index.names_library import DIRECTORY, NamesLibrary
@@ -126,4 +129,33 @@ def test_a_lost_list_of_branches_comes_from_the_backup_and_the_rest_from_the_fil
     assert repair(config, NAME).how == RECOVERED
     assert rows(path, "SELECT * FROM branch") == branches
     assert [rows(path, sql) for sql in PEOPLE] == before
+    assert check_closed(config, NAME) == []
+
+
+def test_a_disk_that_gets_full_at_the_end_is_told_and_changes_nothing(config: Config) -> None:
+    """The rows fit, what was mended does not: neither a torn database in place nor a word of success."""
+    path = database(config)
+    with apsw.Connection(str(path)) as db:  # many directories, whose sums are added up anew at the end
+        db.execute(
+            "INSERT INTO entry(id, branch_id, parent_id, name, node, kind, mode, size_bytes, mtime_ns, ctime_ns, "
+            "st_ino, nlink, uid, gid, seq) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 4000) "
+            "SELECT 100000+i, 2, (SELECT root_entry_id FROM branch WHERE id=2), CAST('more '||i AS BLOB), 100000+i, 1, "
+            "16877, 0, 0, 0, 100000+i, 1, 0, 0, 0 FROM n"
+        )
+    db.close()
+    destroy(path, "counter")
+    before = path.read_bytes()
+    salvage(path, path.with_name("size"), None)
+    size_bytes = path.with_name("size").stat().st_size
+    path.with_name("size").unlink()
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes + PAGE, allowed[1]))
+    try:
+        with pytest.raises(VdfsError, match=r"library\.db"):
+            repair(config, NAME)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert path.read_bytes() == before
+    assert [*path.parent.glob("library.db.fresh*"), *path.parent.glob("library.db.damaged*")] == []
+    assert repair(config, NAME).how == RECOVERED
     assert check_closed(config, NAME) == []

@@ -152,11 +152,22 @@ def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Rep
         else:
             how, lost = RESTORED, [_restored(library_db, kept, fresh, device)]
         did = _mend(fresh, device, directory, is_sure=is_sure, relists=True)
+        _settle(fresh)
         aside = _put_in_place(library_db, fresh)
     finally:
         _drop(fresh)
     search.remove(library_db)
     return Repaired(how, did, lost, None if aside is None else os.fsencode(aside))
+
+
+def _settle(database: Path) -> None:
+    """Everything in the file itself and nothing in its log: closing does that too, and keeps it to itself when it
+    fails, on a full disk say."""
+    db = connect(database)
+    try:
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    finally:
+        db.close()
 
 
 def _restored(library_db: Path, kept: Path, fresh: Path, device: DeviceIdentity) -> str:
@@ -205,6 +216,9 @@ def _plural(number: int, word: str) -> str:
 
 def _put_in_place(library_db: Path, fresh: Path) -> Path | None:
     """The fresh database takes the place of the damaged one, which is kept aside with its log; never neither."""
+    left = Path(f"{fresh}-wal")
+    if left.exists() and left.stat().st_size:  # only the file itself takes the place
+        raise StoreCorrupt(f"{fresh} is not whole without its log; nothing was changed")
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     aside = None
