@@ -16,7 +16,7 @@ import apsw
 from index.model.emitter import Emitter
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.store import search, sums
-from index.store.connection import check_identity, connect
+from index.store.connection import check_identity, connect, is_damage, translate
 from index.store.migrations import SCHEMA_VERSION
 
 #: Faults that are told, of each sort and in all.
@@ -80,7 +80,8 @@ GIVEN: Final[Mapping[str, str]] = {
 
 def check(path: Path, device: bytes) -> list[str]:
     """The faults of a library's database, FAULTS_MAX at most; none when it is sound. `device` is ours: whose counters
-    it has. VersionUnsupported for a sound database of another program or schema."""
+    it has. VersionUnsupported for a sound database of another program or schema, Busy while another program keeps us
+    out."""
     try:
         db = connect(path, read_only=True)
     except StoreCorrupt as error:
@@ -89,6 +90,8 @@ def check(path: Path, device: bytes) -> list[str]:
         check_identity(db, path)
         return list(islice(_faults(db, path, device), FAULTS_MAX))
     except apsw.Error as error:
+        if not is_damage(error):
+            raise translate(error, path) from error
         return [f"it cannot be read to the end: {error}"]
     finally:
         db.close()

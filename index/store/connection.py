@@ -14,10 +14,12 @@ from typing import Any
 import apsw
 import apsw.bestpractice
 
-from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VdfsError, VersionUnsupported
+from index.model.errors import Busy, NoSpace, ReadOnly, StoreCorrupt, VdfsError, VersionUnsupported
 
 #: "sdml" in ASCII: `file` and `sqlite3` can tell a library from any other database.
 APPLICATION_ID = 0x73646D6C
+#: How long another program that has the file locked is waited for.
+_BUSY_MS = 5000
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
@@ -26,7 +28,7 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     flags |= apsw.SQLITE_OPEN_URI  # what is attached later may say how
     try:
         db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
-        db.set_busy_timeout(5000)
+        db.set_busy_timeout(_BUSY_MS)
         if not read_only:
             check_identity(db, path)
         db.pragma("cache_size", -64_000 if not read_only else -16_000)
@@ -46,12 +48,21 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     return db
 
 
+def is_damage(error: apsw.Error) -> bool:
+    """Whether an error speaks of what is in the file; others speak of the disk, of rights, or of who else has it."""
+    if isinstance(error, apsw.IOError):
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHORT_READ)
+    return isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.SQLError)
+
+
 def translate(error: apsw.Error, path: Path) -> VdfsError:
     """Our error for one of SQLite's."""
     if isinstance(error, apsw.FullError):
         return NoSpace(f"the disk that holds {path} is full; free some space")
     if isinstance(error, apsw.ReadOnlyError):
         return ReadOnly(f"{path} cannot be written")
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return Busy(f"another program has {path} open; end that one first, and try again")
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
         return StoreCorrupt(f"{path} is damaged ({error}); `sd library repair` saves what can be saved")
     return StoreCorrupt(f"{path}: {error}")

@@ -12,15 +12,15 @@ from typing import Any
 import apsw
 import pytest
 
-from index.care import backup
+from index.care import backup, checking
 from index.care.salvage import salvage
-from index.model.errors import VdfsError
-from index.store import metadata, saved
+from index.model.errors import Busy, Invalid, VdfsError
+from index.store import connection, metadata, saved
 from index.store.connection import connect
 from tests.index.names_library import DIRECTORY, NamesLibrary
 from vdfs.base.config import Config, load_config
 from vdfs.library.library import open_library
-from vdfs.library.repair import RECOVERED, check_closed, repair
+from vdfs.library.repair import RECOVERED, SOUND, check_closed, repair
 
 PAGE = 4096
 FILES = 400
@@ -159,3 +159,56 @@ def test_a_disk_that_gets_full_at_the_end_is_told_and_changes_nothing(config: Co
     assert [*path.parent.glob("library.db.fresh*"), *path.parent.glob("library.db.damaged*")] == []
     assert repair(config, NAME).how == RECOVERED
     assert check_closed(config, NAME) == []
+
+
+def test_a_library_that_another_program_has_locked_is_not_damaged(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is it looked through nor anything done under that program; it is told in a line."""
+    monkeypatch.setattr(connection, "_BUSY_MS", 0)
+    path = database(config)
+    other = apsw.Connection(str(path))
+    other.pragma("locking_mode", "exclusive")
+    with other:
+        other.execute("UPDATE counter SET value=value+1")
+    before = path.read_bytes()
+    for ask in (check_closed, repair):
+        with pytest.raises(Busy, match=r"another program has .*library\.db open"):
+            ask(config, NAME)
+    assert path.read_bytes() == before
+    assert list(path.parent.glob("library.db.*")) == []
+    other.close()
+    assert repair(config, NAME).how == SOUND
+
+
+def test_what_cannot_be_opened_is_not_damaged(config: Config) -> None:
+    """A directory in its place, or a log that may not be opened: told as what it is, and left as it is."""
+    path = database(config)
+    log = Path(f"{path}-wal")
+    log.unlink(missing_ok=True)
+    log.mkdir()
+    with pytest.raises(VdfsError, match="unable to open"):
+        repair(config, NAME)
+    log.rmdir()
+    path.unlink()
+    path.mkdir()
+    for ask in (check_closed, repair):
+        with pytest.raises(Invalid, match="no regular file"):
+            ask(config, NAME)
+    assert path.is_dir()
+
+
+@pytest.mark.parametrize("error", [apsw.IOError("disk I/O error"), apsw.FullError("disk is full")])
+def test_a_disk_that_fails_is_not_a_damaged_database(
+    config: Config, error: apsw.Error, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error goes out; nothing is recovered for it."""
+
+    def fail(_: apsw.Connection) -> list[str]:
+        raise error
+
+    monkeypatch.setattr(checking, "structure", fail)
+    for ask in (check_closed, repair):
+        with pytest.raises(VdfsError, match="disk"):
+            ask(config, NAME)
+    assert list(database(config).parent.glob("library.db.*")) == []

@@ -10,9 +10,11 @@ Neither a check nor a repair goes through `open_library`: it would migrate, and 
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,10 +28,10 @@ import attrs
 from index.care import backup, checking
 from index.care.mend import mend
 from index.care.salvage import Saved, salvage
-from index.model.errors import NotFound, StoreCorrupt, VdfsError
+from index.model.errors import Invalid, NotFound, OsFailure, StoreCorrupt, VdfsError
 from index.model.ids import new_uuid
 from index.store import places, search
-from index.store.connection import check_identity, connect, translated
+from index.store.connection import check_identity, connect, is_damage, translated
 from index.store.migrations import SCHEMA_VERSION
 from index.store.store import Store
 from sync.wire.identity import DeviceIdentity, load_or_create
@@ -60,7 +62,8 @@ class Repaired:
 
 def check_closed(config: Config, wanted: str | None) -> list[str]:
     """The faults of a library that nobody has open. Busy while somebody has."""
-    with _held(config, wanted) as (directory, device):
+    with _held(config, wanted) as (directory, device), translated(directory / "library.db"):
+        _refuse_unless_file(directory / "library.db")
         return checking.check(directory / "library.db", device.uuid)
 
 
@@ -68,9 +71,12 @@ def repair(config: Config, wanted: str | None) -> Repaired:
     """Make a library sound that nobody has open. Busy while somebody has; StoreCorrupt when nothing can be saved."""
     with _held(config, wanted) as (directory, device), translated(directory / "library.db"):
         library_db = directory / "library.db"
+        _refuse_unless_file(library_db)
         try:
             is_readable = _is_readable(library_db, device)
-        except StoreCorrupt:
+        except StoreCorrupt as error:
+            if isinstance(error.__cause__, apsw.Error) and not is_damage(error.__cause__):
+                raise
             is_readable = False
         if is_readable:
             return _mended(library_db, device, directory)
@@ -89,6 +95,21 @@ def _held(config: Config, wanted: str | None) -> Iterator[tuple[Path, DeviceIden
         lock.release()
 
 
+def _refuse_unless_file(library_db: Path) -> None:
+    """What is no file, or may not be read, is not damaged."""
+    try:
+        fd = os.open(library_db, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OsFailure(error.errno or errno.EIO, f"{library_db} cannot be opened: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Invalid(f"{library_db} is no regular file; move it away, and put the library's database there")
+    finally:
+        os.close(fd)
+
+
 def _is_readable(library_db: Path, device: DeviceIdentity) -> bool:
     """Whether all its pages are sound. What has an older schema is brought to the newest."""
     if not library_db.exists() or not library_db.stat().st_size:
@@ -103,7 +124,9 @@ def _is_readable(library_db: Path, device: DeviceIdentity) -> bool:
             db.close()
         if is_sound and version != SCHEMA_VERSION:
             Store(library_db, device.uuid).close()
-    except apsw.Error:
+    except apsw.Error as error:
+        if not is_damage(error):
+            raise
         return False
     return is_sound
 
