@@ -82,10 +82,16 @@ def check(path: Path, device: bytes) -> list[str]:
     """The faults of a library's database, FAULTS_MAX at most; none when it is sound. `device` is ours: whose counters
     it has. VersionUnsupported for a sound database of another program or schema, Busy while another program keeps us
     out."""
+    if path.is_file() and not path.stat().st_size:  # SQLite would throw its log away, in which the rows may be
+        return [f"{path} is empty"]
     try:
         db = connect(path, read_only=True)
     except StoreCorrupt as error:
+        if isinstance(error.__cause__, apsw.CantOpenError) and path.exists():
+            raise
         return [str(error)]
+    except apsw.Error as error:
+        raise translate(error, path) from error
     try:
         check_identity(db, path)
         return list(islice(_faults(db, path, device), FAULTS_MAX))

@@ -54,10 +54,13 @@ class Page(NamedTuple):
 
 
 class Pages:
-    """A database file and its log, open for reading; `close()` it."""
+    """A database file and its log, open for reading; `close()` it. Of a file that is gone the log alone is read."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._size_bytes = os.fstat(self._fd).st_size
         self._log: dict[int, int] = {}
         self._log_fd = -1

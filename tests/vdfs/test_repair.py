@@ -20,7 +20,7 @@ from index.store.connection import connect
 from tests.index.names_library import DIRECTORY, NamesLibrary
 from vdfs.base.config import Config, load_config
 from vdfs.library.library import open_library
-from vdfs.library.repair import RECOVERED, SOUND, check_closed, repair
+from vdfs.library.repair import RECOVERED, RESTORED, SOUND, check_closed, repair
 
 PAGE = 4096
 FILES = 400
@@ -212,3 +212,40 @@ def test_a_disk_that_fails_is_not_a_damaged_database(
         with pytest.raises(VdfsError, match="disk"):
             ask(config, NAME)
     assert list(database(config).parent.glob("library.db.*")) == []
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_log_outlives_its_database(config: Config, is_gone: bool) -> None:
+    """The file is empty or gone, all of its pages are in the log. A check leaves that alone, a repair reads and keeps
+    it."""
+    path, log = database(config), Path(f"{database(config)}-wal")
+    before = [rows(path, sql) for sql in PEOPLE]
+    db = connect(path)
+    db.wal_autocheckpoint(0)
+    db.execute("VACUUM")  # rewrites every page, in the log
+    text = log.read_bytes()
+    db.close()
+    path.write_bytes(b"")
+    log.write_bytes(text)
+    if is_gone:
+        path.unlink()
+    assert len(check_closed(config, NAME)) == 1
+    assert log.read_bytes() == text
+    done = repair(config, NAME)
+    assert (done.how, done.lost) == (RECOVERED, [])
+    assert [rows(path, sql) for sql in PEOPLE] == before
+    assert [one.read_bytes() for one in path.parent.glob("library.db.damaged-*-wal")] == [text]
+    assert done.aside is not None
+    assert os.path.exists(done.aside)
+
+
+def test_a_log_in_which_nothing_is_is_kept_too(config: Config) -> None:
+    """Beside a database that is gone, when the backup takes the place."""
+    path = database(config)
+    assert backup.make(path) == ""
+    path.unlink()
+    Path(f"{path}-wal").write_bytes(b"torn")
+    done = repair(config, NAME)
+    assert done.how == RESTORED
+    assert done.aside is not None
+    assert Path(os.fsdecode(done.aside)).read_bytes() == b"torn"

@@ -169,7 +169,8 @@ def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Rep
     kept = backup.path_beside(library_db)
     how, lost, is_sure = RECOVERED, list[str](), False
     try:
-        saved = salvage(library_db, fresh, kept if kept.exists() else None) if library_db.exists() else {}
+        is_any = library_db.exists() or _log(library_db).exists()
+        saved = salvage(library_db, fresh, kept if kept.exists() else None) if is_any else {}
         if any(saved[name].found for name in _WORTH if name in saved):
             lost, is_sure = _told(saved), not saved["counter"].losses
         else:
@@ -238,30 +239,33 @@ def _plural(number: int, word: str) -> str:
 
 
 def _put_in_place(library_db: Path, fresh: Path) -> Path | None:
-    """The fresh database takes the place of the damaged one, which is kept aside with its log; never neither."""
-    left = Path(f"{fresh}-wal")
+    """The fresh database takes the place of the damaged one, which is kept aside with its log, or what there is of
+    the two; never neither. Returns what is kept."""
+    left = _log(fresh)
     if left.exists() and left.stat().st_size:  # only the file itself takes the place
         raise StoreCorrupt(f"{fresh} is not whole without its log; nothing was changed")
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
-    aside = None
-    log, shared = Path(f"{library_db}-wal"), Path(f"{library_db}-shm")
+    log = _log(library_db)
+    aside = library_db.with_name(f"library.db.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    while aside.exists() or _log(aside).exists():
+        aside = aside.with_name(f"{aside.name}+")
+    kept = _log(aside) if log.exists() else None
     if library_db.exists():
-        aside = library_db.with_name(f"library.db.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-        while aside.exists():
-            aside = aside.with_name(f"{aside.name}+")
+        kept = aside
         try:
             os.link(library_db, aside)
         except OSError:  # a file system without hard links
             shutil.copyfile(library_db, aside)
     if log.exists():  # it would be taken for that of the fresh one
-        if aside is None:
-            log.unlink()
-        else:
-            os.replace(log, f"{aside}-wal")
-    shared.unlink(missing_ok=True)
+        os.replace(log, _log(aside))
+    Path(f"{library_db}-shm").unlink(missing_ok=True)
     os.replace(fresh, library_db)
-    return aside
+    return kept
+
+
+def _log(database: Path) -> Path:
+    return Path(f"{database}-wal")
 
 
 def _drop(database: Path) -> None:
