@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import apsw
 
+from index.care.carried import ask_anew
 from index.care.checking import GIVEN, HANGING, LOOSE, MISNAMED, MISNUMBERED, ROOTLESS, UNHASHED, largest
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
@@ -26,13 +27,20 @@ _STORE: Final = 1
 _NOWHERE: Final = b"/nonexistent/lost directory %d"
 
 
-def mend(db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool, relists: bool = False) -> list[str]:
+def mend(
+    db: apsw.Connection, device: bytes, library: bytes, *, is_sure: bool, relists: bool = False, asks: bool = False
+) -> list[str]:
     """Inside a transaction; returns what was done. `is_sure`: the counters are those of the last moment; else numbers
-    leap ahead, and a new epoch begins. `relists`: rows may be missing, so no directory counts as listed."""
+    leap ahead, and a new epoch begins. `relists`: rows may be missing, so no directory counts as listed. `asks`: so may
+    tags and attributes, of which files carry copies."""
     done = _branches(db, device) + _devices(db) + _locations(db, device) + _roots(db) + _entries(db)
     if relists or done:
         db.execute("UPDATE entry SET scanned_ns=NULL, scanned_mtime_ns=NULL WHERE kind=1")
-    done += _contents(db) + _assignments(db) + _pointers(db)
+    done += _contents(db)
+    dropped = _assignments(db)
+    done += dropped + _pointers(db)
+    if asks or dropped:
+        done += _said(ask_anew(db), "files are asked for what they carry of lost tags and attributes")
     done += _facts(db, library, is_sure=is_sure) + _counters(db, device, is_sure=is_sure)
     changes.drop_meta(db, "sums_unsettled")
     return done + _said(sums.rebuild(db), "sums of directories were added up anew")

@@ -49,6 +49,12 @@ def get(db: apsw.Connection, entry_uuid: bytes, name: bytes) -> bytes | None:
     return None if row is None or row[0] is None else bytes(row[0])
 
 
+def has_cell(db: apsw.Connection, entry_uuid: bytes, name: bytes) -> bool:
+    """Whether there is a cell, be it that of a value that was removed."""
+    sql = "SELECT 1 FROM attribute WHERE entry_uuid=? AND name=?"
+    return db.execute(sql, (entry_uuid, name)).fetchone() is not None
+
+
 def all_of(db: apsw.Connection, entry_uuid: bytes) -> dict[bytes, bytes]:
     """Every live cell of an entry."""
     return {

@@ -177,6 +177,32 @@ def test_what_hangs_nowhere_waits_for_its_file(damaged: Path) -> None:
     assert (entry_id, uuid, st_ino) in rows(damaged, "SELECT entry_id, uuid, st_ino FROM limbo")
 
 
+def test_names_of_tags_that_are_lost_are_asked_of_the_files(library: NamesLibrary) -> None:
+    """Of those that were seen to carry more than the library has: what a file lacks would be taken away here too."""
+    carry: list[tuple[bytes, bytes | None]] = [
+        (b"both", b"gone, stays"), (b"stays", b"stays"), (b"other", b"gone"), (b"plain", None),
+    ]  # fmt: skip
+    files = {name: library.add(name) for name, _ in carry}
+    library.tag(files[b"both"], "gone", "stays")
+    library.tag(files[b"stays"], "stays")
+    library.tag(files[b"other"], "gone", "stays")
+    with library.store.write("test") as unit:
+        for name, value in carry:
+            if value is not None:
+                metadata.mirror_put(unit.db, files[name], b"user.xdg.tags", value)
+                metadata.put(unit.db, files[name].id.to_bytes(16, "big"), b"user.xdg.tags", value, unit.hlc, DEVICE)
+            metadata.set_mirror_state(unit.db, files[name], files[name].st_ino, 0)
+    db = library.store.db
+    db.pragma("foreign_keys", False)
+    with db:
+        db.execute("DELETE FROM tag WHERE name='gone'")
+        mend(db, DEVICE, b"l" * 16, is_sure=True)
+    asked = {name for name, row in files.items() if metadata.mirror_state(db, row) is None}
+    assert asked == {b"both"}
+    assert rows(library.path, "SELECT name FROM entry WHERE ctime_ns<0") == {(b"both",)}
+    assert rows(library.path, "SELECT 1 FROM entry WHERE kind=1 AND scanned_ns IS NOT NULL") == set()
+
+
 # -- Salvage
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.system.harness import Mounted, eventually
@@ -103,6 +104,37 @@ def test_tags_and_inodes_outlive_damaged_pages(tagged: Mounted) -> None:
         tagged.verify("--content")
         assert tagged.sd_json("library", "check") == {"faults": []}, damage
         tagged.unmount()
+
+
+def test_lost_tags_are_read_back_from_the_files_that_carry_them(tagged: Mounted) -> None:
+    """All assignments and attributes are gone and there is no backup: files, empty ones and directories have copies,
+    and searches find them. A tag that is added then does not write over them."""
+    tagged.mount()
+    top = tagged.mnt / "Files"
+    (tagged.disk / "Files" / "empty").touch()
+    tagged.settle()
+    tagged.sd("tag", "add", "kept", top / "empty", top / "dir 3")
+    before, kept = inodes(tagged), tags(tagged)
+    assert {"empty", "dir 3"} < kept
+    carried = tagged.disk / "Files" / "dir 0" / "file 000"
+    if "user.xdg.tags" not in os.listxattr(carried):
+        pytest.skip("the file system of the temporary directory has no attributes")
+    tagged.unmount()
+    (tagged.library_dir / "library.db.backup").unlink(missing_ok=True)
+    db = apsw.Connection(str(database(tagged)), flags=apsw.SQLITE_OPEN_READONLY)
+    names = "('tagging', 'tagging_tag', 'attribute')"
+    found = db.execute(f"SELECT pageno FROM dbstat WHERE pagetype='leaf' AND name IN {names}").fetchall()
+    db.close()
+    for (page,) in found:
+        destroy(database(tagged), (page - 1) * PAGE)
+    assert any("asked" in line for line in tagged.sd_json("library", "repair")["did"])
+    tagged.mount()
+    tagged.settle()
+    assert inodes(tagged) == before
+    eventually(lambda: tags(tagged) == kept, "the files are asked for their tags")
+    tagged.sd("tag", "add", "later", top / "dir 0" / "file 000")
+    assert set(os.getxattr(carried, "user.xdg.tags").decode().split(",")) == {"kept", "also", "later"}
+    tagged.verify()
 
 
 def test_a_damaged_library_is_refused_with_the_cure(tagged: Mounted) -> None:

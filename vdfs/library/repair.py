@@ -48,6 +48,8 @@ _MEANING: Final = {
 }  # fmt: skip
 #: What of a damaged file is worth more than its backup alone: each comes back from it where it is missing.
 _WORTH: Final = ("branch", "entry", "location", "tag", "tagging", "attribute", "saved_search")
+#: Where a loss may be of something that a file carries too.
+_CARRIED: Final = ("entry", "tag", "tagging", "attribute")
 
 
 @attrs.frozen
@@ -140,7 +142,13 @@ def _mended(library_db: Path, device: DeviceIdentity, directory: Path) -> Repair
 
 
 def _mend(
-    library_db: Path, device: DeviceIdentity, directory: Path, *, is_sure: bool, relists: bool = False
+    library_db: Path,
+    device: DeviceIdentity,
+    directory: Path,
+    *,
+    is_sure: bool,
+    relists: bool = False,
+    asks: bool = False,
 ) -> list[str]:
     db = connect(library_db)
     try:
@@ -148,7 +156,7 @@ def _mend(
         with db:
             if not db.execute("SELECT 1 FROM device WHERE uuid=?", (device.uuid,)).fetchone():
                 places.put_device(db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
-            did = mend(db, device.uuid, _library_uuid(directory), is_sure=is_sure, relists=relists)
+            did = mend(db, device.uuid, _library_uuid(directory), is_sure=is_sure, relists=relists, asks=asks)
         if faults := checking.structure(db):
             raise StoreCorrupt(f"{library_db} could not be made sound: {faults[0]}")
         return did
@@ -167,15 +175,16 @@ def _recovered(library_db: Path, device: DeviceIdentity, directory: Path) -> Rep
     fresh = directory / "library.db.fresh"
     _drop(fresh)
     kept = backup.path_beside(library_db)
-    how, lost, is_sure = RECOVERED, list[str](), False
+    how, lost, is_sure, asks = RECOVERED, list[str](), False, False
     try:
         is_any = library_db.exists() or _log(library_db).exists()
         saved = salvage(library_db, fresh, kept if kept.exists() else None) if is_any else {}
         if any(saved[name].found for name in _WORTH if name in saved):
             lost, is_sure = _told(saved), not saved["counter"].losses
+            asks = any(saved[name].losses for name in _CARRIED)
         else:
             how, lost = RESTORED, [_restored(library_db, kept, fresh, device)]
-        did = _mend(fresh, device, directory, is_sure=is_sure, relists=True)
+        did = _mend(fresh, device, directory, is_sure=is_sure, relists=True, asks=asks)
         _settle(fresh)
         aside = _put_in_place(library_db, fresh)
     finally:
