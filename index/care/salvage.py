@@ -6,8 +6,8 @@ rows that point nowhere stay, for mend.py.
 
 Where a page of a table is lost, its rows come back from three places, in this order: leaves that no page leads to any
 more, where they look like rows of that table and no other; the indexes, which hold most of what identity needs (an
-entry's id, name, directory, inode and uuid); the backup. What is derived (sums, the notes of the index of names) is not
-read at all.
+entry's id, name, directory, inode and uuid; which file has which tag); the backup. What is derived (sums, the notes of
+the index of names) is not read at all.
 """
 
 from collections.abc import Iterator
@@ -30,10 +30,14 @@ _NOTES: Final = ("mirror", "mirror_state", "limbo", "ruling", "journal")
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "INTEGER": (int,), "TEXT": (str,), "BLOB": (bytes,), "ANY": (int, float, str, bytes),
 }  # fmt: skip
-#: What is not known of an entry that comes back from the indexes: the next look at the disk says it.
-_UNKNOWN_ENTRY: Final = {
-    "kind": 0, "mode": 0o100600, "size_bytes": 0, "mtime_ns": 0, "ctime_ns": 0, "nlink": 1, "uid": 0, "gid": 0,
-    "seq": 0, "rule": 0,
+#: What is not known of a row that comes back from the indexes. Of an entry the next look at the disk says it; of a tag
+#: it is when it was added, by which those of one file are ordered.
+_UNKNOWN: Final[dict[str, dict[str, Value]]] = {
+    "entry": {
+        "kind": 0, "mode": 0o100600, "size_bytes": 0, "mtime_ns": 0, "ctime_ns": 0, "nlink": 1, "uid": 0, "gid": 0,
+        "seq": 0, "rule": 0,
+    },
+    "tagging": {"hlc": 0, "part": 0},
 }  # fmt: skip
 #: What it says of a row that an index has it at all.
 _SAYS: Final[dict[str, dict[str, Value]]] = {"entry_dirs": {"kind": 1, "mode": 0o40700}}
@@ -57,6 +61,7 @@ class Table:
     has_rowids: bool
     rowid_at: int | None  # which column is the rowid
     short: int  # how many columns its oldest rows have
+    keys: tuple[str, ...]  # the columns that tell its rows apart, and that its indexes end with; none: a hidden number
 
     def fits(self, record: Record) -> bool:
         """Whether a record can be one of its rows."""
@@ -75,7 +80,7 @@ class Table:
 
 
 class _Index(NamedTuple):
-    """What could be read of an index: its columns, and its records, each with the rowid behind."""
+    """What could be read of an index: its columns, the key of the table among them, and its records."""
 
     name: str
     columns: tuple[str, ...]
@@ -137,8 +142,11 @@ class _Salvage:
                 self._take_strays([table for table in hurt if table.name not in _NOTES])
             for table in hurt:
                 saved = self._saved[table.name]
+                is_helped = self._has_backup and table.name not in _NOTES
+                if is_helped and not table.has_rowids:  # of these an index knows less than the backup
+                    saved.backup = self._from_backup(table)
                 saved.indexed = self._from_indexes(table, indexes.get(table.name, []))
-                if self._has_backup and table.name not in _NOTES:
+                if is_helped and table.has_rowids:
                     saved.backup = self._from_backup(table)
         return self._saved
 
@@ -189,41 +197,45 @@ class _Salvage:
                 self._saved[table.name].strays += self._insert(table, rows)
 
     def _indexes(self) -> dict[str, list[_Index]]:
-        """The indexes of each table that lost rows; those of the others are gone through as well."""
+        """The indexes of each table that lost rows. The others are gone through as well, so that no leaf of theirs is
+        taken for a stray: last those whose name nobody knows, since it is damaged, and so may be where they begin."""
+        whose: dict[str, str] = dict(self._db.execute("SELECT name, tbl_name FROM sqlite_master WHERE type='index'"))
         found: dict[str, list[_Index]] = {}
-        for declared in self._trees.declared.values():
-            if declared.kind != "index" or declared.table not in self._tables:
-                continue
-            table = self._tables[declared.table]
-            columns = tuple(str(row[2]) for row in self._db.execute(f"PRAGMA index_info({declared.name})"))
-            is_wanted = bool(self._saved[table.name].losses) and table.rowid_at is not None
+        declared_indexes = [one for one in self._trees.declared.values() if one.kind == "index"]
+        for declared in sorted(declared_indexes, key=lambda one: one.name not in whose):
+            table = self._tables.get(whose.get(declared.name, ""))
+            is_wanted = table is not None and bool(self._saved[table.name].losses) and bool(table.keys)
+            columns = self._columns(declared.name, table) if table is not None and is_wanted else ()
             records = [
                 cell.record
                 for cell in self._trees.cells(declared.root, rows=False, losses=Losses())
-                if is_wanted and cell.record and len(cell.record) == len(columns) + 1
+                if is_wanted and cell.record and len(cell.record) == len(columns)
             ]
-            if is_wanted:
+            if table is not None and is_wanted:
                 found.setdefault(table.name, []).append(_Index(declared.name, columns, records))
         return found
 
+    def _columns(self, index: str, table: Table) -> tuple[str, ...]:
+        """What an index has of a row: what it is ordered by, and the key of the table behind."""
+        info = self._db.execute("SELECT name FROM pragma_index_xinfo(?) ORDER BY seqno", (index,))
+        return tuple(table.keys[0] if name is None else str(name) for (name,) in info)
+
     def _from_indexes(self, table: Table, indexes: list[_Index]) -> int:
         """Rows that the indexes know enough of."""
-        if table.rowid_at is None:
-            return 0
-        id_name = table.columns[table.rowid_at].name
-        there = {row[0] for row in self._db.execute(f"SELECT {id_name} FROM {table.name}")}
-        known: dict[int, dict[str, Value]] = {}
+        there = set(self._db.execute(f"SELECT {', '.join(table.keys)} FROM {table.name}")) if indexes else set()
+        known: dict[Record, dict[str, Value]] = {}
         for index in indexes:
             more = _SAYS.get(index.name, {})
-            for *values, rowid in index.records:
-                if isinstance(rowid, int) and rowid not in there:
-                    one = known.setdefault(rowid, {id_name: rowid})
-                    one.update(zip(index.columns, values, strict=True))
-                    one.update(more)
+            for record in index.records:
+                values: dict[str, Value] = dict(zip(index.columns, record, strict=True))
+                key = tuple(values[name] for name in table.keys)
+                if key not in there:
+                    known.setdefault(key, {}).update({**values, **more})
         rows = []
-        for rowid, one in known.items():
+        for key, one in known.items():
+            one = {**_UNKNOWN.get(table.name, {}), **one}
             if table.name == "entry":  # its content is not taken from there: what it was worth is not known
-                one = {**_UNKNOWN_ENTRY, "node": rowid, **one, "content_id": None, "hash_state": 0}
+                one = {"node": key[0], **one, "content_id": None, "hash_state": 0}
             row = tuple(one.get(column.name) for column in table.columns)
             if table.fits(row):
                 rows.append(row)
@@ -276,4 +288,5 @@ def _table(db: apsw.Connection, name: str, *, has_rowids: bool) -> Table:
     short = len(info)
     while short > 1 and columns[short - 1].may_lack:
         short -= 1
-    return Table(name, tuple(columns), has_rowids, keys[0] if is_rowid else None, short)
+    names = tuple(columns[at].name for at in keys) if is_rowid or not has_rowids else ()
+    return Table(name, tuple(columns), has_rowids, keys[0] if is_rowid else None, short, names)

@@ -82,6 +82,7 @@ def rows(path: Path, sql: str) -> set[tuple[Any, ...]]:
 
 ENTRY_ROWS = "SELECT id, branch_id, parent_id, name, node, uuid, kind, st_ino, size_bytes FROM entry"
 TAG_ROWS = "SELECT g.entry_uuid, t.uuid, t.name, g.dot_seq, g.hlc FROM tagging g JOIN tag t ON t.id=g.tag_id"
+TAGS = "SELECT g.entry_uuid, t.uuid, t.name, g.dot_seq FROM tagging g JOIN tag t ON t.id=g.tag_id"
 COMMENTS = "SELECT entry_uuid, value FROM attribute"
 
 
@@ -257,11 +258,25 @@ def test_entries_of_a_destroyed_page_come_back_from_indexes(sound: Path, damaged
         assert rows(fresh, sql) == rows(sound / "library.db", sql)
 
 
+def test_tags_of_a_destroyed_page_come_back_from_their_index(sound: Path, damaged: Path) -> None:
+    """Which file has which tag stands there; when it was added does not: of that the backup knows."""
+    overwrite(damaged, pages_of(damaged, "tagging")[0])
+    fresh, saved = saved_from(damaged)
+    assert rows(fresh, TAGS) == rows(sound / "library.db", TAGS)
+    lost = len(rows(sound / "library.db", TAG_ROWS) - rows(fresh, TAG_ROWS))
+    assert saved["tagging"].indexed == lost > 0
+    fresh.unlink()
+    fresh, saved = saved_from(damaged, sound / "library.db")
+    assert (saved["tagging"].backup, saved["tagging"].indexed) == (lost, 0)
+    assert rows(fresh, TAG_ROWS) == rows(sound / "library.db", TAG_ROWS)
+
+
 def test_lost_tags_are_those_of_the_page_and_no_others(sound: Path, damaged: Path) -> None:
-    """And the backup gives them back."""
+    """Where their index is lost too; and the backup gives them back."""
     leaves = pages_of(damaged, "tagging")
     assert len(leaves) > 1
-    overwrite(damaged, leaves[0])
+    for page in (leaves[0], *pages_of(damaged, "tagging_tag"), *pages_of(damaged, "tagging_tag", "internal")):
+        overwrite(damaged, page)
     fresh, saved = saved_from(damaged)
     expected, found = rows(sound / "library.db", TAG_ROWS), rows(fresh, TAG_ROWS)
     assert found < expected
@@ -271,6 +286,18 @@ def test_lost_tags_are_those_of_the_page_and_no_others(sound: Path, damaged: Pat
     fresh, saved = saved_from(damaged, sound / "library.db")
     assert saved["tagging"].backup == len(expected) - len(found)
     assert rows(fresh, TAG_ROWS) == expected
+
+
+def test_a_damaged_name_of_an_index_is_no_part_of_a_statement(sound: Path, damaged: Path) -> None:
+    """It is a name that nobody knows, and the other indexes know the rows of the lost page."""
+    data = damaged.read_bytes()
+    assert data.count(b"indexentry_content") == 1
+    damaged.write_bytes(data.replace(b"indexentry_content", b"indexentry'content"))
+    overwrite(damaged, pages_of(sound / "library.db", "entry")[-1])
+    fresh, saved = saved_from(damaged)
+    assert saved["entry"].indexed
+    keys = "SELECT id, parent_id, name, node, uuid, st_ino FROM entry"
+    assert rows(fresh, keys) == rows(sound / "library.db", keys)
 
 
 def test_names_of_tags_come_back_from_their_indexes(sound: Path, damaged: Path) -> None:
@@ -363,7 +390,7 @@ def test_whatever_pages_are_destroyed_the_result_is_sound(
         data = chance.choice([chance.randbytes(PAGE), b"\0" * PAGE, whole[other : other + PAGE]])
         overwrite(damaged, chance.randrange(1, len(whole) // PAGE + 1), data)
     fresh, _ = saved_from(damaged)
-    assert rows(fresh, TAG_ROWS) <= rows(sound / "library.db", TAG_ROWS)
+    assert rows(fresh, TAGS) <= rows(sound / "library.db", TAGS)
     commented = "SELECT entry_uuid, name, length(value) FROM attribute"  # of a long value a part may be zeros now
     assert rows(fresh, commented) <= rows(sound / "library.db", commented)
     for keys in (
