@@ -19,7 +19,7 @@ INDEX_LEAF: Final = 10
 TABLE_LEAF: Final = 13
 INNER: Final = (INDEX_INNER, TABLE_INNER)
 
-#: That of every library; a header that is lost cannot tell.
+#: That of every library; a header that is damaged cannot tell.
 _PAGE_BYTES: Final = 4096
 _HEADER_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
@@ -64,18 +64,12 @@ class Pages:
         self._size_bytes = os.fstat(self._fd).st_size
         self._log: dict[int, int] = {}
         self._log_fd = -1
-        head = os.pread(self._fd, _HEADER_BYTES, 0)
-        self.has_header = head.startswith(_MAGIC)
-        page_bytes = int.from_bytes(head[16:18], "big") if self.has_header else 0
-        self.page_bytes = {1: 65536}.get(page_bytes, page_bytes)
-        if self.page_bytes < 512 or self.page_bytes & (self.page_bytes - 1):
-            self.page_bytes = _PAGE_BYTES
-        self._read_log(Path(f"{path}-wal"))
+        told = self._told_page_bytes()
+        self.page_bytes = told or _PAGE_BYTES
+        self._read_log(Path(f"{path}-wal"), is_told=bool(told))
         self.count = max([-(-self._size_bytes // self.page_bytes), *self._log])
         first = self.get(1)
         self.version = int.from_bytes(first[60:64], "big") if first.startswith(_MAGIC) else 0
-        reserved = first[20] if first.startswith(_MAGIC) else 0
-        self._usable = self.page_bytes - reserved
 
     def close(self) -> None:
         os.close(self._fd)
@@ -116,13 +110,13 @@ class Pages:
         head_bytes = 12 if kind in INNER else 8
         count = int.from_bytes(page[start + 3 : start + 5], "big")
         first = start + head_bytes + 2 * count
-        if first > self._usable:
+        if first > self.page_bytes:
             raise Damaged(f"page {number} has more cells than room")
         right = int.from_bytes(page[start + 8 : start + 12], "big") if kind in INNER else None
         cells, lost = [], 0
         for at in struct.unpack_from(f">{count}H", page, start + head_bytes):
             try:
-                if not first <= at < self._usable:
+                if not first <= at < self.page_bytes:
                     raise Damaged(f"a cell of page {number} lies outside")
                 cells.append(self._cell(page, kind, at))
             except (Damaged, IndexError, UnicodeDecodeError, struct.error):
@@ -146,7 +140,7 @@ class Pages:
         """The bytes of a record: those in its cell and those on the pages that it overflows to."""
         if size_bytes > self.count * self.page_bytes:
             raise Damaged("a record is larger than the file")
-        usable = self._usable
+        usable = self.page_bytes  # nothing of ours reserves a part
         most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
         if size_bytes <= most:
             local = size_bytes
@@ -170,7 +164,17 @@ class Pages:
             raise Damaged("a record goes on beyond its end")
         return b"".join(parts)
 
-    def _read_log(self, path: Path) -> None:
+    def _told_page_bytes(self) -> int:
+        """What the header says of the pages where that agrees with what it says of the file, else 0."""
+        head = os.pread(self._fd, _HEADER_BYTES, 0)
+        if not head.startswith(_MAGIC):
+            return 0
+        size_bytes, count = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+        size_bytes = 65536 if size_bytes == 1 else size_bytes
+        is_size = size_bytes >= 512 and not size_bytes & (size_bytes - 1)
+        return size_bytes if is_size and size_bytes * count == self._size_bytes else 0
+
+    def _read_log(self, path: Path, *, is_told: bool) -> None:
         """Where the last commit in the log has each page. A frame that is torn ends the log."""
         try:
             self._log_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -184,7 +188,7 @@ class Pages:
         sums = _summed(head[:24], order, (0, 0))
         if magic | 1 != _LOG_MAGIC | 1 or tuple(salt_and_sum[2:]) != sums:
             return
-        if self.has_header and page_bytes != self.page_bytes:
+        if is_told and page_bytes != self.page_bytes:
             return
         self.page_bytes = page_bytes
         at, pending = _LOG_HEADER.size, dict[int, int]()

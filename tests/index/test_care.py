@@ -67,8 +67,12 @@ def pages_of(path: Path, name: str, kind: str = "leaf") -> list[int]:
 
 
 def overwrite(path: Path, page: int, data: bytes = b"\xa5" * PAGE) -> None:
+    overwrite_at(path, (page - 1) * PAGE, data)
+
+
+def overwrite_at(path: Path, at: int, data: bytes) -> None:
     with open(path, "r+b") as file:
-        file.seek((page - 1) * PAGE)
+        file.seek(at)
         file.write(data)
 
 
@@ -329,9 +333,27 @@ def broken_index(path: Path) -> None:
     overwrite(path, pages_of(path, "entry_name")[0])
 
 
-@pytest.mark.parametrize("damage", [zeroed_header, zeroed_first_page, broken_freelist, broken_index])
+def wrong_page_size(path: Path) -> None:
+    overwrite_at(path, 16, b"\x20")
+
+
+def wrong_reserved_bytes(path: Path) -> None:
+    overwrite_at(path, 20, b"\x80")
+
+
+def few_reserved_bytes(path: Path) -> None:
+    overwrite_at(path, 20, b"\x03")
+
+
+DAMAGES = [
+    zeroed_header, zeroed_first_page, broken_freelist, broken_index, wrong_page_size, wrong_reserved_bytes,
+    few_reserved_bytes,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_beside_the_rows_loses_none(sound: Path, damaged: Path, damage: Callable[[Path], None]) -> None:
-    """The header, the page with the declarations, the list of free pages, an index."""
+    """The header or a byte of it, the page with the declarations, the list of free pages, an index."""
     damage(damaged)
     assert checking.check(damaged, DEVICE) != []
     fresh, _ = saved_from(damaged)
