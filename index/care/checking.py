@@ -91,7 +91,9 @@ def check(path: Path, device: bytes) -> list[str]:
             raise
         return [str(error)]
     except apsw.Error as error:
-        raise translate(error, path) from error
+        if not is_damage(error):
+            raise translate(error, path) from error
+        return [f"it cannot be read: {error}"]
     try:
         check_identity(db, path)
         return list(islice(_faults(db, path, device), FAULTS_MAX))

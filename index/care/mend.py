@@ -85,7 +85,14 @@ def _branches(db: apsw.Connection, device: bytes) -> list[str]:
             "VALUES(?,?,?,?,?,?,'',?,?)",
             (branch_id, new_uuid(), location_id, device, f"lost-{branch_id}", _NOWHERE % branch_id, root_ino, root_id),
         )
-    return _said(len(lost), "directories of locations are known by their entries alone, and count as away")
+    return [
+        *_said(len(lost) - len(placeless), "store of the library was lost, and is there again"),
+        *_said(
+            len(placeless),
+            "directories of locations are known by what is in them alone, and count as away; "
+            "`sd location add DIRECTORY --name LOCATION` says where one is",
+        ),
+    ]
 
 
 def _devices(db: apsw.Connection) -> list[str]:

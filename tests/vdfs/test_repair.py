@@ -112,6 +112,16 @@ def test_a_lost_list_of_branches_costs_no_entry_and_no_tag(config: Config) -> No
     assert not os.path.exists(places[1][2])
 
 
+def test_a_header_of_a_format_that_nobody_knows_is_a_fault(config: Config) -> None:
+    """Told by the check, as any other, and mended."""
+    with open(database(config), "r+b") as file:
+        file.seek(47)
+        file.write(b"\x0e")
+    assert len(check_closed(config, NAME)) == 1
+    assert repair(config, NAME).lost == []
+    assert check_closed(config, NAME) == []
+
+
 def test_a_lost_list_of_branches_comes_from_the_backup_and_the_rest_from_the_file(config: Config) -> None:
     """What was tagged since the backup is not given up for it."""
     path = database(config)
