@@ -101,6 +101,8 @@ def check(path: Path, device: bytes) -> list[str]:
         if not is_damage(error):
             raise translate(error, path) from error
         return [f"it cannot be read to the end: {error}"]
+    except UnicodeDecodeError as error:
+        return [f"what it declares is no text: {error}"]
     finally:
         db.close()
 

@@ -122,6 +122,26 @@ def test_a_header_of_a_format_that_nobody_knows_is_a_fault(config: Config) -> No
     assert check_closed(config, NAME) == []
 
 
+@pytest.mark.parametrize(
+    ("declared", "damage"),
+    [
+        (b"REFERENCES entry(id)", b"REFERENCES entr\xf0(id)"),
+        (b"location(\n    id  ", b"location(\n    ix  "),
+    ],
+)
+def test_a_damaged_declaration_costs_nothing(config: Config, declared: bytes, damage: bytes) -> None:
+    """Every page is sound, and no query works: the rows are brought over."""
+    path = database(config)
+    before = [rows(path, sql) for sql in PEOPLE]
+    data = path.read_bytes()
+    assert declared in data
+    path.write_bytes(data.replace(declared, damage))
+    assert check_closed(config, NAME)
+    assert repair(config, NAME).how == RECOVERED
+    assert check_closed(config, NAME) == []
+    assert [rows(path, sql) for sql in PEOPLE] == before
+
+
 def test_a_lost_list_of_branches_comes_from_the_backup_and_the_rest_from_the_file(config: Config) -> None:
     """What was tagged since the backup is not given up for it."""
     path = database(config)

@@ -81,7 +81,9 @@ def repair(config: Config, wanted: str | None) -> Repaired:
                 raise
             is_readable = False
         if is_readable:
-            return _mended(library_db, device, directory)
+            # What a file declares of its tables may be damaged where no page is.
+            with contextlib.suppress(apsw.SQLError, apsw.CorruptError, UnicodeDecodeError):
+                return _mended(library_db, device, directory)
         return _recovered(library_db, device, directory)
 
 
