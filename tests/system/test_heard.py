@@ -355,3 +355,32 @@ def test_a_save_behind_the_mount_that_fails_gives_the_backup_its_tags_again(libr
     calm(library)
     assert tags(shown / "f0") == b"Mine"
     library.verify("--content")
+
+
+@pytest.mark.parametrize("make", ["link", "symlink", "mknod", "rename"])
+def test_a_name_that_left_behind_the_mount_a_moment_ago_may_be_given_anew(library, make):
+    """Nobody has heard of that yet, and the row of the name waits for the other half: the new file has the name, and
+    what left keeps its tag."""
+    docs = library.folder("Docs")
+    (docs / "source").touch()
+    library.mount(docs)
+    library.wait_idle()
+    shown = library.mnt / "Docs"
+    makers = {
+        "link": lambda name: os.link(shown / "source", name),
+        "symlink": lambda name: os.symlink("source", name),
+        "mknod": lambda name: os.mknod(name),
+        "rename": lambda name: os.rename(shown / "made", name),
+    }
+    for number in range(40):
+        name = f"name{number}"
+        (docs / name).write_text(name)
+        os.setxattr(shown / name, TAGS, name.encode())
+        if make == "rename":
+            (shown / "made").touch()
+        os.rename(docs / name, docs / (f"{name}~" if number % 2 else f"other{number}"))
+        makers[make](shown / name)
+    library.settle()
+    for number in range(0, 40, 2):  # of a backup the new file is the next version
+        assert tags(shown / f"other{number}") == b"name%d" % number
+    library.verify("--content")

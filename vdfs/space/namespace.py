@@ -259,6 +259,7 @@ class Namespace:
                     recording.alone(unit, now)
             if old is not None and (now := entries.get(unit.db, old.id)) is not None:
                 apply.change_row(unit, now, Stat.of(st), branch.uuid)  # it may have been written to and not be closed
+            self._make_way(unit, target, name, st)
             row = apply.add(
                 unit, branch.id, target.entry_id, name, Stat.of(st), self.tree,
                 node=node.ino, uuid=old.uuid if old else None,
@@ -282,10 +283,8 @@ class Namespace:
 
     def _written_down(self, parent: Node, ref: DirRef, name: bytes, st: os.stat_result, pid: int) -> Node:
         heir = self.backups.heir(parent, name, pid)
-        old = entries.child(self.store.db, ref.entry_id, name)
         with self.store.write(ORIGIN_MOUNT) as unit:
-            if old is not None:  # it vanished behind the mount, and nobody had looked yet: it may be elsewhere
-                apply.remove(unit, old, ref.branch.uuid, keep=old.st_ino != inode_of(st))
+            self._make_way(unit, ref, name, st)
             row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), self.tree, fresh=True)
             if heir is not None and row.kind == KIND_FILE:
                 self.backups.hand_over(unit, heir, [row])
@@ -294,6 +293,15 @@ class Namespace:
         if node.is_dir:  # somebody may put files into it behind the mount before anyone looks
             self.tree.before_look(node.parts[0])
         return node
+
+    def _make_way(self, unit: Unit, ref: DirRef, name: bytes, st: os.stat_result) -> None:
+        """What the index has under a name that was just made vanished behind the mount; it may be elsewhere.
+
+        Nobody had looked yet, or the row waits for the other half of a rename.
+        """
+        old = entries.child(unit.db, ref.entry_id, name)
+        if old is not None:
+            apply.remove(unit, old, ref.branch.uuid, keep=old.st_ino != inode_of(st))
 
     def _own(self, fd: int, above: os.stat_result, wanted: int, who: Caller) -> os.stat_result:
         """Owner, group and mode of a new file as the caller's ids, the umask and a setgid directory say."""
