@@ -11,7 +11,6 @@ import apsw
 
 from index.store import metadata, tags
 
-_TAGS = b"user.xdg.tags"
 #: What was seen of files that have a row, each with the uuid that it goes by.
 _SEEN = """
 SELECT m.node, m.branch_id, m.name, m.value, e.uuid FROM mirror m CROSS JOIN entry e ON e.id=m.node AND e.node=m.node
@@ -42,9 +41,8 @@ def ask_anew(db: apsw.Connection) -> int:
 def _lacking(db: apsw.Connection) -> Iterator[tuple[int, int, bytes]]:
     """What was seen on a file and is nowhere in the library."""
     for node, branch_id, name, value, uuid in db.execute(_SEEN):
-        if name == _TAGS:
-            seen = {tag for part in value.decode(errors="replace").rstrip("\0").split(",") if (tag := part.strip())}
-            is_lacking = seen > set(tags.of_entry(db, uuid or b""))
+        if name == tags.XATTR:
+            is_lacking = set(tags.in_text(value.decode(errors="replace"))) > set(tags.of_entry(db, uuid or b""))
         else:
             is_lacking = not metadata.has_cell(db, uuid or b"", name)
         if is_lacking:

@@ -21,7 +21,6 @@ class Declared(NamedTuple):
 
     kind: str
     name: str
-    table: str
     root: int
 
 
@@ -97,5 +96,5 @@ def _line(cell: Cell) -> Declared | None:
         return None
     kind, name, table, root, _ = record
     if isinstance(kind, str) and isinstance(name, str) and isinstance(table, str) and isinstance(root, int):
-        return Declared(kind, name, table, root)
+        return Declared(kind, name, root)
     return None

@@ -30,6 +30,16 @@ CREATE INDEX tagging_tag ON tagging(tag_id, entry_uuid);
 """
 
 
+#: The attribute of a file that holds its tags as text.
+XATTR = b"user.xdg.tags"
+
+
+def in_text(text: str) -> list[str]:
+    """The tags of a written text: split at commas, trimmed, empty ones and repetitions dropped."""
+    parts = (part.strip() for part in text.rstrip("\0").split(","))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
 def find(db: apsw.Connection, name: str) -> tuple[int, bytes] | None:
     """(id, uuid) of the oldest tag of a name."""
     row = db.execute("SELECT id, uuid FROM tag WHERE name=? ORDER BY uuid LIMIT 1", (name,)).fetchone()

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
@@ -24,9 +23,9 @@ from index.model.errors import VersionUnsupported
 from index.store import changes, contents, entries, metadata, tags
 from index.store.connection import connect
 from index.store.store import Store
+from tests.index.damage import PAGE, overwrite, overwrite_at, pages_of, rows
 from tests.index.names_library import DEVICE, DIRECTORY, NamesLibrary
 
-PAGE = 4096
 FILES = 1200
 
 
@@ -54,34 +53,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def damaged(sound: Path, tmp_path: Path) -> Path:
     """A copy of the database, to be damaged."""
     return Path(shutil.copy(sound / "library.db", tmp_path / "library.db"))
-
-
-def pages_of(path: Path, name: str, kind: str = "leaf") -> list[int]:
-    """The pages of a table or an index."""
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        found = db.execute("SELECT pageno FROM dbstat WHERE name=? AND pagetype=? ORDER BY pageno", (name, kind))
-        return [int(row[0]) for row in found]
-    finally:
-        db.close()
-
-
-def overwrite(path: Path, page: int, data: bytes = b"\xa5" * PAGE) -> None:
-    overwrite_at(path, (page - 1) * PAGE, data)
-
-
-def overwrite_at(path: Path, at: int, data: bytes) -> None:
-    with open(path, "r+b") as file:
-        file.seek(at)
-        file.write(data)
-
-
-def rows(path: Path, sql: str) -> set[tuple[Any, ...]]:
-    db = connect(path, read_only=True)
-    try:
-        return {tuple(row) for row in db.execute(sql)}
-    finally:
-        db.close()
 
 
 ENTRY_ROWS = "SELECT id, branch_id, parent_id, name, node, uuid, kind, st_ino, size_bytes FROM entry"

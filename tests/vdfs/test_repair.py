@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
@@ -17,12 +16,12 @@ from index.care.salvage import salvage
 from index.model.errors import Busy, Invalid, VdfsError
 from index.store import connection, metadata, saved
 from index.store.connection import connect
+from tests.index.damage import PAGE, overwrite, pages_of, rows
 from tests.index.names_library import DIRECTORY, NamesLibrary
 from vdfs.base.config import Config, load_config
 from vdfs.library.library import open_library
 from vdfs.library.repair import RECOVERED, RESTORED, SOUND, check_closed, repair
 
-PAGE = 4096
 FILES = 400
 NAME = "Library"
 
@@ -66,23 +65,10 @@ def database(config: Config) -> Path:
     return config.library_dir(NAME) / "library.db"
 
 
-def rows(path: Path, sql: str) -> set[tuple[Any, ...]]:
-    db = connect(path, read_only=True)
-    try:
-        return {tuple(row) for row in db.execute(sql)}
-    finally:
-        db.close()
-
-
 def destroy(path: Path, name: str) -> None:
     """All leaves of a table or an index."""
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    found = db.execute("SELECT pageno FROM dbstat WHERE name=? AND pagetype='leaf'", (name,)).fetchall()
-    db.close()
-    with open(path, "r+b") as file:
-        for (page,) in found:
-            file.seek((page - 1) * PAGE)
-            file.write(b"\xa5" * PAGE)
+    for page in pages_of(path, name):
+        overwrite(path, page)
 
 
 ENTRIES = "SELECT id, branch_id, parent_id, name, node, uuid, st_ino FROM entry"

@@ -1,8 +1,8 @@
 """`sd search`: entries by a query, and queries that are kept."""
 
 import argparse
-import math
 import os
+import sys
 from typing import Final
 
 from index.model.errors import Invalid
@@ -48,11 +48,11 @@ def _search(door: Door, args: argparse.Namespace) -> int:
     if args.save is not None:
         params = {**encode_name(os.fsencode(args.save)), "query": args.query}
         return print_result(args, door.call("action:search.save", params), search_saved)
-    wanted = math.inf if args.all else args.limit
-    result = door.call("query:search.names", {"query": args.query, "limit": int(min(PAGE, wanted))})
+    wanted = sys.maxsize if args.all else args.limit
+    result = door.call("query:search.names", {"query": args.query, "limit": min(PAGE, wanted)})
     told = len(result["hits"])
     while told < wanted and result.get("cursor") is not None:
-        behind: Json = {"query": args.query, "limit": int(min(PAGE, wanted - told)), "cursor": result["cursor"]}
+        behind: Json = {"query": args.query, "limit": min(PAGE, wanted - told), "cursor": result["cursor"]}
         if args.json:
             more = door.call("query:search.names", behind)
             result = {**more, "hits": result["hits"] + more["hits"], "took": result["took"] + more["took"]}

@@ -27,7 +27,7 @@ from vdfs.space.nodes import Node, Spot
 from vdfs.space.sameness import are_same, compared_until_s
 from vdfs.space.tree import Tree
 
-TAGS = b"user.xdg.tags"
+TAGS = tags.XATTR
 RATING = b"user.baloo.rating"
 VIRTUAL_PREFIX = b"user.vdfs."
 CHECKSUM = b"user.checksum.blake3"
@@ -46,18 +46,15 @@ class Target(NamedTuple):
 
 
 def parse_tags(value: bytes) -> list[str]:
-    """The tags of a written text: split at commas, trimmed, empty ones and repetitions dropped."""
+    """The tags of a written text (`tags.in_text`). Invalid for what is no text, or no tag."""
     try:
-        text = value.decode("utf-8").rstrip("\0")
+        text = value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Invalid("tags are UTF-8 text, separated by commas") from error
-    out: dict[str, None] = {}
-    for part in text.split(","):
-        tag = part.strip()
-        if tag:
-            check_tag(tag)
-            out.setdefault(tag)
-    return list(out)
+    found = tags.in_text(text)
+    for tag in found:
+        check_tag(tag)
+    return found
 
 
 def check_tag(tag: str) -> None:
