@@ -914,6 +914,10 @@ def test_tags_go_with_the_last_file_that_has_them(shared, place):
     assert "fleeting" not in os.listdir(shared.mnt / "Tags")
 
 
+#: What is away for less is not seen to be away: the watch looks some time after the first event.
+AT_ONCE_S = 0.005
+
+
 @pytest.mark.parametrize("mounted", [True, False])
 def test_a_file_made_anew_with_the_same_inode_number_keeps_what_the_library_has(library, mounted):
     """Unlinked and made again on the disk, as tar and git do: the number is given out again at once."""
@@ -933,25 +937,31 @@ def test_a_file_made_anew_with_the_same_inode_number_keeps_what_the_library_has(
     again = []
     for number in range(8):
         path = folder / f"f{number}"
-        before = path.stat().st_ino
+        before, began_s = path.stat().st_ino, time.monotonic()
         path.unlink()
         path.write_bytes(b"new")
-        if path.stat().st_ino == before:
+        if path.stat().st_ino == before and time.monotonic() - began_s < AT_ONCE_S:
             again.append(number)
     if not again:
         pytest.skip("this file system gives no number out again at once")
+    # Under a watch, what was away for longer or has another number may be another file.
+    sure = again if mounted else list(range(8))
+    if len(sure) < 2:
+        pytest.skip("others took the numbers, or the processor")
     if not mounted:
         library.mount()
-    for number in range(8):
+    for number in sure:
         path = library.mnt / "Files" / f"f{number}"
         eventually(lambda path=path: path.read_bytes() == b"new", "the new bytes", 5)
         assert os.getxattr(path, TAGS) == b"kept,%d" % number
         assert os.getxattr(path, "user.note") == b"important"
     library.wait_idle()
-    assert names(library.mnt / "Tags" / "kept") == [f"f{number}" for number in range(8)]
-    os.removexattr(library.mnt / "Files" / "f0", "user.note")
-    os.setxattr(folder / "f1", "user.note", b"by hand")
-    eventually(lambda: os.getxattr(library.mnt / "Files" / "f1", "user.note") == b"by hand", "an edit outside", 5)
+    found = names(library.mnt / "Tags" / "kept")
+    assert [name for name in found if int(name[1:]) in sure] == [f"f{number}" for number in sure]
+    first, second = (f"f{number}" for number in sure[:2])
+    os.removexattr(library.mnt / "Files" / first, "user.note")
+    os.setxattr(folder / second, "user.note", b"by hand")
+    eventually(lambda: os.getxattr(library.mnt / "Files" / second, "user.note") == b"by hand", "an edit outside", 5)
     time.sleep(0.05)
-    os.removexattr(folder / "f1", "user.note")
-    eventually(lambda: "user.note" not in os.listxattr(library.mnt / "Files" / "f1"), "a removal outside", 5)
+    os.removexattr(folder / second, "user.note")
+    eventually(lambda: "user.note" not in os.listxattr(library.mnt / "Files" / second), "a removal outside", 5)

@@ -1,5 +1,6 @@
 """Searches as operations: pages by cursor, the task that keeps the index, and what happens when it is damaged."""
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -53,6 +54,13 @@ async def eventually(check: Callable[[], bool]) -> None:
     with trio.fail_after(PATIENCE_S):
         while not check():  # noqa: ASYNC110  (what is waited for tells nobody)
             await trio.sleep(0.01)
+
+
+def is_in_its_file(path: Path) -> bool:
+    """Whether nothing of a database is in its log any more, and nobody else has it open."""
+    with contextlib.closing(apsw.Connection(str(path))) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return not path.with_name(f"{path.name}-wal").exists()
 
 
 def is_indexed(core: Core) -> bool:
@@ -143,6 +151,7 @@ def test_a_damaged_index_is_done_without_and_built_anew(run):
                 nursery.start_soon(Indexer(core.library.store, core.scanner.pool).run)
                 await eventually(lambda: is_indexed(core))
                 nursery.cancel_scope.cancel()
+            await eventually(lambda: is_in_its_file(path))  # the worker that wrote it may not have closed it yet
             assert len(await found(core, "beach")) == 50
             whole = path.read_bytes()
             path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
