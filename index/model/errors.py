@@ -177,6 +177,47 @@ class NotRunning(VdfsError):
     rpc_code = 1506
 
 
+class ProtocolError(VdfsError):
+    """The other device sent what the protocol does not allow; the link to it is closed."""
+
+    errno = _errno.EPROTO
+    rpc_code = 1508
+
+
+class HandshakeFailed(ProtocolError):
+    """The other device did not prove who it is, or what it sent was changed on its way."""
+
+    errno = _errno.ECONNABORTED
+    rpc_code = 1509
+
+
+class LinkClosed(Unreachable):
+    """The link to the other device ended before the answer was there."""
+
+
+class PairingRefused(VdfsError):
+    """The offer is used up, too old or unknown, or a person said no."""
+
+    errno = _errno.EACCES
+    rpc_code = 1402
+
+
+class PeerError(VdfsError):
+    """The other device answered with an error of its own; its kind and its text are passed on."""
+
+    errno = _errno.EREMOTEIO
+    rpc_code = 1511
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self._kind = kind
+
+    @property
+    def kind(self) -> str:
+        """The kind that the other device gave; it may be one that this version does not know."""
+        return self._kind
+
+
 class OsFailure(VdfsError):
     """A system call failed; its errno is passed through unchanged."""
 
@@ -191,8 +232,16 @@ def errno_of(error: BaseException) -> int:
     """The errno that a system call should answer for `error`; EIO for anything that is not ours."""
     if isinstance(error, OsFailure):
         return error.os_errno
+    if isinstance(error, PeerError):
+        return _KINDS_OF_PEERS.get(error.kind, PeerError).errno
     if isinstance(error, VdfsError):
         return type(error).errno
     if isinstance(error, OSError) and error.errno:
         return error.errno
     return _errno.EIO
+
+
+# What another device's error means to a system call here. Kinds that speak of this device's own state are left out.
+_KINDS_OF_PEERS: dict[str, type[VdfsError]] = {
+    cls.__name__: cls for cls in (NotFound, AccessDenied, Busy, Stale, Unreachable, Deadline, ContentCorrupt, TooLarge)
+}
