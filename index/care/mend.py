@@ -12,12 +12,14 @@ import time
 from typing import Any, Final
 
 import apsw
+import msgpack
 
 from index.care.carried import ask_anew
 from index.care.checking import GIVEN, HANGING, LOOSE, MISNAMED, MISNUMBERED, ROOTLESS, UNHASHED, largest
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
-from index.store import changes, entries, limbo, places, sums
+from index.store import changes, devices, entries, limbo, places, registers, sums
+from index.store.registers import Register
 
 #: How far a counter that was lost leaps beyond the largest number that is still known: more than a day gives.
 _LEAP: Final = 1 << 24
@@ -65,7 +67,7 @@ def _branches(db: apsw.Connection, device: bytes) -> list[str]:
         "SELECT DISTINCT branch_id FROM entry WHERE branch_id NOT IN (SELECT id FROM branch) ORDER BY branch_id"
     ).fetchall()
     free: list[Any] = db.execute(
-        "SELECT id FROM location WHERE removed_hlc IS NULL "
+        "SELECT id FROM location WHERE removed=0 "
         "AND id NOT IN (SELECT location_id FROM branch WHERE location_id IS NOT NULL)"
     ).fetchall()
     store = None if db.execute("SELECT 1 FROM branch WHERE location_id IS NULL").fetchone() else _STORE
@@ -101,7 +103,7 @@ def _devices(db: apsw.Connection) -> list[str]:
         "SELECT DISTINCT device_uuid FROM branch WHERE device_uuid NOT IN (SELECT uuid FROM device)"
     ).fetchall()
     for (owner,) in lost:
-        places.put_device(db, owner, owner.hex()[:8], owner.hex()[:8], b"", 0)
+        devices.put(db, owner, owner.hex()[:8], b"", 0)
     return _said(len(lost), "devices are known by their numbers alone")
 
 
@@ -116,11 +118,10 @@ def _locations(db: apsw.Connection, device: bytes) -> list[str]:
     for branch_id, location_id, root_path in lost:
         name = os.path.basename(root_path) or b"root"
         if name not in names:
+            uuid = new_uuid()
+            db.execute("INSERT OR IGNORE INTO location(id, uuid, name) VALUES(?,?,?)", (location_id, uuid, name))
             stamp = Hlc(time.time_ns() // 1_000_000, 0).packed()
-            db.execute(
-                "INSERT OR IGNORE INTO location(id, uuid, name, name_hlc, name_device) VALUES(?,?,?,?,?)",
-                (location_id, new_uuid(), name, stamp, device),
-            )
+            registers.merge(db, [Register(places.LOCATION, uuid, "name", msgpack.packb(name), stamp, device)])
             names[name] = location_id
         db.execute("UPDATE branch SET location_id=? WHERE id=?", (names[name], branch_id))
         done.append(f"the location of {os.fsdecode(root_path)} was lost, and is made anew as {os.fsdecode(name)}")

@@ -251,6 +251,8 @@ def _values(payload: bytes, at: int, body: int) -> Iterator[Value]:
             yield int.from_bytes(payload[body : body + size_bytes], "big", signed=True)
             body += size_bytes
         elif kind == 7:
+            if body + 8 > len(payload):
+                raise Damaged("a number goes beyond its record")
             yield float(struct.unpack_from(">d", payload, body)[0])
             body += 8
         elif kind in (0, 8, 9):

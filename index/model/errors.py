@@ -93,6 +93,18 @@ class NoSpace(VdfsError):
     rpc_code = 1507
 
 
+class MissingDependency(VdfsError):
+    """A change from another device refers to a row that is not known yet; it waits for that."""
+
+    errno = _errno.EAGAIN
+    rpc_code = 1424
+
+    def __init__(self, model: str, uuid: bytes) -> None:
+        super().__init__(f"the {model} {uuid.hex()} is not known yet")
+        self.model = model
+        self.uuid = uuid
+
+
 class NotADirectory(VdfsError):
     """A directory was needed."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from index.model import change, versions
 from index.model.entry import HASH_FAILED, HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_entry_uuid
-from index.store import entries, metadata
+from index.store import annotating, entries, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -132,7 +132,7 @@ def join_links(unit: Unit, row: Entry) -> Entry:
     for other in others:
         entries.set_node(unit.db, other.id, row.node, unit.seq)
         if other.uuid is not None and uuid is not None and other.uuid != uuid:
-            alias(unit, other.uuid, uuid)
+            uuid = alias(unit, other.uuid, uuid)
         _renumbered(unit, other, again(unit, other.id))
     for one in entries.by_node(unit.db, row.node):
         if one.uuid != uuid:
@@ -333,8 +333,7 @@ def _links_beside(unit: Unit, row: Entry) -> list[Entry]:
 def copy_of(unit: Unit, uuid: bytes) -> bytes:
     """A new uuid with copies of the annotations of another."""
     fresh = new_entry_uuid()
-    metadata.copy_to(unit.db, uuid, fresh, unit.hlc, unit.device, unit.seq)
-    unit.tell("annotations", "copy", fresh, uuid)
+    annotating.copy(unit, uuid, fresh)
     return fresh
 
 
@@ -431,21 +430,20 @@ def ensure_uuid(unit: Unit, row: Entry) -> bytes:
     return uuid
 
 
-def known_uuid(unit: Unit, first: Entry, second: Entry) -> bytes | None:
-    """Of the uuids of two rows that are one file, the one that somebody annotated, else the first."""
+def known_uuid(first: Entry, second: Entry) -> bytes | None:
+    """Of the uuids of two rows that are one file, the smaller one: all devices choose the same."""
     if first.uuid is None or second.uuid is None:
         return first.uuid or second.uuid
-    known = metadata.has_any(unit.db, second.uuid) and not metadata.has_any(unit.db, first.uuid)
-    return second.uuid if known else first.uuid
+    return min(first.uuid, second.uuid)
 
 
-def alias(unit: Unit, other: bytes, kept: bytes) -> None:
-    """Two uuids turned out to name one file: annotations of `other` are read under `kept` from now on, by all who have
-    it, as links in other locations do."""
-    metadata.merge_into(unit.db, other, kept)
-    for row in entries.by_uuid(unit.db, other):
-        entries.set_uuid(unit.db, row.id, kept, unit.seq)
-    unit.tell("alias", "add", other, kept)
+def alias(unit: Unit, one: bytes, other: bytes) -> bytes:
+    """Two uuids turned out to name one file: what they carry is one from now on, for all who have them, as links in
+    other locations do. Returns what both are read as."""
+    kept = annotating.join(unit, one, other)
+    for uuid in {one, other} - {kept}:
+        entries.read_uuid_as(unit.db, uuid, kept)
+    return kept
 
 
 def join_versions(unit: Unit, first: Entry, second: Entry, first_branch: bytes, second_branch: bytes) -> None:

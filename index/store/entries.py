@@ -398,6 +398,11 @@ def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -
     db.execute("UPDATE entry SET uuid=?, seq=? WHERE id=?", (uuid, seq, entry_id))
 
 
+def read_uuid_as(db: apsw.Connection, uuid: bytes, kept: bytes) -> None:
+    """A uuid is an alias: whoever has it goes by another, on every device, so that nothing is told of it."""
+    db.execute("UPDATE entry SET uuid=? WHERE uuid=?", (kept, uuid))
+
+
 def is_shared(db: apsw.Connection, row: Entry) -> bool:
     """Whether another inode goes by the row's number: a replica on another branch, or who was one and came here."""
     sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND (branch_id<>:branch OR st_ino<>:st_ino) LIMIT 1"

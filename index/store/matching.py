@@ -200,7 +200,7 @@ def _directories_at(db: apsw.Connection, names: tuple[str, ...]) -> frozenset[in
     parts = [name.encode("utf-8", "surrogateescape") for name in names]
     of_location = db.execute(
         "SELECT b.root_entry_id FROM location l JOIN branch b ON b.location_id = l.id "
-        "WHERE l.name = ? AND l.removed_hlc IS NULL AND b.root_entry_id IS NOT NULL",
+        "WHERE l.name = ? AND l.removed = 0 AND b.root_entry_id IS NOT NULL",
         (parts[0],),
     )
     found = {_below(db, root, parts[1:]) for (root,) in of_location.fetchall()}

@@ -76,7 +76,7 @@ def put(db: apsw.Connection, entry_uuid: bytes, name: bytes, value: bytes | None
     db.execute(
         "INSERT INTO attribute VALUES(?,?,?,?,?) ON CONFLICT(entry_uuid, name) DO UPDATE SET "
         "value=excluded.value, hlc=excluded.hlc, device=excluded.device "
-        "WHERE (excluded.hlc, excluded.device) > (hlc, device)",
+        "WHERE (excluded.hlc, excluded.device) >= (hlc, device)",
         (entry_uuid, name, value, hlc, device),
     )
 
@@ -163,21 +163,8 @@ def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:
     )
     db.execute(
         "INSERT OR IGNORE INTO tagging "
-        "SELECT ?, tag_id, dot_device, dot_seq, hlc, part FROM tagging WHERE entry_uuid=?",
+        "SELECT ?, tag_id, dot_device, dot_seq, dot_part, hlc, part FROM tagging WHERE entry_uuid=?",
         (kept, other),
     )
     db.execute("DELETE FROM attribute WHERE entry_uuid=?", (other,))
     db.execute("DELETE FROM tagging WHERE entry_uuid=?", (other,))
-
-
-def copy_to(db: apsw.Connection, source: bytes, target: bytes, hlc: int, device: bytes, seq: int) -> None:
-    """Give one uuid copies of what another carries, stamped anew."""
-    db.execute(
-        "INSERT OR REPLACE INTO attribute SELECT ?, name, value, ?, ? FROM attribute "
-        "WHERE entry_uuid=? AND value IS NOT NULL",
-        (target, hlc, device, source),
-    )
-    db.execute(
-        "INSERT OR IGNORE INTO tagging SELECT DISTINCT ?, tag_id, ?, ?, hlc, part FROM tagging WHERE entry_uuid=?",
-        (target, device, seq, source),
-    )

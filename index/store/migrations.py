@@ -9,17 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+import msgpack
 
 from index.model.errors import VersionUnsupported
 from index.store import (
+    aliases,
     changes,
     contents,
+    devices,
     entries,
     extracts,
     filetypes,
     limbo,
     metadata,
     places,
+    registers,
     rulings,
     saved,
     search,
@@ -29,12 +33,13 @@ from index.store import (
     volumes,
 )
 from index.store.connection import APPLICATION_ID
+from index.store.registers import Register
 
 SCHEMA_VERSION = 4
 
 _TABLES = (
-    changes, volumes, places, filetypes, contents, entries, limbo, tags, metadata,
-    sums, extracts, sidecars, rulings, search, saved,
+    changes, volumes, devices, places, filetypes, contents, entries, limbo, tags, metadata,
+    sums, extracts, sidecars, rulings, search, saved, registers, aliases,
 )  # fmt: skip
 
 
@@ -70,6 +75,7 @@ def _full_strength(db: apsw.Connection) -> None:
     _contents_have_types(db)
     _search_by_index(db)
     _volumes_come(db)
+    _shared_by_registers(db)
 
 
 def _rules(db: apsw.Connection) -> None:
@@ -106,6 +112,37 @@ def _volumes_come(db: apsw.Connection) -> None:
     db.execute("ALTER TABLE branch ADD COLUMN volume_id INTEGER")
     db.execute("ALTER TABLE branch ADD COLUMN volume_path BLOB")
     db.execute("ALTER TABLE branch ADD COLUMN one_fs INTEGER NOT NULL DEFAULT 0")
+
+
+def _shared_by_registers(db: apsw.Connection) -> None:
+    """What devices say together has stamps of its own, and what they were told so far nobody has heard."""
+    db.execute(registers.SCHEMA)
+    db.execute(aliases.SCHEMA)
+    said = [
+        Register(places.LOCATION, uuid, field, msgpack.packb(value), hlc, device)
+        for uuid, name, hlc, device, removed in db.execute(
+            "SELECT uuid, name, name_hlc, name_device, removed_hlc FROM location"
+        )
+        for field, value in (("name", name), *([("removed", 1)] if removed is not None else []))
+    ]
+    (device,) = db.execute("SELECT uuid FROM device LIMIT 1").fetchone() or (b"",)
+    said += [
+        Register(tags.MODEL, uuid, "name", msgpack.packb(name), 0, device)
+        for uuid, name in db.execute("SELECT uuid, name FROM tag")
+    ]
+    registers.merge(db, said)
+    db.execute("ALTER TABLE location ADD COLUMN removed INTEGER NOT NULL DEFAULT 0")
+    db.execute("UPDATE location SET removed=1 WHERE removed_hlc IS NOT NULL")
+    for column in ("name_hlc", "name_device", "removed_hlc"):
+        db.execute(f"ALTER TABLE location DROP COLUMN {column}")
+    db.execute("ALTER TABLE device ADD COLUMN static_key BLOB NOT NULL DEFAULT x''")
+    db.execute("ALTER TABLE device ADD COLUMN os TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE device ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE tagging RENAME TO old; DROP INDEX tagging_tag")
+    db.execute(tags.TAGGING)
+    db.execute("INSERT INTO tagging SELECT entry_uuid, tag_id, dot_device, dot_seq, part, hlc, part FROM old")
+    db.execute("DROP TABLE old")
+    db.execute("DELETE FROM outbox")
 
 
 #: version -> what takes a file from it to the next.

@@ -1,40 +1,37 @@
-"""Tables device, location and branch: who owns what, and where directories lie (on which volume: volumes.py).
+"""Tables location and branch: where directories lie, and whose they are (on which volume: volumes.py).
 
 A location is shared by all devices and known by its name; a branch is one directory that holds it on one (device,
 volume) and belongs to that device. The branch with no location is the device's built-in store: its root is the root
 of the tree, so that a directory made at the top of the mount needs no location.
 """
 
-from itertools import count
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import apsw
 
+from index.model.entry import NAME_MAX_BYTES, is_name
+from index.model.errors import MissingDependency
+from index.store import registers
 from index.store.connection import one
+from index.store.registers import Writer
+
+#: The models of the registers that rows here are made of.
+LOCATION = "location"
+BRANCH = "branch"
 
 SCHEMA = """
--- device: every device of the library, ours among them. public_key is Ed25519; slug is its name in paths.
-CREATE TABLE device(
-    uuid       BLOB PRIMARY KEY,
-    name       TEXT NOT NULL,
-    slug       TEXT NOT NULL UNIQUE,
-    public_key BLOB NOT NULL,
-    created_ns INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
--- location: a top-level name of the tree. name is last-writer-wins by (name_hlc, name_device); a removed location
--- keeps its row with removed_hlc, so that a late change elsewhere does not bring it back. mode says how far its files
--- are looked into: 0 shallow (names and attributes), 1 content (their bytes are identified), 2 deep (what is in them).
--- rules is the packed ruleset (index/scan/rules/ruleset.py); NULL: the default one.
+-- location: a top-level name of the tree, made of its registers. mode says how far its files are looked into: 0 shallow
+-- (names and attributes), 1 content (their bytes are identified), 2 deep (what is in them). rules is the packed ruleset
+-- (index/scan/rules/ruleset.py); NULL: the default one. removed: 1 once it was taken away; the row stays, for branches
+-- of other devices may refer to it.
 CREATE TABLE location(
-    id          INTEGER PRIMARY KEY,
-    uuid        BLOB NOT NULL UNIQUE,
-    name        BLOB NOT NULL,
-    name_hlc    INTEGER NOT NULL,
-    name_device BLOB NOT NULL,
-    removed_hlc INTEGER,
-    mode        INTEGER NOT NULL DEFAULT 1,
-    rules       BLOB
+    id      INTEGER PRIMARY KEY,
+    uuid    BLOB NOT NULL UNIQUE,
+    name    BLOB NOT NULL,
+    mode    INTEGER NOT NULL DEFAULT 1,
+    rules   BLOB,
+    removed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root.
@@ -65,6 +62,9 @@ CREATE TABLE branch(
 """
 
 
+#: The scan state of a branch of another device that is none any more; its rows go, then it does.
+GONE = "gone"
+_LABEL_MAX_CHARACTERS = 255
 #: How far the files of a location are looked into.
 MODE_SHALLOW, MODE_CONTENT, MODE_DEEP = 0, 1, 2
 MODE_NAMES = ("shallow", "content", "deep")
@@ -95,45 +95,52 @@ class BranchRow(NamedTuple):
     one_fs: int = 0
 
 
-def put_device(db: apsw.Connection, uuid: bytes, name: str, slug: str, public_key: bytes, created_ns: int) -> None:
-    """Add a device, or change its name. Of a slug that another device has, one with a number is made."""
-    taken = {row[0] for row in db.execute("SELECT slug FROM device WHERE uuid<>?", (uuid,))}
-    if slug in taken:
-        slug = next(other for number in count(2) if (other := f"{slug}-{number}") not in taken)
-    db.execute(
-        "INSERT INTO device VALUES(?,?,?,?,?) ON CONFLICT(uuid) DO UPDATE SET name=excluded.name",
-        (uuid, name, slug, public_key, created_ns),
-    )
-
-
-def device_slug(db: apsw.Connection, uuid: bytes) -> str:
-    """What a device is called in paths."""
-    return str(one(db, "SELECT slug FROM device WHERE uuid=?", uuid)[0])
-
-
 def locations(db: apsw.Connection) -> list[LocationRow]:
     """Live locations, by name."""
     return [
         LocationRow(*row)
-        for row in db.execute("SELECT id, uuid, name, mode FROM location WHERE removed_hlc IS NULL ORDER BY name")
+        for row in db.execute("SELECT id, uuid, name, mode FROM location WHERE removed=0 ORDER BY name, uuid")
     ]
 
 
-def put_location(db: apsw.Connection, uuid: bytes, name: bytes, hlc: int, device: bytes) -> int:
-    db.execute("INSERT INTO location(uuid, name, name_hlc, name_device) VALUES(?,?,?,?)", (uuid, name, hlc, device))
-    return db.last_insert_rowid()
+def put_location(unit: Writer, uuid: bytes, name: bytes) -> int:
+    """A new location, told to all devices; returns its id here."""
+    unit.db.execute("INSERT INTO location(uuid, name) VALUES(?,?)", (uuid, name))
+    location_id = unit.db.last_insert_rowid()
+    registers.put(unit, LOCATION, uuid, "name", name)
+    return location_id
 
 
-def set_mode(db: apsw.Connection, location_id: int, mode: int) -> None:
-    db.execute("UPDATE location SET mode=? WHERE id=?", (mode, location_id))
+def _set(unit: Writer, location_id: int, field: str, value: bytes | int) -> None:
+    unit.db.execute(f"UPDATE location SET {field}=? WHERE id=?", (value, location_id))
+    uuid = bytes(one(unit.db, "SELECT uuid FROM location WHERE id=?", location_id)[0])
+    registers.put(unit, LOCATION, uuid, field, value)
 
 
-def rename_location(db: apsw.Connection, location_id: int, name: bytes, hlc: int, device: bytes) -> None:
-    db.execute("UPDATE location SET name=?, name_hlc=?, name_device=? WHERE id=?", (name, hlc, device, location_id))
+def set_mode(unit: Writer, location_id: int, mode: int) -> None:
+    _set(unit, location_id, "mode", mode)
 
 
-def remove_location(db: apsw.Connection, location_id: int, hlc: int) -> None:
-    db.execute("UPDATE location SET removed_hlc=? WHERE id=?", (hlc, location_id))
+def rename_location(unit: Writer, location_id: int, name: bytes) -> None:
+    _set(unit, location_id, "name", name)
+
+
+def remove_location(unit: Writer, location_id: int) -> None:
+    _set(unit, location_id, "removed", 1)
+
+
+def make_location(db: apsw.Connection, uuid: bytes, fields: Mapping[str, object]) -> None:
+    """The row of a location as its registers say; a value that makes no sense here leaves what there was."""
+    name, mode, rules = fields.get("name"), fields.get("mode", MODE_CONTENT), fields.get("rules")
+    if not isinstance(name, bytes) or not is_name(name) or len(name) > NAME_MAX_BYTES:
+        return
+    mode = mode if isinstance(mode, int) and 0 <= mode < len(MODE_NAMES) else MODE_CONTENT
+    rules = rules if isinstance(rules, bytes) else None
+    db.execute(
+        "INSERT INTO location(uuid, name, removed, mode, rules) VALUES(?,?,?,?,?) ON CONFLICT(uuid) DO UPDATE SET "
+        "name=excluded.name, removed=excluded.removed, mode=excluded.mode, rules=excluded.rules",
+        (uuid, name, int(bool(fields.get("removed"))), mode, rules),
+    )
 
 
 def rules_of(db: apsw.Connection, location_id: int) -> bytes | None:
@@ -142,8 +149,8 @@ def rules_of(db: apsw.Connection, location_id: int) -> bytes | None:
     return None if row is None else row[0]
 
 
-def set_rules(db: apsw.Connection, location_id: int, packed: bytes) -> None:
-    db.execute("UPDATE location SET rules=? WHERE id=?", (packed, location_id))
+def set_rules(unit: Writer, location_id: int, packed: bytes) -> None:
+    _set(unit, location_id, "rules", packed)
 
 
 _BRANCH_COLUMNS = (
@@ -174,6 +181,51 @@ def put_branch(
         (uuid, location_id, device, label, root_path, fs_id, root_ino, int(one_fs)),
     )
     return db.last_insert_rowid()
+
+
+def tell_branch(unit: Writer, branch_id: int) -> None:
+    """Say what a branch of this device is, unless that was said: where it belongs, its label, its path, its volume."""
+    uuid, label, path, location, volume = one(
+        unit.db,
+        "SELECT b.uuid, b.label, b.root_path, l.uuid, v.label FROM branch b LEFT JOIN location l ON l.id=b.location_id "
+        "LEFT JOIN volume v ON v.id=b.volume_id WHERE b.id=?",
+        branch_id,
+    )
+    key, facts = unit.device + uuid, [location, label, path, volume or ""]
+    if registers.fields_of(unit.db, BRANCH, key).get("facts") != facts:
+        registers.put(unit, BRANCH, key, "facts", facts)
+
+
+def tell_branch_gone(unit: Writer, branch_uuid: bytes) -> None:
+    """A branch of this device is none any more."""
+    registers.put(unit, BRANCH, unit.device + branch_uuid, "removed", True)
+
+
+def make_branch(db: apsw.Connection, key: bytes, fields: Mapping[str, object]) -> None:
+    """The row of another device's branch as its registers say. What it refers to must be known: a location that is not
+    raises MissingDependency."""
+    device, uuid, facts = key[:16], key[16:], fields.get("facts")
+    if len(key) != 32 or not isinstance(facts, list) or len(facts) != 4:
+        return
+    location_uuid, label, path, _volume = facts
+    if not isinstance(label, str) or not isinstance(path, bytes):
+        return
+    location_id = None
+    if location_uuid is not None:
+        found = db.execute("SELECT id FROM location WHERE uuid=?", (location_uuid,)).fetchone()
+        if found is None:
+            raise MissingDependency(LOCATION, location_uuid)
+        location_id = found[0]
+    if db.execute("SELECT 1 FROM device WHERE uuid=?", (device,)).fetchone() is None:
+        raise MissingDependency("device", device)
+    state = GONE if fields.get("removed") else "done"
+    db.execute(
+        "INSERT INTO branch(uuid, location_id, device_uuid, label, root_path, fs_id, root_ino, scan_state) "
+        "VALUES(?,?,?,?,?,'',0,?) ON CONFLICT(uuid) DO UPDATE SET location_id=excluded.location_id, "
+        "label=excluded.label, root_path=excluded.root_path, scan_state=excluded.scan_state "
+        "WHERE device_uuid=excluded.device_uuid",
+        (uuid, location_id, device, label[:_LABEL_MAX_CHARACTERS], path, state),
+    )
 
 
 def set_branch_root(db: apsw.Connection, branch_id: int, root_entry_id: int) -> None:

@@ -1,9 +1,12 @@
 """Tables tag and tagging: names for sets of entries, and which entry carries which.
 
-An assignment is an add-wins set with dots: each add leaves a dot (device, seq) of the unit that made it, a removal
-takes away the dots it saw, so an add elsewhere that the removal had not seen survives. Two tags of one name made apart
+An assignment is an add-wins set with dots: each add leaves a dot (device, seq, part) of its own, a removal takes away
+the dots it saw, so an add elsewhere that the removal had not seen survives. Two tags of one name made apart
 act as one: lookups go by name. Everything is keyed by the entry's uuid, so tags follow the logical file.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import apsw
 
@@ -16,22 +19,45 @@ CREATE TABLE tag(
 ) STRICT;
 CREATE INDEX tag_name ON tag(name);
 
--- tagging: one row a dot. hlc is when it was added and orders the tags of an entry; part orders those of one unit.
+"""
+#: Apart, since a step of the schema made it anew.
+TAGGING = """
+-- tagging: one row a dot, which is the unit of a device and the line in it that added the tag. (hlc, part) orders the
+-- tags of an entry: when it was added first, also where a copy has dots of its own.
 CREATE TABLE tagging(
     entry_uuid BLOB NOT NULL,
     tag_id     INTEGER NOT NULL REFERENCES tag(id),
     dot_device BLOB NOT NULL,
     dot_seq    INTEGER NOT NULL,
+    dot_part   INTEGER NOT NULL,
     hlc        INTEGER NOT NULL,
     part       INTEGER NOT NULL,
-    PRIMARY KEY (entry_uuid, tag_id, dot_device, dot_seq)
+    PRIMARY KEY (entry_uuid, tag_id, dot_device, dot_seq, dot_part)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tagging_tag ON tagging(tag_id, entry_uuid);
 """
+SCHEMA += TAGGING
 
 
+#: The model of the registers that rows of tag are made of.
+MODEL = "tag"
 #: The attribute of a file that holds its tags as text.
 XATTR = b"user.xdg.tags"
+
+
+class Dot(NamedTuple):
+    """One addition: whose, in which unit and line of it, and what orders it among the tags of an entry."""
+
+    device: bytes
+    seq: int
+    dot_part: int
+    hlc: int
+    part: int
+
+
+def is_tag(tag: str) -> bool:
+    """Whether a text can be a tag: one line without a comma, and some text."""
+    return bool(tag.strip()) and not {",", "\0", "\n"} & set(tag)
 
 
 def in_text(text: str) -> list[str]:
@@ -51,6 +77,20 @@ def put(db: apsw.Connection, uuid: bytes, name: str) -> int:
     return db.last_insert_rowid()
 
 
+def make(db: apsw.Connection, uuid: bytes, fields: Mapping[str, object]) -> None:
+    """The row of a tag as its registers say."""
+    name = fields.get("name")
+    if isinstance(name, str) and is_tag(name):
+        sql = "INSERT INTO tag(uuid, name) VALUES(?,?) ON CONFLICT(uuid) DO UPDATE SET name=excluded.name"
+        db.execute(sql, (uuid, name))
+
+
+def id_of(db: apsw.Connection, uuid: bytes) -> int | None:
+    """The row of a tag, by its key on the wire."""
+    row = db.execute("SELECT id FROM tag WHERE uuid=?", (uuid,)).fetchone()
+    return None if row is None else int(row[0])
+
+
 def of_entry(db: apsw.Connection, entry_uuid: bytes) -> list[str]:
     """The live tags of an entry, in the order they were added."""
     seen: dict[str, None] = {}
@@ -63,24 +103,44 @@ def of_entry(db: apsw.Connection, entry_uuid: bytes) -> list[str]:
     return list(seen)
 
 
-def add_dot(db: apsw.Connection, entry_uuid: bytes, tag_id: int, device: bytes, seq: int, hlc: int, part: int) -> None:
-    db.execute("INSERT OR IGNORE INTO tagging VALUES(?,?,?,?,?,?)", (entry_uuid, tag_id, device, seq, hlc, part))
+def add_dot(db: apsw.Connection, entry_uuid: bytes, tag_id: int, dot: Dot) -> None:
+    db.execute("INSERT OR IGNORE INTO tagging VALUES(?,?,?,?,?,?,?)", (entry_uuid, tag_id, *dot))
 
 
-def remove_dots(db: apsw.Connection, entry_uuid: bytes, name: str) -> list[tuple[bytes, bytes, int]]:
-    """Take a tag off an entry; returns the dots removed as (tag uuid, device, seq)."""
-    dots = [
-        (bytes(u), bytes(d), int(s))
-        for u, d, s in db.execute(
-            "SELECT t.uuid, g.dot_device, g.dot_seq FROM tagging g JOIN tag t ON t.id = g.tag_id "
-            "WHERE g.entry_uuid=? AND t.name=?",
-            (entry_uuid, name),
-        )
-    ]
+def remove_dots(db: apsw.Connection, entry_uuid: bytes, name: str) -> dict[bytes, list[Dot]]:
+    """Take a tag off an entry; returns the dots removed, by the uuid of their tag."""
+    dots: dict[bytes, list[Dot]] = {}
+    for uuid, *dot in db.execute(
+        "SELECT t.uuid, dot_device, dot_seq, dot_part, hlc, part FROM tagging g JOIN tag t ON t.id = g.tag_id "
+        "WHERE g.entry_uuid=? AND t.name=?",
+        (entry_uuid, name),
+    ):
+        dots.setdefault(bytes(uuid), []).append(Dot._make(dot))
     db.execute(
         "DELETE FROM tagging WHERE entry_uuid=? AND tag_id IN (SELECT id FROM tag WHERE name=?)", (entry_uuid, name)
     )
     return dots
+
+
+def drop_dot(db: apsw.Connection, entry_uuid: bytes, tag_id: int, device: bytes, seq: int, part: int) -> bool:
+    """Take one addition away; returns whether it was there."""
+    db.execute(
+        "DELETE FROM tagging WHERE entry_uuid=? AND tag_id=? AND dot_device=? AND dot_seq=? AND dot_part=?",
+        (entry_uuid, tag_id, device, seq, part),
+    )
+    return db.changes() > 0
+
+
+def in_order(db: apsw.Connection, entry_uuid: bytes) -> list[tuple[int, bytes, int, int]]:
+    """The live tags of an entry in the order they were added: (id, uuid, hlc, part)."""
+    first: dict[int, tuple[int, bytes, int, int]] = {}
+    for row in db.execute(
+        "SELECT t.id, t.uuid, g.hlc, g.part FROM tagging g JOIN tag t ON t.id = g.tag_id "
+        "WHERE g.entry_uuid=? ORDER BY g.hlc, g.part, t.name",
+        (entry_uuid,),
+    ):
+        first.setdefault(row[0], row)
+    return list(first.values())
 
 
 def names(db: apsw.Connection) -> list[tuple[str, int]]:

@@ -1,5 +1,9 @@
 """The identity of this device: one Ed25519 key, made once, kept in a file that only its owner may read.
 
+A second key, X25519, is what the handshakes of links are made with (noise.py). It is derived of the same seed, so that
+there is one file to keep, and signed by the first: the `card` is what a device shows of itself, the two public keys,
+the signature that binds them and when it was made.
+
 The device id is the public key's first 16 bytes of BLAKE3, shaped as a uuid: whoever holds the id and a signature can
 check them against each other. `device.json` is for people and programs and may be read by anyone; the seed lies alone
 in `device_key` (0600). Both are written to a temporary name, synced, renamed: a crash leaves none or a whole one.
@@ -18,24 +22,88 @@ from pathlib import Path
 
 import attrs
 from blake3 import blake3
-from nacl.signing import SigningKey
+from nacl.bindings import crypto_scalarmult_base
+from nacl.exceptions import BadSignatureError
+from nacl.exceptions import TypeError as CryptoTypeError
+from nacl.signing import SigningKey, VerifyKey
 
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import uuid_text
 
 _SEED_BYTES = 32
+_STATIC_CONTEXT = b"sdmount static 1"
 _FACTS_VERSION = 1
+
+
+class Keys:
+    """The secret half of a device: signs, and shakes hands. Never printed, compared or copied."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._signing = SigningKey(seed)
+        #: X25519, 32 bytes, for the handshakes.
+        self.static_private = blake3(seed, derive_key_context="sdmount noise static 1").digest()
+
+    def __repr__(self) -> str:
+        return "Keys(…)"
+
+    @property
+    def public_key(self) -> bytes:
+        """Ed25519, 32 bytes."""
+        return bytes(self._signing.verify_key)
+
+    @property
+    def static_key(self) -> bytes:
+        """X25519, 32 bytes."""
+        return crypto_scalarmult_base(self.static_private)
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes."""
+        return self._signing.sign(data).signature
 
 
 @attrs.frozen
 class DeviceIdentity:
-    """This device: its id (16 bytes), its names, its public key (32 bytes). The signing key stays in the file."""
+    """This device: its id (16 bytes), its names, its keys."""
 
     uuid: bytes
     name: str
     slug: str
     public_key: bytes
     created_ns: int
+    keys: Keys = attrs.field(eq=False)
+
+    @property
+    def card(self) -> list[object]:
+        """What it shows of itself: [public key, static key, signature over that, when it was made]."""
+        static = self.keys.static_key
+        return [self.public_key, static, self.keys.sign(_STATIC_CONTEXT + static), self.created_ns]
+
+
+def uuid_of(public_key: bytes) -> bytes:
+    """The id of the device with a public key."""
+    raw = bytearray(blake3(b"sdmount device 1" + public_key).digest(16))
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)
+
+
+def is_signed(public_key: bytes, data: bytes, signature: bytes) -> bool:
+    """Whether a device signed something."""
+    try:
+        VerifyKey(public_key).verify(data, signature)
+    except (BadSignatureError, ValueError, CryptoTypeError):
+        return False
+    return True
+
+
+def is_card(uuid: bytes, card: object) -> bool:
+    """Whether a card is that of the device with an id: the id is its key's, and the key signed the other one."""
+    if not isinstance(card, list) or len(card) != 4:
+        return False
+    public, static, signature, created_ns = card
+    if not all(isinstance(part, bytes) for part in (public, static, signature)) or type(created_ns) is not int:
+        return False
+    return len(static) == 32 and uuid_of(public) == uuid and is_signed(public, _STATIC_CONTEXT + static, signature)
 
 
 def slug_of(name: str) -> str:
@@ -86,8 +154,9 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
         raise StoreCorrupt(f"{key_path} holds no key ({error}); restore it from a backup") from error
     if key_path.stat().st_mode & 0o077:
         key_path.chmod(0o600)
-    public = bytes(SigningKey(seed).verify_key)
-    uuid = _uuid_of(public)
+    keys = Keys(seed)
+    public = keys.public_key
+    uuid = uuid_of(public)
     if not facts_path.exists():
         name = socket.gethostname() or "device"
         facts = {
@@ -108,7 +177,7 @@ def load_or_create(data_dir: Path) -> DeviceIdentity:
         name.encode()
         if slug != slug_of(slug) or abs(created_ns) >= 1 << 63:
             raise ValueError("its slug or its time is none")
-        identity = DeviceIdentity(uuid, name, slug, public, created_ns)
+        identity = DeviceIdentity(uuid, name, slug, public, created_ns, keys)
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise StoreCorrupt(
             f"{facts_path} cannot be read ({error}); restore it, or remove it to write it anew"
@@ -132,10 +201,3 @@ def _publish_key(path: Path) -> None:
             return
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _uuid_of(public_key: bytes) -> bytes:
-    raw = bytearray(blake3(b"sdmount device 1" + public_key).digest(16))
-    raw[6] = (raw[6] & 0x0F) | 0x80
-    raw[8] = (raw[8] & 0x3F) | 0x80
-    return bytes(raw)

@@ -24,7 +24,7 @@ from index.scan import pipeline as scan_pipeline
 from index.scan import recording
 from index.scan.hasher import Hasher
 from index.scan.workers import WorkerPool
-from index.store import entries, places
+from index.store import devices, entries, places
 from index.store.store import Store
 
 DEVICE = b"d" * 16
@@ -41,7 +41,7 @@ class MediaLibrary:
         os.makedirs(self.sidecars)
         self.store = Store(place / "library.db", DEVICE)
         with self.store.write("test") as unit:
-            places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+            devices.put(unit.db, DEVICE, "device", b"k" * 32, 1)
             root = os.fsencode(self.tree)
             self.branch = places.put_branch(unit.db, b"b" * 16, None, DEVICE, "store", root, "fs", 1)
             row = recording.plain_row(unit, self.branch, 0, b"", Stat.of(os.stat(self.tree)))

@@ -1,6 +1,5 @@
 """A small library of rows for tests of searches, with the index of its names at hand."""
 
-import os
 import stat
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from index.model.entry import HASH_SAMPLED, Entry, Stat
 from index.model.filetype import FileType, Method
 from index.model.query import parse
 from index.scan import recording
-from index.store import contents, entries, filetypes, finding, limbo, places, search, tags
+from index.store import annotating, contents, devices, entries, filetypes, finding, limbo, places, search
 from index.store.finding import Page, Position
 from index.store.reading import SearchReader
 from index.store.store import Store
@@ -29,7 +28,7 @@ class NamesLibrary:
         self.index: search.SearchIndex | None = None
         self.reader = SearchReader(self.path)
         with self.store.write("test") as unit:
-            places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+            devices.put(unit.db, DEVICE, "device", b"k" * 32, 1)
         self.branch, self.root = self.add_branch(b"b" * 16, None)
 
     def close(self) -> None:
@@ -50,7 +49,7 @@ class NamesLibrary:
                 found = places.locations(unit.db)
                 held = next((row.id for row in found if row.name == location), None)
                 if held is None:
-                    held = places.put_location(unit.db, b"l" * 8 + uuid[:8], location, unit.hlc, DEVICE)
+                    held = places.put_location(unit, b"l" * 8 + uuid[:8], location)
             branch = places.put_branch(unit.db, uuid, held, DEVICE, "store", b"/somewhere/" + uuid, "fs", 1)
         root = self.add(b"", parent=None, mode=DIRECTORY, branch=branch)
         with self.store.write("test") as unit:
@@ -102,9 +101,7 @@ class NamesLibrary:
         with self.store.write("test") as unit:
             entries.set_uuid(unit.db, row.id, uuid, unit.seq)
             for name in names:
-                found = tags.find(unit.db, name)
-                tag_id = found[0] if found else tags.put(unit.db, os.urandom(16), name)
-                tags.add_dot(unit.db, uuid, tag_id, DEVICE, unit.seq, unit.hlc, unit.part)
+                annotating.add_tag(unit, uuid, name)
 
     def find_type(self, row: Entry, file_type: FileType, method: Method) -> None:
         """The row's bytes, which nobody else has, were found to be of a type."""

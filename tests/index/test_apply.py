@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from index.model import change, versions
 from index.model.entry import HASH_FULL, HASH_NONE, KIND_DIR, Entry, Stat
 from index.scan import apply, kinship, recording
-from index.store import contents, entries, limbo, metadata, places, tidy
+from index.store import contents, devices, entries, limbo, metadata, places, tidy
 from index.store.store import Store
 
 DEVICE = b"d" * 16
@@ -64,7 +64,7 @@ class World:
         self.tells_birth = False  # whether the file system remembers when an inode was made
         self.hangs: list[tuple[int, bytes]] = []  # what `moved` was told
         with self.store.write("test") as unit:
-            places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+            devices.put(unit.db, DEVICE, "device", b"k" * 32, 1)
             self.branch = places.put_branch(unit.db, BRANCH, None, DEVICE, "store", b"/somewhere", "fs", 100)
             root = recording.plain_row(unit, self.branch, 0, b"", self.root.stat)._replace(parent_id=None)
             entries.insert(unit.db, root)

@@ -6,7 +6,7 @@ import pytest
 
 from index.model.entry import HASH_FULL, HASH_SAMPLED, Entry, Stat
 from index.scan import recording
-from index.store import contents, copies, entries, names, places
+from index.store import contents, copies, devices, entries, names, places
 from index.store.copies import Position
 from index.store.store import Store
 
@@ -19,7 +19,7 @@ class Rows:
     def __init__(self, store: Store) -> None:
         self.store = store
         with store.write("test") as unit:
-            places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+            devices.put(unit.db, DEVICE, "device", b"k" * 32, 1)
             self.branch = places.put_branch(unit.db, b"b" * 16, None, DEVICE, "store", b"/somewhere", "fs", 1)
         self.root = self.add(b"", parent=None, mode=stat.S_IFDIR | 0o755)
 

@@ -7,7 +7,7 @@ import pytest
 from index.model.entry import KIND_DIR
 from index.model.query import parse
 from index.scan import recording
-from index.store import entries, finding, places, rulings
+from index.store import devices, entries, finding, places, rulings
 from index.store.reading import SearchReader
 from index.store.rulings import Ruling
 from index.store.store import Store
@@ -43,7 +43,7 @@ def test_a_directory_that_is_noted_again_stays_noted(store):
 def root(store) -> int:
     """A tree: names with an exclamation mark are held."""
     with store.write("test") as unit:
-        places.put_device(unit.db, b"d" * 16, "device", "device", b"k" * 32, 1)
+        devices.put(unit.db, b"d" * 16, "device", b"k" * 32, 1)
         branch = places.put_branch(unit.db, b"b" * 16, None, b"d" * 16, "store", b"/somewhere", "fs", 1)
         ids = {"": 0}
         for number, path in enumerate(

@@ -24,7 +24,7 @@ from index.model.entry import Stat
 from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupported
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import changes, contents, entries, filetypes, migrations, places, volumes
+from index.store import changes, contents, devices, entries, filetypes, migrations, places, volumes
 from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
@@ -54,7 +54,7 @@ def crashed(store: Store, place: Path) -> Store:
 def put_root(store: Store) -> tuple[int, int]:
     """A branch and its root row; returns their ids."""
     with store.write("test") as unit:
-        places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+        devices.put(unit.db, DEVICE, "device", b"k" * 32, 1)
         branch = places.put_branch(unit.db, b"b" * 16, None, DEVICE, "store", b"/somewhere", "fs", 1)
         mode = stat.S_IFDIR | 0o755
         root = recording.plain_row(unit, branch, 0, b"", FILE._replace(mode=mode))._replace(parent_id=None)

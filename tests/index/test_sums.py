@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from index.model.entry import Stat
 from index.scan import apply, recording
-from index.store import entries, places, sums
+from index.store import devices, entries, places, sums
 from index.store.store import Store
 
 DEVICE = b"d" * 16
@@ -36,7 +36,7 @@ class SumsMachine(RuleBasedStateMachine):
         self.made = 0
         self.store = Store(Path(self.place.name) / "library.db", DEVICE)
         with self.store.write("test") as unit:
-            places.put_device(unit.db, DEVICE, "device", "device", b"k" * 32, 1)
+            devices.put(unit.db, DEVICE, "device", b"k" * 32, 1)
             self.branch = places.put_branch(unit.db, BRANCH, None, DEVICE, "store", b"/somewhere", "fs", 1)
             root = recording.plain_row(unit, self.branch, 0, b"", DIR)._replace(parent_id=None)
             entries.insert(unit.db, root)

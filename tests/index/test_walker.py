@@ -11,7 +11,7 @@ from index.scan.fsid import fs_identity_fd
 from index.scan.inotify import Inotify, WatchLimitReached
 from index.scan.rules.ruleset import REJECT, REJECT_WITH, Ruleset
 from index.scan.volumes import MOUNTED
-from index.store import entries, places
+from index.store import devices, entries, places
 from index.store.store import Store
 
 
@@ -43,7 +43,7 @@ class Walked:
     def learn(self) -> None:
         """Write a row for everything that is there."""
         with self.store.write("test") as unit:
-            places.put_device(unit.db, b"d" * 16, "device", "device", b"k" * 32, 1)
+            devices.put(unit.db, b"d" * 16, "device", b"k" * 32, 1)
             branch = places.put_branch(unit.db, b"b" * 16, None, b"d" * 16, "store", os.fsencode(self.root), "fs", 1)
             for directory, below, files in os.walk(self.root):
                 here = os.path.relpath(directory, self.root)

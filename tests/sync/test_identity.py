@@ -63,7 +63,7 @@ def test_a_key_that_others_could_read_is_closed_again(tmp_path):
 def test_id_and_key_prove_each_other(tmp_path):
     """The id is made of the public key, shaped as a uuid of version 8; the seed in the file signs for it."""
     device = load_or_create(tmp_path)
-    assert device.uuid == identity._uuid_of(device.public_key)
+    assert device.uuid == identity.uuid_of(device.public_key)
     assert device.uuid[6] >> 4 == 8
     assert device.uuid[8] >> 6 == 0b10
     signing = SigningKey(bytes.fromhex((tmp_path / "device_key").read_text()))

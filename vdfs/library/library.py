@@ -14,6 +14,7 @@ folder is a backup.
 
 import json
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
 from index.scan.fsid import fs_identity
 from index.scan.volumes import root_stat
-from index.store import entries, places
+from index.store import devices, entries, places
 from index.store.connection import translated
 from index.store.store import Store
 from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
@@ -45,7 +46,7 @@ class Library:
     @property
     def slug(self) -> str:
         """What this device is called in paths of the library: its own slug, unless another device has that."""
-        return places.device_slug(self.store.db, self.device.uuid)
+        return devices.slug(self.store.db, self.device.uuid)
 
     @property
     def store_dir(self) -> Path:
@@ -97,12 +98,13 @@ def _put_self(library: Library) -> None:
     fs_id, root_ino = fs_identity(root)
     mine = [b for b in places.branches(store.db) if b.location_id is None and b.device_uuid == device.uuid]
     with store.write("start") as unit:
-        places.put_device(unit.db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
+        devices.say(unit, device.uuid, device.name, device.card, platform.system())
         if not mine:
             branch_id = places.put_branch(unit.db, new_uuid(), None, device.uuid, "store", root, fs_id, root_ino)
             row = root_row(unit, branch_id, root_stat(root))
             entries.insert(unit.db, row)
             places.set_branch_root(unit.db, branch_id, row.id)
+            places.tell_branch(unit, branch_id)
         else:
             # The store is found by its place in the library: a copied or moved library brings its own store along.
             unit.db.execute(

@@ -30,7 +30,7 @@ from index.care.mend import mend
 from index.care.salvage import Saved, salvage
 from index.model.errors import Invalid, NotFound, OsFailure, StoreCorrupt, VdfsError
 from index.model.ids import new_uuid
-from index.store import places, search
+from index.store import devices, search
 from index.store.connection import check_identity, connect, is_damage, translated
 from index.store.migrations import SCHEMA_VERSION
 from index.store.store import Store
@@ -157,7 +157,7 @@ def _mend(
         db.pragma("foreign_keys", False)
         with db:
             if not db.execute("SELECT 1 FROM device WHERE uuid=?", (device.uuid,)).fetchone():
-                places.put_device(db, device.uuid, device.name, device.slug, device.public_key, device.created_ns)
+                devices.put(db, device.uuid, device.name, device.public_key, device.created_ns)
             did = mend(db, device.uuid, _library_uuid(directory), is_sure=is_sure, relists=relists, asks=asks)
         if faults := checking.structure(db):
             raise StoreCorrupt(f"{library_db} could not be made sound: {faults[0]}")

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 from index.model import change
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
 from index.model.errors import Invalid, NoAttribute, NoSpace, NotFound, Stale, TooLarge, VdfsError
-from index.model.ids import new_uuid
 from index.scan import recording
-from index.store import entries, metadata, tags
+from index.store import annotating, entries, metadata, tags
 from index.store.unit import Unit
 from vdfs.space import realattrs
 from vdfs.space.branches import LIVE, NAME_DEADLINE_S
@@ -61,7 +60,7 @@ def check_tag(tag: str) -> None:
     """Refuse what cannot be a tag."""
     if len(tag.encode()) > _TAG_MAX_BYTES:
         raise Invalid(f"a tag has at most {_TAG_MAX_BYTES} bytes, and {tag[:20]!r}… has {len(tag.encode())}")
-    if not tag.strip() or "," in tag or "\0" in tag or "\n" in tag:
+    if not tags.is_tag(tag):
         raise Invalid(f"{tag!r} cannot be a tag: it must have no comma or line break, and some text")
 
 
@@ -222,9 +221,9 @@ class Annotations:
         with self.store.write(origin) as unit:
             uuid = self._ensure_uuid(unit, row)
             if present:
-                _add_tag(unit, uuid, tag)
+                annotating.add_tag(unit, uuid, tag)
             else:
-                _remove_tag(unit, uuid, tag)
+                annotating.remove_tag(unit, uuid, tag)
             unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
         text = self._tags_text(uuid)
         await self._copy_out(node, TAGS, text, compared_until_s())
@@ -235,14 +234,8 @@ class Annotations:
         if name == TAGS:
             wanted = [] if value is None else parse_tags(value)
             live = tags.of_entry(unit.db, uuid)
-            for tag in live:
-                if tag not in wanted:
-                    _remove_tag(unit, uuid, tag)
-            for tag in wanted:
-                if tag not in live:
-                    _add_tag(unit, uuid, tag)
-        metadata.put(unit.db, uuid, name, value, unit.hlc, unit.device)
-        unit.tell("attribute", "set", [uuid, name], value)
+            _set_tags(unit, uuid, live, wanted)
+        annotating.set_cell(unit, uuid, name, value)
         unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
     def _ensure_uuid(self, unit: Unit, row: Entry) -> bytes:
@@ -384,28 +377,15 @@ def take_in_edits(unit: Unit, row: Entry, edits: dict[bytes, bytes | None]) -> N
                 wanted = [] if value is None else parse_tags(value)
             except Invalid:
                 continue
-            live = tags.of_entry(unit.db, uuid)
-            for tag in live:
-                if tag not in wanted:
-                    _remove_tag(unit, uuid, tag)
-            for tag in wanted:
-                if tag not in live:
-                    _add_tag(unit, uuid, tag)
-        metadata.put(unit.db, uuid, name, value, unit.hlc, unit.device)
-        unit.tell("attribute", "set", [uuid, name], value)
+            _set_tags(unit, uuid, tags.of_entry(unit.db, uuid), wanted)
+        annotating.set_cell(unit, uuid, name, value)
     unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
 
 
-def _add_tag(unit: Unit, entry_uuid: bytes, tag: str) -> None:
-    found = tags.find(unit.db, tag)
-    if found is None:
-        tag_uuid = new_uuid()
-        found = (tags.put(unit.db, tag_uuid, tag), tag_uuid)
-        unit.tell("tag", "put", tag_uuid, tag)
-    tags.add_dot(unit.db, entry_uuid, found[0], unit.device, unit.seq, unit.hlc, unit.part)
-    unit.tell("tagging", "add", [entry_uuid, found[1]], [unit.device, unit.seq])
-
-
-def _remove_tag(unit: Unit, entry_uuid: bytes, tag: str) -> None:
-    for tag_uuid, device, seq in tags.remove_dots(unit.db, entry_uuid, tag):
-        unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [device, seq])
+def _set_tags(unit: Unit, uuid: bytes, live: list[str], wanted: list[str]) -> None:
+    for tag in live:
+        if tag not in wanted:
+            annotating.remove_tag(unit, uuid, tag)
+    for tag in wanted:
+        if tag not in live:
+            annotating.add_tag(unit, uuid, tag)

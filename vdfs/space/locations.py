@@ -151,8 +151,7 @@ class Locations:
         with self.store.write(ORIGIN_CALL) as unit:
             if held is None:
                 uuid = new_uuid()
-                location_id = places.put_location(unit.db, uuid, location, unit.hlc, unit.device)
-                unit.tell("location", "put", uuid, location)
+                location_id = places.put_location(unit, uuid, location)
             else:
                 uuid, location_id = held.uuid, held.id
             branch_id = places.put_branch(
@@ -164,6 +163,7 @@ class Locations:
                 row = row._replace(node=twin[0], uuid=twin[1] or row.uuid)
             entries.insert(unit.db, row)
             places.set_branch_root(unit.db, branch_id, row.id)
+            places.tell_branch(unit, branch_id)
             home = self.tree.home
             if home is not None:
                 unit.changed(change.ADDED, home.id, row.id, home.root_entry_id, location, row.node)
@@ -267,8 +267,7 @@ class Locations:
         if row is None:
             raise self.unknown(name)
         with self.store.write(ORIGIN_CALL) as unit:
-            places.set_mode(unit.db, row.id, mode)
-            unit.tell("location", "mode", row.uuid, mode)
+            places.set_mode(unit, row.id, mode)
         for branch in self.tree.locations.get(name, []):
             self._follow_mode(branch, mode)
 
@@ -292,8 +291,7 @@ class Locations:
             self.tree.drop_branch(branch)
         home = self.tree.home
         with self.store.write(ORIGIN_CALL) as unit:
-            places.remove_location(unit.db, row.id, unit.hlc)
-            unit.tell("location", "remove", row.uuid, None)
+            places.remove_location(unit, row.id)
             if home is not None:
                 unit.changed(change.REMOVED, home.id, 0, home.root_entry_id, name, 0)
         self._touch()
@@ -330,6 +328,7 @@ class Locations:
             if not ids:
                 break
         with self.store.write(ORIGIN_CALL) as unit:
+            places.tell_branch_gone(unit, branch.uuid)
             places.delete_branch(unit.db, branch.id)
             if branch.volume_id is not None:
                 volumes.drop_unused(unit.db, branch.volume_id)

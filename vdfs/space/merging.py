@@ -157,7 +157,7 @@ class Merging(Reach):
             number = row.node if linked else first.node
             if same and (row.node != number or row.uuid != first.uuid):
                 with self.store.write(ORIGIN_SCAN) as unit:
-                    uuid = recording.known_uuid(unit, first, row)
+                    uuid = recording.known_uuid(first, row)
                     names = entries.by_node(unit.db, row.node) if linked else [row]
                     if row.node != number:
                         self.renumbered(row)

@@ -430,13 +430,11 @@ class Renames:
             await self._on_disk([_Step(Spot(home, old, row.id), home, new)])
         location_id = held[0].location_id
         assert location_id is not None
-        uuid = next(r.uuid for r in places.locations(self.store.db) if r.id == location_id)
         with self.store.write(ORIGIN_MOUNT) as unit:
             if row is not None and home is not None:
                 entries.move(unit.db, row.id, home.entry_id, new, unit.seq)
                 rulings.put(unit.db, home.entry_id, unit.seq)
-            places.rename_location(unit.db, location_id, new, unit.hlc, unit.device)
-            unit.tell("location", "name", uuid, new)
+            places.rename_location(unit, location_id, new)
         self.tree.rename_location(old, new)
         root.names_changed()
 

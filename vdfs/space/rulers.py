@@ -80,7 +80,7 @@ class Rulers:
 
     def change(self, unit: Unit, location_id: int, ruleset: Ruleset, branches: Sequence[Branch]) -> None:
         """A location has these rules from now on; all that lies in it here is judged again, behind."""
-        places.set_rules(unit.db, location_id, ruleset.pack())
+        places.set_rules(unit, location_id, ruleset.pack())
         self._speaking |= ruleset.compiled().children
         for branch in branches:
             self._rulers.pop(branch.id, None)

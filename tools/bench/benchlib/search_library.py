@@ -7,7 +7,6 @@ line of JSON, and serves the socket until its standard input ends. Nothing of th
 """
 
 import json
-import os
 import random
 import sys
 import time
@@ -19,7 +18,7 @@ import trio
 from benchlib.search_names import FILES_PER_DIRECTORY, directory_names, names, queries
 from index.model.entry import KIND_DIR, KIND_FILE, Entry
 from index.model.query import parse
-from index.store import entries, search, tags
+from index.store import annotating, entries, search
 from index.store.search import SearchIndex
 from index.store.store import Store
 from vdfs.base.config import Config
@@ -59,12 +58,11 @@ def fill(store: Store, root: Entry, count: int, seed: int) -> None:
                 )
             rows.clear()
     with store.write("bench") as unit:
-        tag = tags.put(unit.db, os.urandom(16), "holiday")
         for _ in range(min(TAGGED, count // 10)):
             entry_id = luck.randrange(homes[-1] + 1, homes[-1] + count)
             uuid = entry_id.to_bytes(16, "big")
             entries.set_uuid(unit.db, entry_id, uuid, unit.seq)
-            tags.add_dot(unit.db, uuid, tag, unit.device, unit.seq, unit.hlc, 0)
+            annotating.add_tag(unit, uuid, "holiday")
 
 
 def _row(root: Entry, entry_id: int, above: int, name: str, kind: int, mtime_ns: int) -> Entry:

@@ -1,0 +1,55 @@
+"""Annotating: what people attach to a logical file, written so that all devices come to say the same of it.
+
+In: a unit and the uuid of an entry, which need not be known here. Each change is one step of the tables' own laws (the
+latest of a cell, dots of a set) and one line of the outbox that says the same; nothing here asks what other devices
+have. A uuid that is an alias is written under what it is read as.
+"""
+
+from index.model.ids import new_uuid
+from index.store import aliases, metadata, registers, tags
+from index.store.unit import Unit
+
+
+def set_cell(unit: Unit, uuid: bytes, name: bytes, value: bytes | None) -> None:
+    """An attribute has this value from now on; None: it is removed."""
+    metadata.put(unit.db, uuid, name, value, unit.hlc, unit.device)
+    unit.tell("attribute", "set", [uuid, name], value)
+
+
+def add_tag(unit: Unit, uuid: bytes, tag: str) -> None:
+    """An entry carries a tag from now on; the tag is made when there is none of that name."""
+    found = tags.find(unit.db, tag)
+    if found is None:
+        tag_uuid = new_uuid()
+        found = (tags.put(unit.db, tag_uuid, tag), tag_uuid)
+        registers.put(unit, tags.MODEL, tag_uuid, "name", tag)
+    _add(unit, uuid, *found, unit.hlc, unit.part)
+
+
+def _add(unit: Unit, uuid: bytes, tag_id: int, tag_uuid: bytes, hlc: int, part: int) -> None:
+    tags.add_dot(unit.db, uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, part))
+    unit.tell("tagging", "add", [uuid, tag_uuid], [hlc, part])
+
+
+def remove_tag(unit: Unit, uuid: bytes, tag: str) -> None:
+    """An entry carries a tag no more, as far as this device has heard of it."""
+    for tag_uuid, dots in tags.remove_dots(unit.db, uuid, tag).items():
+        unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot) for dot in dots])
+
+
+def copy(unit: Unit, source: bytes, target: bytes) -> None:
+    """Give an entry copies of what another carries, as things said of it just now; its tags keep their order."""
+    for name, value in metadata.all_of(unit.db, source).items():
+        set_cell(unit, target, name, value)
+    for tag_id, tag_uuid, hlc, part in tags.in_order(unit.db, source):
+        _add(unit, target, tag_id, tag_uuid, hlc, part)
+
+
+def join(unit: Unit, one: bytes, other: bytes) -> bytes:
+    """Two uuids name one file; what they carry is one. Returns what both are read as."""
+    joined = aliases.join(unit.db, one, other)
+    if joined is None:
+        return aliases.canon(unit.db, one)
+    metadata.merge_into(unit.db, *joined)
+    unit.tell("alias", "join", one, other)
+    return joined[1]

@@ -1,0 +1,111 @@
+"""Tables waiting, lost_dot and quarantine: what was heard of shared rows and cannot be applied yet.
+
+What refers to a row that is not known waits under the uuid that is missing and is done the moment this comes; nothing
+is dropped and no reference is made empty. A removal of a tag that arrives before the addition it removes is remembered
+until that comes. What is stamped too far in the future is kept until the clock gets there, so that one wrong clock
+neither wins every conflict for years nor drives the clocks of the others.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import apsw
+import msgpack
+
+SCHEMA = """
+-- waiting: an operation of a device that refers to a row which is not known; missing is that row's uuid.
+CREATE TABLE waiting(
+    missing BLOB NOT NULL,
+    device  BLOB NOT NULL,
+    seq     INTEGER NOT NULL,
+    part    INTEGER NOT NULL,
+    body    BLOB NOT NULL,
+    PRIMARY KEY (missing, device, seq, part)
+) STRICT, WITHOUT ROWID;
+
+-- lost_dot: an addition of a tag that was removed before it was heard of.
+CREATE TABLE lost_dot(
+    dot_device BLOB NOT NULL,
+    dot_seq    INTEGER NOT NULL,
+    dot_part   INTEGER NOT NULL,
+    entry_uuid BLOB NOT NULL,
+    tag_uuid   BLOB NOT NULL,
+    PRIMARY KEY (dot_device, dot_seq, dot_part)
+) STRICT, WITHOUT ROWID;
+
+-- quarantine: operations that are stamped later than any clock should be.
+CREATE TABLE quarantine(
+    hlc    INTEGER NOT NULL,
+    device BLOB NOT NULL,
+    epoch  INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    part   INTEGER NOT NULL,
+    body   BLOB NOT NULL,
+    PRIMARY KEY (hlc, device, seq, part)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class Held(NamedTuple):
+    """An operation that waits: whose, and what it says (model, op, key, body)."""
+
+    device: bytes
+    seq: int
+    part: int
+    hlc: int
+    said: Sequence[object]
+
+
+def wait_for(db: apsw.Connection, missing: bytes, held: Held) -> None:
+    """An operation waits for a row with a uuid."""
+    body = msgpack.packb([held.hlc, held.said])
+    db.execute("INSERT OR REPLACE INTO waiting VALUES(?,?,?,?,?)", (missing, held.device, held.seq, held.part, body))
+
+
+def arrived(db: apsw.Connection, uuid: bytes) -> list[Held]:
+    """What waited for a row, oldest first of each device; it waits no more."""
+    rows = db.execute("SELECT device, seq, part, body FROM waiting WHERE missing=? ORDER BY seq, part", (uuid,))
+    found = [Held(device, seq, part, *msgpack.unpackb(body)) for device, seq, part, body in rows]
+    if found:
+        db.execute("DELETE FROM waiting WHERE missing=?", (uuid,))
+    return found
+
+
+def count_waiting(db: apsw.Connection) -> int:
+    return int(next(iter(db.execute("SELECT count(*) FROM waiting")))[0])
+
+
+def lose_dot(db: apsw.Connection, device: bytes, seq: int, part: int, entry_uuid: bytes, tag_uuid: bytes) -> None:
+    """An addition that was not heard of yet is removed."""
+    db.execute("INSERT OR IGNORE INTO lost_dot VALUES(?,?,?,?,?)", (device, seq, part, entry_uuid, tag_uuid))
+
+
+def is_lost(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
+    """Whether an addition was removed before it came."""
+    sql = "SELECT 1 FROM lost_dot WHERE dot_device=? AND dot_seq=? AND dot_part=?"
+    return db.execute(sql, (device, seq, part)).fetchone() is not None
+
+
+def forget_lost(db: apsw.Connection, device: bytes, seq: int) -> None:
+    """All that a device said up to a unit was heard of."""
+    db.execute("DELETE FROM lost_dot WHERE dot_device=? AND dot_seq<=?", (device, seq))
+
+
+def put_aside(db: apsw.Connection, epoch: int, held: Held) -> None:
+    """An operation is stamped too late to be believed just now."""
+    row = (held.hlc, held.device, epoch, held.seq, held.part, msgpack.packb(held.said))
+    db.execute("INSERT OR REPLACE INTO quarantine VALUES(?,?,?,?,?,?)", row)
+
+
+def due(db: apsw.Connection, before_hlc: int) -> list[Held]:
+    """What was put aside and is stamped before a time; it is put aside no more."""
+    rows = db.execute("SELECT device, seq, part, hlc, body FROM quarantine WHERE hlc<? ORDER BY hlc", (before_hlc,))
+    found = [Held(device, seq, part, hlc, msgpack.unpackb(body)) for device, seq, part, hlc, body in rows]
+    if found:
+        db.execute("DELETE FROM quarantine WHERE hlc<?", (before_hlc,))
+    return found
+
+
+def aside(db: apsw.Connection) -> dict[bytes, int]:
+    """How many operations of each device are put aside."""
+    return {bytes(d): int(n) for d, n in db.execute("SELECT device, count(*) FROM quarantine GROUP BY device")}

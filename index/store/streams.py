@@ -1,0 +1,238 @@
+"""Tables stream, page, boundary and holding: what devices have told each other, and how far everybody has come.
+
+A device tells what it writes in two *streams*: its own rows (entries: state, by pages that hold what was written last),
+and shared rows (registers, attributes, tags: a log of operations). Both are ordered by `seq`, the number of the unit
+that wrote them, which only grows; a stream is cut into pages that state the range (from, to] they cover, and ranges
+chain. So a cursor (device, epoch, seq) says all that is known, and no time is needed for it: a unit that was committed
+late can not slip behind a cursor, as it could behind a clock.
+
+An *epoch* begins when a device comes back from an old copy of its database: what it had told since then it has
+forgotten, so that its numbers would come twice. The streams of an old epoch end where they do.
+
+Pages are signed by their author and kept as they came, so that any device can hand them on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+import apsw
+
+#: The two kinds of streams.
+OWNED: Final = 0
+SHARED: Final = 1
+
+SCHEMA = """
+-- stream: how far we have come with what a device tells in an epoch; our own streams have rows too.
+--   kind       0 its own rows, 1 shared rows
+--   start_seq  where the epoch begins
+--   seq        everything up to here is applied; of our own streams 0, as the units say it
+--   part_to, part_after   a range that is half applied: (seq, part_to], up to the row with the id part_after
+--   floor_seq  what was told up to here is no more kept as operations: who lacks it takes the current state
+CREATE TABLE stream(
+    device     BLOB NOT NULL,
+    epoch      INTEGER NOT NULL,
+    kind       INTEGER NOT NULL,
+    start_seq  INTEGER NOT NULL,
+    seq        INTEGER NOT NULL,
+    part_to    INTEGER NOT NULL DEFAULT 0,
+    part_after INTEGER NOT NULL DEFAULT 0,
+    floor_seq  INTEGER NOT NULL,
+    PRIMARY KEY (device, epoch, kind)
+) STRICT, WITHOUT ROWID;
+
+-- page: pages of other devices, as they came. Of a range of rows too large for one page there are several, each from
+-- the row after after_id; is_last: the range ends with it.
+CREATE TABLE page(
+    id       INTEGER PRIMARY KEY,
+    device   BLOB NOT NULL,
+    epoch    INTEGER NOT NULL,
+    kind     INTEGER NOT NULL,
+    from_seq INTEGER NOT NULL,
+    to_seq   INTEGER NOT NULL,
+    after_id INTEGER NOT NULL,
+    is_last  INTEGER NOT NULL,
+    head     BLOB NOT NULL,
+    body     BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX page_range ON page(device, epoch, kind, to_seq, after_id, from_seq);
+
+-- boundary: where pages of ours ended that others may have; digest is the first 8 bytes of the hash of the page.
+CREATE TABLE boundary(
+    epoch  INTEGER NOT NULL,
+    kind   INTEGER NOT NULL,
+    to_seq INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (epoch, kind, to_seq)
+) STRICT, WITHOUT ROWID;
+
+-- holding: what a device said that it has durably, stream by stream.
+CREATE TABLE holding(
+    holder BLOB NOT NULL,
+    device BLOB NOT NULL,
+    epoch  INTEGER NOT NULL,
+    kind   INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (holder, device, epoch, kind)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class StreamId(NamedTuple):
+    """Whose stream, of which epoch and kind."""
+
+    device: bytes
+    epoch: int
+    kind: int
+
+
+#: How far somebody has come with each stream he knows of.
+Vector = Mapping[StreamId, int]
+
+
+class Stream(NamedTuple):
+    """A row of table stream."""
+
+    device: bytes
+    epoch: int
+    kind: int
+    start_seq: int
+    seq: int
+    part_to: int
+    part_after: int
+    floor_seq: int
+
+    @property
+    def id(self) -> StreamId:
+        return StreamId(self.device, self.epoch, self.kind)
+
+
+class PageRow(NamedTuple):
+    """A page that is kept: where it lies in its stream, and what was sent."""
+
+    device: bytes
+    epoch: int
+    kind: int
+    from_seq: int
+    to_seq: int
+    after_id: int
+    is_last: int
+    head: bytes
+    body: bytes
+
+
+def get(db: apsw.Connection, stream: StreamId) -> Stream | None:
+    row = db.execute("SELECT * FROM stream WHERE device=? AND epoch=? AND kind=?", stream).fetchone()
+    return None if row is None else Stream._make(row)
+
+
+def every(db: apsw.Connection) -> list[Stream]:
+    """All streams that are known, ours among them."""
+    return [Stream._make(row) for row in db.execute("SELECT * FROM stream ORDER BY device, epoch, kind")]
+
+
+def begin(db: apsw.Connection, stream: StreamId, start_seq: int) -> None:
+    """A stream is known from here on; nothing of it is applied. One that is known stays as it is."""
+    sql = "INSERT OR IGNORE INTO stream(device, epoch, kind, start_seq, seq, floor_seq) VALUES(?,?,?,?,?,?)"
+    db.execute(sql, (*stream, start_seq, start_seq, start_seq))
+
+
+def advance(db: apsw.Connection, stream: StreamId, seq: int) -> None:
+    """Everything up to here is applied; a cursor never goes back."""
+    db.execute(
+        "UPDATE stream SET seq=max(seq, ?), part_to=0, part_after=0 WHERE device=? AND epoch=? AND kind=?",
+        (seq, *stream),
+    )
+
+
+def advance_part(db: apsw.Connection, stream: StreamId, part_to: int, part_after: int) -> None:
+    """Of the range up to `part_to` the rows up to an id are applied."""
+    db.execute(
+        "UPDATE stream SET part_to=?, part_after=? WHERE device=? AND epoch=? AND kind=?",
+        (part_to, part_after, *stream),
+    )
+
+
+def raise_floor(db: apsw.Connection, stream: StreamId, seq: int) -> None:
+    """What was told up to here is not kept as operations any more, here."""
+    db.execute("UPDATE stream SET floor_seq=max(floor_seq, ?) WHERE device=? AND epoch=? AND kind=?", (seq, *stream))
+
+
+def covers(db: apsw.Connection, device: bytes, seq: int) -> bool:
+    """Whether what a device told in shared rows with a unit is applied here."""
+    sql = "SELECT 1 FROM stream WHERE device=? AND kind=? AND start_seq<? AND seq>=? LIMIT 1"
+    return db.execute(sql, (device, SHARED, seq, seq)).fetchone() is not None
+
+
+def keep(db: apsw.Connection, page: PageRow) -> None:
+    """Keep a page for those who will ask."""
+    db.execute(
+        "INSERT OR REPLACE INTO page(device, epoch, kind, from_seq, to_seq, after_id, is_last, head, body) "
+        "VALUES(?,?,?,?,?,?,?,?,?)",
+        page,
+    )
+
+
+_PAGE = "SELECT device, epoch, kind, from_seq, to_seq, after_id, is_last, head, body FROM page "
+
+
+def next_page(db: apsw.Connection, stream: StreamId, seq: int, part_to: int, part_after: int) -> PageRow | None:
+    """The page that goes on from a cursor: the rest of the range that it stands in, or the range that comes next."""
+    row = None
+    if part_to:
+        sql = f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq=? AND after_id=? AND from_seq<=? LIMIT 1"
+        row = db.execute(sql, (*stream, part_to, part_after, seq)).fetchone()
+    if row is None:
+        sql = (
+            f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq>? AND after_id=0 AND from_seq<=? "
+            "ORDER BY to_seq LIMIT 1"
+        )
+        row = db.execute(sql, (*stream, seq, seq)).fetchone()
+    return None if row is None else PageRow._make(row)
+
+
+def drop_pages(db: apsw.Connection, stream: StreamId, up_to: int) -> None:
+    """Pages that end at or before a number are needed by nobody."""
+    db.execute("DELETE FROM page WHERE device=? AND epoch=? AND kind=? AND to_seq<=?", (*stream, up_to))
+
+
+def note_boundary(db: apsw.Connection, stream: StreamId, to_seq: int, digest: bytes) -> None:
+    """A page of ours ended here."""
+    db.execute("INSERT OR REPLACE INTO boundary VALUES(?,?,?,?)", (stream.epoch, stream.kind, to_seq, digest))
+
+
+def has_boundary(db: apsw.Connection, stream: StreamId, to_seq: int) -> bool:
+    """Whether a page of ours ended there."""
+    sql = "SELECT 1 FROM boundary WHERE epoch=? AND kind=? AND to_seq=?"
+    return db.execute(sql, (stream.epoch, stream.kind, to_seq)).fetchone() is not None
+
+
+def note_holding(db: apsw.Connection, holder: bytes, vector: Vector) -> None:
+    """A device said what it has; it never has less than it had."""
+    db.executemany(
+        "INSERT INTO holding VALUES(?,?,?,?,?) ON CONFLICT(holder, device, epoch, kind) "
+        "DO UPDATE SET seq=max(seq, excluded.seq)",
+        [(holder, *stream, seq) for stream, seq in vector.items()],
+    )
+
+
+def holdings(db: apsw.Connection, holder: bytes) -> dict[StreamId, int]:
+    """What a device said that it has."""
+    rows = db.execute("SELECT device, epoch, kind, seq FROM holding WHERE holder=?", (holder,))
+    return {StreamId(*row[:3]): row[3] for row in rows}
+
+
+def held_by_all(db: apsw.Connection, holders: Iterable[bytes], stream: StreamId) -> int:
+    """Up to where every one of some devices has a stream; 0 when one of them never said."""
+    held = []
+    for holder in holders:
+        row = db.execute(
+            "SELECT seq FROM holding WHERE holder=? AND device=? AND epoch=? AND kind=?", (holder, *stream)
+        ).fetchone()
+        held.append(0 if row is None else int(row[0]))
+    return min(held, default=0)
+
+
+def own_pages(db: apsw.Connection, stream: StreamId) -> Iterator[tuple[int, int]]:
+    """(from, to) of the pages that are kept of a stream, in order."""
+    sql = "SELECT from_seq, to_seq FROM page WHERE device=? AND epoch=? AND kind=? ORDER BY to_seq"
+    return ((int(a), int(b)) for a, b in db.execute(sql, stream))
