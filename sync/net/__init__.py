@@ -1,0 +1,1 @@
+"""How devices find and reach each other."""
