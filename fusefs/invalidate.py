@@ -107,7 +107,7 @@ class Notifier:
         """The node of a directory's row if the kernel holds it."""
         if entry_id is None or self.tree.dirs.known(entry_id) is None:
             return None
-        if self.tree.home is not None and entry_id == self.tree.home.root_entry_id:
+        if any(ref.entry_id == entry_id for ref in self.tree.root.parts):
             return self.tree.root
         row = entries.get(self.tree.store.db, entry_id)
         node = None if row is None else self.ledger.find(row.node)

@@ -72,7 +72,7 @@ class Xattrs:
         whom the list keeps out."""
         places = [(ref, b"") for ref in node.parts] if node.is_dir else [(s.dir, s.name) for s in node.spots]
         value = None
-        if places:
+        if places and not places[0][0].branch.is_remote:
             ref, name = places[0]
             st_ino = None if node.is_dir else node.st_ino
             value = await ref.branch.call(NAME_DEADLINE_S, realattrs.acl, self.tree.dirs, ref, name, st_ino)

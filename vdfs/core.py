@@ -35,6 +35,7 @@ from vdfs.ops.registry import Registry
 from vdfs.ops.table import load
 from vdfs.space import journal
 from vdfs.space.annotations import Annotations
+from vdfs.space.arrivals import Arrivals
 from vdfs.space.attributes import Attributes
 from vdfs.space.branches import Branch
 from vdfs.space.content import Opener
@@ -107,13 +108,14 @@ async def open_core(
         )
         media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir), scanner.halts, tree.pace)
         indexing = Indexing(scanner, media, jobs, rescan_s)
+        arrivals = Arrivals(tree)
         presence = Presence(tree, watch, scanner.begin)
         volumes = Volumes(tree, locations, presence)
         ruling = Ruling(rulers, pool)
         ruling.released = indexing.note_contents
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
-            importer, locations, scanner, jobs, indexing, watch, rulers, ruling, finder, presence,
+            importer, locations, arrivals, scanner, jobs, indexing, watch, rulers, ruling, finder, presence,
             volumes, Ejector(volumes, scanner.halts, pool), mountpoint,
             time.time_ns(), stop,
         )  # fmt: skip
@@ -160,8 +162,9 @@ async def _run_tasks(
         await nursery.start(core.indexing.media.pool.run)
         tasks = (
             core.jobs.run, core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
-            core.importer.follow, mount_watch.run, core.volumes.run, Indexer(core.library.store, core.scanner.pool).run,
-            partial(wait_for_power, core.jobs), partial(_housekeeping, core), partial(keep_backup, core.library.store),
+            core.importer.follow, core.arrivals.run, mount_watch.run, core.volumes.run,
+            Indexer(core.library.store, core.scanner.pool).run, partial(wait_for_power, core.jobs),
+            partial(_housekeeping, core), partial(keep_backup, core.library.store),
         )  # fmt: skip
         for task in tasks:
             nursery.start_soon(for_ever, task)

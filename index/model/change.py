@@ -17,7 +17,8 @@ ORIGIN_MOUNT = "mount"  # made by a request of the kernel, which knows already
 ORIGIN_SCAN = "scan"  # found on disk
 ORIGIN_WALK = "walk"  # found by a walk, which says itself what of it carries attributes
 ORIGIN_CALL = "call"  # asked by an operation (command line, socket)
-#: What nobody did through us.
+ORIGIN_SYNC = "sync"  # told by another device
+#: What was found on a disk of ours: nobody did it through us, nor told us.
 FOUND = frozenset({ORIGIN_SCAN, ORIGIN_WALK})
 
 

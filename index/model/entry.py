@@ -101,6 +101,11 @@ class Entry(NamedTuple):
     rule: int = 0
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the row is this device's. Of another's the owner is not known here."""
+        return self.uid >= 0
+
+    @property
     def stat(self) -> Stat:
         return Stat(
             self.mode, self.size_bytes, self.mtime_ns, self.ctime_ns, self.st_ino, self.nlink, self.uid, self.gid

@@ -28,6 +28,9 @@ from index.store import changes, entries, limbo, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
+#: Of a file that goes, so many names that are left are looked at for one of ours.
+_NAMES_LEFT = 16
+
 # what a look at the disk found ----------------------------------------------------------------------------------------
 
 
@@ -152,6 +155,8 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, tol
             limbo.forget(unit.db, gone)
         entries.delete(unit.db, gone.id)
         recording.stand_alone(unit, gone)
+        if unit.remote and not any(one.is_ours for one in entries.some_of_node(unit.db, gone.node, _NAMES_LEFT)):
+            recording.leave_to_others(unit, gone.node)
         unit.changed(change.REMOVED, gone.branch_id, gone.id, gone.parent_id, gone.name, gone.node)
 
 

@@ -173,6 +173,40 @@ def part(unit: Unit, row: Entry) -> Entry:
     return again(unit, row.id)
 
 
+def part_ways(unit: Unit, row: Entry) -> None:
+    """What is ours goes to another name, where the replicas of other devices do not follow it: it takes the number
+    along, which the kernel moves with the name, and has a uuid of its own from now on, with copies of the annotations.
+    So has all that is below it."""
+    if not unit.remote or not row.is_ours:
+        return
+    for entry_id in entries.held_elsewhere(unit.db, row.id):
+        ours = again(unit, entry_id)
+        leave_to_others(unit, ours.node)
+        if ours.uuid is not None and any(not one.is_ours for one in entries.by_uuid(unit.db, ours.uuid)):
+            _own_uuid(unit, ours, ours.uuid)
+
+
+def leave_to_others(unit: Unit, number: int) -> None:
+    """Replicas of other devices stay where one of ours is no more: they get a number of their own, together."""
+    theirs = [one for one in entries.by_node(unit.db, number) if not one.is_ours]
+    if theirs:
+        fresh = unit.new_id()
+        for one in theirs:
+            entries.set_node(unit.db, one.id, fresh, unit.seq)
+            _renumbered(unit, one, one._replace(node=fresh))
+        unit.parts_changed()
+
+
+def moved_afar(unit: Unit, row: Entry) -> None:
+    """A row of another device has another place, or none: it has for itself from now on what it shared, and so has all
+    that is below it."""
+    for entry_id in entries.shared_below(unit.db, row.id):
+        one = again(unit, entry_id)
+        if one.parent_id is None or not entries.is_where_replicas_are(unit.db, one, one.parent_id, one.name):
+            _renumbered(unit, one, part(unit, one))
+    unit.parts_changed()
+
+
 def alone(unit: Unit, row: Entry) -> Entry:
     """A file that is to have several names shares its number with them, and not with replicas of one of them."""
     if not entries.is_shared(unit.db, row):
@@ -205,7 +239,7 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
 
 def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
     """A version of a file that had a number of its own already is to have a name of its own: so it gets a uuid too."""
-    if row.uuid is None or row.kind == KIND_DIR:
+    if row.uuid is None or row.kind == KIND_DIR or not row.is_ours:
         return row
     others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
     beside = _links_beside(unit, row) if others else []  # names of the same file in other locations stay its names
@@ -296,12 +330,17 @@ def _unseen(own: versions.Vector, branch: bytes, others: Sequence[versions.Vecto
 
 
 def meet(unit: Unit, directory: Entry, number: int) -> None:
-    """A directory becomes one with those that have a number. The files in them have not seen each other."""
+    """A directory becomes one with those that have a number. The files in them have not seen each other; but for those
+    of another device and of ours that go by one uuid: these are versions of one file, and know which is later."""
     entries.set_node(unit.db, directory.id, number, unit.seq)
     unit.parts_changed()
     for other in unit.one_with(directory.id):
-        for entry_id in entries.versions_under_one_name(unit.db, directory.id, other):
-            arrive(unit, again(unit, entry_id))
+        for entry_id, other_id in entries.versions_under_one_name(unit.db, directory.id, other):
+            here, there = again(unit, entry_id), again(unit, other_id)
+            if here.is_ours and there.is_ours:
+                arrive(unit, here)
+            elif here.uuid != there.uuid and (here.is_ours or there.is_ours):
+                arrive(unit, here if here.is_ours else there)
 
 
 def same_name_elsewhere(unit: Unit, row: Entry) -> list[Entry]:
@@ -447,7 +486,9 @@ def alias(unit: Unit, one: bytes, other: bytes) -> bytes:
 
 
 def join_versions(unit: Unit, first: Entry, second: Entry, first_branch: bytes, second_branch: bytes) -> None:
-    """Two replicas hold the same bytes: each has seen what the other has."""
+    """Two replicas hold the same bytes: each has seen what the other has. Of one that is another device's that is for
+    the device to say."""
     joined = versions.pack(versions.join(vector_of(first, first_branch), vector_of(second, second_branch)))
     for row in (first, second):
-        entries.set_version(unit.db, row.id, joined, unit.seq)
+        if row.is_ours:
+            entries.set_version(unit.db, row.id, joined, unit.seq)

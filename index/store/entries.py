@@ -22,14 +22,17 @@ from index.store.connection import one
 SCHEMA = """
 -- entry: one replica, a name on one branch, owned by the branch's device.
 --   id         handed out by counter 'entry', never reused
---   parent_id  the directory's row; NULL for the root row of a branch, whose name is empty
+--   parent_id  the directory's row; NULL for the root row of a branch, whose name is empty; and of a row of another
+--              device that is detached: it waits for its directory, or for the rest of a rename, and shows nowhere
 --   name       bytes as the disk has them
 --   node       the inode number in the mount: one for a union name whichever replica is shown, one for the hard
 --              linked names of a real file; equal to the id of the row that got it first, hence never reused
 --   uuid       names the logical file, shared by its replicas and its hard links. Directories and symlinks have it at
 --              once, files when they are identified or annotated; until then it is NULL and no other device hears of it
 --   kind       0 file, 1 directory, 2 symlink, 3 fifo, socket or device
---   mode … gid what lstat said last; times in nanoseconds; for a directory nlink and size are what they were then
+--   mode … gid what lstat said last; times in nanoseconds; for a directory nlink and size are what they were then.
+--              A row of another device says what that one told: uid and gid are -1, st_ino is the number that the row
+--              has there, scanned_ns is NULL. But for node, rule and seq its columns are its owner's to write
 --   content_id the bytes, once known; hash_state 0 nothing, 1 sampled, 2 full, 3 could not be read, 4 left
 --   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that never changed
 --   seq        the unit that wrote the row last: the owner's version, by which other devices page
@@ -327,6 +330,25 @@ def path_of(db: apsw.Connection, entry_id: int) -> list[bytes]:
     return [bytes(r[0]) for r in rows]
 
 
+def place_of(db: apsw.Connection, entry_id: int) -> list[bytes] | None:
+    """`path_of` of a row that may be another device's: None where it hangs in no branch (yet)."""
+    rows: list[tuple[int | None, bytes]] = db.execute(
+        "WITH RECURSIVE up(parent_id, name, depth) AS ("
+        " SELECT parent_id, name, 0 FROM entry WHERE id=?"
+        " UNION ALL SELECT e.parent_id, e.name, up.depth+1 FROM up JOIN entry e ON e.id = up.parent_id)"
+        " SELECT parent_id, name FROM up ORDER BY depth DESC",
+        (entry_id,),
+    ).fetchall()  # type: ignore[assignment]
+    if not rows or rows[0][0] is not None or rows[0][1]:
+        return None
+    return [bytes(name) for _, name in rows[1:]]
+
+
+def has_detached(db: apsw.Connection) -> bool:
+    """Whether some row hangs in no branch; a look at an index."""
+    return db.execute("SELECT 1 FROM entry WHERE parent_id IS NULL AND name > x'' LIMIT 1").fetchone() is not None
+
+
 def placed(db: apsw.Connection, entry_id: int) -> tuple[int | None, bytes] | None:
     """The directory that an entry is in, and its name there."""
     row = db.execute("SELECT parent_id, name FROM entry WHERE id=?", (entry_id,)).fetchone()
@@ -410,6 +432,29 @@ def is_shared(db: apsw.Connection, row: Entry) -> bool:
     return found.fetchone() is not None
 
 
+_BELOW_OURS = (
+    "WITH RECURSIVE d(id) AS (SELECT id FROM entry WHERE id=:top AND kind=1 UNION ALL "
+    "SELECT e.id FROM d CROSS JOIN entry e INDEXED BY entry_dirs ON e.parent_id=d.id AND e.kind=1) "
+    "SELECT e.id FROM entry e WHERE e.id=:top AND {0} "
+    "UNION ALL SELECT e.id FROM d CROSS JOIN entry e ON e.parent_id=d.id WHERE {0}"
+)
+_HELD_ELSEWHERE = (
+    "(EXISTS (SELECT 1 FROM entry o WHERE o.uuid=e.uuid AND o.uid<0) OR EXISTS (SELECT 1 FROM entry o WHERE "
+    "((o.id=e.node AND o.node=e.node) OR (o.node=e.node AND o.node<>o.id)) AND o.uid<0))"
+)
+_SHARED = "(e.node<>e.id OR EXISTS (SELECT 1 FROM entry o INDEXED BY entry_node WHERE o.node=e.id AND o.node<>o.id))"
+
+
+def held_elsewhere(db: apsw.Connection, top: int) -> list[int]:
+    """An entry of ours and those below it, as far as other devices hold what is one with it by number or uuid."""
+    return [int(row[0]) for row in db.execute(_BELOW_OURS.format(_HELD_ELSEWHERE), {"top": top})]
+
+
+def shared_below(db: apsw.Connection, top: int) -> list[int]:
+    """An entry and those below it, as far as another row goes by the number."""
+    return [int(row[0]) for row in db.execute(_BELOW_OURS.format(_SHARED), {"top": top})]
+
+
 def has_rival(db: apsw.Connection, row: Entry) -> bool:
     """Whether another inode of the row's own branch goes by its number."""
     sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND +branch_id=:branch AND st_ino<>:st_ino LIMIT 1"
@@ -426,13 +471,13 @@ def one_with(db: apsw.Connection, directory: int) -> list[int]:
     return [found[0] for found in db.execute(sql, {"node": row.node, "own": row.id})]
 
 
-def versions_under_one_name(db: apsw.Connection, directory: int, other: int) -> list[int]:
-    """The files of a directory that have a name of another's, where either has a version of its own."""
+def versions_under_one_name(db: apsw.Connection, directory: int, other: int) -> list[tuple[int, int]]:
+    """The files of a directory that have a name of another's, each with that, where either has a version of its own."""
     sql = (
-        "SELECT e.id FROM entry e CROSS JOIN entry o ON o.parent_id=:other AND o.name=e.name WHERE e.parent_id=:dir "
-        "AND e.kind<>1 AND o.kind<>1 AND (e.version IS NOT NULL OR o.version IS NOT NULL)"
+        "SELECT e.id, o.id FROM entry e CROSS JOIN entry o ON o.parent_id=:other AND o.name=e.name "
+        "WHERE e.parent_id=:dir AND e.kind<>1 AND o.kind<>1 AND (e.version IS NOT NULL OR o.version IS NOT NULL)"
     )
-    return [row[0] for row in db.execute(sql, {"dir": directory, "other": other})]
+    return [(int(row[0]), int(row[1])) for row in db.execute(sql, {"dir": directory, "other": other})]
 
 
 def is_where_replicas_are(db: apsw.Connection, row: Entry, parent_id: int | None, name: bytes) -> bool:

@@ -30,6 +30,7 @@ from index.store import (
     sidecars,
     sums,
     tags,
+    targets,
     volumes,
 )
 from index.store.connection import APPLICATION_ID
@@ -40,6 +41,7 @@ SCHEMA_VERSION = 4
 _TABLES = (
     changes, volumes, devices, places, filetypes, contents, entries, limbo, tags, metadata,
     sums, extracts, sidecars, rulings, search, saved, registers, aliases,
+    targets,
 )  # fmt: skip
 
 
@@ -76,6 +78,7 @@ def _full_strength(db: apsw.Connection) -> None:
     _search_by_index(db)
     _volumes_come(db)
     _shared_by_registers(db)
+    db.execute(targets.SCHEMA)
 
 
 def _rules(db: apsw.Connection) -> None:

@@ -34,14 +34,16 @@ CREATE TABLE location(
     removed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root.
+-- branch: a directory of one device. location_id NULL: the device's built-in store, mounted at the root. One of another
+-- device has an empty fs_id, root_ino 0, and a root_path that is for people alone.
 --   root_path   absolute, bytes; where the branch was last seen
 --   fs_id       identity of its file system: the file system's UUID, else its device number as text; with root_ino
 --               it tells the branch from another directory that stands at the same path now
 --   volume_id, volume_path   the volume it lies on and its path there, absolute: where it is found again when the
 --               volume is mounted elsewhere. NULL on what has no identity (a file system in memory)
 --   one_fs      1: what other file systems are mounted in it is no part of it
---   scan_state  pending | scanning | done | failed, with scan_error and the time of the last whole scan
+--   scan_state  pending | scanning | done | failed, with scan_error and the time of the last whole scan;
+--               leaving: it is no branch any more, and its rows are yet to go
 CREATE TABLE branch(
     id            INTEGER PRIMARY KEY,
     uuid          BLOB NOT NULL UNIQUE,
@@ -65,6 +67,8 @@ CREATE TABLE branch(
 #: The scan state of a branch of another device that is none any more; its rows go, then it does.
 GONE = "gone"
 _LABEL_MAX_CHARACTERS = 255
+#: Of a branch that is being forgotten.
+LEAVING = "leaving"
 #: How far the files of a location are looked into.
 MODE_SHALLOW, MODE_CONTENT, MODE_DEEP = 0, 1, 2
 MODE_NAMES = ("shallow", "content", "deep")

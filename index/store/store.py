@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from typing import TypeVar
 import apsw
 import trio
 
-from index.model.change import ORIGIN_SCAN
+from index.model.change import ORIGIN_SCAN, Change
 from index.model.errors import NoSpace, StoreCorrupt, VdfsError
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
@@ -48,6 +48,9 @@ class Store:
         self.rules: Rules = NoRules()
         self.is_full = False
         self.shallow: set[int] = set()  # branches whose files nobody is to read
+        self.remote: set[int] = set()  # branches of other devices
+        #: Told of the changes of each unit that is about to be committed; may write in it.
+        self.before_commit: Callable[[Unit, Sequence[Change]], None] = lambda _unit, _changes: None
         self.is_settled = True
         self.stays_settled = 0  # how many ask for that, see `settled`
         self.device_uuid = device_uuid

@@ -6,7 +6,7 @@ transaction is in the log. An exception inside rolls everything back, also the n
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -88,6 +88,8 @@ class Host(Protocol):
     last_entry_id: int
     reserved: Reserve
     shallow: set[int]
+    remote: set[int]
+    before_commit: Callable[["Unit", Sequence[Change]], None]
     is_settled: bool
     stays_settled: int
     rules: Rules
@@ -111,6 +113,7 @@ class Unit:
         self.device = store.device_uuid
         self.epoch = store.epoch
         self.shallow = store.shallow
+        self.remote = store.remote
         self.seq = store.last_seq + 1
         self._stamp = hlc_model.tick(store.last_hlc, time.time_ns() // 1_000_000)
         self.hlc = self._stamp.packed()
@@ -193,6 +196,7 @@ class Unit:
             return
         try:
             if self._changes:
+                store.before_commit(self, tuple(self._changes))
                 store.rules.heard(self, tuple(self._changes), store.last_entry_id, self._known_lists)
             is_settled = self._settle()
             bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)

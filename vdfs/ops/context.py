@@ -11,6 +11,7 @@ from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.manager import JobManager
 from vdfs.library.library import Library
 from vdfs.space.annotations import Annotations
+from vdfs.space.arrivals import Arrivals
 from vdfs.space.attributes import Attributes
 from vdfs.space.content import Opener
 from vdfs.space.ejection import Ejector
@@ -41,6 +42,7 @@ class Core:
     annotations: Annotations
     importer: Importer
     locations: Locations
+    arrivals: Arrivals
     scanner: Scanner
     jobs: JobManager
     indexing: Indexing

@@ -22,7 +22,7 @@ from index.scan import apply, recording
 from index.store import entries
 from vdfs.space import journal, syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING
-from vdfs.space.checks import check_not_read_only, check_there
+from vdfs.space.checks import check_not_read_only, check_there, own_parts, own_spots
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import AnyStat, Node, RowStat, Spot
 from vdfs.space.sameness import certain
@@ -60,8 +60,8 @@ class Attributes:
             await self._set_dir(node, wanted)
             st = await self.tree.stat(node)
         else:
-            check_there(node.spots)
-            spots = self.tree.replicas(node)
+            check_there(own_spots(node))
+            spots = [spot for spot in self.tree.replicas(node) if not spot.dir.branch.is_remote]
             check_there(spots)  # asking may have shown that one is away
             if not spots:
                 return await self._set_nameless(node, wanted)
@@ -72,8 +72,9 @@ class Attributes:
     async def _set_dir(self, node: Node, wanted: Wanted) -> None:
         if not node.parts:
             raise NotFound(f"{os.fsdecode(node.name)} was removed")
-        parts = [ref for ref in node.parts if ref.branch.state == LIVE]
-        if not parts and any(ref.branch.state == MISSING for ref in node.parts):
+        ours = own_parts(node)
+        parts = [ref for ref in ours if ref.branch.state == LIVE]
+        if not parts and any(ref.branch.state == MISSING for ref in ours):
             raise Unreachable(f"{os.fsdecode(node.name)} lies on a branch that is away")
         check_not_read_only(self.tree, parts)
         with self._noted([ref.entry_id for ref in parts], wanted):
@@ -124,9 +125,10 @@ class Attributes:
         if not isinstance(st, os.stat_result):
             return
         if node.is_dir:
-            for ref in node.parts:
+            ours = [ref for ref in node.parts if not ref.branch.is_remote]
+            for ref in ours:
                 row = entries.get(self.store.db, ref.entry_id)
-                if row is not None and len(node.parts) == 1 and row.mode != st.st_mode:
+                if row is not None and len(ours) == 1 and row.mode != st.st_mode:
                     with self.store.write(ORIGIN_MOUNT) as unit:
                         apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
             return

@@ -1,4 +1,5 @@
-"""Branches at run time: directories of this device behind the union, and how their system calls are made.
+"""Branches at run time: directories of this device behind the union, and how their system calls are made. Those of
+other devices are in remotes.py.
 
 A fast branch (a local file system) is called inline: a stat takes a microsecond, a hop through a thread a hundred. A
 slow one (network, FUSE) is called in a thread of its own limiter under a deadline, so that a dead server stops only
@@ -46,6 +47,7 @@ STALLED = "stalled"
 #: What is said of a branch that is not live, and of its files.
 OFFLINE = "offline"
 LOCAL = "local"
+REMOTE = "remote"
 
 #: How long one call on a slow branch may take before the kernel gets an answer. Below the 10 s that the mount promises.
 CALL_DEADLINE_S = 5.0
@@ -110,9 +112,13 @@ class _Ticket(Generic[T]):
 class Branch:
     """One branch of this device."""
 
+    is_remote = False  # it is another device's: nothing of it is here but its rows
+
     def __init__(self, row: BranchRow, location: bytes | None, table: list[Mount], excluded: list[bytes]) -> None:
         self.id = row.id
         self.uuid = row.uuid
+        self.device_uuid = row.device_uuid
+        self.slug = ""  # what its device is called in names of conflicts; the tree says it
         self.label = row.label
         self.location = location  # the first component of its paths in the union; None = the root itself
         self.location_id = row.location_id
@@ -366,12 +372,12 @@ class Branch:
 
 
 def state_of(branches: list[Branch]) -> str:
-    """One word for what lies on several branches: where any of them has it, it is local; offline when all that is
-    missing is a volume."""
+    """One word for what lies on several branches: where any of them has it, it is local; remote where another device
+    has it that is there; offline when all that is missing is a volume or a device."""
     words = {branch.away for branch in branches}
-    if LOCAL in words or not words:
+    if not words:
         return LOCAL
-    return OFFLINE if OFFLINE in words else MISSING
+    return next((word for word in (LOCAL, REMOTE, OFFLINE) if word in words), MISSING)
 
 
 def _trie(root: bytes, leaves: list[tuple[bytes, Any]]) -> Excluded:

@@ -1,19 +1,24 @@
-"""Checks: what is refused before anything happens.
+"""Checks: what is refused before anything happens; what of a name is this device's to change.
 
 A change that concerns several replicas is looked at for all of them before the first is touched, so that a refusal
-leaves everything as it was. A single replica needs most of this not: the call itself says it.
+leaves everything as it was. A single replica needs most of this not: the call itself says it. What another device
+holds is never changed here: where we have a replica too the change is that one's, else it is refused.
 """
 
 import errno
 import os
 from collections.abc import Sequence
+from typing import TypeVar
 
 from index.model.errors import CrossBranch, Exists, Unreachable
 from vdfs.space import syscalls
 from vdfs.space.branches import LIVE, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node, Spot
+from vdfs.space.remotes import RemoteBranch
 from vdfs.space.tree import Tree
+
+T = TypeVar("T")
 
 _NAME_MAX_BYTES = 255
 
@@ -28,6 +33,25 @@ def check_name(name: bytes) -> None:
         raise os_error(errno.ENAMETOOLONG)
     if name in (b"", b".", b".."):
         raise Exists("that name is always there")
+
+
+def own_spots(node: Node) -> list[Spot]:
+    """The replicas that are shown and ours; ReadOnly where others alone hold it."""
+    return [spot for spot, _ in _own(node.name, [(spot, spot.dir) for spot in node.spots])]
+
+
+def own_parts(node: Node) -> list[DirRef]:
+    """The parts of a directory that are ours; ReadOnly where others alone have it."""
+    return [part for part, _ in _own(node.name, [(part, part) for part in node.parts])]
+
+
+def _own(name: bytes, places: Sequence[tuple[T, DirRef]]) -> list[tuple[T, DirRef]]:
+    ours = [place for place in places if not place[1].branch.is_remote]
+    if places and not ours:
+        branch = places[0][1].branch
+        assert isinstance(branch, RemoteBranch)
+        raise branch.refusal(name)
+    return ours
 
 
 def check_there(spots: Sequence[Spot]) -> None:

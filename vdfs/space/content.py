@@ -27,8 +27,10 @@ from index.model.inode import inode_of
 from vdfs.space import syscalls
 from vdfs.space.attributes import Attributes
 from vdfs.space.branches import CALL_DEADLINE_S, DISK_THREADS, MISSING, Branch, let_go
+from vdfs.space.checks import own_spots
 from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node
+from vdfs.space.remotes import RemoteBranch
 from vdfs.space.tree import Tree
 
 T = TypeVar("T")
@@ -233,16 +235,22 @@ class Opener:
         self.attributes = attributes
 
     async def open(self, node: Node, flags: int, *, by_uid: int = 0) -> tuple[Handle, os.stat_result]:
-        """Open the shown replica; Unreachable at once when its branch is away.
+        """Open the shown replica; Unreachable at once when its branch is away, or another device's. To write what
+        others alone hold is ReadOnly.
 
         O_TRUNC cuts what is open and was held against the inode that is meant, never what has the name by now.
         """
         if node.kind == KIND_DIR:
             raise IsADirectoryError(errno.EISDIR, "is a directory")
         wanted = (flags & _KEEP_FLAGS) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        away: Unreachable | None = None
+        away: VdfsError | None = None
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            own_spots(node)
         for spot in self.tree.spots_of(node):
             branch = spot.dir.branch
+            if isinstance(branch, RemoteBranch):
+                away = away or branch.unreachable(spot.name)
+                continue
             if branch.state == MISSING and not (self.tree.check(branch) and branch.state != MISSING):
                 away = Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
                 continue

@@ -100,7 +100,7 @@ class BranchDisk(Holdings):
             if known is not None:
                 self._dir(above, row)
                 self.dirs.settle_below(row.id)
-            node, parent = self.nodes.get(row.node), self._held(above.entry_id)
+            node, parent = self.nodes.get(row.node), self.held_dir(above.entry_id)
             if node is not None and parent is not None:
                 self.hang(node, parent, row.name)
             return

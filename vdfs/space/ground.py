@@ -87,7 +87,10 @@ class Ground(BranchDisk):
         return self.mend(ref, name, row, st, looked=True)
 
     def _knows(self, ref: DirRef) -> bool:
-        """Whether the index has every name of a directory: it was listed, and what changes in it is seen."""
+        """Whether the index has every name of a directory: it was listed, and what changes in it is seen. What other
+        devices have is not known but by the index."""
+        if ref.branch.is_remote:
+            return True
         row = entries.get(self.store.db, ref.entry_id)
         return row is not None and row.scanned_ns is not None and not ref.branch.slow
 

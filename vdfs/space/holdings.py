@@ -1,8 +1,8 @@
 """Holdings: what a running library has in its hands of its branches: directories, nodes, and how they follow the rows.
 
-In: the branches, and every commit of the store, at once. Out: the DirRef of a directory's row, the node of a number,
-what lstat says of a name. The invariant: nodes hang as the rows do, never in a circle, and no answer that was prepared
-outlives a commit that makes it void.
+In: the branches, our own (`branches`) and those of other devices (`remotes`), and every commit of the store, at once.
+Out: the DirRef of a directory's row, the node of a number, what lstat says of a name. The invariant: nodes hang as the
+rows do, never in a circle, and no answer that was prepared outlives a commit that makes it void.
 """
 
 import errno
@@ -20,6 +20,7 @@ from vdfs.base.pace import Pace
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import DirRef, DirTable
 from vdfs.space.nodes import Node, is_below
+from vdfs.space.remotes import RemoteBranch
 
 #: From so many on those are looked for that nobody holds any more.
 _FORMER_MIN = 1000
@@ -37,6 +38,7 @@ class Holdings:
         self.dirs = DirTable()
         self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self.branches: dict[int, Branch] = {}
+        self.remotes: dict[int, RemoteBranch] = {}
         self.pace = Pace()  # of what is written behind the requests
         self.former: dict[int, WeakSet[Node]] = {}  # row -> nodes that the kernel holds it by, of numbers it had
         self._former_max = _FORMER_MIN
@@ -57,6 +59,10 @@ class Holdings:
         self.forget_watches: Callable[[Branch], Awaitable[None]] = forget_nothing
         #: Told of a name, by its directory's row, that may not be as its row says.
         self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
+
+    def branch_of(self, branch_id: int) -> Branch | None:
+        """A branch, whoever owns it."""
+        return self.branches.get(branch_id) or self.remotes.get(branch_id)
 
     def check(self, branch: Branch) -> bool:
         """Look at a branch's root again; returns whether its state changed."""
@@ -148,13 +154,13 @@ class Holdings:
         """The next directory above one, by the rows, that is held and not at or below another."""
         row = entries.get(self.store.db, node.parts[0].entry_id) if node.parts else None
         while row is not None and row.parent_id is not None:
-            held = self._held(row.parent_id)
+            held = self.held_dir(row.parent_id)
             if held is not None and not is_below(held, but):
                 return held
             row = entries.get(self.store.db, row.parent_id)
         return self.root
 
-    def _held(self, entry_id: int) -> Node | None:
+    def held_dir(self, entry_id: int) -> Node | None:
         """The node of a directory's row, if there is one."""
         if any(ref.entry_id == entry_id for ref in self.root.parts):
             return self.root
@@ -171,10 +177,13 @@ class Holdings:
             if ref is not None:
                 break
             row = entries.get(self.store.db, wanted)
-            if row is None or row.branch_id not in self.branches:
+            branch = None if row is None else self.branch_of(row.branch_id)
+            if row is None or branch is None:
                 return None
             if row.parent_id is None:
-                ref = self.dirs.root(self.branches[row.branch_id])
+                if row.id != branch.root_entry_id:
+                    return None  # it is detached
+                ref = self.dirs.root(branch)
             else:
                 way.append(row)
             wanted = row.parent_id

@@ -1,11 +1,14 @@
-"""Locations: adding, removing and listing the directories that a library shows.
+"""Locations: adding, removing and listing the directories that a library shows; which branches there are.
 
 Adding is instant (a location row, a branch row and the row of its root) and the scan runs behind. What cannot be a
 location is refused with the reason; what contains us (a home directory around the mount point or the data directory)
 is fine, and the inner paths are skipped by name before they are ever touched. Removing forgets rows and never touches
-a user's file.
+a user's file; a location that other devices hold too stays theirs.
+
+Branches and locations of other devices come, change and go by their rows; `follow` brings what runs up to date.
 """
 
+import contextlib
 import os
 import shlex
 import stat
@@ -17,17 +20,19 @@ import attrs
 import trio
 
 from index.model import change
-from index.model.change import ORIGIN_CALL
+from index.model.change import ORIGIN_CALL, ORIGIN_SYNC
 from index.model.entry import Stat
-from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADirectory, NotFound, Unsupported
+from index.model.errors import AccessDenied, Deadline, Exists, Invalid, NotADirectory, NotFound, Unsupported, VdfsError
 from index.model.ids import new_uuid
 from index.model.inode import DEVICES
+from index.scan import recording
 from index.scan.fsid import fs_identity
 from index.scan.mounts import Mount, is_inside, is_within, mount_of, mounts
 from index.scan.volumes import root_stat, use_devices, words_of
-from index.store import entries, places, volumes
+from index.store import devices, entries, places, volumes
 from index.store.store import Store
 from vdfs.space.branches import LIVE, OFFLINE, Branch
+from vdfs.space.remotes import RemoteBranch
 from vdfs.space.roots import root_row
 from vdfs.space.tree import Tree
 
@@ -75,7 +80,7 @@ class Locations:
         own = [row for row in places.branches(self.store.db) if row.device_uuid == self.store.device_uuid]
         use_devices((), words_of(table, [row.root_path for row in own]))
         for row in own:
-            if row.location_id is not None and row.location_id not in names:
+            if row.scan_state == places.LEAVING or row.location_id not in {None, *names}:
                 continue
             location = None if row.location_id is None else names[row.location_id]
             branch = Branch(row, location, table, self.excluded(row.root_path, table, one_fs=bool(row.one_fs)))
@@ -84,6 +89,82 @@ class Locations:
             branch.marker = None if volume is None else volume.marker
             self.tree.check(branch)
             self.tree.add_branch(branch)
+        for other in self._remotes():
+            self.tree.add_branch(other)
+
+    def _remotes(self) -> list[RemoteBranch]:
+        """The branches of other devices, as the rows have them. One whose root has not come yet is left out."""
+        db = self.store.db
+        names = {row.id: row.name for row in places.locations(db)}
+        owners = {row.uuid: row for row in devices.every(db)}
+        return [
+            RemoteBranch(
+                row, None if row.location_id is None else names[row.location_id], owners[row.device_uuid],
+                is_online=self.tree.is_online(row.device_uuid),
+            )
+            for row in places.branches(db)
+            if row.device_uuid != self.store.device_uuid and row.root_entry_id and row.scan_state != places.GONE
+            and (row.location_id is None or row.location_id in names)
+        ]  # fmt: skip
+
+    # following other devices -----------------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Rows of devices, locations or branches were changed by another device: what runs becomes what they say, and
+        whoever shows names that are not so any more looks again."""
+        tree, db = self.tree, self.store.db
+        tree.rename_device(devices.slug(db, self.store.device_uuid))
+        rows = {row.id: row for row in places.locations(db)}
+        changed: dict[bytes, None] = {}
+        for branch in list(tree.branches.values()):
+            if branch.location is None or branch.location_id is None:
+                continue
+            row = rows.get(branch.location_id)
+            if row is None:
+                changed[branch.location] = None
+                await self._let_go(branch)
+                continue
+            if row.name != branch.location:
+                changed[branch.location] = changed[row.name] = None
+                tree.relocate(branch, row.name)
+            if row.mode != branch.mode:
+                self._follow_mode(branch, row.mode)
+        for name in self._follow_remotes():
+            changed[name] = None
+        home = tree.home
+        if home is not None and changed:
+            with self.store.write(ORIGIN_SYNC) as unit:
+                for name in changed:
+                    held = tree.locations.get(name)
+                    what, entry_id = (change.ADDED, held[0].root_entry_id) if held else (change.REMOVED, 0)
+                    unit.changed(what, home.id, entry_id, home.root_entry_id, name, 0)
+            for name in changed:  # who stands in it has it with the parts that it has now
+                with contextlib.suppress(OSError, VdfsError):
+                    await tree.lookup(tree.root, name)
+        self._touch()
+
+    def _follow_remotes(self) -> list[bytes]:
+        """Bring the branches of other devices up to date; returns the names at the top that are made of others now."""
+        tree = self.tree
+        wanted = {branch.id: branch for branch in self._remotes()}
+        changed: list[bytes | None] = []
+        for known in list(tree.remotes.values()):
+            now = wanted.get(known.id)
+            if now is not None and (now.root_entry_id, now.location) == (known.root_entry_id, known.location):
+                if (now.slug, now.label) != (known.slug, known.label):  # names of conflicts have them
+                    tree.branch_changed(known)
+                known.follow(now)
+                del wanted[known.id]
+                continue
+            tree.branch_changed(known)
+            tree.drop_branch(known)
+            changed.append(known.location)
+        for branch in wanted.values():
+            tree.add_branch(branch)
+            changed.append(branch.location)
+            if branch.location is None:
+                tree.tell_again(tree.dirs.root(branch))
+        return [name for name in changed if name is not None]
 
     def excluded(self, root: bytes, table: list[Mount], *, one_fs: bool = False) -> list[bytes]:
         """Paths below a root that are never looked at: mounts of ours, pseudo file systems, the data directory; and
@@ -138,7 +219,7 @@ class Locations:
         location = os.path.basename(os.path.normpath(os.fsencode(shown))) or os.path.basename(real)
         location = location if name is None else name
         self._check_name(location, shown)
-        for branch in self.tree.branches.values():
+        for branch in self.tree.branches.values():  # of other devices nothing lies here
             self._refuse_overlap(real, shown, branch, table, (fs_id, root_ino))
         use_devices(DEVICES.roots, words_of(table, [real, *(b.root_path for b in self.tree.branches.values())]))
         if not given and location in self.tree.locations:
@@ -249,7 +330,7 @@ class Locations:
 
     def _label(self, real: bytes, location: bytes) -> str:
         """A short name that tells the branches of one location apart: the last components of their paths."""
-        used = {b.label for b in self.tree.locations.get(location, [])}
+        used = {b.label for b in self.tree.of_location(location)}
         parts = [p.decode("utf-8", "replace") for p in real.split(b"/") if p]
         for count in range(1, len(parts) + 1):
             label = "-".join(parts[-count:])
@@ -263,12 +344,13 @@ class Locations:
 
     def set_mode(self, name: bytes, mode: int) -> None:
         """How far the files of a location are looked into from now on."""
-        row = next((r for r in places.locations(self.store.db) if r.name == name), None)
-        if row is None:
+        rows = [r for r in places.locations(self.store.db) if r.name == name]
+        if not rows:
             raise self.unknown(name)
         with self.store.write(ORIGIN_CALL) as unit:
-            places.set_mode(unit, row.id, mode)
-        for branch in self.tree.locations.get(name, []):
+            for row in rows:
+                places.set_mode(unit, row.id, mode)
+        for branch in self.tree.of_location(name):
             self._follow_mode(branch, mode)
 
     def _follow_mode(self, branch: Branch, mode: int) -> None:
@@ -281,17 +363,28 @@ class Locations:
     # removing ---------------------------------------------------------------------------------------------------------
 
     async def remove(self, name: bytes) -> int:
-        """Forget a location and its branches here; returns how many. No file is touched."""
-        held = list(self.tree.locations.get(name, []))
-        row = next((r for r in places.locations(self.store.db) if r.name == name), None)
-        if row is None:
+        """Forget a location and its branches here; returns how many. No file is touched. What other devices hold of it
+        stays, and the location with it: ReadOnly where that is all there is."""
+        held = self.tree.of_location(name)
+        others = [branch for branch in self.tree.remotes.values() if branch.location == name]
+        if others and not held:
+            raise others[0].refusal(name)
+        rows = [r for r in places.locations(self.store.db) if r.name == name]
+        if not rows:
             raise self.unknown(name)
         for branch in held:
             await self.tree.forget_watches(branch)
             self.tree.drop_branch(branch)
         home = self.tree.home
         with self.store.write(ORIGIN_CALL) as unit:
-            places.remove_location(unit, row.id)
+            for branch in held:
+                places.set_scan_state(unit.db, branch.id, places.LEAVING)
+                top = entries.get(unit.db, branch.root_entry_id)
+                if top is not None:
+                    recording.leave_to_others(unit, top.node)
+            for row in rows:
+                if all(branch.location_id != row.id for branch in others):
+                    places.remove_location(unit, row.id)
             if home is not None:
                 unit.changed(change.REMOVED, home.id, 0, home.root_entry_id, name, 0)
         self._touch()
@@ -299,15 +392,19 @@ class Locations:
             await self._forget_rows(branch)
         return len(held)
 
+    async def _let_go(self, branch: Branch) -> None:
+        """The location of a branch of ours was removed by another device."""
+        await self.tree.forget_watches(branch)
+        self.tree.branch_changed(branch)
+        self.tree.drop_branch(branch)
+        await self._forget_rows(branch)
+
     async def finish_removals(self) -> None:
         """Forget what a removal that was interrupted left behind."""
         live = {row.id for row in places.locations(self.store.db)}
         for row in places.branches(self.store.db):
-            if (
-                row.location_id is not None
-                and row.location_id not in live
-                and row.device_uuid == self.store.device_uuid
-            ):
+            is_gone = row.scan_state == places.LEAVING or row.location_id not in {None, *live}
+            if is_gone and row.device_uuid == self.store.device_uuid:
                 await self._forget_rows(Branch(row, None, [], []))
 
     async def _forget_rows(self, branch: Branch) -> None:
@@ -339,6 +436,8 @@ class Locations:
 
 def location_state(branch: Branch, row: places.BranchRow) -> str:
     """One word for a branch: its own state, or what its scan is at."""
+    if branch.is_remote:
+        return branch.away
     if branch.state == LIVE:
         return row.scan_state
     return OFFLINE if branch.away == OFFLINE else branch.state

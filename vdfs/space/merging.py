@@ -9,17 +9,18 @@ share a number, which is one that the kernel knows, if it knows any; whoever hol
 import os
 import stat
 
+from index.model import versions
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry
+from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry
 from index.model.errors import VdfsError
 from index.scan import recording
-from index.store import entries, metadata
+from index.store import entries, metadata, targets
 from index.store.store import Store
 from vdfs.space import union
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.ground import Found
-from vdfs.space.nodes import AnyStat, Node, RowStat, Spot, copy_of
+from vdfs.space.nodes import AnyStat, Node, RowStat, Spot, copy_of, remembered
 from vdfs.space.reach import Reach
 
 
@@ -41,7 +42,7 @@ class Merging(Reach):
         if row.kind == KIND_DIR:
             node.lies_in((self._dir(found.dir, row),))
         else:
-            self._set_spots(node, (Spot(found.dir, row.name, row.id),), row.nlink)
+            self._set_spots(node, (Spot(found.dir, row.name, row.id),), row.nlink if row.is_ours else 1)
             node.stale_spots = ()
             node.st_ino = row.st_ino
         return node, found.st if found.st is not None else RowStat(row)
@@ -61,22 +62,19 @@ class Merging(Reach):
 
     def _candidates(self, found: list[Found]) -> list[union.Candidate]:
         out = []
-        device = self.store.device_uuid
         for index, one in enumerate(found):
-            branch = one.dir.branch
-            vector = recording.vector_of(one.row, branch.uuid)
             target = self._target_of(one) if one.row.kind == KIND_SYMLINK else None
-            out.append(union.Candidate(one.row, vector, device, branch.uuid, self.slug, branch.label, index, target))
+            out.append(_candidate(one.dir.branch, one.row, index, target))
         return out
 
     def conflict_name(self, branch: Branch, row: Entry, number: int) -> bytes:
         """What a replica is called that is a version in conflict."""
-        vector = recording.vector_of(row, branch.uuid)
-        candidate = union.Candidate(row, vector, self.store.device_uuid, branch.uuid, self.slug, branch.label, 0)
-        return union.conflict_name(row.name, candidate, number)
+        return union.conflict_name(row.name, _candidate(branch, row, 0, None), number)
 
     def _target_of(self, found: Found) -> bytes | None:
         """Where a symlink leads, None where asking would take time."""
+        if found.dir.branch.is_remote:
+            return targets.get(self.store.db, found.row.id)
         if found.st is None or found.dir.branch.slow:
             return None
         try:
@@ -88,15 +86,16 @@ class Merging(Reach):
     def _merged(self, parent: Node, name: bytes, found: list[Found]) -> list[tuple[Node, AnyStat]]:
         """The nodes of one name on several branches: the plain one first, then the conflicts by their names."""
         arranged = union.arrange(name, self._candidates(found))
-        shown = [found[c.number] for c in arranged.shown]
+        shown = sorted((found[c.number] for c in arranged.shown), key=lambda one: one.dir.branch.is_remote)
         shown = self._leave_open(shown, [found[c.number] for _, c in arranged.conflicts])
         shown = self._unify(parent, name, shown)
         node, st = self._single(parent, name, shown[0])
         if node.is_dir:
             self._merge(node, tuple(self._dir(f.dir, f.row) for f in shown))
-            st = self._newest(st, [f.st for f in shown if f.st is not None])
+            st = self._as_one(shown)
         else:
-            self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), shown[0].row.nlink)
+            links = shown[0].row.nlink if shown[0].row.is_ours else 1
+            self._set_spots(node, tuple(Spot(f.dir, f.row.name, f.row.id) for f in shown), links)
             node.stale_spots = tuple(Spot(found[c.number].dir, c.row.name, c.row.id) for c in arranged.stale)
         out: list[tuple[Node, AnyStat]] = [(node, st)]
         for conflict, candidate in arranged.conflicts:
@@ -141,7 +140,8 @@ class Merging(Reach):
     def _unify(self, parent: Node, name: bytes, shown: list[Found]) -> list[Found]:
         """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector.
 
-        The number is one that the kernel knows, if it knows any.
+        The number is one that the kernel knows, if it knows any. What has been seen is noted of our own replicas: of
+        what another device holds, its device says that.
         """
         known = self._known_one(parent, name, shown)
         first = known.row
@@ -155,9 +155,10 @@ class Merging(Reach):
             # Names of one inode share a number: not with replicas of one of them, which have no such other name.
             linked = row.kind != KIND_DIR and max(first.nlink, row.nlink) > 1
             number = row.node if linked else first.node
-            if same and (row.node != number or row.uuid != first.uuid):
+            if same and (row.node != number or _is_owed(first, row, known.dir.branch.uuid, one.dir.branch.uuid)):
                 with self.store.write(ORIGIN_SCAN) as unit:
-                    uuid = recording.known_uuid(first, row)
+                    is_told = first.is_ours or row.is_ours
+                    uuid = recording.known_uuid(first, row) if is_told else None
                     names = entries.by_node(unit.db, row.node) if linked else [row]
                     if row.node != number:
                         self.renumbered(row)
@@ -167,13 +168,14 @@ class Merging(Reach):
                         else:
                             entries.set_node(unit.db, row.id, number, unit.seq)
                     if uuid is not None:
-                        for twin in (*entries.by_node(unit.db, first.node), *names):
-                            if twin.uuid != uuid:
-                                entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
-                        for other in {first.uuid, row.uuid} - {None, uuid}:
+                        twins = (*entries.by_node(unit.db, first.node), *names)
+                        for other in {twin.uuid for twin in twins} - {None, uuid}:
                             assert other is not None
-                            recording.alias(unit, other, uuid)
-                        first = first._replace(uuid=uuid)
+                            uuid = recording.alias(unit, other, uuid)
+                        for twin in twins:
+                            if twin.uuid != uuid and twin.is_ours:
+                                entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
+                        first = recording.again(unit, first.id)
                     if row.kind != KIND_DIR:
                         recording.join_versions(unit, first, row, known.dir.branch.uuid, one.dir.branch.uuid)
                 fresh = entries.get(self.store.db, row.id)
@@ -193,6 +195,13 @@ class Merging(Reach):
 
         return max(shown, key=rank)
 
+    def _as_one(self, parts: list[Found]) -> AnyStat:
+        """What a directory shows that is made of these, our own first."""
+        stats = [part.st for part in parts if part.st is not None]
+        if not stats:
+            return remembered([part.row for part in parts])
+        return self._newest(stats[0] if parts[0].st is None else parts[0].st, stats)
+
     def _newest(self, first: AnyStat, stats: list[os.stat_result]) -> AnyStat:
         """What a merged directory shows: the owner of the first, the times of the newest, and as its mode what all of
         them allow to others, if others use the mount."""
@@ -207,6 +216,23 @@ class Merging(Reach):
         merged.st_mtime_ns = newest.st_mtime_ns
         merged.st_ctime_ns = max(s.st_ctime_ns for s in stats)
         return merged
+
+
+def _candidate(branch: Branch, row: Entry, number: int, target: bytes | None) -> union.Candidate:
+    vector = recording.vector_of(row, branch.uuid)
+    return union.Candidate(row, vector, branch.device_uuid, branch.uuid, branch.slug, branch.label, number, target)
+
+
+def _is_owed(a: Entry, b: Entry, a_branch: bytes, b_branch: bytes) -> bool:
+    """Whether of two replicas of one file, or parts of one directory, one that is ours is to learn of the other."""
+    if not a.is_ours and not b.is_ours:
+        return False
+    if a.uuid != b.uuid:
+        return True
+    vectors = recording.vector_of(a, a_branch), recording.vector_of(b, b_branch)
+    if a.is_ours == b.is_ours or a.kind != KIND_FILE:
+        return False
+    return not versions.covers(*(vectors if a.is_ours else reversed(vectors)))
 
 
 def _allowed_by_all(first: AnyStat, stats: list[os.stat_result]) -> int:

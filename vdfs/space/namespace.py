@@ -3,7 +3,8 @@
 Every function does its system calls on the branch, then one unit that writes the rows, with no await between the two on
 a fast branch: what a reply acknowledges is in both. A new name goes to the branch that holds the parent; deletion acts
 on the logical entry, that is on every local replica: all are checked before any is changed (checks.py). What lies on a
-branch that is away is refused before anything happens. Renaming and attributes are next door (rename.py,
+branch that is away is refused before anything happens, and so is what other devices alone hold; in a directory of
+theirs new names are made on a branch of ours. Renaming and attributes are next door (rename.py,
 attributes.py).
 """
 
@@ -36,7 +37,16 @@ from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
 from vdfs.space.backups import Backups
 from vdfs.space.branches import CALL_DEADLINE_S, DISK_THREADS, LIVE, MISSING, Branch, let_go
-from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
+from vdfs.space.checks import (
+    check_name,
+    check_there,
+    check_writable,
+    os_error,
+    own_parts,
+    own_spots,
+    part_on,
+    same_location,
+)
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
@@ -71,13 +81,19 @@ class Namespace:
     # where things go --------------------------------------------------------------------------------------------------
 
     async def place_for_new(self, parent: Node) -> DirRef:
-        """The directory that takes a new name: of the branch that holds the parent, made in the store if none does."""
+        """The directory that takes a new name: of the branch that holds the parent, made in the store if none does. In
+        a directory that other devices alone have it is made in our branch of that location, if there is one."""
         if parent.removed is not None or self.tree.is_gone(parent):
             raise NotFound("the directory was removed")
         live = [p for p in parent.parts if p.branch.state == LIVE]
         folders = [p for p in live if not p.branch.is_store]
-        if not folders and any(not p.branch.is_store for p in parent.parts):
+        if not folders and any(not p.branch.is_store and not p.branch.is_remote for p in parent.parts):
             raise Unreachable(f"the volume of {os.fsdecode(parent.name)} is away")
+        if not live and parent.parts and (ours := self._ours_at(parent)):
+            there = next((branch for branch in ours if branch.state == LIVE), None)
+            if there is None:
+                raise Unreachable(f"the volume of {os.fsdecode(parent.path()[0])} is away")
+            return await self.ensure_dir(parent, there)
         folders = folders or live
         if self.create_policy == "mfs" and len(folders) > 1:
             return max(folders, key=_free_bytes)
@@ -86,6 +102,11 @@ class Namespace:
         if self.tree.home is None or self.tree.home.state != LIVE or not parent.parts:
             raise Unreachable(f"no branch that holds {os.fsdecode(parent.name)} is there")
         return await self.ensure_dir(parent, self.tree.home)
+
+    def _ours_at(self, node: Node) -> list[Branch]:
+        """The branches of this device that hold the location in which a directory is."""
+        path = node.path()
+        return self.tree.of_location(path[0]) if path else []
 
     async def ensure_dir(self, node: Node, branch: Branch) -> DirRef:
         """The directory of a node on a branch; it and its missing parents are made, with the mode of the others."""
@@ -118,13 +139,15 @@ class Namespace:
         found = self.tree.mend(above, name, entries.child(self.store.db, above.entry_id, name), st)
         assert found is not None
         first = entries.get(self.store.db, node.parts[0].entry_id) if node.parts else None
+        if found.row.id in (part.entry_id for part in node.parts):
+            return part_on(node, branch) or self.tree.dirs.child(above, found.row.id, name, found.row.st_ino)
         if first is not None:
             with self.store.write(ORIGIN_MOUNT) as unit:
                 recording.meet(unit, found.row, node.ino)
                 if first.uuid is not None:
                     entries.set_uuid(unit.db, found.row.id, first.uuid, unit.seq)
         ref = self.tree.dirs.child(above, found.row.id, name, found.row.st_ino)
-        node.parts = (*node.parts, ref)
+        node.parts = tuple(sorted((*node.parts, ref), key=lambda part: part.branch.is_remote))
         node.names_changed()
         return ref
 
@@ -132,7 +155,7 @@ class Namespace:
         self.store.refuse_if_full()
         if any(ref.hides(name) for ref in parent.parts):
             raise NotPermitted(f"{os.fsdecode(name)} is taken by what is not shown: a mount, or the library's own data")
-        if len(parent.parts) > 1 or parent is self.tree.root:
+        if len(parent.parts) > 1 or parent is self.tree.root or any(p.branch.is_remote for p in parent.parts):
             try:
                 await self.tree.lookup(parent, name)
             except NotFound:
@@ -232,9 +255,10 @@ class Namespace:
         if node.is_dir:
             raise NotPermitted("a directory cannot have a second name")
         await self._refuse_if_there(parent, name)
+        ours = own_spots(node)
         spot = next((s for s in self.tree.replicas(node) if s.dir.branch.state == LIVE), None)
         if spot is None:
-            check_there(node.spots)
+            check_there(ours)
             raise Stale(f"{os.fsdecode(node.name)} is not there any more")
         branch = spot.dir.branch
         ref = part_on(parent, branch)
@@ -329,10 +353,12 @@ class Namespace:
         node, _ = await self.tree.lookup(parent, name)
         if node.is_dir:
             raise os_error(errno.EISDIR)
-        check_there([*node.spots, *node.stale_spots])
+        ours = own_spots(node)
+        stale = [spot for spot in node.stale_spots if not spot.dir.branch.is_remote]
+        check_there([*ours, *stale])
         # Of this name only: a lookup leaves hard-linked twins in `links`.
-        was = rows_of(self.tree, [*node.spots[1:], *node.stale_spots])
-        doomed = [*await certain(self.tree, node.spots), *node.stale_spots]
+        was = rows_of(self.tree, [*ours[1:], *stale])
+        doomed = [*await certain(self.tree, ours), *stale]
         check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
         with journal.Noted(self.store, "unlink", [s.entry_id for s in doomed]):
@@ -362,16 +388,21 @@ class Namespace:
         return True
 
     async def rmdir(self, parent: Node, name: bytes) -> None:
-        """Remove an empty directory from every branch; a location at the root is forgotten, its folder stays."""
+        """Remove an empty directory from every branch of ours; a location at the root is forgotten, its folder stays.
+
+        One in which others alone have names is not empty; one that others have too, without names, stays as theirs.
+        """
         node, _ = await self.tree.lookup(parent, name)
         if not node.is_dir:
             raise NotADirectory(f"{os.fsdecode(name)} is no directory")
-        away = [p for p in node.parts if p.branch.state != LIVE]
+        parts = [p for p in node.parts if not p.branch.is_remote]
+        away = [p for p in parts if p.branch.state != LIVE]
         if away:
             raise Unreachable(f"{os.fsdecode(name)} lies partly on {away[0].branch.label}, which is away")
         await self.refuse_if_not_empty(node)
+        own_parts(node)
         last = removed_stat(await self.tree.stat(node))
-        hanging = [(ref, ref.parent) for ref in node.parts if ref.parent is not None]
+        hanging = [(ref, ref.parent) for ref in parts if ref.parent is not None]
         check_writable(self.tree, [above for _, above in hanging])
         held = self.tree.held_as(node)
         for ref, above in hanging:
@@ -379,7 +410,7 @@ class Namespace:
         for one in held:
             one.vanished(last)
         parent.names_changed()
-        if parent is self.tree.root and name in self.tree.locations:
+        if parent is self.tree.root and self.tree.of_location(name):
             await self.locations.remove(name)
 
     async def refuse_if_not_empty(self, node: Node) -> None:

@@ -7,6 +7,8 @@ DirRef for each branch that holds them.
 
 import mmap
 import os
+import stat
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from index.model.entry import KIND_DIR, Entry
@@ -243,7 +245,11 @@ def is_below(node: Node, above: Node) -> bool:
 
 
 class RowStat:
-    """What the index remembers of a replica whose branch is away (or that is gone), in the shape of a stat result."""
+    """What the index remembers of a replica whose branch is away (or that is gone), in the shape of a stat result.
+
+    What is another device's belongs to who has mounted the library, and to nobody else here: whom else its owner lets
+    in is not known on this device. Its names have numbers of their own, so each is the only one.
+    """
 
     __slots__ = (
         "st_atime_ns",
@@ -259,10 +265,11 @@ class RowStat:
     )
 
     def __init__(self, row: Entry) -> None:
-        self.st_mode = row.mode
-        self.st_nlink = row.nlink
-        self.st_uid = row.uid
-        self.st_gid = row.gid
+        if row.is_ours:
+            self.st_mode, self.st_nlink, self.st_uid, self.st_gid = row.mode, row.nlink, row.uid, row.gid
+        else:
+            self.st_mode, self.st_nlink = _seen_from_afar(row.mode), 1
+            self.st_uid, self.st_gid = os.getuid(), os.getgid()
         self.st_rdev = 0
         self.st_size = row.size_bytes
         # Never 0 for a file with bytes: GNU tar -S would archive zeros.
@@ -270,6 +277,18 @@ class RowStat:
         self.st_atime_ns = row.mtime_ns
         self.st_mtime_ns = row.mtime_ns
         self.st_ctime_ns = row.ctime_ns
+
+
+def _seen_from_afar(mode: int) -> int:
+    """The mode that a file of another device has here; its owner's directories are ours to look through."""
+    shown = stat.S_IFMT(mode) | (mode & stat.S_IRWXU)
+    return shown | stat.S_IRUSR | stat.S_IXUSR if stat.S_ISDIR(mode) else shown
+
+
+def remembered(rows: Sequence[Entry]) -> RowStat:
+    """A directory of which no part is there to be asked: as ours was, else as the newest of other devices."""
+    ours = [row for row in rows if row.is_ours]
+    return RowStat(ours[0] if ours else max(rows, key=lambda row: row.mtime_ns))
 
 
 def removed_stat(st: "AnyStat") -> RowStat:

@@ -9,6 +9,9 @@ the target that stays behind on another branch is stale and not shown. A version
 goes is no replica of the target: it gets the name that it is shown under. The source's rows stay (the kernel keeps its
 inode); the target's uuid, and with it tags and attributes, moves to them unless the source carries annotations of its
 own. At the root, a location's name is changed and no folder of a user moves.
+
+What other devices hold stays where it is, under a number of its own; a name that they alone hold is not renamed, nor
+replaced.
 """
 
 import contextlib
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from index.model import change, versions
-from index.model.change import ORIGIN_MOUNT
+from index.model.change import ORIGIN_MOUNT, ORIGIN_SCAN
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.model.errors import Busy, CrossBranch, Exists, Invalid, NotADirectory, NotFound, VdfsError
 from index.model.inode import inode_of
@@ -26,12 +29,23 @@ from index.scan import apply, recording
 from index.store import entries, metadata, places, rulings
 from index.store.unit import Unit
 from vdfs.space import syscalls
-from vdfs.space.branches import CALL_DEADLINE_S, LIVE
-from vdfs.space.checks import check_name, check_there, check_writable, os_error, part_on, same_location
+from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch
+from vdfs.space.checks import (
+    check_name,
+    check_there,
+    check_writable,
+    os_error,
+    own_parts,
+    own_spots,
+    part_on,
+    same_location,
+)
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node, Spot, is_below, removed_stat
+from vdfs.space.remotes import RemoteBranch
 from vdfs.space.sameness import certain, is_as_it_was, rows_of
+from vdfs.space.union import known_same
 
 
 class _Step(NamedTuple):
@@ -134,8 +148,8 @@ class Renames:
         dst: Node | None,
         flags: int,
     ) -> None:
-        over = [] if dst is None or dst.is_dir else list(dst.spots)
-        stale = [] if dst is None or dst.is_dir else list(dst.stale_spots)
+        over = [] if dst is None or dst.is_dir else own_spots(dst)
+        stale = [] if dst is None or dst.is_dir else _spots(dst)[len(over) :]
         was = rows_of(self.tree, [*over[1:], *stale])
         if dst is not None:
             await self._check_replaceable(src, dst)
@@ -162,10 +176,12 @@ class Renames:
             else:  # what either brings along decides whose identity stays
                 await self.annotations.reconcile(src)
                 await self.annotations.reconcile(dst)
+        beside = self._others_below(src)
         stats = await self._on_disk(steps)
         done = list(zip(steps, stats, strict=True))
         aliased = [spot for spot in aliased if await self._is_unlinked(spot)]
         self.store.following(lambda: self._write_rows(src, dst, over, done, aliased))
+        self._tell_others_stay(beside)
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
             assert last is not None
@@ -253,6 +269,8 @@ class Renames:
             heir, vector = self._new_version(unit, src, over_file, over, done[0][0].ref.branch.uuid)
             for replaced in self._rows(aliased):
                 self._drop(unit, replaced, keep=replaced.nlink > 1)
+            for moving in self._rows([step.spot for step, _ in done]):
+                recording.part_ways(unit, moving)
             for step, st in done:
                 self._write_row(unit, step, st, destroyed)
                 if heir is not None:
@@ -264,6 +282,7 @@ class Renames:
                 if row is not None and (heir is None or is_alias):
                     recording.own_identity(unit, row, step.ref.entry_id, step.name)
         src.face = None
+        _parted(src)
         for step, st in done:
             self._moved(src, step, inode_of(st), st)
             if step.ref.branch is not step.spot.dir.branch:
@@ -272,6 +291,28 @@ class Renames:
             over_file.face = None
             refs = {step.ref for step, _ in done}
             self.namespace.dropped(over_file, [s for s in over_file.spots if s.dir in refs or s in aliased])
+
+    def _others_below(self, moving: Node) -> list[tuple[DirRef, bytes]]:
+        """Names that other devices alone have in a directory that is about to move, and in those below it, each with
+        our part of the directory. They stay behind, while the kernel moves all that it knows of."""
+        if not self.tree.remotes or not moving.is_dir:
+            return []
+        found = []
+        for node in list(self.tree.nodes.values()):
+            theirs = [part for part in node.parts if part.branch.is_remote]
+            if not theirs or len(theirs) == len(node.parts) or not is_below(node, moving):
+                continue
+            own = next(part for part in node.parts if not part.branch.is_remote)
+            names = {row.name for part in theirs for row in entries.children(self.store.db, part.entry_id)}
+            found += [(own, name) for name in names]
+        return found
+
+    def _tell_others_stay(self, names: list[tuple[DirRef, bytes]]) -> None:
+        """Whoever knows these names by our directories is to look again."""
+        if names:
+            with self.store.write(ORIGIN_SCAN) as unit:
+                for ref, name in names:
+                    unit.changed(change.ADDED, ref.branch.id, 0, ref.entry_id, name, 0)
 
     async def _is_unlinked(self, spot: Spot) -> bool:
         """A version in conflict was replaced under the name it is shown by: it goes from the one that it has.
@@ -326,9 +367,10 @@ class Renames:
         sources, targets = self._rows(src.spots), self._rows([*over, *dst.stale_spots])
         if not sources or not targets:
             return None, None
+        theirs = [row for row in self._rows(dst.spots) if not row.is_ours and any(known_same(row, t) for t in targets)]
         vector: versions.Vector = {}
-        for row in (*sources, *targets):
-            vector = versions.join(vector, recording.vector_of(row, self.tree.branches[row.branch_id].uuid))
+        for row in (*sources, *targets, *theirs):
+            vector = versions.join(vector, recording.vector_of(row, unit.branch_uuid(row.branch_id)))
         uuid = sources[0].uuid
         annotated = uuid is not None and metadata.has_any(unit.db, uuid)
         own = src.kind != KIND_FILE or annotated or sources[0].nlink > 1
@@ -357,7 +399,7 @@ class Renames:
     async def _clear_directory(self, dst: Node, done: set[int]) -> None:
         """A directory was renamed over an empty one: its parts on other branches go too."""
         for ref in list(dst.parts):
-            if ref.branch.id not in done and ref.parent is not None:
+            if ref.branch.id not in done and ref.parent is not None and not ref.branch.is_remote:
                 await self.namespace.remove_directory(ref, ref.parent)
 
     # exchanging -------------------------------------------------------------------------------------------------------
@@ -384,8 +426,11 @@ class Renames:
         check_writable(self.tree, [s.spot.dir for s in steps] + [s.ref for s in steps])
         for _, step in moves:
             await self._make_room(step.ref, step.name, {spot.entry_id for spot in (*ours, *theirs)})
+        beside = self._others_below(src) + self._others_below(dst)
         stats = await self._on_disk(steps)
         with self.store.write(ORIGIN_MOUNT) as unit:
+            for moving in self._rows([*ours, *theirs]):
+                recording.part_ways(unit, moving)
             for (step, other), st in zip(swaps, stats, strict=False):
                 a, b = entries.get(unit.db, step.spot.entry_id), entries.get(unit.db, other.entry_id)
                 if a is not None and b is not None:
@@ -398,6 +443,9 @@ class Renames:
                 for one in self._rows(spots):
                     now = recording.again(unit, one.id)
                     recording.own_identity(unit, now, now.parent_id, now.name)
+        self._tell_others_stay(beside)
+        for node in (src, dst):
+            _parted(node)
         for (step, other), st in zip(swaps, stats, strict=False):
             self._moved(src, step, inode_of(st), st)
             row = entries.get(self.store.db, other.entry_id)
@@ -423,24 +471,40 @@ class Renames:
             raise Invalid("locations cannot be exchanged")
         if await self._find(root, new) is not None:
             raise Exists(f"{os.fsdecode(new)} is there already")
-        held = self.tree.locations[old]
+        if not self.tree.of_location(old):
+            _refuse(self.tree.locations[old], old)
         home = root.parts[0] if root.parts else None
         row = entries.child(self.store.db, home.entry_id, old) if home is not None else None
         if home is not None and row is not None:
             await self._on_disk([_Step(Spot(home, old, row.id), home, new)])
-        location_id = held[0].location_id
-        assert location_id is not None
+        rows = [row for row in places.locations(self.store.db) if row.name == old]
         with self.store.write(ORIGIN_MOUNT) as unit:
             if row is not None and home is not None:
                 entries.move(unit.db, row.id, home.entry_id, new, unit.seq)
                 rulings.put(unit.db, home.entry_id, unit.seq)
-            places.rename_location(unit, location_id, new)
+            for location in rows:
+                places.rename_location(unit, location.id, new)
         self.tree.rename_location(old, new)
         root.names_changed()
 
 
 def _spots(node: Node) -> list[Spot]:
-    """Every replica of a node: the places a directory hangs, or the shown and the stale ones of a file."""
+    """Every replica of a node that is ours: the places a directory hangs, or the shown and the stale ones of a file.
+    ReadOnly where others alone hold what is shown."""
     if node.is_dir:
-        return [Spot(p.parent, p.name, p.entry_id) for p in node.parts if p.parent is not None]
-    return [*node.spots, *node.stale_spots]
+        return [Spot(p.parent, p.name, p.entry_id) for p in own_parts(node) if p.parent is not None]
+    return [*own_spots(node), *(spot for spot in node.stale_spots if not spot.dir.branch.is_remote)]
+
+
+def _parted(node: Node) -> None:
+    """A file has gone where the replicas of other devices did not follow."""
+    if not node.is_dir:
+        node.spots = tuple(spot for spot in node.spots if not spot.dir.branch.is_remote)
+        node.stale_spots = tuple(spot for spot in node.stale_spots if not spot.dir.branch.is_remote)
+
+
+def _refuse(branches: Sequence[Branch], name: bytes) -> None:
+    """A location of which we have no branch is not ours to name."""
+    for branch in branches:
+        if isinstance(branch, RemoteBranch):
+            raise branch.refusal(name)

@@ -136,7 +136,7 @@ class Rulers:
         if not came:
             return
         left = {one.entry_id for one in changes if one.what == change.REMOVED}
-        rows = [row for row in (entries.get(unit.db, entry_id) for entry_id in came) if row is not None]
+        rows = [row for row in (entries.get(unit.db, entry_id) for entry_id in came) if row is not None and row.is_ours]
         if any(row.kind == KIND_DIR for row in rows):
             self.forget()
         for row in rows:

@@ -1,8 +1,8 @@
-"""Tree: names to nodes, over all branches. What each branch says of a name is ground.py's, what becomes of several
-merging.py's; here a name, a listing and what stat says are put together.
+"""Tree: names to nodes, over all branches, those of other devices with ours. What each branch says of a name is
+ground.py's, what becomes of several merging.py's; here a name, a listing and what stat says are put together.
 
 A lookup costs one fstatat and one indexed query for each branch that holds the directory; a listing one scandir and one
-query. Local attributes are always those of the disk just now.
+query. Local attributes are always those of the disk just now; what other devices hold is as its rows say.
 """
 
 import os
@@ -14,52 +14,110 @@ from index.model import change
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, KIND_SYMLINK, NAME_MAX_BYTES, Entry, is_name, kind_of
 from index.model.errors import Deadline, NameTooLong, NotADirectory, NotFound, Stale, Unreachable, VdfsError
-from index.store import entries
+from index.store import entries, targets
 from index.store.store import Store
 from vdfs.space import syscalls, union
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef
 from vdfs.space.ground import RECHECK_S, Found
 from vdfs.space.merging import Merging
-from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot, removed_stat
+from vdfs.space.nodes import AnyStat, Listed, Node, RowStat, Spot, remembered, removed_stat
+from vdfs.space.remotes import RemoteBranch
 
 #: A part of a directory and its names.
 _Part = tuple[DirRef, list[tuple[bytes, Entry, os.stat_result | None]]]
 
 
 class Tree(Merging):
-    """The union of this device's branches. Used on the loop only."""
+    """The union of all branches. Used on the loop only.
+
+    `locations` has the branches of a name, this device's first; `root.parts` is the store, then those of the others.
+    """
 
     def __init__(self, store: Store, slug: str) -> None:
         super().__init__(store, slug)
         self.locations: dict[bytes, list[Branch]] = {}
         self.home: Branch | None = None
+        self._online: set[bytes] = set()  # other devices that are connected
 
     # branches ---------------------------------------------------------------------------------------------------------
 
     def add_branch(self, branch: Branch) -> None:
-        self.branches[branch.id] = branch
-        if branch.location is None:
-            self.home = branch
-            self.root.parts = (self.dirs.root(branch),)
+        if isinstance(branch, RemoteBranch):
+            self.remotes[branch.id] = branch
+            self.store.remote.add(branch.id)
         else:
-            self.locations.setdefault(branch.location, []).append(branch)
+            self.branches[branch.id] = branch
+            branch.slug = self.slug
+        if branch.location is not None:
+            held = self.locations.setdefault(branch.location, [])
+            held.append(branch)
+            held.sort(key=lambda one: (one.is_remote, one.id))
+            return
+        if not branch.is_remote:
+            self.home = branch
+        self.root.parts = tuple(
+            sorted((*self.root.parts, self.dirs.root(branch)), key=lambda ref: (ref.branch.is_remote, ref.branch.id))
+        )
 
     def drop_branch(self, branch: Branch) -> None:
         self.dirs.close_branch(branch)
         self.branches.pop(branch.id, None)
-        if branch.location is not None:
-            left = [b for b in self.locations.get(branch.location, []) if b is not branch]
-            if left:
-                self.locations[branch.location] = left
-            else:
-                self.locations.pop(branch.location, None)
+        self.remotes.pop(branch.id, None)
+        self.store.remote.discard(branch.id)
+        if branch.location is None:
+            self.root.parts = tuple(ref for ref in self.root.parts if ref.branch is not branch)
+        else:
+            self._leave_location(branch, branch.location)
+
+    def _leave_location(self, branch: Branch, name: bytes) -> None:
+        left = [b for b in self.locations.get(name, []) if b is not branch]
+        if left:
+            self.locations[name] = left
+        else:
+            self.locations.pop(name, None)
 
     def rename_location(self, old: bytes, new: bytes) -> None:
-        held = self.locations.pop(old, [])
-        for branch in held:
-            branch.location = new
-        self.locations[new] = held
+        for branch in list(self.locations.get(old, [])):
+            self.relocate(branch, new)
+
+    def relocate(self, branch: Branch, name: bytes) -> None:
+        """A branch is shown under another name at the top."""
+        if branch.location is not None:
+            self._leave_location(branch, branch.location)
+        branch.location = name
+        for inner in branch.inner.values():
+            inner.location = name
+        held = self.locations.setdefault(name, [])
+        held.append(branch)
+        held.sort(key=lambda one: (one.is_remote, one.id))
+
+    def of_location(self, name: bytes) -> list[Branch]:
+        """The branches of this device that hold a location."""
+        return [branch for branch in self.locations.get(name, []) if not branch.is_remote]
+
+    def rename_device(self, slug: str) -> None:
+        """What this device is called in names of conflicts, and in paths."""
+        if slug != self.slug:
+            self.slug = slug
+            for branch in self.branches.values():
+                branch.slug = slug
+                self.branch_changed(branch)
+
+    def set_online(self, device_uuid: bytes, is_online: bool) -> None:
+        """Another device is connected, or is not. Of what the kernel keeps nothing says so: views and attributes of
+        ours are asked for each time."""
+        if is_online:
+            self._online.add(device_uuid)
+        else:
+            self._online.discard(device_uuid)
+        for branch in self.remotes.values():
+            if branch.device_uuid == device_uuid:
+                branch.is_online = is_online
+
+    def is_online(self, device_uuid: bytes) -> bool:
+        """Whether another device is connected."""
+        return device_uuid in self._online
 
     def branch_changed(self, branch: Branch) -> None:
         """A branch went away or came back: whoever shows its entries must look again."""
@@ -114,7 +172,7 @@ class Tree(Merging):
         lack what somebody was shown."""
         known: Counter[bytes] = Counter()
         for ref in parent.parts:
-            if not self._knows(ref) or not self.is_watched(ref.entry_id, ref.st_ino):
+            if not ref.branch.is_remote and not (self._knows(ref) and self.is_watched(ref.entry_id, ref.st_ino)):
                 return None
             known.update(entries.names_beginning(self.store.db, ref.entry_id, stem))
         return known
@@ -165,12 +223,14 @@ class Tree(Merging):
                 found.append(one)
         if not found:
             raise NotFound(f"{os.fsdecode(name)} is not there")
+        found.sort(key=lambda one: one.dir.branch.is_remote)
+        if found[-1].dir.branch.is_remote:
+            found = self._unify(self.root, name, found)
         node = self.nodes.get(found[0].row.node) or Node(found[0].row.node, KIND_DIR)
         self.nodes[node.ino] = node
         node.parent, node.name = self.root, name
         self._merge(node, tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found))
-        first: AnyStat = found[0].st if found[0].st is not None else RowStat(found[0].row)
-        return node, self._newest(first, [f.st for f in found if f.st is not None])
+        return node, self._as_one(found)
 
     async def _root_stat(self, branch: Branch, ref: DirRef) -> os.stat_result | None:
         if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
@@ -224,6 +284,11 @@ class Tree(Merging):
         """The target of a symlink; Stale when something else has its name by now."""
         for spot in self.spots_of(node):
             branch = spot.dir.branch
+            if isinstance(branch, RemoteBranch):
+                told = targets.get(self.store.db, spot.entry_id)
+                if told is None:
+                    raise branch.unreachable(spot.name)
+                return told
             if branch.state == MISSING:
                 raise Unreachable(f"{os.fsdecode(spot.name)} lies on {branch.label}, which is away")
             try:
@@ -258,10 +323,10 @@ class Tree(Merging):
                 continue
         if stats:
             return self._newest(stats[0], stats)
-        for ref in node.parts:
-            row = entries.get(self.store.db, ref.entry_id)
-            if row is not None and ref.branch.state != LIVE:
-                return RowStat(row)
+        known = [(ref, entries.get(self.store.db, ref.entry_id)) for ref in node.parts]
+        rows = [row for ref, row in known if row is not None and ref.branch.state != LIVE]
+        if rows:
+            return remembered(rows)
         if node.parent is not None and self.is_gone(node):
             # Who stands in it or has it open sees an empty directory like the one it lay in.
             return removed_stat(await self.stat(node.parent))

@@ -3,7 +3,9 @@
 Directories merge. A directory beats a file. Of files, those whose vector is dominated are stale and not listed; of the
 rest the greatest (mtime_ns, device, branch) has the plain name, together with every replica of the same bytes (or
 whose bytes are not known to differ: same size, a full hash still missing). The others are conflicts and get names of
-their own, made from columns that every device knows, so that they are the same everywhere.
+their own, made from columns that every device knows, so that they are the same everywhere. But what a rule holds back
+here, of which no other device knows, keeps its name here. A replica of another device that is dominated by one of
+the same bytes is no older than it: its device has not been told yet.
 """
 
 from typing import NamedTuple
@@ -65,14 +67,24 @@ def _rank(c: Candidate) -> tuple[int, bytes, bytes]:
     return (c.row.mtime_ns, c.device, c.branch_uuid)
 
 
+def _is_stale(c: Candidate, files: list[Candidate]) -> bool:
+    return any(o is not c and versions.dominates(o.vector, c.vector) and not _is_copy(o, c) for o in files)
+
+
+def _is_copy(a: Candidate, b: Candidate) -> bool:
+    return a.row.is_ours != b.row.is_ours and a.row.kind == b.row.kind == KIND_FILE and known_same(a.row, b.row)
+
+
 def arrange(name: bytes, candidates: list[Candidate]) -> Arranged:
     """Decide for one name; with one candidate that is what it is."""
     if len(candidates) == 1:
         return Arranged(candidates, [], [])
     directories = [c for c in candidates if c.row.kind == KIND_DIR]
     files = [c for c in candidates if c.row.kind != KIND_DIR]
-    stale = [c for c in files if any(o is not c and versions.dominates(o.vector, c.vector) for o in files)]
+    stale = [c for c in files if _is_stale(c, files)]
     fresh = sorted((c for c in files if c not in stale), key=_rank, reverse=True)
+    if not all(c.row.is_ours for c in fresh):
+        fresh.sort(key=lambda c: not (c.row.is_ours and c.row.rule))
     if directories:
         return Arranged(directories, [(conflict_name(name, c), c) for c in fresh], stale)
     winner = fresh[0]

@@ -92,6 +92,8 @@ class Watch(Watches):
         if self._has_events.poll(0):
             self._gather()
         for ref in node.parts:
+            if ref.branch.is_remote:
+                continue  # what comes of it comes by the index
             if ref.watch < 0 or ref.branch.state != LIVE or ref.entry_id in self._dirty or ref.entry_id in self._batch:
                 return False
         return True
