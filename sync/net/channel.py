@@ -1,0 +1,523 @@
+"""A channel: requests, streams and notices to one other device, over one stream of bytes, as trio tasks.
+
+The glue around three machines without I/O: the handshake, the records, the session. One task reads, one writes, one
+looks after a link that has gone quiet, one hands out notices, and each request of the other side has a task of its own.
+All of them end with the channel; what somebody waits for raises LinkClosed then, and `closed` says why.
+
+    async with open_channel(stream, exchange, codec=codec, handle=handle) as channel:
+        page = await channel.call(PagesWanted(...), priority=4, deadline_s=30)
+        async with channel.stream(BlocksWanted(...), priority=0, deadline_s=10) as blocks:
+            async for block in blocks: ...
+        await channel.notify(Hint(...))
+
+    async def handle(call: Call) -> None:
+        await call.reply(Pages(...))
+
+Whoever answers returns when that was all; a VdfsError it raises arrives as a PeerError of the same kind and text. Its
+task is cancelled when the other side does not want the answer any more, and at the deadline. Every wait has an end: a
+deadline, credit, or the death of the link, which is noticed within seconds (PING_IDLE_S, PONG_S, WRITE_STALL_S).
+
+Only the writer sends, and nobody cancels it but the end of the channel: no record is ever cut in half. Times are
+trio's, so that a simulated clock drives them; randomness is in the handshake alone.
+"""
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final
+
+import trio
+
+from index.model.errors import (
+    Deadline,
+    HandshakeFailed,
+    LinkClosed,
+    PeerError,
+    ProtocolError,
+    Unsupported,
+    VdfsError,
+)
+from sync.net.transport import Stream
+from sync.wire.codec import Codec, Encoded, UnknownMessage, encode
+from sync.wire.handshake import Exchange, Secured
+from sync.wire.records import MAX_RECORD_BYTES
+from sync.wire.session import DEFAULT_WINDOW, MAX_WINDOW_BYTES, Session
+from sync.wire.streams import Asking, Cancelled, Ended, Event, Noticed, Replied, Requested, Serving
+
+HANDSHAKE_S: Final = 10.0
+PING_IDLE_S: Final = 15.0
+PONG_S: Final = 8.0
+WRITE_STALL_S: Final = 30.0
+GOODBYE_S: Final = 1.0
+MAX_DEADLINE_S: Final = 24 * 3600.0
+_BATCH_BYTES: Final = 128 << 10
+
+Handler = Callable[["Call"], Awaitable[None]]
+NoticeHandler = Callable[[Any], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+async def shake_hands(stream: Stream, exchange: Exchange, deadline_s: float = HANDSHAKE_S) -> Secured:
+    """Carry a handshake over a stream. HandshakeFailed when it fails, Deadline when it takes too long.
+
+    Not a byte more is read than belongs to it, and nothing is sent to somebody who failed but what the exchange says.
+    """
+    buffer = memoryview(bytearray(2048))
+    try:
+        with trio.fail_after(deadline_s):
+            await _send_outgoing(stream, exchange)
+            while exchange.wanted:
+                count = await stream.receive_into(buffer[: exchange.wanted])
+                if not count:
+                    raise HandshakeFailed(f"{stream.peer} hung up during the handshake")
+                try:
+                    exchange.receive(bytes(buffer[:count]))
+                finally:
+                    await _send_outgoing(stream, exchange)
+    except trio.TooSlowError:
+        raise Deadline(f"{stream.peer} did not finish the handshake within {deadline_s:g} s") from None
+    assert exchange.result is not None
+    return exchange.result
+
+
+async def _send_outgoing(stream: Stream, exchange: Exchange) -> None:
+    data = exchange.outgoing()
+    if data:
+        await stream.send_all(data)
+
+
+@contextlib.asynccontextmanager
+async def open_channel(
+    stream: Stream,
+    exchange: Exchange,
+    *,
+    codec: Codec,
+    handle: Handler | None = None,
+    notified: NoticeHandler | None = None,
+    handshake_s: float = HANDSHAKE_S,
+) -> AsyncIterator["Channel"]:
+    """Shake hands, then a channel for the length of the block. The stream is closed in any case.
+
+    An error inside the block comes out as it is, not in a group. When the block ends the other side is told.
+    """
+    try:
+        channel = Channel(stream, await shake_hands(stream, exchange, handshake_s), codec, handle, notified)
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run)
+            try:
+                yield channel
+            except Exception as error:
+                failure = error
+            await channel.close("done" if failure is None else "an error")
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+    finally:
+        with trio.CancelScope(shield=True):
+            await stream.aclose()
+
+
+class Channel:
+    """One link at work. `run` in a nursery; everything else may be called by any task of the loop."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        secured: Secured,
+        codec: Codec,
+        handle: Handler | None = None,
+        notified: NoticeHandler | None = None,
+    ) -> None:
+        #: What the handshake has shown of the other side.
+        self.secured = secured
+        #: Why the channel has ended; None while it has not.
+        self.closed: str | None = None
+        self._stream = stream
+        self._codec = codec
+        self._handle = handle
+        self._notified = notified
+        self._session = Session(is_initiator=secured.is_initiator)
+        self._replies: dict[Asking, Replies] = {}
+        self._handlers: dict[Serving, trio.CancelScope] = {}
+        self._notices: deque[Noticed] = deque()
+        self._notice_came = trio.Event()
+        self._output = trio.Event()  # there may be something to send
+        self._waiting = trio.lowlevel.ParkingLot()  # for room in the session
+        self._is_finishing = False
+        self._is_sending = False
+        self._fin_sent = trio.Event()
+        self._ended = trio.Event()
+        self._heard_s = 0.0
+        self._goodbye: str | None = None
+        self._scope = trio.CancelScope()
+
+    @property
+    def peer(self) -> str:
+        """Where the other side is."""
+        return self._stream.peer
+
+    # -- asking
+
+    async def call(self, message: Any, *, priority: int, deadline_s: float, window_bytes: int = DEFAULT_WINDOW) -> Any:
+        """Ask, and the one answer. PeerError is the other side's, Deadline and LinkClosed are ours.
+
+        `window_bytes` of answers may be on their way; a larger one arrives, too, but a round trip later.
+        """
+        answer: Any = None
+        async with self.stream(message, priority=priority, deadline_s=deadline_s, window_bytes=window_bytes) as replies:
+            async for reply in replies:
+                answer = reply
+                if replies.count > 1:
+                    break
+            if replies.count != 1:
+                raise ProtocolError(f"{self.peer} gave {replies.count or 'no'} answers where there is one")
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, message: Any, *, priority: int, deadline_s: float, window_bytes: int = DEFAULT_WINDOW
+    ) -> AsyncIterator["Replies"]:
+        """Ask, and any number of answers, while the block lasts; leaving it early cancels the request.
+
+        Deadline is raised by whoever waits for an answer, `deadline_s` seconds after the call.
+        """
+        encoded = encode(message)
+        deadline = trio.current_time() + min(deadline_s, MAX_DEADLINE_S)
+        if window_bytes > MAX_WINDOW_BYTES:
+            raise ValueError(f"a window has at most {MAX_WINDOW_BYTES} bytes")
+        with _until(deadline, self.peer):
+            await self._wait_for(lambda: self._session.can_open(encoded, window_bytes))
+        asking = self._session.open(encoded, priority=priority, deadline_s=deadline, window=window_bytes)
+        replies = self._replies[asking] = Replies(self, asking, deadline)
+        self._output.set()
+        try:
+            yield replies
+        finally:
+            del self._replies[asking]
+            self._session.discard(asking)
+            self._waiting.unpark_all()
+            self._output.set()
+
+    async def notify(self, message: Any) -> None:
+        """Tell without asking; returns when it is queued. LinkClosed when the link has ended."""
+        encoded = encode(message)
+        await self._wait_for(self._session.can_notify)
+        self._session.notify(encoded)
+        self._output.set()
+
+    async def close(self, reason: str, grace_s: float = 0.0) -> None:
+        """End the channel: no new requests, those under way have `grace_s` seconds, then the other side is told."""
+        if self.closed is not None:
+            return
+        self._dispatch(self._session.say_goodbye(reason))
+        self._output.set()
+        with trio.move_on_after(grace_s):
+            while not self._session.is_idle and self.closed is None:
+                await self._waiting.park()
+        with trio.move_on_after(GOODBYE_S):
+            self._is_finishing = True
+            self._output.set()
+            await self._fin_sent.wait()
+        self._end(reason)
+
+    async def wait_closed(self) -> str:
+        """Wait until the channel has ended; the reason."""
+        await self._ended.wait()
+        return self.closed or ""
+
+    async def _wait_for(self, is_possible: Callable[[], bool]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_open()
+        while not is_possible():
+            await self._waiting.park()
+            self._check_open()
+
+    def _check_open(self) -> None:
+        if self.closed is not None or self._session.is_closing:
+            raise LinkClosed(f"the link to {self.peer} has ended: {self.closed or self._goodbye or 'closing'}")
+
+    # -- the tasks
+
+    async def run(self) -> None:
+        """Serve the link until it ends, for whatever reason; `closed` names it. The stream is closed then."""
+        self._heard_s = trio.current_time()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    for task in (self._write, self._look_after, self._hand_out_notices, self._read):
+                        nursery.start_soon(self._guarded, task)
+        finally:
+            self._end("cancelled")
+            with trio.CancelScope(shield=True):
+                await self._stream.aclose()
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        """What goes wrong ends the link, and nothing beside it."""
+        try:
+            await task()
+        except VdfsError as error:
+            self._end(str(error))
+        except Exception:
+            log.exception("the link to %s ended by a bug of ours", self.peer)
+            self._end("a bug; the log has it")
+
+    async def _read(self) -> None:
+        stream, opener, session = self._stream, self.secured.opener, self._session
+        while not opener.is_finished:
+            count = await stream.receive_into(opener.room())
+            if not count:
+                opener.end_of_stream()
+            opener.received(count)
+            now_s = self._heard_s = trio.current_time()
+            while (size := opener.waiting()) is not None:
+                room = session.body_room(size)
+                if room is not None:
+                    opener.open_into(room)
+                    events = session.body_received()
+                else:
+                    events = session.receive(opener.open(), now_s)
+                self._dispatch(events)
+            if session.has_output:
+                self._output.set()
+        self._is_finishing = True  # the other side will send no more; it is told that we do not either
+        self._output.set()
+        with trio.move_on_after(GOODBYE_S):
+            await self._fin_sent.wait()
+        self._end(self._goodbye or "the other device closed it")
+
+    async def _write(self) -> None:
+        stream, sealer, session = self._stream, self.secured.sealer, self._session
+        out = memoryview(bytearray(_BATCH_BYTES + 2 * MAX_RECORD_BYTES))
+        while True:
+            records = session.next_records(trio.current_time(), _BATCH_BYTES)
+            end = 0
+            for record in records:
+                end += sealer.seal_into(record, out[end:])
+            session.take_drained()
+            self._waiting.unpark_all()
+            if not records:
+                if self._is_finishing:
+                    break
+                self._output = trio.Event()
+                await self._output.wait()
+                continue
+            await self._send(stream, out[:end])
+        await self._send(stream, out[: sealer.seal_into(b"", out, fin=True)])
+        await stream.send_eof()
+        self._fin_sent.set()
+
+    async def _send(self, stream: Stream, data: memoryview) -> None:
+        self._is_sending = True
+        try:
+            with trio.fail_after(WRITE_STALL_S):
+                await stream.send_all(data)
+            self._is_sending = False
+        except trio.TooSlowError:
+            raise LinkClosed(f"{self.peer} did not read for {WRITE_STALL_S:g} s") from None
+
+    async def _look_after(self) -> None:
+        """A link that has gone quiet is asked for a sign of life."""
+        while True:
+            await trio.sleep_until(self._heard_s + PING_IDLE_S)
+            heard_s = self._heard_s
+            if trio.current_time() < heard_s + PING_IDLE_S:
+                continue
+            self._session.ping()
+            self._output.set()
+            while self._heard_s == heard_s:
+                await trio.sleep(PONG_S)
+                # Behind what a slow line still carries the question has not been asked yet.
+                if self._heard_s == heard_s and not self._is_sending:
+                    raise LinkClosed(f"{self.peer} gave no sign of life for {PING_IDLE_S + PONG_S:g} s")
+
+    async def _hand_out_notices(self) -> None:
+        """One after the other, in their order."""
+        while True:
+            while self._notices:
+                notice = self._notices.popleft()
+                message = self._codec.decode(notice.message)
+                if self._notified is not None and not isinstance(message, UnknownMessage):
+                    try:
+                        await self._notified(message)
+                    except Exception:
+                        log.exception("a notice of %s could not be taken: %s", self.peer, type(message).__name__)
+                self._session.notice_taken(notice)
+                self._output.set()
+            self._notice_came = trio.Event()
+            await self._notice_came.wait()
+
+    # -- what comes
+
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Replied | Ended):
+                replies = self._replies.get(event.stream)
+                if replies is not None:
+                    replies.put(event)
+                if isinstance(event, Ended):
+                    self._waiting.unpark_all()
+            elif isinstance(event, Requested):
+                self._serve(event)
+            elif isinstance(event, Cancelled):
+                scope = self._handlers.get(event.stream)
+                if scope is not None:
+                    scope.cancel()
+            elif isinstance(event, Noticed):
+                self._notices.append(event)
+                self._notice_came.set()
+            else:
+                self._goodbye = event.reason
+                self._waiting.unpark_all()
+
+    def _serve(self, request: Requested) -> None:
+        message = self._codec.decode(request.message)
+        stream = request.stream
+        if isinstance(message, UnknownMessage) or self._handle is None:
+            self._session.fail(stream, "Unsupported", f"requests of type {request.message.number} are not known here")
+            return
+        scope = self._handlers[stream] = trio.CancelScope(
+            deadline=min(stream.deadline_s, trio.current_time() + MAX_DEADLINE_S)
+        )
+        self._nursery.start_soon(self._answer, Call(self, stream, message), self._handle, scope)
+
+    async def _answer(self, call: "Call", handle: Handler, scope: trio.CancelScope) -> None:
+        stream, session = call._stream, self._session
+        try:
+            with scope:
+                try:
+                    await handle(call)
+                    session.end(stream)
+                except Exception as error:
+                    expected = _only_error(error)
+                    if isinstance(expected, VdfsError):
+                        session.fail(stream, expected.kind, str(expected))
+                    else:
+                        log.exception("a request of %s failed: %s", self.peer, type(call.message).__name__)
+                        session.fail(stream, "InternalError", "an internal error; the log there has the details")
+            if not stream.is_finished:
+                session.give_up(stream, "Deadline", "it was not done in the time that was given")
+        finally:
+            del self._handlers[stream]
+            self._output.set()
+
+    def _decoded(self, message: Encoded) -> Any:
+        """An answer as its class. One that is garbage ends the link."""
+        try:
+            decoded = self._codec.decode(message)
+        except ProtocolError as error:
+            self._end(str(error))
+            raise
+        if isinstance(decoded, UnknownMessage):
+            raise Unsupported(f"{self.peer} answers with messages of type {decoded.number}, which is not known here")
+        return decoded
+
+    def _end(self, reason: str) -> None:
+        """The channel has ended: whoever waits is told."""
+        if self.closed is not None:
+            return
+        self.closed = reason
+        self._ended.set()
+        self._scope.cancel()
+        self._waiting.unpark_all()
+        for replies in self._replies.values():
+            replies.wake()
+
+
+class Replies:
+    """The answers to one request, in their order."""
+
+    def __init__(self, channel: Channel, asking: Asking, deadline: float) -> None:
+        #: How many have been taken.
+        self.count = 0
+        self._channel = channel
+        self._asking = asking
+        self._deadline = deadline
+        self._waiting: deque[Replied] = deque()
+        self._end: Ended | None = None
+        self._came = trio.Event()
+
+    def __aiter__(self) -> "Replies":
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._waiting:
+            await self._wait()
+        if not self._waiting:
+            assert self._end is not None
+            if self._end.failure is not None:
+                raise PeerError(*self._end.failure)
+            raise StopAsyncIteration
+        reply = self._waiting.popleft()
+        self.count += 1
+        channel = self._channel
+        channel._session.taken(reply)
+        if channel._session.has_output:
+            channel._output.set()
+        return channel._decoded(reply.message)
+
+    async def _wait(self) -> None:
+        with _until(self._deadline, self._channel.peer):
+            while not self._waiting and self._end is None:
+                if self._channel.closed is not None:
+                    raise LinkClosed(f"the link to {self._channel.peer} ended: {self._channel.closed}")
+                self._came = trio.Event()
+                await self._came.wait()
+
+    def put(self, event: Replied | Ended) -> None:
+        if isinstance(event, Replied):
+            self._waiting.append(event)
+        else:
+            self._end = event
+        self._came.set()
+
+    def wake(self) -> None:
+        self._came.set()
+
+
+class Call:
+    """A request of the other side, for whoever answers it."""
+
+    def __init__(self, channel: Channel, stream: Serving, message: Any) -> None:
+        self.message = message
+        self.channel = channel
+        self._stream = stream
+
+    @property
+    def priority(self) -> int:
+        """The class that the other side gave it, 0 to 4."""
+        return self._stream.priority
+
+    @property
+    def deadline_s(self) -> float:
+        """When the answer is too late, by trio's clock. The handler is cancelled then."""
+        return self._stream.deadline_s
+
+    async def reply(self, message: Any) -> None:
+        """An answer; waits for its turn, while the other side has not taken what was sent before."""
+        encoded = encode(message)
+        channel = self.channel
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not channel._session.can_reply(self._stream):
+            await channel._waiting.park()
+        channel._session.reply(self._stream, encoded)
+        channel._output.set()
+
+
+@contextlib.contextmanager
+def _until(deadline: float, peer: str) -> Iterator[None]:
+    """trio's deadline as an error of ours."""
+    with trio.CancelScope(deadline=deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise Deadline(f"{peer} did not answer in time")
+
+
+def _only_error(error: Exception) -> Exception:
+    """The one error inside nested groups of one: handlers that use a nursery raise their errors so."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
