@@ -56,9 +56,8 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
             "inodes": len(ledger),
         }
 
-    slug = core.library.slug
     context = ViewContext(
-        core.tree, os.getuid(), os.getgid(), slug, status, partial(jobs_snapshot, core), core.tree.readlink,
+        core.tree, os.getuid(), os.getgid(), status, partial(jobs_snapshot, core), core.tree.readlink,
         core.finder, core.volumes, is_shared,
     )  # fmt: skip
     core.library.store.feed.at_once(context.answers.forget)
@@ -77,7 +76,7 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
 
 
 def _light_numbers(core: Core) -> dict[str, int]:
-    keys = ("entries", "files", "dirs", "bytes", "contents", "tags", "database_bytes")
+    keys = ("entries", "files", "dirs", "bytes", "far_files", "far_bytes", "contents", "tags", "database_bytes")
     return dict.fromkeys(keys, 0)
 
 

@@ -113,8 +113,9 @@ class Operations(pyfuse3.Operations):
     def _union_dir(self, ino: int) -> Node:
         """The directory of the union that a change is asked in; views refuse."""
         node = self.ledger.get(ino)
-        if not isinstance(node, Node):
-            raise NotPermitted("views cannot be changed")
+        if isinstance(node, ViewNode):
+            raise node.refusal()
+        assert isinstance(node, Node)
         if not node.is_dir:
             raise NotADirectory("this is no directory")
         return node
@@ -186,7 +187,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         node = self.ledger.get(inode)
         if isinstance(node, ViewNode):
-            raise NotPermitted("views cannot be changed")
+            raise node.refusal()
         handle = self.handles.file(fh) if fh is not None else None
         size = attr.st_size if fields.update_size else None
         if size is not None and isinstance(handle, Handle):
@@ -257,7 +258,7 @@ class Operations(pyfuse3.Operations):
         node = self.ledger.get(inode)
         parent = self._union_dir(new_parent_inode)
         if isinstance(node, ViewNode):
-            raise NotPermitted("views cannot be changed")
+            raise node.refusal()
         self._refuse_reserved(parent, new_name)
         node, st = await self.namespace.link(node, parent, new_name)
         return self._told(parent, node, st)

@@ -28,7 +28,9 @@ from index.store.connection import one
 from vdfs.space import realattrs
 from vdfs.space.annotations import CHECKSUM, VIRTUAL_PREFIX, Annotations
 from vdfs.space.branches import LIVE, NAME_DEADLINE_S, state_of
+from vdfs.space.dirs import DirRef
 from vdfs.space.nodes import Node
+from vdfs.space.remotes import RemoteBranch
 from vdfs.space.tree import Tree
 
 _NAME_MAX_BYTES = 255
@@ -188,21 +190,30 @@ async def _local_bytes(x: Xattrs, node: Node, row: Entry) -> bytes | None:
 
 
 async def _devices(x: Xattrs, node: Node, row: Entry) -> bytes | None:
-    return x.device_name.encode()
+    refs = node.parts if node.is_dir else [spot.dir for spot in node.spots]
+    held = {r.branch.device_name if isinstance(r.branch, RemoteBranch) else x.device_name: None for r in refs}
+    return b"\0".join(name.encode() for name in held or {x.device_name: None})
+
+
+def _path(x: Xattrs, ref: DirRef, entry_id: int) -> bytes:
+    """Where a replica lies: a path of this device, or the name of another one and its path there."""
+    path = b"/".join([ref.branch.root_path, *entries.path_of(x.tree.store.db, entry_id)])
+    return ref.branch.slug.encode() + b":" + path if ref.branch.is_remote else path
 
 
 async def _allpaths(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     if node.is_dir:
-        return b"\0".join(
-            b"/".join([p.branch.root_path, *entries.path_of(x.tree.store.db, p.entry_id)]) for p in node.parts
-        )
+        return b"\0".join(_path(x, part, part.entry_id) for part in node.parts)
     spots = [*x.tree.spots_of(node), *node.stale_spots]
-    return b"\0".join(b"/".join([s.dir.branch.root_path, *entries.path_of(x.tree.store.db, s.entry_id)]) for s in spots)
+    return b"\0".join(_path(x, spot.dir, spot.entry_id) for spot in spots)
 
 
 async def _origin(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     paths = await _allpaths(x, node, row)
-    return None if not paths else x.tree.slug.encode() + b":" + paths.split(b"\0")[0]
+    if not paths:
+        return None
+    first = paths.split(b"\0")[0]
+    return first if not row.is_ours else x.tree.slug.encode() + b":" + first
 
 
 async def _kind(x: Xattrs, node: Node, row: Entry) -> bytes | None:
@@ -228,7 +239,7 @@ async def _meta(x: Xattrs, node: Node, row: Entry, name: bytes) -> bytes | None:
 
 
 async def _version(x: Xattrs, node: Node, row: Entry) -> bytes | None:
-    branch = x.tree.branches.get(row.branch_id)
+    branch = x.tree.branch_of(row.branch_id)
     if branch is None:
         return None
     vector = recording.vector_of(row, branch.uuid)
@@ -298,11 +309,16 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.state": Virtual(
         _state,
         "all",
-        "local; offline: its volume is away; missing: that is there, and not its location",
+        "local; remote: another device has it, and is connected; offline: its volume or device is away; missing: its "
+        "volume is there, and not its location",
     ),
     b"user.vdfs.local_bytes": Virtual(_local_bytes, "file", "bytes that can be read on this device"),
     b"user.vdfs.devices": Virtual(_devices, "all", "names of the devices that hold it, NUL between them"),
-    b"user.vdfs.allpaths": Virtual(_allpaths, "all", "every real path, NUL between them, the shown one first"),
+    b"user.vdfs.allpaths": Virtual(
+        _allpaths,
+        "all",
+        "every real path, NUL between them, the shown one first; that of another device as `device:path`",
+    ),
     b"user.vdfs.origin": Virtual(_origin, "all", "`device:path` of the shown replica"),
     b"user.vdfs.kind": Virtual(_kind, "all", "file, directory, symlink or special"),
     b"user.vdfs.mime": Virtual(_mime, "all", "media type, by the first bytes once they were read, before by name"),

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pyfuse3
 from blake3 import blake3
 
-from index.model.errors import Invalid, NameTooLong, NotADirectory, NotFound, NotPermitted
+from index.model.errors import Invalid, NameTooLong, NotADirectory, NotFound, NotPermitted, VdfsError
 from index.model.ids import VIEW_INODE_BASE
 from vdfs.space.nodes import Node
 
@@ -66,16 +66,20 @@ class ViewNode:
     async def lookup(self, name: bytes) -> "ViewNode | Node":
         raise NotADirectory("this is no directory")
 
+    def refusal(self) -> VdfsError:
+        """What is answered to who wants to change something."""
+        return NotPermitted("views cannot be changed")
+
     async def make_dir(self, name: bytes) -> "ViewNode":
         """A new directory in this one."""
-        raise NotPermitted("views cannot be changed")
+        raise self.refusal()
 
     async def remove_dir(self, name: bytes) -> None:
-        raise NotPermitted("views cannot be changed")
+        raise self.refusal()
 
     async def rename(self, name: bytes, target: "ViewNode | Node", new_name: bytes, flags: int) -> None:
         """Another name, in another directory perhaps; `flags` are those of renameat2."""
-        raise NotPermitted("views cannot be changed")
+        raise self.refusal()
 
     def entries(self) -> AsyncIterator[tuple[bytes, "ViewNode | Node"]]:
         """Every (name, node) of a directory."""
@@ -97,7 +101,7 @@ class ViewNode:
         return None
 
     async def set_xattr(self, name: bytes, value: bytes) -> None:
-        raise NotPermitted("views cannot be changed")
+        raise self.refusal()
 
 
 class ViewDir(ViewNode):

@@ -9,6 +9,7 @@ from fusefs.views.context import ViewContext
 from index.model.entry import Entry, ns
 from index.model.errors import NotFound
 from index.store import contents, names
+from vdfs.space.branches import LIVE
 from vdfs.space.nodes import Node
 
 _HEX_DIGITS = 64
@@ -32,7 +33,8 @@ class ContentFile(ViewNode):
         return self.row.mtime_ns
 
     async def real(self) -> Node | None:
-        """A node of the union that holds these bytes now."""
+        """A node of the union that holds these bytes now; best one that lies here and can be read."""
+        found: Node | None = None
         for row in names.with_hash(self.context.tree.store.db, self.full):
             path = self.context.union_path(row)
             if path is None:
@@ -42,8 +44,12 @@ class ContentFile(ViewNode):
             except NotFound:
                 continue
             if st.st_size == row.size_bytes and ns(st.st_mtime_ns) == row.mtime_ns:
-                return node
-        raise NotFound("no file has these bytes any more")
+                if any(spot.dir.branch.state == LIVE for spot in node.spots):
+                    return node
+                found = found or node
+        if found is None:
+            raise NotFound("no file has these bytes any more")
+        return found
 
 
 class ContentRoot(ViewDir):
@@ -65,6 +71,7 @@ class ContentRoot(ViewDir):
             full = b""
         content = contents.by_full(self.context.tree.store.db, full) if full else None
         rows = names.with_hash(self.context.tree.store.db, full) if content else []
+        rows = [row for row in rows if self.context.union_path(row) is not None]
         if not rows:
             raise NotFound("no file of the library has that hash")
         return ContentFile(self.context, self.child(name), full, rows[0])

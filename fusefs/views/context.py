@@ -27,7 +27,6 @@ class ViewContext:
     tree: Tree
     uid: int
     gid: int
-    device_slug: str
     status: Callable[[], dict[str, object]]
     jobs: Callable[[], dict[str, object]]
     readlink: Callable[[Node], Awaitable[bytes]]
@@ -37,12 +36,13 @@ class ViewContext:
     answers: Answers = attrs.Factory(Answers)
 
     def union_path(self, row: Entry) -> list[bytes] | None:
-        """The path of a row in the union; None when its branch is not ours any more."""
-        return self.in_union(row.branch_id, entries.path_of(self.tree.store.db, row.id))
+        """The path of a row in the union; None when it hangs in no branch (any more)."""
+        names = entries.place_of(self.tree.store.db, row.id)
+        return None if names is None else self.in_union(row.branch_id, names)
 
     def in_union(self, branch_id: int, names: list[bytes]) -> list[bytes] | None:
-        """The path in the union of a path on a branch; None when the branch is not ours any more."""
-        branch = self.tree.branches.get(branch_id)
+        """The path in the union of a path on a branch; None when the branch is none any more."""
+        branch = self.tree.branch_of(branch_id)
         if branch is None:
             return None
         return names if branch.location is None else [branch.location, *names]

@@ -1,6 +1,7 @@
 """`devices/<slug>/<location>`: what lies where, branch by branch, and `conflicts`: what differs under one name.
 
-The trees here are listings of the index, each file with the bytes of that very branch.
+The trees here are listings of the index, each file with the bytes of that very branch. What other devices hold is as
+they told; its bytes are not here, and nothing of it is changed here.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -9,10 +10,10 @@ from fusefs.views.answers import AnsweredDir, Names
 from fusefs.views.base import ViewDir, ViewLink, ViewNode, link_into_union
 from fusefs.views.context import ViewContext, unused
 from index.model.entry import KIND_DIR, Entry
-from index.model.errors import NotFound
-from index.store import entries
+from index.model.errors import NotFound, ReadOnly, VdfsError
+from index.store import devices, entries
 from vdfs.space.branches import Branch
-from vdfs.space.nodes import Node, Spot
+from vdfs.space.nodes import Node, RowStat, Spot
 
 
 class ReplicaFile(ViewNode):
@@ -23,8 +24,9 @@ class ReplicaFile(ViewNode):
         self.context = context
         self.parent_id = parent_id
         self.row = row
-        self.mode = row.mode & ~0o222
-        self.uid, self.gid = row.uid, row.gid
+        st = RowStat(row)
+        self.mode = st.st_mode & ~0o222
+        self.uid, self.gid = st.st_uid, st.st_gid
 
     def size_bytes(self) -> int:
         return self.row.size_bytes
@@ -32,10 +34,13 @@ class ReplicaFile(ViewNode):
     def times_ns(self) -> int:
         return self.row.mtime_ns
 
+    def refusal(self) -> VdfsError:
+        return super().refusal() if self.row.is_ours else _of_another_device()
+
     def _node(self) -> Node:
         ref = self.context.tree.ref_of(self.parent_id)
         if ref is None:
-            raise NotFound("it is not on this device any more")
+            raise NotFound("it is not there any more")
         node = Node(self.ino, self.row.kind)
         node.spots = (Spot(ref, self.row.name, self.row.id),)
         node.st_ino = self.row.st_ino
@@ -56,6 +61,9 @@ class BranchDir(ViewDir):
         self.context = context
         self.branch = branch
         self.entry_id = entry_id
+
+    def refusal(self) -> VdfsError:
+        return _of_another_device() if self.branch.is_remote else super().refusal()
 
     async def _current(self) -> None:
         """Bring the rows up to date with the disk first."""
@@ -80,7 +88,7 @@ class BranchDir(ViewDir):
             await self._current()
             row = entries.child(self.context.tree.store.db, self.entry_id, name)
         if row is None:
-            raise NotFound("it is not on this device")
+            raise NotFound("it is not there")
         return self._node(row)
 
 
@@ -100,28 +108,48 @@ class BranchesDir(ViewDir):
         for branch in list(self.branches()):
             name = b"store" if branch.location is None else branch.location
             if name in used:
-                name = unused(name + b" (" + branch.label.encode() + b")", used)
+                whence = f"{branch.slug}, {branch.label}" if branch.is_remote else branch.label
+                name = unused(name + b" (" + whence.encode() + b")", used)
             used.add(name)
             yield name, BranchDir(self.context, self.child(name), branch, branch.root_entry_id)
+
+
+def _of_another_device() -> VdfsError:
+    return ReadOnly("this is another device's, and can be changed there only")
 
 
 class DeviceDir(BranchesDir):
     """The locations of one device."""
 
+    def __init__(self, context: ViewContext, path: tuple[bytes, ...], device: bytes) -> None:
+        super().__init__(context, path)
+        self.device = device
+
+    def refusal(self) -> VdfsError:
+        return super().refusal() if self.device == self.context.tree.store.device_uuid else _of_another_device()
+
     def branches(self) -> Iterable[Branch]:
-        return self.context.tree.branches.values()
+        tree = self.context.tree
+        if self.device == tree.store.device_uuid:
+            return tree.branches.values()
+        return [branch for branch in tree.remotes.values() if branch.device_uuid == self.device]
 
 
 class DevicesRoot(ViewDir):
-    """`devices`: this device; others join when there are others."""
+    """`devices`: this device and the others; of those that are no members any more, the ones that hold something."""
 
     def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
         super().__init__(path, context.uid, context.gid)
         self.context = context
 
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
-        name = self.context.device_slug.encode()
-        yield name, DeviceDir(self.context, self.child(name))
+        tree = self.context.tree
+        holders = {branch.device_uuid for branch in tree.remotes.values()}
+        for device in devices.every(tree.store.db):
+            if device.revoked and device.uuid not in holders:
+                continue
+            name = (tree.slug if device.uuid == tree.store.device_uuid else device.slug).encode()
+            yield name, DeviceDir(self.context, self.child(name), device.uuid)
 
 
 class ConflictsDir(AnsweredDir):

@@ -1,4 +1,5 @@
-"""`volumes/<label>~<fingerprint>/<location>`: what of the library lies on which volume, and `offline`: what is away.
+"""`volumes/<label>~<fingerprint>/<location>`: what of the library lies on which volume, and `offline`: what is away,
+volumes of ours and other devices.
 
 Both are there for a volume that is not: its directories are listed as the index remembers them, and only bytes cannot
 be had. The name of a volume begins with what it is called and ends with the first eight digits of its fingerprint,
@@ -56,4 +57,6 @@ class OfflineDir(BranchesDir):
     """`offline`: what is not there now, by location."""
 
     def branches(self) -> Iterable[Branch]:
-        return [branch for branch in self.context.tree.branches.values() if branch.state != LIVE]
+        tree = self.context.tree
+        away: list[Branch] = [branch for branch in tree.branches.values() if branch.state != LIVE]
+        return away + [branch for branch in tree.remotes.values() if not branch.is_online]

@@ -29,14 +29,16 @@ CREATE TEMP TABLE hanging(id INTEGER PRIMARY KEY, branch_id INTEGER NOT NULL);
 INSERT INTO hanging WITH RECURSIVE below(id, branch_id) AS (
     SELECT e.id, e.branch_id FROM branch b CROSS JOIN entry e ON e.id=b.root_entry_id
         WHERE e.branch_id=b.id AND e.parent_id IS NULL AND e.kind=1
+    UNION SELECT id, branch_id FROM entry WHERE parent_id IS NULL AND uid<0 AND kind=1
     UNION SELECT e.id, e.branch_id FROM below d CROSS JOIN entry e ON e.parent_id=d.id
         WHERE e.kind=1 AND e.branch_id=d.branch_id) SELECT * FROM below;
 """
-#: Entries that do not: their directory is gone, is none, is another branch's, or they hang in a circle.
+#: Entries that do not: their directory is gone, is none, is another branch's, or they hang in a circle. What is another
+#: device's may be detached, with all below it.
 LOOSE: Final = """
 SELECT e.id FROM entry e LEFT JOIN hanging h ON h.id=e.parent_id AND h.branch_id=e.branch_id
 WHERE h.id IS NULL AND NOT EXISTS (SELECT 1 FROM branch b WHERE b.id=e.branch_id AND b.root_entry_id=e.id
-    AND e.parent_id IS NULL AND e.kind=1)
+    AND e.parent_id IS NULL AND e.kind=1) AND NOT (e.parent_id IS NULL AND e.uid<0)
 """
 #: Names that no directory can have.
 MISNAMED: Final = (
@@ -46,7 +48,7 @@ MISNAMED: Final = (
 #: Branches without a directory to begin at.
 ROOTLESS: Final = (
     "SELECT b.id FROM branch b WHERE NOT EXISTS (SELECT 1 FROM entry e WHERE e.id=b.root_entry_id "
-    "AND e.branch_id=b.id AND e.parent_id IS NULL AND e.kind=1)"
+    "AND e.branch_id=b.id AND e.parent_id IS NULL AND e.kind=1) AND NOT (b.fs_id='' AND b.root_entry_id IS NULL)"
 )
 #: Rows that go by the number of what is another file on their own branch, or no file at all but a directory.
 MISNUMBERED: Final = (

@@ -164,7 +164,7 @@ def _entries(db: apsw.Connection) -> list[str]:
     known = {row[0] for row in db.execute("SELECT id FROM branch")}
     for (entry_id,) in loose:
         row = entries.get(db, entry_id)
-        if row is not None and row.branch_id in known:
+        if row is not None and row.branch_id in known and row.is_ours:
             limbo.put(db, row, now_ns)
         entries.delete(db, entry_id)
     wrong: list[Any] = db.execute(MISNUMBERED).fetchall()

@@ -206,7 +206,7 @@ def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
             twins = entries.by_node(unit.db, row.node)
             own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_entry_uuid()
             for twin in twins:
-                if twin.st_ino == row.st_ino:
+                if (twin.branch_id, twin.st_ino) == (row.branch_id, row.st_ino):
                     entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
         else:
             found.append((content_id, level, row.uuid or next(fresh), unit.seq, row.id))
@@ -217,4 +217,4 @@ def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
 def _twins(unit: Unit, row: Entry) -> list[Entry]:
     """The rows of the names of a file."""
     twins = entries.by_node(unit.db, row.node) if row.nlink > 1 else [row]
-    return [twin for twin in twins if twin.st_ino == row.st_ino]
+    return [twin for twin in twins if (twin.branch_id, twin.st_ino) == (row.branch_id, row.st_ino)]

@@ -107,8 +107,8 @@ SELECT e.id FROM entry e WHERE e.branch_id=? AND e.node<>e.id AND EXISTS (
   AND o.branch_id=e.branch_id AND o.st_ino<>e.st_ino)"""
 _SAME_UUID = """
 SELECT e.uuid, e.id, e.branch_id, b.fs_id, e.st_ino, coalesce(p.node, 0), e.name FROM entry e
-JOIN branch b ON b.id=e.branch_id LEFT JOIN entry p ON p.id=e.parent_id WHERE e.kind<>1 AND e.uuid IN (
-  SELECT uuid FROM entry WHERE uuid IS NOT NULL GROUP BY uuid HAVING count(*) > 1) ORDER BY e.uuid, e.id"""
+JOIN branch b ON b.id=e.branch_id LEFT JOIN entry p ON p.id=e.parent_id WHERE e.kind<>1 AND e.uid>=0 AND e.uuid IN (
+  SELECT uuid FROM entry WHERE uuid IS NOT NULL AND uid>=0 GROUP BY uuid HAVING count(*) > 1) ORDER BY e.uuid, e.id"""
 
 
 def _mixed_up(db: apsw.Connection, branch_id: int) -> dict[int, tuple[str, str]]:

@@ -36,7 +36,7 @@ class Name(NamedTuple):
     size_bytes: int
     files: int
     branch_id: int
-    names: list[bytes]
+    names: list[bytes] | None  # None: it hangs nowhere (yet), see entries.place_of
 
 
 class Lone(NamedTuple):
@@ -45,7 +45,7 @@ class Lone(NamedTuple):
     entry_id: int
     size_bytes: int
     branch_id: int
-    names: list[bytes]
+    names: list[bytes] | None
 
 
 class Unsaid(NamedTuple):
@@ -95,7 +95,7 @@ def duplicates(db: apsw.Connection, least_bytes: int, sets: int, limit: int, aft
     )  # fmt: skip
     rows: list[tuple[int, int, int, int, bytes, int, int, int]] = found.fetchall()  # type: ignore[assignment]
     return [
-        Name(Position(*row[:4]), bytes(row[4]), row[5], row[6], row[7], entries.path_of(db, row[3])) for row in rows
+        Name(Position(*row[:4]), bytes(row[4]), row[5], row[6], row[7], entries.place_of(db, row[3])) for row in rows
     ]
 
 
@@ -103,7 +103,7 @@ def unique(db: apsw.Connection, branch_ids: Iterable[int], limit: int, after_id:
     """Up to so many files of some branches whose bytes no other branch has, in the order of their ids."""
     branches = ", ".join(str(branch_id) for branch_id in branch_ids)
     rows: list[tuple[int, int, int]] = db.execute(_UNIQUE.format(branches), (after_id, limit)).fetchall()  # type: ignore[assignment]
-    return [Lone(*row, entries.path_of(db, row[0])) for row in rows]
+    return [Lone(*row, entries.place_of(db, row[0])) for row in rows]
 
 
 def unsaid(db: apsw.Connection, least_bytes: int, branch_ids: Iterable[int] | None = None) -> Unsaid:

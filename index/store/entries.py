@@ -81,7 +81,7 @@ CREATE INDEX entry_content ON entry(content_id) WHERE content_id IS NOT NULL;
 TODO = """
 -- unidentified(): the queue of the hasher.
 CREATE INDEX entry_todo ON entry(branch_id, hash_state, id)
-    WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0 AND rule = 0;
+    WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0 AND rule = 0 AND uid >= 0;
 """
 SCHEMA += TODO
 
@@ -242,7 +242,7 @@ def unidentified(
         Entry._make(row)
         for row in db.execute(
             f"{_SELECT}INDEXED BY entry_todo WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 "
-            "AND branch_id=? AND hash_state=? AND id>? AND ctime_ns NOT BETWEEN ? AND ? "
+            "AND uid>=0 AND branch_id=? AND hash_state=? AND id>? AND ctime_ns NOT BETWEEN ? AND ? "
             "ORDER BY id LIMIT ?",
             (branch_id, state, after_id, before_ns, before_ns + 10_000_000_000, limit),
         )
@@ -280,13 +280,14 @@ COUNTED_MAX = 10_000
 
 def count_unidentified(db: apsw.Connection) -> int:
     """How many files wait for their full hash, COUNTED_MAX at most; a look at the queue's index only."""
-    sql = "SELECT count(*) FROM (SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 LIMIT ?)"
+    waiting = "SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 AND uid>=0 LIMIT ?"
+    sql = f"SELECT count(*) FROM ({waiting})"
     return int(one(db, sql, COUNTED_MAX)[0])
 
 
 def has_unidentified(db: apsw.Connection) -> bool:
     """Whether a file waits for its full hash."""
-    sql = "SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 LIMIT 1"
+    sql = "SELECT 1 FROM entry WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 AND uid>=0 LIMIT 1"
     return db.execute(sql).fetchone() is not None
 
 
@@ -294,7 +295,7 @@ def unidentified_in(db: apsw.Connection, branch_id: int) -> tuple[int, int]:
     """(files, bytes) of a branch that wait for their full hash: a pass over these, for a thread."""
     sql = (
         "SELECT count(*), coalesce(sum(size_bytes), 0) FROM entry INDEXED BY entry_todo "
-        "WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 AND branch_id=?"
+        "WHERE kind=0 AND hash_state<2 AND size_bytes>0 AND rule=0 AND uid>=0 AND branch_id=?"
     )
     files, size_bytes = one(db, sql, branch_id)
     return int(files), int(size_bytes)
@@ -453,6 +454,18 @@ def held_elsewhere(db: apsw.Connection, top: int) -> list[int]:
 def shared_below(db: apsw.Connection, top: int) -> list[int]:
     """An entry and those below it, as far as another row goes by the number."""
     return [int(row[0]) for row in db.execute(_BELOW_OURS.format(_SHARED), {"top": top})]
+
+
+def apart(db: apsw.Connection, after_id: int, limit: int) -> list[tuple[tuple[int, bytes], int]]:
+    """Names that other devices have, where what is beside them in the same directory of the union, of the same kind,
+    goes by another number: ((directory, name), row), in the order of rows. A pass over the entries, for a thread."""
+    sql = (
+        "SELECT e.parent_id, e.name, e.id FROM entry e CROSS JOIN entry p ON p.id=e.parent_id CROSS JOIN entry t ON "
+        "((t.id=p.node AND t.node=p.node) OR (t.node=p.node AND t.node<>t.id)) AND t.id<>p.id "
+        "CROSS JOIN entry o ON o.parent_id=t.id AND o.name=e.name "
+        "WHERE e.id>? AND e.uid<0 AND o.node<>e.node AND o.kind=e.kind ORDER BY e.id LIMIT ?"
+    )
+    return [((int(row[0]), bytes(row[1])), int(row[2])) for row in db.execute(sql, (after_id, limit))]
 
 
 def has_rival(db: apsw.Connection, row: Entry) -> bool:

@@ -133,6 +133,7 @@ class _Search:
         self._grade = self._names.grader()
         self._where = matching.where(query.terms, now_ns)
         self._places = matching.places_of(self._db, query)
+        self._has_detached = entries.has_detached(self._db)
         self._asking = None if known is None else Asking(reader, query, self._names, known.indexed_id)
         self._changed = self._changed_ids()
         self._kept: dict[str, list[_Ranked] | None] = {}
@@ -336,6 +337,8 @@ class _Search:
             if kinds and not self._is_of_kinds(row):
                 continue
             if places and not self._is_in_place(row[_PARENT]):
+                continue
+            if self._has_detached and not self._reader.hangs(row[_PARENT]):
                 continue
             if row[_NODE] == row[_ID] or not self._is_shown_already(Hit._make(row[:_HIT_COLUMNS])):
                 yield graded & 3, -row[_MTIME], -row[_ID], row, graded >> 2

@@ -158,6 +158,13 @@ class SearchReader:
             entry_id = self._dir(entry_id)[0]
         return False
 
+    def hangs(self, entry_id: int) -> bool:
+        """Whether a directory is in its branch: what is another device's may be detached."""
+        above, name = self._dir(entry_id)
+        while above is not None:
+            above, name = self._dir(above)
+        return not name
+
     def path_of(self, parent_id: int, name: bytes) -> bytes:
         """The names from the root of the branch to a name in a directory, with slashes between them."""
         above = self._paths.get(parent_id)

@@ -9,7 +9,8 @@ units may do what they like:
 
 - a directory that moves takes along what its row of `sums` says; what is noted below it goes up from where it is in the
   end;
-- a directory that goes takes with it all that its row still says; what was noted in it before is void.
+- a directory that goes takes with it all that its row still says; what was noted in it before is void;
+- a row of another device that is detached counts nowhere, and what is below it only there.
 
 The notes are a table of the writing connection alone (`attend`), so a unit that is rolled back takes them back too.
 They end with the process: the first unit that leaves some says so in table meta, and who finds that said at the start
@@ -52,20 +53,22 @@ CREATE TEMP TABLE noted(
     rdirs  INTEGER NOT NULL
 );
 CREATE TEMP TRIGGER sums_size AFTER UPDATE OF size_bytes ON main.entry
-WHEN old.kind=0 AND old.size_bytes<>new.size_bytes BEGIN
+WHEN old.kind=0 AND old.size_bytes<>new.size_bytes AND new.parent_id IS NOT NULL BEGIN
     INSERT INTO noted VALUES(new.parent_id, new.size_bytes-old.size_bytes, 0, 0) {_ADD};
 END;
 CREATE TEMP TRIGGER sums_file_moved AFTER UPDATE OF parent_id ON main.entry
-WHEN new.kind=0 AND old.parent_id<>new.parent_id BEGIN
-    INSERT INTO noted VALUES(old.parent_id, -new.size_bytes, -1, 0) {_ADD};
-    INSERT INTO noted VALUES(new.parent_id, new.size_bytes, 1, 0) {_ADD};
+WHEN new.kind=0 AND old.parent_id IS NOT new.parent_id BEGIN
+    INSERT INTO noted SELECT old.parent_id, -new.size_bytes, -1, 0 WHERE old.parent_id IS NOT NULL {_ADD};
+    INSERT INTO noted SELECT new.parent_id, new.size_bytes, 1, 0 WHERE new.parent_id IS NOT NULL {_ADD};
 END;
 CREATE TEMP TRIGGER sums_dir_moved AFTER UPDATE OF parent_id ON main.entry
-WHEN new.kind=1 AND old.parent_id<>new.parent_id BEGIN
-    INSERT INTO noted SELECT old.parent_id, -rbytes, -rfiles, -rdirs-1 FROM sums WHERE dir_id=new.id {_ADD};
-    INSERT INTO noted SELECT new.parent_id, rbytes, rfiles, rdirs+1 FROM sums WHERE dir_id=new.id {_ADD};
+WHEN new.kind=1 AND old.parent_id IS NOT new.parent_id BEGIN
+    INSERT INTO noted SELECT old.parent_id, -rbytes, -rfiles, -rdirs-1 FROM sums
+        WHERE dir_id=new.id AND old.parent_id IS NOT NULL {_ADD};
+    INSERT INTO noted SELECT new.parent_id, rbytes, rfiles, rdirs+1 FROM sums
+        WHERE dir_id=new.id AND new.parent_id IS NOT NULL {_ADD};
 END;
-CREATE TEMP TRIGGER sums_file_gone AFTER DELETE ON main.entry WHEN old.kind=0 BEGIN
+CREATE TEMP TRIGGER sums_file_gone AFTER DELETE ON main.entry WHEN old.kind=0 AND old.parent_id IS NOT NULL BEGIN
     INSERT INTO noted VALUES(old.parent_id, -old.size_bytes, -1, 0) {_ADD};
 END;
 CREATE TEMP TRIGGER sums_dir_gone AFTER DELETE ON main.entry WHEN old.kind=1 BEGIN
@@ -82,6 +85,11 @@ _CARRY_ONE = (
     "WHERE e.parent_id IS NOT NULL) SELECT id FROM up)"
 )
 _FEW = 4
+_OF_ROOTS = (
+    "SELECT coalesce(sum(rfiles), 0), coalesce(sum(rdirs + 1), 0), coalesce(sum(rbytes), 0) FROM entry "
+    "CROSS JOIN sums ON dir_id=id WHERE "
+)
+_ROOTS = "parent_id IS NULL AND name=x''"
 _BELOW = "SELECT rbytes, rfiles, rdirs FROM sums WHERE dir_id=?"
 #: The fact in table meta that says so.
 _UNSETTLED = "sums_unsettled"
@@ -174,14 +182,15 @@ def of(db: apsw.Connection, dir_ids: Iterable[int]) -> Sums:
 
 
 def total(db: apsw.Connection) -> tuple[int, int, int]:
-    """(files, directories, bytes) of the library: what the roots say, and a row for each directory."""
-    files, size_bytes = one(
-        db,
-        "SELECT coalesce(sum(rfiles), 0), coalesce(sum(rbytes), 0) FROM entry JOIN sums ON dir_id=id "
-        "WHERE parent_id IS NULL",
-    )
-    (dirs,) = one(db, "SELECT count(*) FROM sums")
+    """(files, directories, bytes) of the library, all devices together: what the roots say of what is below them."""
+    files, dirs, size_bytes = one(db, f"{_OF_ROOTS}{_ROOTS}")
     return int(files), int(dirs), int(size_bytes)
+
+
+def afar(db: apsw.Connection) -> tuple[int, int]:
+    """(files, bytes) of that which are other devices'."""
+    files, _, size_bytes = one(db, f"{_OF_ROOTS}{_ROOTS} AND uid<0")
+    return int(files), int(size_bytes)
 
 
 def wrong(db: apsw.Connection) -> dict[int, list[int] | None]:

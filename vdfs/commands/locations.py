@@ -88,9 +88,10 @@ def location_list(result: Json) -> list[str]:
             error = f"  ({message(str(branch['error']))})" if branch.get("error") else ""
             entries = count(branch.get("entries") or 0, "entry", "entries")
             state = str(branch.get("state", "no branch"))
-            rows.append(
-                [name, str(location["mode"]) if name else "", entries, state, shown(name_of(branch, "path")) + error]
-            )
+            place = shown(name_of(branch, "path")) + error
+            if branch.get("device"):
+                place = f"{shown(str(branch['device']))}: {place}"
+            rows.append([name, str(location["mode"]) if name else "", entries, state, place])
             name = ""
     return table(rows, right=(2,)) if rows else ["no locations; `sd location add DIR` adds one"]
 

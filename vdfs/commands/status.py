@@ -96,10 +96,14 @@ def scan_line(scan: Json) -> str:
 def library_facts(result: Json) -> list[tuple[str, str]]:
     contents = f", {count(result['contents'], 'distinct content')}" if result.get("contents") else ""
     held = f"{count(result['files'], 'file')}, {count(result['dirs'], 'directory', 'directories')}"
+    far = ""
+    if result.get("far_files"):
+        far = f"{count(result['far_files'], 'file')}, {human_bytes(result['far_bytes'])} of that"
     return [
         ("Library", f"{shown(str(result['library']))} ({result['library_id']})"),
         ("Device", f"{shown(str(result['device']))} ({result['device_id']})"),
         ("Holds", f"{held}, {human_bytes(result['bytes'])}{contents}"),
+        ("Elsewhere", far),
         ("Locations", f"{result['locations']}"),
         ("Tags", f"{result['tags']}"),
         ("Database", human_bytes(result["database_bytes"])),

@@ -96,7 +96,7 @@ class Indexing:
     def ask(self, branch: Branch, *, requeue: bool = False) -> Job:
         """Have a branch brought up to date, soon; `requeue`: also the files that nobody was to read until now."""
         name = "the store" if branch.location is None else branch.location.decode("utf-8", "backslashreplace")
-        label = f" ({branch.label})" if len(self.tree.locations.get(branch.location or b"", ())) > 1 else ""
+        label = f" ({branch.label})" if len(self.tree.of_location(branch.location or b"")) > 1 else ""
         args = {"branch": branch.uuid, "requeue": requeue or self._is_requeue_owed(branch)}
         return self.jobs.submit("index", f"index {name}{label}", _key(branch), args)
 

@@ -8,13 +8,15 @@ from vdfs.library.library import Library
 
 
 def statistics(library: Library) -> dict[str, int]:
-    """Entries, files, directories, bytes, contents, tags, and the size of the database, its log, the index of names.
+    """Entries, files, directories, bytes, how much of these others hold, contents, tags, and the size of the database,
+    its log, the index of names.
 
     Sizes and files are as of the last `Store.settle`.
     """
     store = library.store
     with store.reader() as db:
         files, dirs, total = sums.total(db)
+        far_files, far_bytes = sums.afar(db)
         all_rows, contents, tags = (
             int(one(db, sql)[0])
             for sql in (
@@ -35,6 +37,8 @@ def statistics(library: Library) -> dict[str, int]:
         "files": files,
         "dirs": dirs,
         "bytes": total,
+        "far_files": far_files,
+        "far_bytes": far_bytes,
         "contents": contents,
         "tags": tags,
         "database_bytes": size,

@@ -80,7 +80,7 @@ async def duplicates(core: Core, asked: DuplicatesAsked) -> Duplicates:
         names = list(of_set)
         paths = []
         for name in names:
-            path = row_path(core, name.branch_id, name.names)
+            path = None if name.names is None else row_path(core, name.branch_id, name.names)
             if path is not None:
                 paths.append(Copy(path, name.position.node == node))
                 node = name.position.node
@@ -112,9 +112,10 @@ class Unique:
 
 @query("search.unique")
 async def unique(core: Core, asked: UniqueAsked) -> Unique:
-    """The files of a location whose bytes no other location has, nor another directory of the same one."""
+    """The files of a location whose bytes no other location has, nor another directory of the same one, on
+    whatever device."""
     limit = _limit(asked.limit)
-    branches = [branch.id for branch in core.tree.branches.values() if branch.location == asked.name]
+    branches = [branch.id for branch in core.tree.locations.get(asked.name, [])]
     if not branches:
         raise NotFound(f"there is no location {os.fsdecode(asked.name)}")
     (after,) = (0,) if asked.cursor is None else _opened(asked.cursor, 1)
@@ -124,7 +125,7 @@ async def unique(core: Core, asked: UniqueAsked) -> Unique:
         return found, copies.unsaid(db, 1, branches) if asked.cursor is None else None
 
     found, unsaid = await _in_thread(core, work)
-    told = ((row_path(core, one.branch_id, one.names), one.size_bytes) for one in found)
+    told = ((row_path(core, one.branch_id, one.names), one.size_bytes) for one in found if one.names is not None)
     files = [UniqueFile(path, size_bytes) for path, size_bytes in told if path is not None]
     cursor = _sealed((found[-1].entry_id,)) if len(found) == limit else None
     return Unique(files, cursor, *_unsaid(unsaid))

@@ -58,6 +58,8 @@ class Status:
     files: int
     dirs: int
     bytes: int
+    far_files: int = attrs.field(metadata=doc("of the files, those that other devices hold"))
+    far_bytes: int
     contents: int
     tags: int
     watches: int

@@ -16,6 +16,7 @@ from vdfs.ops.paths import node_of
 from vdfs.ops.registry import doc, query
 from vdfs.space.branches import state_of
 from vdfs.space.nodes import Node
+from vdfs.space.remotes import RemoteBranch
 
 HASH_STATES = {HASH_FULL: "full", HASH_SAMPLED: "sampled", HASH_FAILED: "failed", HASH_LEFT: "left"}
 
@@ -30,7 +31,7 @@ class ReplicaFacts:
     device: str
     branch: str
     path: bytes
-    state: str = attrs.field(metadata=doc("local; offline while its volume is away; else missing"))
+    state: str = attrs.field(metadata=doc("local or remote; offline while its volume or device is away; else missing"))
 
 
 @attrs.frozen
@@ -107,7 +108,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         rating=int(rating) if rating is not None and rating.isdigit() else None,
         replicas=[
             ReplicaFacts(
-                core.library.device.name,
+                ref.branch.device_name if isinstance(ref.branch, RemoteBranch) else core.library.device.name,
                 ref.branch.label,
                 b"/".join([ref.branch.root_path, *entries.path_of(db, r.id)]),
                 ref.branch.away,

@@ -13,13 +13,17 @@ from vdfs.ops.context import Core
 from vdfs.ops.registry import Nothing, action, doc, query
 from vdfs.space.branches import MISSING
 from vdfs.space.locations import location_state
+from vdfs.space.remotes import RemoteBranch
 
 
 @attrs.frozen
 class BranchFacts:
     path: bytes
     label: str
-    state: str = attrs.field(metadata=doc("pending, scanning, done, failed; away: offline, missing, stalled"))
+    device: str | None = attrs.field(metadata=doc("the device that has it; null: this one"))
+    state: str = attrs.field(
+        metadata=doc("pending, scanning, done, failed; away: offline, missing, stalled; of another device: remote")
+    )
     entries: int
     error: str | None
 
@@ -76,7 +80,7 @@ class LocationRemoved:
 
 @query("location.list")
 async def list_locations(core: Core, asked: Nothing) -> LocationList:
-    """Every location with its branches on this device."""
+    """Every location with its branches, those of this device first."""
     rows = {row.id: row for row in places.branches(core.library.store.db)}
     counts = {
         int(b): int(n)
@@ -85,9 +89,13 @@ async def list_locations(core: Core, asked: Nothing) -> LocationList:
     out = []
     for location in places.locations(core.library.store.db):
         branches = [
-            BranchFacts(b.root_path, b.label, location_state(b, rows[b.id]), counts.get(b.id, 0), rows[b.id].scan_error)
+            BranchFacts(
+                b.root_path, b.label, b.device_name if isinstance(b, RemoteBranch) else None,
+                location_state(b, rows[b.id]), counts.get(b.id, 0), rows[b.id].scan_error,
+            )
             for b in core.tree.locations.get(location.name, [])
-        ]
+            if b.location_id == location.id
+        ]  # fmt: skip
         mode = places.MODE_NAMES[location.mode]
         out.append(LocationFacts(location.name, uuid_text(location.uuid), mode, branches))
     return LocationList(out)
@@ -106,7 +114,7 @@ async def add_location(core: Core, asked: LocationAdd) -> LocationAdded:
 @action("location.remove")
 async def remove_location(core: Core, asked: LocationName) -> LocationRemoved:
     """Forget a location. Its files stay where they are."""
-    for branch in core.tree.locations.get(asked.name, []):
+    for branch in core.tree.of_location(asked.name):
         core.indexing.forget(branch)
     return LocationRemoved(asked.name, await core.locations.remove(asked.name))
 
@@ -115,7 +123,7 @@ async def remove_location(core: Core, asked: LocationName) -> LocationRemoved:
 async def location_mode(core: Core, asked: LocationMode) -> LocationMode:
     """Say how far the files of a location are looked into. What is known already stays known."""
     _set_mode(core, asked.name, asked.mode)
-    for branch in core.tree.locations.get(asked.name, []):
+    for branch in core.tree.of_location(asked.name):
         core.indexing.ask(branch, requeue=True)
     return asked
 

@@ -70,8 +70,8 @@ def shown(core: Core, names: list[bytes]) -> bytes:
 
 
 def branch_prefix(core: Core, branch_id: int) -> bytes | None:
-    """How the told paths of a branch's rows begin; None where the branch is not ours any more."""
-    branch = core.tree.branches.get(branch_id)
+    """How the told paths of a branch's rows begin; None where the branch is none any more."""
+    branch = core.tree.branch_of(branch_id)
     if branch is None:
         return None
     return shown(core, [b""] if branch.location is None else [branch.location, b""])

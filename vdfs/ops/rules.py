@@ -101,7 +101,7 @@ async def location_rules(core: Core, asked: RulesAsked) -> LocationRules:
         after = after.with_rules(kind, patterns)
     if after != before:
         with core.library.store.write(ORIGIN_CALL) as unit:
-            core.rulers.change(unit, row.id, after, core.tree.locations.get(asked.name, []))
+            core.rulers.change(unit, row.id, after, core.tree.of_location(asked.name))
         await core.library.store.make_durable()
     return LocationRules(
         asked.name,
@@ -159,9 +159,9 @@ async def skipped(core: Core, asked: SkippedAsked) -> Skipped:
 
 def _roots(core: Core, node: Node) -> list[tuple[int, int]]:
     """(row, branch) of every real directory that a directory of the union is made of."""
-    found = {(ref.entry_id, ref.branch.id) for ref in node.parts}
+    found = {(ref.entry_id, ref.branch.id) for ref in node.parts if not ref.branch.is_remote}
     if node is core.tree.root:
-        found |= {(branch.root_entry_id, branch.id) for held in core.tree.locations.values() for branch in held}
+        found |= {(branch.root_entry_id, branch.id) for branch in core.tree.branches.values()}
     return sorted(found)
 
 

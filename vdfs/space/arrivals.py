@@ -1,30 +1,46 @@
 """Arrivals: what follows when rows of other devices come, change places or go.
 
-In: units and commits of origin `sync`, whoever wrote them. Out: a row that is moved or detached shares no number with
-what stays (in the same unit, since a directory with two places would be moved by the kernel); and a directory that
-comes to one which somebody stands in becomes a part of it at once, though nobody looks its name up.
+In: units and commits, whoever wrote them. Out, in the same unit: a row that is moved or detached shares no number with
+what stays, since the kernel would move a directory that has two places. Out, behind: what devices have under one name
+shares number and uuid (merging.py), though nobody looks the name up, so that a search tells it once and it is no
+duplicate of itself; and a directory that comes to one which somebody holds becomes a part of it.
+
+Where too much comes to be remembered, and at the start, all that other devices hold is gone through once.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from index.model.change import ADDED, ORIGIN_SYNC, REMOVED, Change, Commit
-from index.model.entry import KIND_DIR
+import trio
+
+from index.model.change import ADDED, DATA, META, ORIGIN_SCAN, ORIGIN_SYNC, REMOVED, Change, Commit
+from index.model.entry import KIND_DIR, Entry
 from index.model.errors import VdfsError
 from index.scan import recording
 from index.store import entries
-from index.store.feed import LAGGED
 from index.store.unit import Unit
-from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
+
+#: Names that wait at most; beyond, everything is gone through.
+_MOST = 20_000
+#: Names that are looked at in one turn, and while the mount is in use.
+_TURN, _TURN_USED = 64, 8
+
+#: A directory's row, and a name in it.
+_Place = tuple[int, bytes]
 
 
 class Arrivals:
-    """Used on the loop only."""
+    """Used on the loop only; `run()` is its life."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self.store = tree.store
+        self._waiting: dict[_Place, None] = {}
+        self._has_more = True  # than what waits: that of the time before
+        self._wake = trio.Event()
         tree.store.before_commit = self.about_to_be_told
+        tree.store.feed.at_once(self._heard)
 
     def about_to_be_told(self, unit: Unit, changes: Sequence[Change]) -> None:
         """Before a unit is committed: rows of others that left a place and are there yet hang elsewhere, or nowhere."""
@@ -35,33 +51,80 @@ class Arrivals:
             if row is not None and not row.is_ours:
                 recording.moved_afar(unit, row)
 
+    def _heard(self, commit: Commit) -> None:
+        """What came, or is known better, may be one with what others have."""
+        if self.tree.remotes:
+            self._await((c.parent_id, c.name) for c in commit.changes if c.what in (ADDED, DATA, META))
+
+    def _await(self, places: Iterable[tuple[int | None, bytes]]) -> None:
+        for parent_id, name in places:
+            if parent_id is not None:
+                self._waiting[parent_id, name] = None
+        if len(self._waiting) > _MOST:
+            self._waiting.clear()
+            self._has_more = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Have directories that came looked up where somebody holds what they are one with."""
-        with self.tree.store.feed.subscribe() as commits:
-            async for commit in commits:
-                if commit.origin == ORIGIN_SYNC:
-                    await self._join(commit)
-                elif commit is LAGGED:
-                    for node in [one for one in self.tree.nodes.values() if one.is_dir and one.lookups]:
-                        await self._look_up(node.parent, node.name)
+        """Join what has come under the names of others."""
+        while True:
+            if self._has_more and self.tree.remotes:
+                await self._go_through_all()
+            await self._join_waiting()
+            if not self._waiting and not (self._has_more and self.tree.remotes):
+                await self._wake.wait()
+                self._wake = trio.Event()
 
-    async def _join(self, commit: Commit) -> None:
-        for one in commit.changes:
-            if one.what != ADDED or one.parent_id is None or self.tree.dirs.known(one.parent_id) is None:
-                continue
-            row = entries.get(self.tree.store.db, one.entry_id)
-            if row is None or row.kind != KIND_DIR:
-                continue
-            parent = self.tree.held_dir(one.parent_id)
-            if parent is not None and self._is_held_beside(parent, one.name):
-                await self._look_up(parent, one.name)
+    async def _go_through_all(self) -> None:
+        """All names of others that are not one with what there is beside them."""
+        self._has_more = False
+        after_id, found = 0, [((0, b""), 0)]
+        while found and not self._has_more:
+            found = await trio.to_thread.run_sync(self._apart, after_id)
+            self._await(place for place, _ in found)
+            await self._join_waiting()
+            after_id = found[-1][1] if found else 0
 
-    def _is_held_beside(self, parent: Node, name: bytes) -> bool:
-        """Whether somebody holds a directory of that name."""
-        nodes = (self.tree.nodes.get(number) for number in self.tree.known_inos(parent, name))
-        return any(node is not None and node.is_dir and node.lookups for node in nodes)
+    def _apart(self, after_id: int) -> list[tuple[_Place, int]]:
+        """In a thread: some of these names, each with the row behind which to go on."""
+        with self.store.reader() as db:
+            return entries.apart(db, after_id, _MOST // 2)
 
-    async def _look_up(self, parent: Node | None, name: bytes) -> None:
-        if parent is not None:
+    async def _join_waiting(self) -> None:
+        while self._waiting:
+            async with self.tree.pace.turn():
+                some = [*self._waiting][: _TURN_USED if self.tree.pace.is_used else _TURN]
+                for place in some:
+                    del self._waiting[place]
+                changed = self._join(some)
+            for parent_id, name in changed:
+                await self._look_up(parent_id, name)
+
+    def _join(self, places: list[_Place]) -> list[_Place]:
+        """Join what lies at some places; returns those where directories became one, whose names are then looked at."""
+        several = [(place, found) for place in places if (found := self.tree.together(*place))]
+        if not several:
+            return []
+        changed = []
+        with self.store.write(ORIGIN_SCAN) as unit:
+            for place, found in several:
+                numbers = {one.row.node for one in found}
+                joined = self.tree.join(found, unit)
+                if joined and joined[0].row.kind == KIND_DIR and len(numbers) > 1:
+                    changed.append(place)
+                    self._await((one.row.id, row.name) for one in joined for row in self._others_in(one.row.id))
+        return changed
+
+    def _others_in(self, directory: int) -> list[Entry]:
+        """What is in a directory of another device; nothing of one of ours."""
+        return [row for row in entries.children(self.store.db, directory) if not row.is_ours]
+
+    async def _look_up(self, parent_id: int, name: bytes) -> None:
+        """Whoever holds what became one with something has it as it is now."""
+        parent = self.tree.held_dir(parent_id)
+        if parent is None or self.tree.dirs.known(parent_id) is None:
+            return
+        held = (self.tree.nodes.get(number) for number in self.tree.known_inos(parent, name))
+        if any(node is not None and node.lookups for node in held):
             with contextlib.suppress(OSError, VdfsError):
                 await self.tree.lookup(parent, name)

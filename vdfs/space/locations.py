@@ -91,6 +91,7 @@ class Locations:
             self.tree.add_branch(branch)
         for other in self._remotes():
             self.tree.add_branch(other)
+        self.tree.join_tops()
 
     def _remotes(self) -> list[RemoteBranch]:
         """The branches of other devices, as the rows have them. One whose root has not come yet is left out."""
@@ -131,6 +132,7 @@ class Locations:
                 self._follow_mode(branch, row.mode)
         for name in self._follow_remotes():
             changed[name] = None
+        tree.join_tops()
         home = tree.home
         if home is not None and changed:
             with self.store.write(ORIGIN_SYNC) as unit:

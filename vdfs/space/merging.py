@@ -8,6 +8,7 @@ share a number, which is one that the kernel knows, if it knows any; whoever hol
 
 import os
 import stat
+from contextlib import nullcontext
 
 from index.model import versions
 from index.model.change import ORIGIN_SCAN
@@ -16,6 +17,7 @@ from index.model.errors import VdfsError
 from index.scan import recording
 from index.store import entries, metadata, targets
 from index.store.store import Store
+from index.store.unit import Unit
 from vdfs.space import union
 from vdfs.space.branches import Branch
 from vdfs.space.dirs import DirRef
@@ -137,7 +139,26 @@ class Merging(Reach):
         with self.store.write(ORIGIN_SCAN) as unit:
             return Found(one.dir, recording.part(unit, one.row), one.st)
 
-    def _unify(self, parent: Node, name: bytes, shown: list[Found]) -> list[Found]:
+    def together(self, parent_id: int, name: bytes) -> list[Found]:
+        """What branches have in one directory of the union under a name, as far as that is one file or directory; none
+        where nothing of another device is among it. By the rows alone: no disk is asked."""
+        db = self.store.db
+        found = []
+        for directory in (parent_id, *entries.one_with(db, parent_id)):
+            row = entries.child(db, directory, name)
+            ref = None if row is None else self.ref_of(directory)
+            if row is not None and ref is not None:
+                found.append(Found(ref, row, None))
+        if len(found) < 2 or all(one.row.is_ours for one in found):
+            return []
+        shown = [found[c.number] for c in union.arrange(name, self._candidates(found)).shown]
+        return sorted(shown, key=lambda one: one.dir.branch.is_remote) if len(shown) > 1 else []
+
+    def join(self, found: list[Found], unit: Unit) -> list[Found]:
+        """Let what lies together share what it is to share."""
+        return self._unify(None, found[0].row.name, found, unit)
+
+    def _unify(self, parent: Node | None, name: bytes, shown: list[Found], unit: Unit | None = None) -> list[Found]:
         """Replicas of one union name share number, uuid and, when their bytes are known to be equal, their vector.
 
         The number is one that the kernel knows, if it knows any. What has been seen is noted of our own replicas: of
@@ -153,38 +174,38 @@ class Merging(Reach):
                 continue
             same = (row.kind == KIND_DIR or union.known_same(first, row)) and row.branch_id != first.branch_id
             # Names of one inode share a number: not with replicas of one of them, which have no such other name.
-            linked = row.kind != KIND_DIR and max(first.nlink, row.nlink) > 1
+            linked = row.kind != KIND_DIR and any(one.is_ours and one.nlink > 1 for one in (first, row))
             number = row.node if linked else first.node
             if same and (row.node != number or _is_owed(first, row, known.dir.branch.uuid, one.dir.branch.uuid)):
-                with self.store.write(ORIGIN_SCAN) as unit:
+                with self.store.write(ORIGIN_SCAN) if unit is None else nullcontext(unit) as writing:
                     is_told = first.is_ours or row.is_ours
                     uuid = recording.known_uuid(first, row) if is_told else None
-                    names = entries.by_node(unit.db, row.node) if linked else [row]
+                    names = entries.by_node(writing.db, row.node) if linked else [row]
                     if row.node != number:
                         self.renumbered(row)
-                        metadata.mirror_moves(unit.db, row, number)
+                        metadata.mirror_moves(writing.db, row, number)
                         if row.kind == KIND_DIR:
-                            recording.meet(unit, row, number)
+                            recording.meet(writing, row, number)
                         else:
-                            entries.set_node(unit.db, row.id, number, unit.seq)
+                            entries.set_node(writing.db, row.id, number, writing.seq)
                     if uuid is not None:
-                        twins = (*entries.by_node(unit.db, first.node), *names)
+                        twins = (*entries.by_node(writing.db, first.node), *names)
                         for other in {twin.uuid for twin in twins} - {None, uuid}:
                             assert other is not None
-                            uuid = recording.alias(unit, other, uuid)
+                            uuid = recording.alias(writing, other, uuid)
                         for twin in twins:
                             if twin.uuid != uuid and twin.is_ours:
-                                entries.set_uuid(unit.db, twin.id, uuid, unit.seq)
-                        first = recording.again(unit, first.id)
+                                entries.set_uuid(writing.db, twin.id, uuid, writing.seq)
+                        first = recording.again(writing, first.id)
                     if row.kind != KIND_DIR:
-                        recording.join_versions(unit, first, row, known.dir.branch.uuid, one.dir.branch.uuid)
+                        recording.join_versions(writing, first, row, known.dir.branch.uuid, one.dir.branch.uuid)
                 fresh = entries.get(self.store.db, row.id)
                 assert fresh is not None
                 row = fresh
             out.append(Found(one.dir, row, one.st))
         return out
 
-    def _known_one(self, parent: Node, name: bytes, shown: list[Found]) -> Found:
+    def _known_one(self, parent: Node | None, name: bytes, shown: list[Found]) -> Found:
         """Of replicas the one whose number the kernel knows, best as that of this very name; else the first."""
 
         def rank(one: Found) -> int:

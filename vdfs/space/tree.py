@@ -224,13 +224,34 @@ class Tree(Merging):
         if not found:
             raise NotFound(f"{os.fsdecode(name)} is not there")
         found.sort(key=lambda one: one.dir.branch.is_remote)
-        if found[-1].dir.branch.is_remote:
+        if not found[-1].row.is_ours:
             found = self._unify(self.root, name, found)
         node = self.nodes.get(found[0].row.node) or Node(found[0].row.node, KIND_DIR)
         self.nodes[node.ino] = node
         node.parent, node.name = self.root, name
         self._merge(node, tuple(f.dir if f.row.parent_id is None else self._dir(f.dir, f.row) for f in found))
         return node, self._as_one(found)
+
+    def join_tops(self) -> None:
+        """The roots of stores become one, and so do those of the branches of each location, where others have some: who
+        holds them is told of names below any of them."""
+        db = self.store.db
+        tops: list[list[Found]] = [[Found(ref, row, None) for ref in self.root.parts if (row := self._row(ref))]]
+        for name, branches in self.locations.items():
+            refs = [self.dirs.root(branch) for branch in branches]
+            found = [Found(ref, row, None) for ref in refs if (row := self._row(ref))]
+            for ref in self.root.parts:
+                row = entries.child(db, ref.entry_id, name)
+                if row is not None and row.kind == KIND_DIR:
+                    found.append(Found(ref, row, None))
+            tops.append(found)
+        for found in tops:
+            if len({one.row.node for one in found}) > 1 and not all(one.row.is_ours for one in found):
+                with self.store.write(ORIGIN_SCAN) as unit:
+                    self.join(sorted(found, key=lambda one: one.dir.branch.is_remote), unit)
+
+    def _row(self, ref: DirRef) -> Entry | None:
+        return entries.get(self.store.db, ref.entry_id)
 
     async def _root_stat(self, branch: Branch, ref: DirRef) -> os.stat_result | None:
         if branch.state == MISSING and time.monotonic() - branch.checked_s > RECHECK_S:
