@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -59,6 +60,10 @@ class RemoteRows:
             return known
         with self.store.write(ORIGIN_SYNC) as unit:
             return places.put_location(unit, new_uuid(), os.fsencode(name))
+
+    def rename_location(self, old: str, new: str) -> None:
+        with self.store.write(ORIGIN_SYNC) as unit:
+            places.rename_location(unit, self.location(old), os.fsencode(new))
 
     def branch(self, device: bytes, location: str | None, label: str = "", path: str = "/far/away") -> int:
         """A branch with its root; `location` None: the device's store."""
@@ -128,6 +133,7 @@ class RemoteRows:
         return row.id
 
     def directory(self, branch_id: int, path: str, *, mtime_ns: int = OLD_NS, mode: int = 0o755) -> int:
+        """An empty directory."""
         with self.store.write(ORIGIN_SYNC) as unit:
             parent_id = self._above(unit, branch_id, path)
             name = os.fsencode(path.rpartition("/")[2])
@@ -203,3 +209,19 @@ def content_of(unit: Unit, data: bytes) -> int:
     assert sampled is not None
     read = contents.Read(bytes.fromhex(sampled), blake3(data).digest(), len(data), None)
     return contents.exact(unit.db, [read])[0]
+
+
+class Own(NamedTuple):
+    """A file of this device."""
+
+    uuid: bytes
+    branch_uuid: bytes
+
+
+def own_version(store: Store, name: bytes) -> Own:
+    """The one file of this device that has a name, identified."""
+    sql = "SELECT e.uuid, b.uuid FROM entry e JOIN branch b ON b.id=e.branch_id WHERE e.name=? AND e.uid>=0"
+    ((uuid, branch_uuid),) = store.db.execute(sql, (name,)).fetchall()
+    assert isinstance(uuid, bytes)
+    assert isinstance(branch_uuid, bytes)
+    return Own(uuid, branch_uuid)

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from index.model.entry import KIND_FILE
 from index.model.filekinds import kind_of
 from index.model.query import Kind, Query, Tag, Term
-from index.store import entries, matching
+from index.store import entries, matching, places
 from index.store.asking import Asking
 from index.store.matching import TIER_ALL, TIER_BEGIN, TIER_EXACT, TIER_REST, Value
 from index.store.reading import SearchReader
@@ -134,6 +134,8 @@ class _Search:
         self._where = matching.where(query.terms, now_ns)
         self._places = matching.places_of(self._db, query)
         self._has_detached = entries.has_detached(self._db)
+        # Else what is another device's may have come before the one that it shares its number with.
+        self._is_alone = places.are_of_one_device(self._db)
         self._asking = None if known is None else Asking(reader, query, self._names, known.indexed_id)
         self._changed = self._changed_ids()
         self._kept: dict[str, list[_Ranked] | None] = {}
@@ -340,7 +342,8 @@ class _Search:
                 continue
             if self._has_detached and not self._reader.hangs(row[_PARENT]):
                 continue
-            if row[_NODE] == row[_ID] or not self._is_shown_already(Hit._make(row[:_HIT_COLUMNS])):
+            is_first = row[_NODE] == row[_ID] and self._is_alone
+            if is_first or not self._is_shown_already(Hit._make(row[:_HIT_COLUMNS])):
                 yield graded & 3, -row[_MTIME], -row[_ID], row, graded >> 2
 
     def _is_of_kinds(self, row: tuple[Any, ...]) -> bool:

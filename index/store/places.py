@@ -167,6 +167,11 @@ def branches(db: apsw.Connection) -> list[BranchRow]:
     return [BranchRow(*row) for row in db.execute(f"SELECT {_BRANCH_COLUMNS} FROM branch ORDER BY id")]
 
 
+def are_of_one_device(db: apsw.Connection) -> bool:
+    """Whether no other device has a branch."""
+    return int(one(db, "SELECT count(DISTINCT device_uuid) FROM branch")[0]) < 2
+
+
 def put_branch(
     db: apsw.Connection,
     uuid: bytes,
