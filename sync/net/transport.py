@@ -179,6 +179,8 @@ async def dial_tcp(endpoint: Endpoint, deadline_s: float) -> TcpStream:
 
 async def _resolved(endpoint: Endpoint) -> tuple[int, Any]:
     """Family and socket address. Of numbers at once; a name is looked up, in a thread that nobody waits for."""
+    if not endpoint.host or "\0" in endpoint.host:  # the C library would take it for another one
+        raise OSError(errno.EINVAL, "that is no address")
     try:
         found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except (UnicodeError, OverflowError) as error:
