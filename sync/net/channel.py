@@ -23,8 +23,9 @@ trio's, so that a simulated clock drives them; randomness is in the handshake al
 
 import contextlib
 import logging
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import trio
@@ -51,7 +52,12 @@ PONG_S: Final = 8.0
 WRITE_STALL_S: Final = 30.0
 GOODBYE_S: Final = 1.0
 MAX_DEADLINE_S: Final = 24 * 3600.0
-_BATCH_BYTES: Final = 128 << 10
+_LOOK_S: Final = 1.0  # how often it is looked whether the writer is stuck
+#: What is handed to the carrier at once: as much as it took lately within BATCH_S, so that what is urgent waits for no
+#: more than that, and a fast carrier is asked seldom.
+BATCH_S: Final = 0.002
+_MIN_BATCH_BYTES: Final = 64 << 10
+_MAX_BATCH_BYTES: Final = 512 << 10
 
 Handler = Callable[["Call"], Awaitable[None]]
 NoticeHandler = Callable[[Any], Awaitable[None]]
@@ -143,11 +149,13 @@ class Channel:
         self._replies: dict[Asking, Replies] = {}
         self._handlers: dict[Serving, trio.CancelScope] = {}
         self._notices: deque[Noticed] = deque()
-        self._notice_came = trio.Event()
-        self._output = trio.Event()  # there may be something to send
+        self._notice_came = _Bell()
+        self._output = _Bell()  # there may be something to send
         self._waiting = trio.lowlevel.ParkingLot()  # for room in the session
+        self._deadlines = _Bell()
+        self._next_deadline = math.inf
         self._is_finishing = False
-        self._is_sending = False
+        self._sending_since = math.inf
         self._fin_sent = trio.Event()
         self._ended = trio.Event()
         self._heard_s = 0.0
@@ -166,14 +174,17 @@ class Channel:
 
         `window_bytes` of answers may be on their way; a larger one arrives, too, but a round trip later.
         """
+        asking, replies = await self._ask(message, priority, deadline_s, window_bytes)
         answer: Any = None
-        async with self.stream(message, priority=priority, deadline_s=deadline_s, window_bytes=window_bytes) as replies:
+        try:
             async for reply in replies:
                 answer = reply
                 if replies.count > 1:
                     break
-            if replies.count != 1:
-                raise ProtocolError(f"{self.peer} gave {replies.count or 'no'} answers where there is one")
+        finally:
+            self._leave(asking)
+        if replies.count != 1:
+            raise ProtocolError(f"{self.peer} gave {replies.count or 'no'} answers where there is one")
         return answer
 
     @contextlib.asynccontextmanager
@@ -184,42 +195,54 @@ class Channel:
 
         Deadline is raised by whoever waits for an answer, `deadline_s` seconds after the call.
         """
+        asking, replies = await self._ask(message, priority, deadline_s, window_bytes)
+        try:
+            yield replies
+        finally:
+            self._leave(asking)
+
+    async def _ask(self, message: Any, priority: int, deadline_s: float, window_bytes: int) -> tuple[Asking, "Replies"]:
         encoded = encode(message)
         deadline = trio.current_time() + min(deadline_s, MAX_DEADLINE_S)
         if window_bytes > MAX_WINDOW_BYTES:
             raise ValueError(f"a window has at most {MAX_WINDOW_BYTES} bytes")
-        with _until(deadline, self.peer):
+        with trio.CancelScope(deadline=deadline) as scope:
             await self._wait_for(lambda: self._session.can_open(encoded, window_bytes))
+        if scope.cancelled_caught:
+            raise Deadline(f"{self.peer} has answered too little of what was asked before")
         asking = self._session.open(encoded, priority=priority, deadline_s=deadline, window=window_bytes)
-        replies = self._replies[asking] = Replies(self, asking, deadline)
-        self._output.set()
-        try:
-            yield replies
-        finally:
-            del self._replies[asking]
-            self._session.discard(asking)
-            self._waiting.unpark_all()
-            self._output.set()
+        replies = self._replies[asking] = Replies(self, deadline)
+        self._output.ring()
+        if deadline < self._next_deadline:
+            self._deadlines.ring()
+        return asking, replies
+
+    def _leave(self, asking: Asking) -> None:
+        del self._replies[asking]
+        self._session.discard(asking)
+        self._waiting.unpark_all()
+        if self._session.has_output:
+            self._output.ring()
 
     async def notify(self, message: Any) -> None:
         """Tell without asking; returns when it is queued. LinkClosed when the link has ended."""
         encoded = encode(message)
         await self._wait_for(self._session.can_notify)
         self._session.notify(encoded)
-        self._output.set()
+        self._output.ring()
 
     async def close(self, reason: str, grace_s: float = 0.0) -> None:
         """End the channel: no new requests, those under way have `grace_s` seconds, then the other side is told."""
         if self.closed is not None:
             return
         self._dispatch(self._session.say_goodbye(reason))
-        self._output.set()
+        self._output.ring()
         with trio.move_on_after(grace_s):
             while not self._session.is_idle and self.closed is None:
                 await self._waiting.park()
         with trio.move_on_after(GOODBYE_S):
             self._is_finishing = True
-            self._output.set()
+            self._output.ring()
             await self._fin_sent.wait()
         self._end(reason)
 
@@ -248,7 +271,10 @@ class Channel:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    for task in (self._write, self._look_after, self._hand_out_notices, self._read):
+                    for task in (
+                        self._write, self._look_after, self._watch_writer, self._keep_deadlines,
+                        self._hand_out_notices, self._read,
+                    ):  # fmt: skip
                         nursery.start_soon(self._guarded, task)
         finally:
             self._end("cancelled")
@@ -282,18 +308,20 @@ class Channel:
                     events = session.receive(opener.open(), now_s)
                 self._dispatch(events)
             if session.has_output:
-                self._output.set()
+                self._output.ring()
         self._is_finishing = True  # the other side will send no more; it is told that we do not either
-        self._output.set()
+        self._output.ring()
         with trio.move_on_after(GOODBYE_S):
             await self._fin_sent.wait()
         self._end(self._goodbye or "the other device closed it")
 
     async def _write(self) -> None:
         stream, sealer, session = self._stream, self.secured.sealer, self._session
-        out = memoryview(bytearray(_BATCH_BYTES + 2 * MAX_RECORD_BYTES))
+        out = memoryview(bytearray(_MAX_BATCH_BYTES + 2 * MAX_RECORD_BYTES))
+        batch_bytes = _MIN_BATCH_BYTES
         while True:
-            records = session.next_records(trio.current_time(), _BATCH_BYTES)
+            now_s = trio.current_time()
+            records = session.next_records(now_s, batch_bytes)
             end = 0
             for record in records:
                 end += sealer.seal_into(record, out[end:])
@@ -302,22 +330,39 @@ class Channel:
             if not records:
                 if self._is_finishing:
                     break
-                self._output = trio.Event()
                 await self._output.wait()
                 continue
-            await self._send(stream, out[:end])
-        await self._send(stream, out[: sealer.seal_into(b"", out, fin=True)])
+            self._sending_since = now_s
+            await stream.send_all(out[:end])
+            self._sending_since = math.inf
+            if end >= batch_bytes:
+                rate = end / max(trio.current_time() - now_s, 1e-6)
+                batch_bytes = min(max(int(rate * BATCH_S), _MIN_BATCH_BYTES), _MAX_BATCH_BYTES)
+        self._sending_since = trio.current_time()
+        await stream.send_all(out[: sealer.seal_into(b"", out, fin=True)])
+        self._sending_since = math.inf
         await stream.send_eof()
         self._fin_sent.set()
 
-    async def _send(self, stream: Stream, data: memoryview) -> None:
-        self._is_sending = True
-        try:
-            with trio.fail_after(WRITE_STALL_S):
-                await stream.send_all(data)
-            self._is_sending = False
-        except trio.TooSlowError:
-            raise LinkClosed(f"{self.peer} did not read for {WRITE_STALL_S:g} s") from None
+    async def _watch_writer(self) -> None:
+        """A time-out of its own for each piece that is sent would cost more than the piece."""
+        while True:
+            await trio.sleep(_LOOK_S if self._sending_since < math.inf else WRITE_STALL_S / 2)
+            if trio.current_time() >= self._sending_since + WRITE_STALL_S:
+                raise LinkClosed(f"{self.peer} did not read for {WRITE_STALL_S:g} s")
+
+    async def _keep_deadlines(self) -> None:
+        """Wake who waits for an answer that is too late. One task for all: most answers come long before."""
+        while True:
+            now_s = trio.current_time()
+            self._next_deadline = math.inf
+            for replies in self._replies.values():
+                if replies.deadline <= now_s:
+                    replies.wake()
+                else:
+                    self._next_deadline = min(self._next_deadline, replies.deadline)
+            with trio.CancelScope(deadline=self._next_deadline):
+                await self._deadlines.wait()
 
     async def _look_after(self) -> None:
         """A link that has gone quiet is asked for a sign of life."""
@@ -327,11 +372,11 @@ class Channel:
             if trio.current_time() < heard_s + PING_IDLE_S:
                 continue
             self._session.ping()
-            self._output.set()
+            self._output.ring()
             while self._heard_s == heard_s:
                 await trio.sleep(PONG_S)
                 # Behind what a slow line still carries the question has not been asked yet.
-                if self._heard_s == heard_s and not self._is_sending:
+                if self._heard_s == heard_s and self._sending_since == math.inf:
                     raise LinkClosed(f"{self.peer} gave no sign of life for {PING_IDLE_S + PONG_S:g} s")
 
     async def _hand_out_notices(self) -> None:
@@ -346,8 +391,7 @@ class Channel:
                     except Exception:
                         log.exception("a notice of %s could not be taken: %s", self.peer, type(message).__name__)
                 self._session.notice_taken(notice)
-                self._output.set()
-            self._notice_came = trio.Event()
+                self._output.ring()
             await self._notice_came.wait()
 
     # -- what comes
@@ -368,7 +412,7 @@ class Channel:
                     scope.cancel()
             elif isinstance(event, Noticed):
                 self._notices.append(event)
-                self._notice_came.set()
+                self._notice_came.ring()
             else:
                 self._goodbye = event.reason
                 self._waiting.unpark_all()
@@ -402,7 +446,7 @@ class Channel:
                 session.give_up(stream, "Deadline", "it was not done in the time that was given")
         finally:
             del self._handlers[stream]
-            self._output.set()
+            self._output.ring()
 
     def _decoded(self, message: Encoded) -> Any:
         """An answer as its class. One that is garbage ends the link."""
@@ -430,15 +474,15 @@ class Channel:
 class Replies:
     """The answers to one request, in their order."""
 
-    def __init__(self, channel: Channel, asking: Asking, deadline: float) -> None:
+    def __init__(self, channel: Channel, deadline: float) -> None:
         #: How many have been taken.
         self.count = 0
+        #: When it is too late for another one, by trio's clock.
+        self.deadline = deadline
         self._channel = channel
-        self._asking = asking
-        self._deadline = deadline
         self._waiting: deque[Replied] = deque()
         self._end: Ended | None = None
-        self._came = trio.Event()
+        self._came = _Bell()
 
     def __aiter__(self) -> "Replies":
         return self
@@ -456,26 +500,48 @@ class Replies:
         channel = self._channel
         channel._session.taken(reply)
         if channel._session.has_output:
-            channel._output.set()
+            channel._output.ring()
         return channel._decoded(reply.message)
 
     async def _wait(self) -> None:
-        with _until(self._deadline, self._channel.peer):
-            while not self._waiting and self._end is None:
-                if self._channel.closed is not None:
-                    raise LinkClosed(f"the link to {self._channel.peer} ended: {self._channel.closed}")
-                self._came = trio.Event()
-                await self._came.wait()
+        channel = self._channel
+        while not self._waiting and self._end is None:
+            if channel.closed is not None:
+                raise LinkClosed(f"the link to {channel.peer} ended: {channel.closed}")
+            if trio.current_time() >= self.deadline:
+                raise Deadline(f"{channel.peer} did not answer in time")
+            await self._came.wait()
 
     def put(self, event: Replied | Ended) -> None:
         if isinstance(event, Replied):
             self._waiting.append(event)
         else:
             self._end = event
-        self._came.set()
+        self._came.ring()
 
     def wake(self) -> None:
-        self._came.set()
+        self._came.ring()
+
+
+class _Bell:
+    """Something has happened: whoever waits looks what. Rung while nobody waits, the next one does not wait at all."""
+
+    def __init__(self) -> None:
+        self._has_rung = False
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def ring(self) -> None:
+        if self._lot:
+            self._lot.unpark()
+        else:
+            self._has_rung = True
+
+    async def wait(self) -> None:
+        if self._has_rung:
+            self._has_rung = False
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self._lot.park()
 
 
 class Call:
@@ -504,16 +570,7 @@ class Call:
         while not channel._session.can_reply(self._stream):
             await channel._waiting.park()
         channel._session.reply(self._stream, encoded)
-        channel._output.set()
-
-
-@contextlib.contextmanager
-def _until(deadline: float, peer: str) -> Iterator[None]:
-    """trio's deadline as an error of ours."""
-    with trio.CancelScope(deadline=deadline) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise Deadline(f"{peer} did not answer in time")
+        channel._output.ring()
 
 
 def _only_error(error: Exception) -> Exception:

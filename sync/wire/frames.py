@@ -29,10 +29,10 @@ PRIORITIES: Final = 5  # 0 interactive, 1 readahead, 2 previews, 3 copies, 4 bac
 class Kind(IntEnum):
     """What a frame is. From OPEN to BODY it carries a part of a message, the others steer."""
 
-    OPEN = 1  # a request begins: OpenHead, MessageHead, fields
-    REPLY = 2  # an answer begins: MessageHead, fields
-    NOTICE = 3  # a message that wants no answer begins: MessageHead, fields
-    DATA = 4  # more fields of the message that has begun
+    OPEN = 1  # a request begins: OpenHead, MessageHead, bytes of the message
+    REPLY = 2  # an answer begins: MessageHead, bytes of the message
+    NOTICE = 3  # a message that wants no answer begins: MessageHead, bytes of the message
+    DATA = 4  # more of the message that has begun
     BODY = 5  # the next record is so many bytes of its body
     END = 6  # there are no more answers
     FAIL = 7  # there are none, for this reason: FailHead, kind, text
@@ -45,7 +45,7 @@ class Kind(IntEnum):
 
 HEADER: Final = struct.Struct(">BII")
 HEADER_BYTES: Final = HEADER.size
-U32: Final = struct.Struct(">I")
+AMOUNT: Final = struct.Struct(">I")
 PING_BYTES: Final = 8
 _OPEN: Final = struct.Struct(">BII")
 _MESSAGE: Final = struct.Struct(">HII")
@@ -93,7 +93,7 @@ def frames_of(record: memoryview) -> Iterator[Frame]:
         if kind == Kind.BODY:
             if at != end:
                 raise ProtocolError("frames after one whose bytes are the next record")
-            yield Frame(kind, stream, memoryview(U32.pack(length)))
+            yield Frame(kind, stream, memoryview(AMOUNT.pack(length)))
             return
         if length > end - at:
             raise ProtocolError("a record ends within a frame")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sync.wire import frames
-from sync.wire.frames import U32, Kind
+from sync.wire.frames import AMOUNT, Kind
 from sync.wire.pieces import Outgoing, cost_of
 from sync.wire.records import MAX_PLAINTEXT_BYTES, OVERHEAD_BYTES, Data
 from sync.wire.streams import Asking, Stream
@@ -111,7 +111,7 @@ class Outbox:
             return frame
         if self._credits:
             id, amount = self._credits.popitem()
-            return frames.frame(Kind.CREDIT, id, U32.pack(amount))
+            return frames.frame(Kind.CREDIT, id, AMOUNT.pack(amount))
         return None
 
     def _next_stream(self) -> Stream | None:
@@ -130,8 +130,8 @@ class Outbox:
         if not message.has_begun:
             head = self._begun(stream, now_s) if isinstance(stream, Asking) else b""
             frame, cost = message.begin(stream.id, head, room, credit)
-        elif message.has_fields:
-            frame, cost = message.more_fields(stream.id, room, credit)
+        elif message.has_inline:
+            frame, cost = message.more(stream.id, room, credit)
         else:
             body = message.next_body(credit)
             frame, cost = frames.body_frame(stream.id, len(body)), len(body)

@@ -22,9 +22,9 @@ from index.model.errors import ProtocolError
 from sync.wire import frames
 from sync.wire.codec import Encoded
 from sync.wire.flow import MIN_WINDOW, Loans
-from sync.wire.frames import PING_BYTES, U32, Frame, Kind, MessageHead, OpenHead
+from sync.wire.frames import AMOUNT, PING_BYTES, Frame, Kind, MessageHead, OpenHead
 from sync.wire.outbox import Outbox
-from sync.wire.pieces import Incoming, Outgoing, cost_of
+from sync.wire.pieces import Buffers, Incoming, Outgoing, cost_of
 from sync.wire.records import MAX_PLAINTEXT_BYTES, Data
 from sync.wire.streams import (
     Asking,
@@ -69,6 +69,7 @@ class Session:
         self._window_bytes = 0
         self._arrivals = 0
         self._loans = Loans(MAX_LOAN_BYTES)
+        self._buffers = Buffers()
         self._outbox = Outbox(self._begun)
         self._body: tuple[Stream, int] | None = None  # the next record is so much of its body
         self._ping: bytes | None = None  # that waits for its answer
@@ -135,8 +136,10 @@ class Session:
     # -- answering
 
     def can_reply(self, stream: Serving) -> bool:
-        """Whether an answer would be queued behind no other, and there is room in all queues together."""
-        return stream.is_finished or (not stream.queue and self._outbox.queued_bytes < MAX_QUEUED_BYTES)
+        """Whether little is queued before an answer, and there is room in all queues together."""
+        return stream.is_finished or (
+            stream.queued_bytes < stream.queue_limit and self._outbox.queued_bytes < MAX_QUEUED_BYTES
+        )
 
     def reply(self, stream: Serving, message: Encoded) -> None:
         """An answer. It goes nowhere when the stream has been cancelled."""
@@ -178,7 +181,8 @@ class Session:
         self._give_credit(self._notices)
 
     def ping(self) -> None:
-        """Ask whether the other side is there; nothing happens while it has been asked already."""
+        """Ask whether the other side is there, on a link gone quiet. Nothing happens while the last answer is missing."""
+        self._buffers.clear()
         if self._ping is None:
             self._pings += 1
             self._ping = self._pings.to_bytes(PING_BYTES, "big")
@@ -291,7 +295,7 @@ class Session:
             case Kind.DATA:
                 self._take_data(self._receiving(id), payload, events)
             case Kind.BODY:
-                self._take_body(self._receiving(id), U32.unpack(payload)[0])
+                self._take_body(self._receiving(id), AMOUNT.unpack(payload)[0])
             case Kind.END:
                 self._take_end(self._asked(id), None, events)
             case Kind.FAIL:
@@ -320,7 +324,7 @@ class Session:
         self._next_theirs += 2
         head = frames.unpack_open(payload)
         payload = payload[frames.OPEN_HEAD_BYTES :]
-        incoming = Incoming(frames.unpack_message(payload))
+        incoming = Incoming(frames.unpack_message(payload), self._buffers)
         if len(self._serving) >= MAX_STREAMS or self._served_bytes + incoming.cost > MAX_REQUEST_BYTES:
             raise ProtocolError("more requests at a time than there may be")
         if not MIN_WINDOW <= head.window <= MAX_WINDOW_BYTES:
@@ -328,12 +332,12 @@ class Session:
         stream = Serving(id, head, now_s + head.deadline_ms / 1000, self._arrived(), incoming)
         self._serving[id] = stream
         self._served_bytes += incoming.cost
-        incoming.add_fields(payload[frames.MESSAGE_HEAD_BYTES :])
+        incoming.add(payload[frames.MESSAGE_HEAD_BYTES :])
         self._complete(stream, events)
 
     def _take_reply(self, stream: Asking, payload: memoryview, events: list[Event]) -> None:
-        incoming = Incoming(frames.unpack_message(payload))
-        incoming.add_fields(payload[frames.MESSAGE_HEAD_BYTES :])
+        incoming = Incoming(frames.unpack_message(payload), self._buffers)
+        incoming.add(payload[frames.MESSAGE_HEAD_BYTES :])
         stream.window.take(incoming.cost - incoming.missing)
         if stream.is_cancelled:
             return
@@ -347,8 +351,8 @@ class Session:
 
     def _take_notice(self, id: int, payload: memoryview, events: list[Event]) -> None:
         notices = self._notices
-        incoming = Incoming(frames.unpack_message(payload))
-        incoming.add_fields(payload[frames.MESSAGE_HEAD_BYTES :])
+        incoming = Incoming(frames.unpack_message(payload), self._buffers)
+        incoming.add(payload[frames.MESSAGE_HEAD_BYTES :])
         if id != 0 or notices.incoming is not None or incoming.cost > MAX_NOTICE_BYTES:
             raise ProtocolError("a notice in the middle of another, or too large")
         notices.window.take(incoming.cost - incoming.missing)
@@ -364,8 +368,8 @@ class Session:
         if isinstance(stream, Asking) and stream.is_cancelled:
             return
         if stream.incoming is None:
-            raise ProtocolError("fields of no message")
-        stream.incoming.add_fields(payload)
+            raise ProtocolError("a part of no message")
+        stream.incoming.add(payload)
         self._complete(stream, events)
 
     def _take_body(self, stream: Stream, size: int) -> None:
@@ -374,7 +378,9 @@ class Session:
         if isinstance(stream, Asking | Notices):
             stream.window.take(size)
         if isinstance(stream, Asking) and stream.is_cancelled:
-            stream.incoming = Incoming(MessageHead(1, 0, size))  # it has to be opened somewhere all the same
+            stream.incoming = Incoming(
+                MessageHead(1, 0, size), self._buffers
+            )  # it has to be opened somewhere all the same
         if stream.incoming is None:
             raise ProtocolError("a body of no message")
         stream.incoming.expect_body(size)
@@ -425,7 +431,7 @@ class Session:
             events.append(Cancelled(stream))
 
     def _take_credit(self, id: int, payload: memoryview) -> None:
-        if len(payload) != U32.size or not (amount := U32.unpack(payload)[0]):
+        if len(payload) != AMOUNT.size or not (amount := AMOUNT.unpack(payload)[0]):
             raise ProtocolError("credit of nothing")
         stream = self._serving.get(id) if id else self._notices
         if stream is None:

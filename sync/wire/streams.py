@@ -6,7 +6,7 @@ What happens to them is decided in `session`, when they may send in `outbox`.
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sync.wire.codec import Encoded
 from sync.wire.flow import Window
@@ -14,7 +14,9 @@ from sync.wire.frames import OpenHead
 from sync.wire.pieces import Incoming, Outgoing
 
 #: So much of notices may be under way.
-NOTICE_WINDOW = 2 << 20
+NOTICE_WINDOW: Final = 2 << 20
+#: So much of one stream waits here before the next answer to it is taken.
+MAX_QUEUED_REPLIES_BYTES: Final = 512 << 10
 
 
 class Stream:
@@ -73,6 +75,7 @@ class Serving(Stream):
     def __init__(self, id: int, head: OpenHead, deadline_s: float, arrival: int, incoming: Incoming) -> None:
         super().__init__(id, head.priority, deadline_s, arrival)
         self.credit = head.window
+        self.queue_limit = min(head.window // 4, MAX_QUEUED_REPLIES_BYTES)
         self.cost = incoming.cost
         self.incoming = incoming
         self.is_finished = False  # its END or FAIL waits for what is queued, or has gone

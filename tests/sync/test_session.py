@@ -12,6 +12,7 @@ from sync.wire import frames, session
 from sync.wire.codec import Encoded
 from sync.wire.flow import MIN_WINDOW
 from sync.wire.frames import Kind, MessageHead, OpenHead
+from sync.wire.pieces import BLOCK_BYTES, Buffers
 from sync.wire.records import MAX_PLAINTEXT_BYTES
 from sync.wire.session import (
     MAX_NOTICE_BYTES,
@@ -98,7 +99,9 @@ def test_a_request_and_its_answer(wire):
 @pytest.mark.parametrize(
     "fields", [0, 1, MAX_PLAINTEXT_BYTES - 20, MAX_PLAINTEXT_BYTES, 3 * MAX_PLAINTEXT_BYTES, MEGABYTE]
 )
-@pytest.mark.parametrize("body", [0, 1, MAX_PLAINTEXT_BYTES, MAX_PLAINTEXT_BYTES + 1, 8 * MEGABYTE])
+@pytest.mark.parametrize(
+    "body", [0, 1, 8 << 10, (8 << 10) + 1, MAX_PLAINTEXT_BYTES, MAX_PLAINTEXT_BYTES + 1, 8 * MEGABYTE]
+)
 def test_messages_of_any_size_arrive_whole(wire, fields, body):
     """In both directions, also those that are larger than the window."""
     message = Encoded(9, random.Random(fields).randbytes(fields), random.Random(body).randbytes(body))
@@ -541,7 +544,7 @@ def test_any_bytes_give_events_or_the_one_error(data):
 
 # -- everything at once ------------------------------------------------------------------------------------------------
 
-sizes = st.sampled_from([0, 1, 63, 1000, 5000, 70_000, MAX_PLAINTEXT_BYTES, 300_000])
+sizes = st.sampled_from([0, 1, 63, 1000, 9000, 70_000, MAX_PLAINTEXT_BYTES, 300_000])
 
 
 @settings(max_examples=60, deadline=None)
@@ -598,6 +601,35 @@ def test_any_mixture_of_requests_ends_well(data):
     assert wire.a._loans._left == session.MAX_LOAN_BYTES
     assert (wire.a._asked_bytes, wire.a._window_bytes, wire.b._served_bytes) == (0, 0, 0)
     assert wire.b._outbox.queued_bytes == 0
+
+
+def test_places_serve_again_once_nobody_looks_at_them():
+    """Neither a message nor a view of a part of one; other sizes are made when they are needed."""
+    buffers = Buffers()
+    first = buffers.take(BLOCK_BYTES)
+    address = id(first)
+    view = memoryview(first)[5:10]
+    del first
+    assert id(buffers.take(BLOCK_BYTES)) != address
+    del view
+    assert address in {id(buffers.take(BLOCK_BYTES)) for _ in range(3)}
+    held = [buffers.take(BLOCK_BYTES) for _ in range(100)]
+    assert len({id(place) for place in held}) == 100
+    assert len(buffers.take(7)) == 7
+    buffers.clear()
+    assert not buffers._made
+
+
+def test_small_bodies_go_with_the_fields_and_large_ones_alone(wire):
+    """A record of its own is worth it from some size on; nothing of a block is copied."""
+    wire.asked(Encoded(1, b"fields", b"small"))
+    serving = wire.b._serving[1]
+    block = memoryview(bytes(BLOCK_BYTES))
+    wire.b.reply(serving, Encoded(1, b"fields", b"small"))
+    wire.b.reply(serving, Encoded(1, b"fields", block))
+    records = wire.b.next_records(0.0, 1 << 20)
+    assert [len(record) < 200 for record in records] == [True, False]
+    assert records[1].obj is block.obj
 
 
 def test_the_head_of_a_message(wire):
