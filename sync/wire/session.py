@@ -181,7 +181,7 @@ class Session:
         self._give_credit(self._notices)
 
     def ping(self) -> None:
-        """Ask whether the other side is there, on a link gone quiet. Nothing happens while the last answer is missing."""
+        """Ask whether the other side is there, on a link gone quiet; not again while the last answer is missing."""
         self._buffers.clear()
         if self._ping is None:
             self._pings += 1
