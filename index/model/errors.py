@@ -105,6 +105,24 @@ class MissingDependency(VdfsError):
         self.uuid = uuid
 
 
+class PageRefused(VdfsError):
+    """What another device sent as a page of its changes is none, or is not signed by who it says it is by."""
+
+    errno = _errno.EBADMSG
+    rpc_code = 1425
+
+
+class SnapshotNeeded(VdfsError):
+    """Somebody stands where the log does not reach any more; he takes the current state instead."""
+
+    errno = _errno.ESTALE
+    rpc_code = 1426
+
+
+class RewindNeeded(SnapshotNeeded):
+    """Rows that went since are not known any more: all rows are told anew."""
+
+
 class NotADirectory(VdfsError):
     """A directory was needed."""
 

@@ -24,7 +24,7 @@ from index.model import change, versions
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.scan import differ, kinship, recording
 from index.scan.kinship import Disk, Place
-from index.store import changes, entries, limbo, metadata
+from index.store import entries, limbo, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -137,17 +137,16 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     return row if disk is None else recording.restat_twins(unit, row, st)
 
 
-def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True, told: bool = True) -> None:
+def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True) -> None:
     """The row's name is gone from its branch: it and all below it leave the index.
 
-    `keep`: its identity waits in limbo, it may turn up elsewhere (not when we destroyed it ourselves). `told`: other
-    devices learn of the deletion (not when another row carries the uuid on).
+    `keep`: its identity waits in limbo, it may turn up elsewhere (not when we destroyed it ourselves).
     """
     now_ns = time.time_ns()
     doomed = list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]
     for gone in reversed(doomed):
-        if told and gone.uuid is not None:
-            changes.put_tombstone(unit.db, gone.uuid, branch_uuid, unit.seq, unit.hlc, "delete")
+        if gone.uuid is not None:
+            unit.gone(gone.id, gone.branch_id)
         if keep:
             limbo.put(unit.db, gone, now_ns)
             recording.one_link_less(unit, gone)
@@ -180,7 +179,7 @@ def _replace(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk) -
     heir, version = _new_version(unit, row, source.was, st, branch_uuid, disk)
     if isinstance(source.was, Entry) and kinship.is_below(unit, source.was.parent_id, row):
         recording.set_aside(unit, source.was, row)  # a directory took the place of the one it was in
-    remove(unit, row, branch_uuid, told=heir is None)
+    remove(unit, row, branch_uuid)
     if heir is not None:
         limbo.put_number(unit.db, row, time.time_ns())
     new = source.bring()

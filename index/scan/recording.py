@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from index.model import change, versions
 from index.model.entry import HASH_FAILED, HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_entry_uuid
-from index.store import annotating, entries, metadata
+from index.store import annotating, changes, entries, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -82,6 +82,8 @@ def first_row(unit: Unit, branch_id: int, parent_id: int, name: bytes, st: Stat,
 def set_rule(unit: Unit, row: Entry, rule: int) -> None:
     """What holds a row back is another rule now, or none."""
     entries.set_rule(unit.db, row.id, rule, unit.seq)
+    if rule and not row.rule and row.uuid is not None:
+        unit.gone(row.id, row.branch_id, changes.WITHDRAWN)
     if row.kind == KIND_DIR:
         unit.rules_changed()
     unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)

@@ -43,17 +43,6 @@ CREATE TABLE outbox(
     PRIMARY KEY (epoch, seq, part)
 ) STRICT, WITHOUT ROWID;
 
--- tombstone: entry rows of ours that other devices may have seen and that are gone (kind 'delete') or are held back
--- now (kind 'withdraw': nobody deletes anything for it). Only rows that had been told get one.
-CREATE TABLE tombstone(
-    uuid        BLOB NOT NULL,
-    branch_uuid BLOB NOT NULL,
-    seq         INTEGER NOT NULL,
-    hlc         INTEGER NOT NULL,
-    kind        TEXT NOT NULL,
-    PRIMARY KEY (uuid, branch_uuid)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX tombstone_seq ON tombstone(seq);
 
 -- journal: a change of several replicas that has begun and must be completed if we die in between.
 CREATE TABLE journal(
@@ -62,6 +51,22 @@ CREATE TABLE journal(
     body BLOB NOT NULL
 ) STRICT;
 """
+
+#: Apart, since a step of the schema made it anew.
+TOMBSTONE = """
+-- tombstone: entry rows of ours that other devices may have and that are gone (kind 0) or are held back now (kind 1:
+-- nobody deletes anything for it). A library that has no other device writes none.
+CREATE TABLE tombstone(
+    entry_id  INTEGER PRIMARY KEY,
+    branch_id INTEGER NOT NULL,
+    seq       INTEGER NOT NULL,
+    kind      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX tombstone_seq ON tombstone(seq);
+"""
+SCHEMA += TOMBSTONE
+
+GONE, WITHDRAWN = 0, 1
 
 
 def get_meta(db: apsw.Connection, key: str) -> object | None:
@@ -95,12 +100,9 @@ def put_outbox(
     )
 
 
-def put_tombstone(db: apsw.Connection, uuid: bytes, branch_uuid: bytes, seq: int, hlc: int, kind: str) -> None:
-    db.execute(
-        "INSERT INTO tombstone VALUES(?,?,?,?,?) "
-        "ON CONFLICT(uuid, branch_uuid) DO UPDATE SET seq=excluded.seq, hlc=excluded.hlc, kind=excluded.kind",
-        (uuid, branch_uuid, seq, hlc, kind),
-    )
+def put_tombstone(db: apsw.Connection, entry_id: int, branch_id: int, seq: int, kind: int) -> None:
+    """A row of ours is none for other devices any more."""
+    db.execute("INSERT OR REPLACE INTO tombstone VALUES(?,?,?,?)", (entry_id, branch_id, seq, kind))
 
 
 def journal_begin(db: apsw.Connection, op: str, body: object) -> int:

@@ -13,7 +13,7 @@ older ones come first.
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -81,7 +81,7 @@ def put(
 def _name_paths(db: apsw.Connection) -> None:
     taken: set[str] = set()
     moved: list[tuple[str, bytes]] = []
-    rows = db.execute("SELECT uuid, name, slug FROM device ORDER BY created_ns, uuid").fetchall()
+    rows: list[Any] = db.execute("SELECT uuid, name, slug FROM device ORDER BY created_ns, uuid").fetchall()
     for uuid, name, held in rows:
         base = new = slug_of(str(name))
         number = 1

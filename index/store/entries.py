@@ -35,7 +35,7 @@ SCHEMA = """
 --              has there, scanned_ns is NULL. But for node, rule and seq its columns are its owner's to write
 --   content_id the bytes, once known; hash_state 0 nothing, 1 sampled, 2 full, 3 could not be read, 4 left
 --   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that never changed
---   seq        the unit that wrote the row last: the owner's version, by which other devices page
+--   seq        the unit that wrote the row last, here; of rows of ours what other devices page by
 --   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
 --              then; NULL = never listed
 --   rule       what holds the entry back from being read, searched and told; 0 nothing, else a rule of its location
@@ -84,6 +84,15 @@ CREATE INDEX entry_todo ON entry(branch_id, hash_state, id)
     WHERE kind = 0 AND hash_state < 2 AND size_bytes > 0 AND rule = 0 AND uid >= 0;
 """
 SCHEMA += TODO
+#: What other devices are told of our rows: not what a rule holds back; of files those whose bytes are known, or not to
+#: be known.
+TELLABLE = "rule=0 AND uid>=0 AND (kind<>0 OR size_bytes=0 OR hash_state>=2)"
+#: Apart, since a step of the schema made it.
+BY_SEQ = f"""
+-- told_since(): what others have not heard yet.
+CREATE INDEX entry_seq ON entry(seq) WHERE {TELLABLE};
+"""
+SCHEMA += BY_SEQ
 
 COLUMNS = (
     "id, branch_id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, ctime_ns, st_ino, nlink, uid, gid, "
@@ -419,6 +428,15 @@ def set_identities(db: apsw.Connection, found: Iterable[tuple[int | None, int, b
 
 def set_uuid(db: apsw.Connection, entry_id: int, uuid: bytes | None, seq: int) -> None:
     db.execute("UPDATE entry SET uuid=?, seq=? WHERE id=?", (uuid, seq, entry_id))
+
+
+def name_links(db: apsw.Connection, entry_id: int, uuid: bytes) -> None:
+    """Give a row its first uuid, and the other names of its inode in the branch the same; nothing is told of it."""
+    row = get(db, entry_id)
+    if row is None:
+        return
+    sql = f"UPDATE entry SET uuid=:uuid WHERE {_OF_NODE} AND branch_id=:branch AND st_ino=:st_ino AND uuid IS NULL"
+    db.execute(sql, {"uuid": uuid, "node": row.node, "branch": row.branch_id, "st_ino": row.st_ino})
 
 
 def read_uuid_as(db: apsw.Connection, uuid: bytes, kept: bytes) -> None:

@@ -22,12 +22,15 @@ from index.store import (
     filetypes,
     limbo,
     metadata,
+    pending,
     places,
     registers,
+    remote,
     rulings,
     saved,
     search,
     sidecars,
+    streams,
     sums,
     tags,
     targets,
@@ -41,7 +44,7 @@ SCHEMA_VERSION = 4
 _TABLES = (
     changes, volumes, devices, places, filetypes, contents, entries, limbo, tags, metadata,
     sums, extracts, sidecars, rulings, search, saved, registers, aliases,
-    targets,
+    streams, pending, remote, targets,
 )  # fmt: skip
 
 
@@ -120,7 +123,11 @@ def _volumes_come(db: apsw.Connection) -> None:
 def _shared_by_registers(db: apsw.Connection) -> None:
     """What devices say together has stamps of its own, and what they were told so far nobody has heard."""
     db.execute(registers.SCHEMA)
-    db.execute(aliases.SCHEMA)
+    for module in (aliases, streams, pending, remote):
+        db.execute(module.SCHEMA)
+    db.execute("DROP TABLE tombstone")
+    db.execute(changes.TOMBSTONE)
+    db.execute(entries.BY_SEQ)
     said = [
         Register(places.LOCATION, uuid, field, msgpack.packb(value), hlc, device)
         for uuid, name, hlc, device, removed in db.execute(

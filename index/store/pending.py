@@ -41,7 +41,7 @@ CREATE TABLE quarantine(
     seq    INTEGER NOT NULL,
     part   INTEGER NOT NULL,
     body   BLOB NOT NULL,
-    PRIMARY KEY (hlc, device, seq, part)
+    PRIMARY KEY (hlc, device, seq, part, body)
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -71,6 +71,12 @@ def arrived(db: apsw.Connection, uuid: bytes) -> list[Held]:
     return found
 
 
+def waits(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
+    """Whether an operation waits for something."""
+    sql = "SELECT 1 FROM waiting WHERE device=? AND seq=? AND part=? LIMIT 1"
+    return db.execute(sql, (device, seq, part)).fetchone() is not None
+
+
 def count_waiting(db: apsw.Connection) -> int:
     return int(next(iter(db.execute("SELECT count(*) FROM waiting")))[0])
 
@@ -95,6 +101,11 @@ def put_aside(db: apsw.Connection, epoch: int, held: Held) -> None:
     """An operation is stamped too late to be believed just now."""
     row = (held.hlc, held.device, epoch, held.seq, held.part, msgpack.packb(held.said))
     db.execute("INSERT OR REPLACE INTO quarantine VALUES(?,?,?,?,?,?)", row)
+
+
+def has_due(db: apsw.Connection, before_hlc: int) -> bool:
+    """Whether anything was put aside that is stamped before a time."""
+    return db.execute("SELECT 1 FROM quarantine WHERE hlc<? LIMIT 1", (before_hlc,)).fetchone() is not None
 
 
 def due(db: apsw.Connection, before_hlc: int) -> list[Held]:

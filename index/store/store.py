@@ -25,7 +25,7 @@ from index.model.change import ORIGIN_SCAN, Change
 from index.model.errors import NoSpace, StoreCorrupt, VdfsError
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
-from index.store import changes, sums
+from index.store import changes, devices, sums
 from index.store.ballast import Ballast
 from index.store.connection import connect, translate
 from index.store.feed import Feed
@@ -42,8 +42,9 @@ _CHECKPOINT_PAGES = 4096
 class Store:
     """An open library database; `close()` it."""
 
-    def __init__(self, path: Path, device_uuid: bytes) -> None:
+    def __init__(self, path: Path, device_uuid: bytes, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.path = path
+        self.now_ns = now_ns
         self.feed = Feed()
         self.rules: Rules = NoRules()
         self.is_full = False
@@ -53,6 +54,7 @@ class Store:
         self.before_commit: Callable[[Unit, Sequence[Change]], None] = lambda _unit, _changes: None
         self.is_settled = True
         self.stays_settled = 0  # how many ask for that, see `settled`
+        self.is_shared = False  # there are other devices, which are to hear of what changes
         self.device_uuid = device_uuid
         self.db = connect(path)
         try:
@@ -70,6 +72,7 @@ class Store:
             packed = changes.get_counter(self.db, "hlc")
             self.last_hlc = Hlc.unpacked(packed)
             self.reserved = Reserve(self.last_entry_id, self.last_seq, packed)
+            self.is_shared = bool(devices.others(self.db, device_uuid))
         except apsw.CorruptError as error:
             self.db.close()
             raise translate(error, path) from error
@@ -89,9 +92,24 @@ class Store:
         self.ballast.give_up()
         self.db.close()
 
+    def now_ms(self) -> int:
+        """The wall clock, for stamps."""
+        return self.now_ns() // 1_000_000
+
     def write(self, origin: str) -> Unit:
         """A unit; use as a context manager, without an await inside."""
         return Unit(self, origin)
+
+    @contextmanager
+    def note(self) -> Iterator[apsw.Connection]:
+        """A transaction that is no unit: notes of what others have, and were told. Nobody hears of it."""
+        self.begin()
+        try:
+            yield self.db
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
 
     def settle(self) -> None:
         """Bring table sums up to date; a few steps for each directory in which something changed."""

@@ -27,7 +27,8 @@ SCHEMA = """
 --   start_seq  where the epoch begins
 --   seq        everything up to here is applied; of our own streams 0, as the units say it
 --   part_to, part_after   a range that is half applied: (seq, part_to], up to the row with the id part_after
---   floor_seq  what was told up to here is no more kept as operations: who lacks it takes the current state
+--   floor_seq  what was told up to here is not kept any more: who lacks it takes the current state
+--   round      counts how often all rows of a device were told anew; rows carry the one they were told in last
 CREATE TABLE stream(
     device     BLOB NOT NULL,
     epoch      INTEGER NOT NULL,
@@ -37,6 +38,7 @@ CREATE TABLE stream(
     part_to    INTEGER NOT NULL DEFAULT 0,
     part_after INTEGER NOT NULL DEFAULT 0,
     floor_seq  INTEGER NOT NULL,
+    round      INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (device, epoch, kind)
 ) STRICT, WITHOUT ROWID;
 
@@ -100,6 +102,7 @@ class Stream(NamedTuple):
     part_to: int
     part_after: int
     floor_seq: int
+    round: int
 
     @property
     def id(self) -> StreamId:
@@ -132,8 +135,32 @@ def every(db: apsw.Connection) -> list[Stream]:
 
 def begin(db: apsw.Connection, stream: StreamId, start_seq: int) -> None:
     """A stream is known from here on; nothing of it is applied. One that is known stays as it is."""
-    sql = "INSERT OR IGNORE INTO stream(device, epoch, kind, start_seq, seq, floor_seq) VALUES(?,?,?,?,?,?)"
-    db.execute(sql, (*stream, start_seq, start_seq, start_seq))
+    db.execute(
+        "INSERT OR IGNORE INTO stream(device, epoch, kind, start_seq, seq, floor_seq, round) "
+        "SELECT ?,?,?,?,?,?, 1 + coalesce((SELECT max(round) FROM stream WHERE device=? AND kind=?), 0)",
+        (*stream, start_seq, start_seq, start_seq, stream.device, stream.kind),
+    )
+
+
+def rewind(db: apsw.Connection, stream: StreamId) -> None:
+    """All of it is to be told anew, from the beginning: what is kept of it is none of what will come."""
+    db.execute(
+        "UPDATE stream SET seq=start_seq, part_to=0, part_after=0, round=round+1 WHERE device=? AND epoch=? AND kind=?",
+        stream,
+    )
+    db.execute("DELETE FROM page WHERE device=? AND epoch=? AND kind=?", stream)
+
+
+def drop_epochs_before(db: apsw.Connection, device: bytes, epoch: int, kind: int) -> None:
+    """What a device told in an earlier epoch is told anew in this one."""
+    for table in ("stream", "page"):
+        db.execute(f"DELETE FROM {table} WHERE device=? AND epoch<? AND kind=?", (device, epoch, kind))
+
+
+def newest_epoch(db: apsw.Connection, device: bytes, kind: int) -> int:
+    """The last epoch of a device that is known here; 0 without any."""
+    found = db.execute("SELECT max(epoch) FROM stream WHERE device=? AND kind=?", (device, kind)).fetchone()
+    return 0 if found is None or found[0] is None else int(found[0])
 
 
 def advance(db: apsw.Connection, stream: StreamId, seq: int) -> None:
@@ -176,7 +203,12 @@ _PAGE = "SELECT device, epoch, kind, from_seq, to_seq, after_id, is_last, head, 
 
 
 def next_page(db: apsw.Connection, stream: StreamId, seq: int, part_to: int, part_after: int) -> PageRow | None:
-    """The page that goes on from a cursor: the rest of the range that it stands in, or the range that comes next."""
+    """The page that goes on from a cursor: the rest of the range that it stands in, or the range that comes next.
+
+    All rows of a device are told to who stands at the beginning only: they say nothing of what went.
+    """
+    known = get(db, stream)
+    start_seq = 0 if known is None else known.start_seq
     row = None
     if part_to:
         sql = f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq=? AND after_id=? AND from_seq<=? LIMIT 1"
@@ -184,9 +216,9 @@ def next_page(db: apsw.Connection, stream: StreamId, seq: int, part_to: int, par
     if row is None:
         sql = (
             f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq>? AND after_id=0 AND from_seq<=? "
-            "ORDER BY to_seq LIMIT 1"
+            "AND (kind=1 OR (from_seq=?)=(?=?)) ORDER BY to_seq LIMIT 1"
         )
-        row = db.execute(sql, (*stream, seq, seq)).fetchone()
+        row = db.execute(sql, (*stream, seq, seq, start_seq, seq, start_seq)).fetchone()
     return None if row is None else PageRow._make(row)
 
 

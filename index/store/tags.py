@@ -5,7 +5,7 @@ the dots it saw, so an add elsewhere that the removal had not seen survives. Two
 act as one: lookups go by name. Everything is keyed by the entry's uuid, so tags follow the logical file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import apsw
@@ -35,6 +35,8 @@ CREATE TABLE tagging(
     PRIMARY KEY (entry_uuid, tag_id, dot_device, dot_seq, dot_part)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tagging_tag ON tagging(tag_id, entry_uuid);
+-- has_dot(): what another device says of an addition.
+CREATE INDEX tagging_dot ON tagging(dot_device, dot_seq, dot_part);
 """
 SCHEMA += TAGGING
 
@@ -129,6 +131,18 @@ def drop_dot(db: apsw.Connection, entry_uuid: bytes, tag_id: int, device: bytes,
         (entry_uuid, tag_id, device, seq, part),
     )
     return db.changes() > 0
+
+
+def has_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
+    """Whether an addition is here, of whatever tag to whatever entry."""
+    sql = "SELECT 1 FROM tagging WHERE dot_device=? AND dot_seq=? AND dot_part=? LIMIT 1"
+    return db.execute(sql, (device, seq, part)).fetchone() is not None
+
+
+def every_dot(db: apsw.Connection) -> Iterator[tuple[bytes, int, bytes, int, int]]:
+    """All additions: (entry, tag, device, seq, part)."""
+    rows = db.execute("SELECT entry_uuid, tag_id, dot_device, dot_seq, dot_part FROM tagging")
+    return ((bytes(u), int(t), bytes(d), int(s), int(p)) for u, t, d, s, p in rows)
 
 
 def in_order(db: apsw.Connection, entry_uuid: bytes) -> list[tuple[int, bytes, int, int]]:

@@ -5,7 +5,6 @@ and stamps (HLC, device, epoch, seq), collects the changes and outbox rows, and 
 transaction is in the log. An exception inside rolls everything back, also the numbers handed out.
 """
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -92,7 +91,10 @@ class Host(Protocol):
     before_commit: Callable[["Unit", Sequence[Change]], None]
     is_settled: bool
     stays_settled: int
+    is_shared: bool
     rules: Rules
+
+    def now_ms(self) -> int: ...
 
     def begin(self) -> None: ...
 
@@ -115,11 +117,12 @@ class Unit:
         self.shallow = store.shallow
         self.remote = store.remote
         self.seq = store.last_seq + 1
-        self._stamp = hlc_model.tick(store.last_hlc, time.time_ns() // 1_000_000)
+        self._stamp = hlc_model.tick(store.last_hlc, store.now_ms())
         self.hlc = self._stamp.packed()
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
         self._part = 0
+        self.is_told = False  # something is in the outbox, or a tombstone
         self._settles = False
         self._one_with: dict[int, list[int]] = {}
         self._branch_uuids: dict[int, bytes] = {}
@@ -172,9 +175,21 @@ class Unit:
         self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))
 
     def tell(self, model: str, op: str, key: object, body: object) -> None:
-        """Put the change of a shared row into the outbox."""
-        changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, self.hlc, model, op, key, body)
+        """Put the change of a shared row into the outbox; a library without other devices needs none."""
+        if self._store.is_shared:
+            changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, self.hlc, model, op, key, body)
+            self.is_told = True
         self._part += 1
+
+    def gone(self, entry_id: int, branch_id: int, kind: int = changes_table.GONE) -> None:
+        """A row of ours is gone, or held back: other devices that may have it hear of that."""
+        if self._store.is_shared:
+            changes_table.put_tombstone(self.db, entry_id, branch_id, self.seq, kind)
+            self.is_told = True
+
+    def observe(self, hlc: int) -> None:
+        """Something stamped so was taken in: what is stamped here from the next unit on is later."""
+        self._stamp = max(self._stamp, Hlc.unpacked(hlc))
 
     @property
     def part(self) -> int:

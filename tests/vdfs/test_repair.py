@@ -136,9 +136,8 @@ def test_a_lost_list_of_branches_comes_from_the_backup_and_the_rest_from_the_fil
     with apsw.Connection(str(path)) as db:
         db.execute("INSERT INTO tag(uuid, name) VALUES(x'77', 'since')")
         since = "(SELECT id FROM tag WHERE name='since')"
-        db.execute(
-            f"INSERT INTO tagging SELECT entry_uuid, {since}, dot_device, dot_seq, dot_part, hlc, part FROM tagging LIMIT 3"
-        )
+        columns = "dot_device, dot_seq, dot_part, hlc, part"
+        db.execute(f"INSERT INTO tagging SELECT entry_uuid, {since}, {columns} FROM tagging LIMIT 3")
     db.close()
     before = [rows(path, sql) for sql in PEOPLE]
     destroy(path, "branch")

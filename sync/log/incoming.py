@@ -1,0 +1,198 @@
+"""Incoming: what other devices tell, page by page, into the tables.
+
+In: pages as they came, from their author or from anybody who keeps them. Out: rows, the cursor moved on, the page kept
+for others; all in units of a size that the caller chooses, so that what the kernel waits for is not held up. A page
+that was seen before changes nothing, one that does not go on from the cursor is refused as a gap: so it does not matter
+who sends what, how often, or in which order, and a kill in the middle costs the page.
+
+The cursor moves in the unit that applies the end of the page. Others may rely on it (acknowledge it) only once that is
+durable.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from index.model.change import ORIGIN_SYNC
+from index.model.errors import MissingDependency, PageRefused, SnapshotNeeded
+from index.model.hlc import Hlc
+from index.scan import meeting
+from index.store import aliases, pending, places, remote, shared, streams
+from index.store.pending import Held
+from index.store.shared import Merged, Op
+from index.store.store import Store
+from index.store.streams import OWNED, SHARED, Stream
+from index.store.unit import Unit
+from sync.log import pages, rows
+from sync.log.pages import Page
+
+log = logging.getLogger("sdmount.sync")
+
+#: A stamp so far ahead of our clock is believed without a word, with a warning, and beyond that not yet.
+SILENT_MS: Final = 2 * 60_000
+DRIFT_MS: Final = 10 * 60_000
+_SLICE: Final = 200
+_REMOVED: Final = 500
+
+
+class Gap(SnapshotNeeded):
+    """A page does not go on from where this device stands."""
+
+
+class Incoming:
+    """Pages of others, applied. Used on the loop only.
+
+    `heard` is told which rows of other tables than entry changed, by model and key.
+    """
+
+    def __init__(
+        self, store: Store, key_of: Callable[[bytes], bytes | None], heard: Callable[[Merged], None] = lambda _: None
+    ) -> None:
+        self.store = store
+        self.key_of = key_of
+        self.heard = heard
+        self.refused_rows = 0
+
+    def proven(self, head: bytes, body: bytes) -> Page:
+        """A page whose author and bytes are what they say. PageRefused otherwise."""
+        page = pages.opened(head, body, self.store.library_uuid, self.key_of)
+        if page.facts.device == self.store.device_uuid and page.facts.epoch >= self.store.epoch:
+            raise PageRefused("a page says it is of this device")
+        return page
+
+    def take(self, page: Page, size: Callable[[], int] = lambda: _SLICE) -> Iterator[None]:
+        """Apply a page; yields between units. Gap when it does not go on from the cursor, MissingDependency when it
+        speaks of a branch that nobody has told of yet: then nothing was applied."""
+        stream = self._stream(page)
+        if stream is None:
+            return
+        if page.facts.kind == SHARED:
+            self._take_shared(page)
+            return
+        yield from self._take_owned(page, stream, size)
+
+    def _stream(self, page: Page) -> Stream | None:
+        """Where we stand in a page's stream; None when all of it is known already."""
+        facts, db = page.facts, self.store.db
+        stream = streams.get(db, facts.stream)
+        if stream is None:
+            if facts.kind == OWNED and streams.newest_epoch(db, facts.device, OWNED) > facts.epoch:
+                return None
+            if facts.from_seq > facts.start_seq:
+                raise Gap("the beginning of the stream is not here")
+            with self.store.note():
+                streams.begin(db, facts.stream, facts.start_seq)
+            stream = streams.get(db, facts.stream)
+            assert stream is not None
+        if facts.to_seq <= stream.seq:
+            return None
+        if facts.is_base and stream.seq > stream.start_seq:
+            raise Gap("all rows anew say nothing of what went since")
+        if facts.from_seq > stream.seq:
+            raise Gap(f"a page goes on from {facts.from_seq}, and {stream.seq} is where this device stands")
+        if facts.after_id and (facts.to_seq, facts.after_id) != (stream.part_to, stream.part_after):
+            if facts.to_seq == stream.part_to and facts.last_id <= stream.part_after:
+                return None
+            raise Gap("a part of a range does not go on from the one before")
+        return stream
+
+    # shared rows ------------------------------------------------------------------------------------------------------
+
+    def _take_shared(self, page: Page) -> None:
+        said: Any = pages.plain(page)
+        if not isinstance(said, list) or not all(isinstance(op, list) and shared.is_sound(op) for op in said):
+            raise PageRefused("a page of operations has another form than it must have")
+        ops = [Op(*op) for op in said if page.facts.from_seq < op[0] <= page.facts.to_seq]
+        with self.store.write(ORIGIN_SYNC) as unit:
+            believed = self.believed(unit, page.facts.device, page.facts.epoch, ops)
+            merged = shared.merge(unit, page.facts.device, believed)
+            streams.advance(unit.db, page.facts.stream, page.facts.to_seq)
+            pending.forget_lost(unit.db, page.facts.device, page.facts.to_seq)
+            streams.keep(unit.db, page.row())
+            self.tell(unit, merged)
+        self.heard(merged)
+
+    def believed(self, unit: Unit, device: bytes, epoch: int, ops: list[Op]) -> list[Op]:
+        """Those of some operations that are not stamped in the far future; the others are put aside."""
+        now_ms = self.store.now_ms()
+        limit = Hlc(now_ms + DRIFT_MS, 0).packed()
+        out = []
+        latest = 0
+        for op in ops:
+            if op.hlc >= limit:
+                pending.put_aside(
+                    unit.db, epoch, Held(device, op.seq, op.part, op.hlc, (op.model, op.op, op.key, op.body))
+                )
+            else:
+                latest = max(latest, op.hlc)
+                out.append(op)
+        if latest:
+            unit.observe(latest)
+        if latest > Hlc(now_ms + SILENT_MS, 0).packed():
+            log.warning("the clock of %s is ahead of ours, or ours is slow", device.hex()[:8])
+        return out
+
+    def release(self) -> bool:
+        """Apply what was put aside and is due by now; returns whether there was any."""
+        limit = Hlc(self.store.now_ms() + DRIFT_MS, 0).packed()
+        if not pending.has_due(self.store.db, limit):
+            return False
+        merged = Merged(set(), set())
+        with self.store.write(ORIGIN_SYNC) as unit:
+            for held in pending.due(unit.db, limit):
+                op = Op(held.seq, held.part, held.hlc, *held.said)  # type: ignore[arg-type]  # as they were put aside
+                one = shared.merge(unit, held.device, [op])
+                merged.entries.update(one.entries)
+                merged.rows.update(one.rows)
+                unit.observe(held.hlc)
+            self.tell(unit, merged)
+        self.heard(merged)
+        return True
+
+    def tell(self, unit: Unit, merged: Merged) -> None:
+        """Whoever shows an entry whose annotations changed is told."""
+        meeting.annotated(unit, merged.entries)
+
+    # rows of entries --------------------------------------------------------------------------------------------------
+
+    def _take_owned(self, page: Page, stream: Stream, size: Callable[[], int]) -> Iterator[None]:
+        facts, store = page.facts, self.store
+        body = rows.unpacked(pages.plain(page))
+        if body.refused:
+            self.refused_rows += body.refused
+            log.warning("%d names from %s are none and were left out", body.refused, facts.device.hex()[:8])
+        branches = {row.uuid: row for row in places.branches(store.db) if row.device_uuid == facts.device}
+        for uuid in (*body.rows, *(one.branch for one in body.gone)):
+            if uuid not in branches:
+                raise MissingDependency(places.BRANCH, uuid)
+        for uuid, told in body.rows.items():
+            at = 0
+            while at < len(told):
+                some = told[at : at + max(1, size())]
+                at += len(some)
+                with store.write(ORIGIN_SYNC) as unit:
+                    canon = aliases.canons(unit.db, [row.uuid for row in some])
+                    changed = remote.apply(unit, branches[uuid].id, some, canon, stream.round)
+                    meeting.meet(unit, branches[uuid].id, changed)
+                yield
+        for uuid, branch in branches.items():
+            gone = [one.rid for one in body.gone if one.branch == uuid]
+            for start in range(0, len(gone), _REMOVED):
+                with store.write(ORIGIN_SYNC) as unit:
+                    remote.remove(unit, branch.id, gone[start : start + _REMOVED])
+                yield
+        if facts.is_last and facts.is_base:
+            for branch in branches.values():
+                while left := remote.of_other_rounds(store.db, branch.id, stream.round, _REMOVED):
+                    with store.write(ORIGIN_SYNC) as unit:
+                        remote.remove(unit, branch.id, left)
+                    yield
+        with store.write(ORIGIN_SYNC) as unit:
+            for uuid in {*body.rows, *(one.branch for one in body.gone)}:
+                remote.sweep(unit, branches[uuid].id)
+            if facts.is_last:
+                streams.advance(unit.db, facts.stream, facts.to_seq)
+                streams.drop_epochs_before(unit.db, facts.device, facts.epoch, OWNED)
+            else:
+                streams.advance_part(unit.db, facts.stream, facts.to_seq, facts.last_id)
+            streams.keep(unit.db, page.row())

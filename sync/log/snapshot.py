@@ -1,0 +1,199 @@
+"""Snapshot: the current state of all shared rows, for who comes first or has been away for too long.
+
+In one direction: everything that shared rows are made of, read in one transaction together with how far each stream is
+applied in it. In the other: that state joined with what is here. Both are states of the same lattice, so nothing of
+either is lost: of a field the later stamp stays, aliases are one class, and a tag's addition that one side lacks was
+either removed there (it has heard of it, by its vector) or not heard of yet.
+
+Parts come in the order in which rows refer to each other: registers, aliases, attributes, tags, then what waits and
+what is put aside. They may be applied as they come; only the end, in one unit, says how far the streams are applied, and
+takes away what the other side removed; a transfer that broke off is begun anew and has done no harm.
+
+Source: Bieniusa et al., "An Optimized Conflict-free Replicated Set" (2012).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import apsw
+import msgpack
+
+from index.model.change import ORIGIN_SYNC
+from index.model.errors import PageRefused
+from index.store import aliases, metadata, pending, registers, shared, streams, tags
+from index.store.registers import Register
+from index.store.shared import Merged, Op
+from index.store.store import Store
+from index.store.streams import SHARED, StreamId
+from index.store.unit import Unit
+
+PART_ROWS: Final = 1000
+
+
+class Part(NamedTuple):
+    """Rows of one sort."""
+
+    sort: str
+    rows: list[Any]
+
+
+_SORTS: Final[dict[str, str]] = {
+    "register": "SELECT model, key, field, value, hlc, device FROM register",
+    "alias": "SELECT uuid, kept FROM alias",
+    "attribute": "SELECT entry_uuid, name, value, hlc, device FROM attribute",
+    "tagging": (
+        "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part, g.hlc, g.part FROM tagging g "
+        "JOIN tag t ON t.id=g.tag_id"
+    ),
+    "lost": "SELECT dot_device, dot_seq, dot_part, entry_uuid, tag_uuid FROM lost_dot",
+    "waiting": "SELECT device, seq, part, body FROM waiting WHERE length(device)=16",
+    "aside": "SELECT hlc, device, epoch, seq, part, body FROM quarantine",
+}
+_WIDTHS: Final = {
+    "register": 6,
+    "alias": 2,
+    "attribute": 5,
+    "tagging": 7,
+    "lost": 5,
+    "waiting": 4,
+    "aside": 6,
+    "stream": 4,
+}
+
+
+def read(db: apsw.Connection, device: bytes, epoch: int) -> Iterator[Part]:
+    """The state of a library, within a transaction of the caller's; its streams come first."""
+    known = [row for row in streams.every(db) if row.kind == SHARED]
+    told = db.execute("SELECT coalesce(max(seq), 0) FROM outbox WHERE epoch=?", (epoch,)).fetchone()
+    vector = []
+    for row in known:
+        seq = max(row.floor_seq, int(told[0]) if told else 0) if (row.device, row.epoch) == (device, epoch) else row.seq
+        vector.append([row.device, row.epoch, row.start_seq, seq])
+    yield Part("stream", vector)
+    for sort, sql in _SORTS.items():
+        rows: list[Any] = []
+        for row in db.execute(sql):
+            rows.append(list(row))
+            if len(rows) == PART_ROWS:
+                yield Part(sort, rows)
+                rows = []
+        if rows:
+            yield Part(sort, rows)
+
+
+class Joining:
+    """A snapshot that is taken in, part by part, and ended by `finish`."""
+
+    def __init__(self, store: Store, put_aside: Callable[[Unit, bytes, int, list[Op]], list[Op]]) -> None:
+        self.store = store
+        self.put_aside = put_aside
+        self.merged = Merged(set(), set())
+        self._streams: list[tuple[StreamId, int, int]] = []
+        self._dots: set[tuple[bytes, int, int]] = set()
+
+    def take(self, part: Part) -> None:
+        """Join one part, in a unit of its own. PageRefused when it has another form than it must have."""
+        width = _WIDTHS.get(part.sort)
+        if width is None:
+            return
+        if not all(isinstance(row, list) and len(row) == width for row in part.rows):
+            raise PageRefused("a part of a snapshot has another form than it must have")
+        try:
+            with self.store.write(ORIGIN_SYNC) as unit:
+                getattr(self, f"_take_{part.sort}")(unit, part.rows)
+        except (TypeError, ValueError, apsw.Error) as error:
+            raise PageRefused(f"a part of a snapshot makes no sense: {error}") from error
+
+    def _take_stream(self, _unit: Unit, rows: list[Any]) -> None:
+        self._streams = [(StreamId(bytes(device), epoch, SHARED), start, seq) for device, epoch, start, seq in rows]
+
+    def _take_register(self, unit: Unit, rows: list[Any]) -> None:
+        fields = []
+        for model, key, field, value, hlc, device in rows:
+            op = Op(0, 0, hlc, "register", "set", [model, key, field], value)
+            _check(op)
+            if model in shared.OWNED and key[:16] != device:
+                continue
+            if self._is_believed(unit, device, op):
+                fields.append(Register(model, key, field, value, hlc, device))
+        registers.merge(unit.db, fields)
+        shared.make(unit, {(one.model, one.key) for one in fields}, self.merged)
+
+    def _take_alias(self, unit: Unit, rows: list[Any]) -> None:
+        self._merge(unit, b"", [Op(0, 0, 0, "alias", "join", uuid, kept) for uuid, kept in rows])
+
+    def _take_attribute(self, unit: Unit, rows: list[Any]) -> None:
+        for uuid, name, value, hlc, device in rows:
+            op = Op(0, 0, hlc, "attribute", "set", [uuid, name], value)
+            _check(op)
+            if self._is_believed(unit, device, op):
+                held = aliases.canon(unit.db, uuid)
+                metadata.put(unit.db, held, name, value, hlc, device)
+                self.merged.entries.add(held)
+
+    def _take_tagging(self, unit: Unit, rows: list[Any]) -> None:
+        for uuid, tag_uuid, device, seq, part, hlc, order in rows:
+            self._dots.add((bytes(device), seq, part))
+            if self._was_removed(unit, device, seq, part):
+                continue
+            self._merge(unit, device, [Op(seq, part, hlc, "tagging", "add", [uuid, tag_uuid], [hlc, order])])
+
+    def _was_removed(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
+        """Whether an addition that the other side has was heard of here, and is not here any more."""
+        heard = device == unit.device or streams.covers(unit.db, device, seq)
+        return heard and not tags.has_dot(unit.db, device, seq, part) and not pending.waits(unit.db, device, seq, part)
+
+    def _take_lost(self, unit: Unit, rows: list[Any]) -> None:
+        for device, seq, part, uuid, tag_uuid in rows:
+            body = [[device, seq, part, 0, 0]]
+            self._merge(unit, b"", [Op(0, 0, 0, "tagging", "remove", [uuid, tag_uuid], body)])
+
+    def _take_waiting(self, unit: Unit, rows: list[Any]) -> None:
+        for device, seq, part, body in rows:
+            hlc, said = msgpack.unpackb(body)
+            self._dots.add((bytes(device), seq, part))
+            if not self._was_removed(unit, device, seq, part):
+                self._merge(unit, device, [Op(seq, part, hlc, *said)])
+
+    def _take_aside(self, unit: Unit, rows: list[Any]) -> None:
+        for hlc, device, epoch, seq, part, body in rows:
+            ops = self.put_aside(unit, device, epoch, [Op(seq, part, hlc, *msgpack.unpackb(body))])
+            self._merge(unit, device, ops)
+
+    def _is_believed(self, unit: Unit, device: bytes, op: Op) -> bool:
+        return bool(self.put_aside(unit, device, 0, [op]))
+
+    def _merge(self, unit: Unit, device: bytes, ops: Sequence[Op]) -> None:
+        for op in ops:
+            _check(op)
+        one = shared.merge(unit, device, ops)
+        self.merged.entries.update(one.entries)
+        self.merged.rows.update(one.rows)
+
+    def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
+        """The end: what the other side removed goes, and its streams count as applied."""
+        with self.store.write(ORIGIN_SYNC) as unit:
+            for uuid, tag_id, device, seq, part in list(tags.every_dot(unit.db)):
+                if (device, seq, part) not in self._dots and self._covers(device, seq):
+                    tags.drop_dot(unit.db, uuid, tag_id, device, seq, part)
+                    self.merged.entries.add(uuid)
+            for stream, start_seq, seq in self._streams:
+                if stream.device == unit.device and stream.epoch == unit.epoch:
+                    continue
+                streams.begin(unit.db, stream, start_seq)
+                held = streams.get(unit.db, stream)
+                if held is not None and held.seq < seq:
+                    streams.advance(unit.db, stream, seq)
+                    streams.drop_pages(unit.db, stream, seq)
+                    streams.raise_floor(unit.db, stream, seq)
+                    pending.forget_lost(unit.db, stream.device, seq)
+            tell(unit, self.merged)
+
+    def _covers(self, device: bytes, seq: int) -> bool:
+        """Whether the other side has heard of what a device did in a unit."""
+        return any(stream.device == device and start < seq <= upto for stream, start, upto in self._streams)
+
+
+def _check(op: Op) -> None:
+    if not shared.is_sound(list(op)):
+        raise PageRefused("a part of a snapshot holds what is no operation")

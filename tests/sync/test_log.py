@@ -1,0 +1,134 @@
+"""What devices tell each other, page by page, without a network."""
+
+import pytest
+
+from index.store import entries, tags
+from sync.wire.identity import Keys
+from tests.sync.world import DIRECTORY, LINK, Device, assert_equal, introduce, settle
+
+
+@pytest.fixture
+def pair(tmp_path):
+    a, b = Device(tmp_path, "a"), Device(tmp_path, "b")
+    introduce(a, b)
+    yield a, b
+    a.store.close()
+    b.store.close()
+
+
+def test_a_tree_arrives_as_it_is(pair):
+    a, b = pair
+    root = a.branch(b"Photos")
+    sub = a.add(root, b"2026", DIRECTORY)
+    a.add(sub, b"beach.jpg", data=b"sand")
+    a.add(sub, b"empty")
+    a.add(root, b"link", LINK, b"2026/beach.jpg")
+    settle(a, b)
+    assert b.tree(a.uuid).keys() == {b"2026", b"2026/beach.jpg", b"2026/empty", b"link"}
+    assert_equal(a, b)
+
+
+def test_tags_and_attributes_arrive_both_ways(pair):
+    a, b = pair
+    root = a.branch(b"Photos")
+    uuid = a.uuid_of(a.add(root, b"beach.jpg", data=b"sand"))
+    a.tag(uuid, "sea", "sun")
+    settle(a, b)
+    assert tags.of_entry(b.db, uuid) == ["sea", "sun"]
+    b.untag(uuid, "sea")
+    b.note(uuid, b"user.note", b"of b")
+    a.note(uuid, b"user.note", b"of a, later")
+    settle(a, b)
+    assert tags.of_entry(a.db, uuid) == ["sun"]
+    assert_equal(a, b)
+
+
+def test_moves_over_each_other_arrive_whatever_is_told_first(pair):
+    a, b = pair
+    root = a.branch(b"Files")
+    one, two = a.add(root, b"one", DIRECTORY), a.add(root, b"two", DIRECTORY)
+    file = a.add(one, b"file", data=b"x")
+    settle(a, b)
+    ino = {path: entries.by_uuid(b.db, a.uuid_of(i))[0].node for path, i in ((b"one", one), (b"file", file))}
+    a.move(one, two, b"below")  # a directory into its neighbour
+    a.move(two, one, b"/")  # whose place it then takes
+    a.move(two, root, b"one")
+    a.move(file, root, b"two")
+    a.add(one, b"file", data=b"new under the old name")
+    settle(a, b, limit=1)
+    assert_equal(a, b)
+    assert entries.by_uuid(b.db, a.uuid_of(file))[0].node == ino[b"file"]
+    assert entries.by_uuid(b.db, a.uuid_of(one))[0].node == ino[b"one"]
+
+
+def test_what_is_removed_goes_and_what_was_moved_out_before_stays(pair):
+    a, b = pair
+    root = a.branch(b"Files")
+    one = a.add(root, b"one", DIRECTORY)
+    kept, gone = a.add(one, b"kept", data=b"k"), a.add(one, b"gone", data=b"g")
+    settle(a, b)
+    node = entries.by_uuid(b.db, a.uuid_of(kept))[0].node
+    a.move(kept, root, b"kept")
+    a.remove(one)
+    a.move(kept, root, b"kept elsewhere")
+    settle(a, b, limit=1)
+    assert b.tree(a.uuid).keys() == {b"kept elsewhere"}
+    assert entries.by_uuid(b.db, a.uuid_of(kept))[0].node == node
+    assert_equal(a, b)
+    assert gone
+
+
+def test_a_third_device_gets_everything_from_the_second(tmp_path):
+    a, b, c = (Device(tmp_path, name) for name in "abc")
+    introduce(a, b, c)
+    root = a.branch(b"Files")
+    for number in range(20):
+        uuid = a.uuid_of(a.add(root, b"f%d" % number, data=b"%d" % number))
+        a.tag(uuid, f"tag {number % 3}")
+    settle(a, b)
+    settle(b, c)
+    assert c.rows_of(a.uuid) == a.rows_of(a.uuid)
+    settle(a, b, c)
+    assert_equal(a, b, c)
+
+
+def test_a_page_that_somebody_else_signed_is_refused(pair):
+    a, b = pair
+    a.branch(b"Files")
+    a.out.keys = Keys(b"x" * 32)
+    page = a.out.owned(0)
+    with pytest.raises(Exception, match="not signed"):
+        b.into.proven(page.head, page.body)
+
+
+def test_pruned_operations_are_replaced_by_the_current_state(tmp_path):
+    a, b, c = (Device(tmp_path, name) for name in "abc")
+    introduce(a, b, c)
+    root = a.branch(b"Files")
+    uuid = a.uuid_of(a.add(root, b"f", data=b"1"))
+    a.tag(uuid, "kept", "removed")
+    settle(a, b)
+    a.untag(uuid, "removed")
+    settle(a, b)
+    for one, other in ((a, b), (b, a)):
+        one.acknowledge(other)
+        one.prune()
+    settle(a, b, c)
+    assert tags.of_entry(c.db, uuid) == ["kept"]
+    assert_equal(a, b, c)
+
+
+def test_the_same_file_met_apart_is_one_for_all(pair):
+    a, b = pair
+    roots = {one: one.branch(b"Photos") for one in pair}
+    uuids = {}
+    for one in pair:
+        sub = one.add(roots[one], b"2026", DIRECTORY)
+        uuids[one] = one.uuid_of(one.add(sub, b"beach.jpg", data=b"sand"))
+        one.tag(uuids[one], f"of {one.name}")
+    settle(a, b)
+    assert_equal(a, b)
+    kept = min(uuids.values())
+    assert sorted(tags.of_entry(a.db, kept)) == ["of a", "of b"]
+    assert {row.uuid for row in entries.by_uuid(b.db, kept)} == {kept}
+    assert len(entries.by_uuid(b.db, kept)) == 2
