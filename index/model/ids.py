@@ -6,6 +6,7 @@ uuids only. `Inode` is the number the kernel sees; it is given once and never ag
 
 import os
 import time
+from collections.abc import Callable
 from typing import NewType
 
 EntryId = NewType("EntryId", int)
@@ -27,9 +28,14 @@ ROOT_INODE = Inode(1)
 VIEW_INODE_BASE = 1 << 52
 
 
+#: Where chance and the time of version 7 uuids come from; a simulation puts its own here, so that a seed says it all.
+random_bytes: Callable[[int], bytes] = os.urandom
+now_ns: Callable[[], int] = time.time_ns
+
+
 def new_uuid() -> bytes:
     """16 random bytes with the marks of a version 4 uuid (RFC 9562)."""
-    raw = bytearray(os.urandom(16))
+    raw = bytearray(random_bytes(16))
     raw[6] = (raw[6] & 0x0F) | 0x40
     raw[8] = (raw[8] & 0x3F) | 0x80
     return bytes(raw)
@@ -46,8 +52,8 @@ def new_entry_uuid() -> bytes:
 
 def new_entry_uuids(count: int) -> list[bytes]:
     """So many of them, made at once, in ascending order: one look at the clock, and each a tick after the other."""
-    first = (time.time_ns() << 12) // 1_000_000
-    drawn = os.urandom(8 * count)
+    first = (now_ns() << 12) // 1_000_000
+    drawn = random_bytes(8 * count)
     made = []
     for number in range(count):
         ticks = first + number

@@ -77,6 +77,12 @@ def waits(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     return db.execute(sql, (device, seq, part)).fetchone() is not None
 
 
+def drop(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
+    """What an operation would have done was undone while it waited; returns whether it did."""
+    db.execute("DELETE FROM waiting WHERE device=? AND seq=? AND part=?", (device, seq, part))
+    return db.changes() > 0
+
+
 def count_waiting(db: apsw.Connection) -> int:
     return int(next(iter(db.execute("SELECT count(*) FROM waiting")))[0])
 

@@ -133,9 +133,8 @@ def _add_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> Non
 
 def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> None:
     uuid = aliases.canon(unit.db, key[0])
-    tag_id = tags.id_of(unit.db, key[1])
     for device, seq, part, *_ in body:
-        if tag_id is not None and tags.drop_dot(unit.db, uuid, tag_id, device, seq, part):
+        if tags.drop_dot(unit.db, device, seq, part) or pending.drop(unit.db, device, seq, part):
             continue
         if not is_heard(unit, device, seq, held):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])

@@ -42,8 +42,8 @@ CREATE TABLE stream(
     PRIMARY KEY (device, epoch, kind)
 ) STRICT, WITHOUT ROWID;
 
--- page: pages of other devices, as they came. Of a range of rows too large for one page there are several, each from
--- the row after after_id; is_last: the range ends with it.
+-- page: pages of other devices, as they came. Of a range of rows too large for one page there are several, each with
+-- the rows after after_id up to last_id; is_last: the range ends with it.
 CREATE TABLE page(
     id       INTEGER PRIMARY KEY,
     device   BLOB NOT NULL,
@@ -52,6 +52,7 @@ CREATE TABLE page(
     from_seq INTEGER NOT NULL,
     to_seq   INTEGER NOT NULL,
     after_id INTEGER NOT NULL,
+    last_id  INTEGER NOT NULL,
     is_last  INTEGER NOT NULL,
     head     BLOB NOT NULL,
     body     BLOB NOT NULL
@@ -118,6 +119,7 @@ class PageRow(NamedTuple):
     from_seq: int
     to_seq: int
     after_id: int
+    last_id: int
     is_last: int
     head: bytes
     body: bytes
@@ -193,13 +195,13 @@ def covers(db: apsw.Connection, device: bytes, seq: int) -> bool:
 def keep(db: apsw.Connection, page: PageRow) -> None:
     """Keep a page for those who will ask."""
     db.execute(
-        "INSERT OR REPLACE INTO page(device, epoch, kind, from_seq, to_seq, after_id, is_last, head, body) "
-        "VALUES(?,?,?,?,?,?,?,?,?)",
+        "INSERT OR REPLACE INTO page(device, epoch, kind, from_seq, to_seq, after_id, last_id, is_last, head, body) "
+        "VALUES(?,?,?,?,?,?,?,?,?,?)",
         page,
     )
 
 
-_PAGE = "SELECT device, epoch, kind, from_seq, to_seq, after_id, is_last, head, body FROM page "
+_PAGE = "SELECT device, epoch, kind, from_seq, to_seq, after_id, last_id, is_last, head, body FROM page "
 
 
 def next_page(db: apsw.Connection, stream: StreamId, seq: int, part_to: int, part_after: int) -> PageRow | None:
@@ -211,8 +213,11 @@ def next_page(db: apsw.Connection, stream: StreamId, seq: int, part_to: int, par
     start_seq = 0 if known is None else known.start_seq
     row = None
     if part_to:
-        sql = f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq=? AND after_id=? AND from_seq<=? LIMIT 1"
-        row = db.execute(sql, (*stream, part_to, part_after, seq)).fetchone()
+        sql = (
+            f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq=? AND from_seq<=? AND after_id<=? "
+            "AND (last_id>? OR is_last=1) ORDER BY after_id DESC LIMIT 1"
+        )
+        row = db.execute(sql, (*stream, part_to, seq, part_after, part_after)).fetchone()
     if row is None:
         sql = (
             f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq>? AND after_id=0 AND from_seq<=? "

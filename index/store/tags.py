@@ -124,12 +124,9 @@ def remove_dots(db: apsw.Connection, entry_uuid: bytes, name: str) -> dict[bytes
     return dots
 
 
-def drop_dot(db: apsw.Connection, entry_uuid: bytes, tag_id: int, device: bytes, seq: int, part: int) -> bool:
-    """Take one addition away; returns whether it was there."""
-    db.execute(
-        "DELETE FROM tagging WHERE entry_uuid=? AND tag_id=? AND dot_device=? AND dot_seq=? AND dot_part=?",
-        (entry_uuid, tag_id, device, seq, part),
-    )
+def drop_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
+    """Take one addition away, by whatever uuid its entry goes here; returns whether it was there."""
+    db.execute("DELETE FROM tagging WHERE dot_device=? AND dot_seq=? AND dot_part=?", (device, seq, part))
     return db.changes() > 0
 
 
@@ -139,10 +136,10 @@ def has_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     return db.execute(sql, (device, seq, part)).fetchone() is not None
 
 
-def every_dot(db: apsw.Connection) -> Iterator[tuple[bytes, int, bytes, int, int]]:
-    """All additions: (entry, tag, device, seq, part)."""
-    rows = db.execute("SELECT entry_uuid, tag_id, dot_device, dot_seq, dot_part FROM tagging")
-    return ((bytes(u), int(t), bytes(d), int(s), int(p)) for u, t, d, s, p in rows)
+def every_dot(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, int, int]]:
+    """All additions: (entry, device, seq, part)."""
+    rows = db.execute("SELECT entry_uuid, dot_device, dot_seq, dot_part FROM tagging")
+    return ((bytes(u), bytes(d), int(s), int(p)) for u, d, s, p in rows)
 
 
 def in_order(db: apsw.Connection, entry_uuid: bytes) -> list[tuple[int, bytes, int, int]]:

@@ -67,7 +67,7 @@ class Incoming:
         if stream is None:
             return
         if page.facts.kind == SHARED:
-            self._take_shared(page)
+            self._take_shared(page, stream)
             return
         yield from self._take_owned(page, stream, size)
 
@@ -90,19 +90,24 @@ class Incoming:
             raise Gap("all rows anew say nothing of what went since")
         if facts.from_seq > stream.seq:
             raise Gap(f"a page goes on from {facts.from_seq}, and {stream.seq} is where this device stands")
-        if facts.after_id and (facts.to_seq, facts.after_id) != (stream.part_to, stream.part_after):
-            if facts.to_seq == stream.part_to and facts.last_id <= stream.part_after:
-                return None
+        if facts.to_seq == stream.part_to and facts.last_id <= stream.part_after and not facts.is_last:
+            return None
+        if facts.after_id and (facts.to_seq != stream.part_to or facts.after_id > stream.part_after):
             raise Gap("a part of a range does not go on from the one before")
+        if facts.is_base and not facts.after_id:  # what an attempt before this one told may be gone since
+            with self.store.note():
+                streams.rewind(db, facts.stream)
+            stream = streams.get(db, facts.stream)
         return stream
 
     # shared rows ------------------------------------------------------------------------------------------------------
 
-    def _take_shared(self, page: Page) -> None:
+    def _take_shared(self, page: Page, stream: Stream) -> None:
         said: Any = pages.plain(page)
         if not isinstance(said, list) or not all(isinstance(op, list) and shared.is_sound(op) for op in said):
             raise PageRefused("a page of operations has another form than it must have")
-        ops = [Op(*op) for op in said if page.facts.from_seq < op[0] <= page.facts.to_seq]
+        # What was heard before is not done again: a tag that was added then may have been taken off since.
+        ops = [Op(*op) for op in said if stream.seq < op[0] <= page.facts.to_seq]
         with self.store.write(ORIGIN_SYNC) as unit:
             believed = self.believed(unit, page.facts.device, page.facts.epoch, ops)
             merged = shared.merge(unit, page.facts.device, believed)

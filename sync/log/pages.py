@@ -74,8 +74,8 @@ class Page(NamedTuple):
         """As it is kept."""
         facts = self.facts
         return PageRow(
-            facts.device, facts.epoch, facts.kind, facts.from_seq, facts.to_seq, facts.after_id, int(facts.is_last),
-            self.head, self.body,
+            facts.device, facts.epoch, facts.kind, facts.from_seq, facts.to_seq, facts.after_id, facts.last_id,
+            int(facts.is_last), self.head, self.body,
         )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ either is lost: of a field the later stamp stays, aliases are one class, and a t
 either removed there (it has heard of it, by its vector) or not heard of yet.
 
 Parts come in the order in which rows refer to each other: registers, aliases, attributes, tags, then what waits and
-what is put aside. They may be applied as they come; only the end, in one unit, says how far the streams are applied, and
-takes away what the other side removed; a transfer that broke off is begun anew and has done no harm.
+what is put aside. They may be applied as they come; only the end, in one unit, says how far the streams are applied,
+and takes away what the other side removed; a transfer that broke off is begun anew and has done no harm.
 
 Source: Bieniusa et al., "An Optimized Conflict-free Replicated Set" (2012).
 """
@@ -173,9 +173,9 @@ class Joining:
     def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
         """The end: what the other side removed goes, and its streams count as applied."""
         with self.store.write(ORIGIN_SYNC) as unit:
-            for uuid, tag_id, device, seq, part in list(tags.every_dot(unit.db)):
+            for uuid, device, seq, part in list(tags.every_dot(unit.db)):
                 if (device, seq, part) not in self._dots and self._covers(device, seq):
-                    tags.drop_dot(unit.db, uuid, tag_id, device, seq, part)
+                    tags.drop_dot(unit.db, device, seq, part)
                     self.merged.entries.add(uuid)
             for stream, start_seq, seq in self._streams:
                 if stream.device == unit.device and stream.epoch == unit.epoch:

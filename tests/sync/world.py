@@ -5,7 +5,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
+from index.model.entry import HASH_FULL, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.errors import MissingDependency, RewindNeeded, SnapshotNeeded
 from index.scan import recording
 from index.store import annotating, changes, contents, devices, entries, places, registers, streams
@@ -211,7 +211,9 @@ class Device:
                 ).fetchall()
             ),
             "tag": self.db.execute("SELECT uuid, name FROM tag ORDER BY uuid").fetchall(),
-            "location": self.db.execute("SELECT uuid, name, mode, rules, removed FROM location ORDER BY uuid").fetchall(),
+            "location": self.db.execute(
+                "SELECT uuid, name, mode, rules, removed FROM location ORDER BY uuid"
+            ).fetchall(),
             "device": self.db.execute("SELECT * FROM device ORDER BY uuid").fetchall(),
             "waiting": self.db.execute("SELECT missing, device, seq, part FROM waiting").fetchall(),
             "lost": self.db.execute("SELECT * FROM lost_dot").fetchall(),
