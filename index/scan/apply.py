@@ -145,8 +145,7 @@ def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True) -> 
     now_ns = time.time_ns()
     doomed = list(entries.subtree(unit.db, row.id)) if row.kind == KIND_DIR else [row]
     for gone in reversed(doomed):
-        if gone.uuid is not None:
-            unit.gone(gone.id, gone.branch_id)
+        unit.gone(gone.id, gone.branch_id)
         if keep:
             limbo.put(unit.db, gone, now_ns)
             recording.one_link_less(unit, gone)

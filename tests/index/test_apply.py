@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from index.model import change, versions
 from index.model.entry import HASH_FULL, HASH_NONE, KIND_DIR, Entry, Stat
 from index.scan import apply, kinship, recording
-from index.store import contents, devices, entries, limbo, metadata, places, tidy
+from index.store import changes, contents, devices, entries, limbo, metadata, places, tidy
 from index.store.store import Store
 
 DEVICE = b"d" * 16
@@ -847,18 +847,17 @@ def test_a_row_that_has_another_inode_is_left_alone_by_who_speaks_of_the_old_one
     assert world.row(b"a") == before
 
 
-def test_a_removed_name_is_told_to_other_devices_if_it_had_been_told(world):
-    """What has no uuid yet was never told."""
+def test_a_removed_name_is_told_to_other_devices_if_there_are_any(world):
+    world.make(b"alone")
     world.make(b"told")
-    world.make(b"untold")
     world.look()
-    world.annotate(world.row(b"told"), b"x")
-    uuid = world.row(b"told").uuid
-    for name in (b"told", b"untold"):
+    told = world.row(b"told")
+    for name in (b"alone", b"told"):
         world.unlink(name)
-    world.look()
-    found = [(bytes(u), kind) for u, kind in world.store.db.execute("SELECT uuid, kind FROM tombstone")]
-    assert found == [(uuid, "delete")]
+        world.look()
+        world.store.is_shared = True
+    found = world.store.db.execute("SELECT entry_id, branch_id, kind FROM tombstone").fetchall()
+    assert found == [(told.id, told.branch_id, changes.GONE)]
 
 
 def test_a_link_less_counts_in_another_branch_whatever_it_says_of_the_bytes(world):

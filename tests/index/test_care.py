@@ -250,7 +250,8 @@ def test_lost_tags_are_those_of_the_page_and_no_others(sound: Path, damaged: Pat
     """Where their index is lost too; and the backup gives them back."""
     leaves = pages_of(damaged, "tagging")
     assert len(leaves) > 1
-    for page in (leaves[0], *pages_of(damaged, "tagging_tag"), *pages_of(damaged, "tagging_tag", "internal")):
+    indexes = [(index, sort) for index in ("tagging_tag", "tagging_dot") for sort in ("leaf", "internal")]
+    for page in (leaves[0], *(page for index, sort in indexes for page in pages_of(damaged, index, sort))):
         overwrite(damaged, page)
     fresh, saved = saved_from(damaged)
     expected, found = rows(sound / "library.db", TAG_ROWS), rows(fresh, TAG_ROWS)

@@ -25,7 +25,6 @@ from index.model.errors import NoSpace, ReadOnly, StoreCorrupt, VersionUnsupport
 from index.model.hlc import Hlc
 from index.scan import recording
 from index.store import changes, contents, devices, entries, filetypes, migrations, places, volumes
-from index.store import unit as unit_module
 from index.store.feed import LAGGED
 from index.store.store import Store, translate
 
@@ -37,9 +36,15 @@ class Stop(Exception):
     """What goes wrong in the middle of a unit."""
 
 
+def _shared(store: Store) -> Store:
+    """As one that other devices have too."""
+    store.is_shared = True
+    return store
+
+
 def open_store(place: Path) -> Store:
     place.mkdir(parents=True, exist_ok=True)
-    return Store(place / "library.db", DEVICE)
+    return _shared(Store(place / "library.db", DEVICE))
 
 
 def crashed(store: Store, place: Path) -> Store:
@@ -48,7 +53,7 @@ def crashed(store: Store, place: Path) -> Store:
     for file in store.path.parent.glob("library.db*"):
         if not file.name.endswith("-shm"):  # made anew from the log
             shutil.copy(file, place)
-    return Store(place / "library.db", DEVICE)
+    return _shared(Store(place / "library.db", DEVICE))
 
 
 def put_root(store: Store) -> tuple[int, int]:
@@ -255,16 +260,16 @@ def test_no_number_is_below_those_of_the_kernel_and_the_views(store):
         assert unit.new_id() > 64
 
 
-def test_stamps_go_on_when_the_clock_goes_back(tmp_path, monkeypatch):
+def test_stamps_go_on_when_the_clock_goes_back(tmp_path):
     """By a day, in one run and over a restart."""
     store = open_store(tmp_path / "library")
     stamps = []
     for offset_s in (0, -86_400, -86_400, 10):
         now_ns = 1_800_000_000_000_000_000 + offset_s * 1_000_000_000
-        monkeypatch.setattr(unit_module.time, "time_ns", lambda now_ns=now_ns: now_ns)
         if offset_s:
             store.close()
             store = open_store(tmp_path / "library")
+        store.now_ns = lambda now_ns=now_ns: now_ns
         for _ in range(2):
             with store.write("test") as unit:
                 stamps.append(unit.hlc)
@@ -533,9 +538,7 @@ class Units(RuleBasedStateMachine):
         self._rooms = 0
         self.old: list[Store] = []
         self.now_ms = 1_800_000_000_000
-        self._time_ns = unit_module.time.time_ns
-        unit_module.time.time_ns = lambda: self.now_ms * 1_000_000  # type: ignore[assignment]
-        self.store = open_store(Path(self._place.name) / "0")
+        self.store = self._timed(open_store(Path(self._place.name) / "0"))
         self.branch, self.root = put_root(self.store)
         self.listener = self.store.feed.subscribe()
         self.told: list[tuple[int, int, int]] = []  # the outbox as it must be
@@ -544,8 +547,11 @@ class Units(RuleBasedStateMachine):
         self.stamps = [self.store.last_hlc.packed()]
         self.seqs = [self.store.last_seq]
 
+    def _timed(self, store: Store) -> Store:
+        store.now_ns = lambda: self.now_ms * 1_000_000
+        return store
+
     def teardown(self) -> None:
-        unit_module.time.time_ns = self._time_ns
         for store in (*self.old, self.store):
             store.close()
         self._place.cleanup()
@@ -601,7 +607,7 @@ class Units(RuleBasedStateMachine):
     def _open(self, how) -> None:
         old, self._rooms = self.store, self._rooms + 1
         self.old.append(old)  # a killed process closes nothing
-        self.store = how(old, Path(self._place.name) / str(self._rooms))
+        self.store = self._timed(_shared(how(old, Path(self._place.name) / str(self._rooms))))
         self.listener = self.store.feed.subscribe()
 
     @rule(by_ms=st.integers(-5000, 5000))

@@ -167,7 +167,7 @@ def test_a_field_out_of_its_limits_is_refused(field, value):
         Block(70_000, b""),
         Row(b"k" * 16, {}),
     ],
-    ids=repr,
+    ids=lambda bad: type(bad).__name__,
 )
 def test_what_we_send_is_held_to_the_same_limits(bad):
     """There it is a bug of ours, and never a message."""

@@ -37,7 +37,7 @@ async def indexed(directory: Path, walk: Walk, monkeypatch: pytest.MonkeyPatch, 
         mode=0, is_followed=True,
     )  # fmt: skip
     store = SimpleNamespace(sums_below=lambda roots: SimpleNamespace(rfiles=0, rdirs=0))
-    tree = SimpleNamespace(branches={1: branch}, locations={b"photos": [branch]}, store=store, check=lambda one: True)
+    tree = SimpleNamespace(branches={1: branch}, of_location=lambda _: [branch], store=store, check=lambda one: True)
     scanner: Any = SimpleNamespace(
         tree=tree, store=store, walk_branch=walk, idle=True, identifier=SimpleNamespace(idle=True),
         progress=SimpleNamespace(current=None, dirs=0, entries=0),

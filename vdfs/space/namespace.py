@@ -445,9 +445,9 @@ class Namespace:
 
     def _remove_row(self, row: Entry, branch_uuid: bytes, left: os.stat_result | None) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
-            lives_on = self.backups.take_back(unit, row)
+            self.backups.take_back(unit, row)
             linked = row.kind != KIND_DIR and row.nlink > 1
-            apply.remove(unit, row, branch_uuid, keep=linked, told=not lives_on)
+            apply.remove(unit, row, branch_uuid, keep=linked)
             now = Stat.of(left) if linked and left is not None else row.stat
             if now._replace(ctime_ns=row.ctime_ns, nlink=row.nlink) == row.stat and now != row.stat:
                 entries.set_stat_of_links(unit.db, row, now, unit.seq)  # else each is looked at when somebody comes by

@@ -336,7 +336,7 @@ class Renames:
 
     def _drop(self, unit: Unit, row: Entry, *, keep: bool) -> None:
         """What was under a name was replaced."""
-        apply.remove(unit, row, unit.branch_uuid(row.branch_id), keep=keep, told=False)
+        apply.remove(unit, row, unit.branch_uuid(row.branch_id), keep=keep)
         self.namespace.look_beside(unit, row)
 
     def _write_row(self, unit: Unit, step: _Step, st: os.stat_result, destroyed: set[int]) -> None:
