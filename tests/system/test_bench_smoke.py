@@ -54,6 +54,7 @@ MILLION_ROWS = (
     "ls of the largest",
 )
 SEARCH_ROWS = ("substring of 4", "prefix of 5", "word", "rare word", "two letters", "tag, kind and date")
+LINK_ROWS = ("plain TCP", "channel", "channel, verified", "channel, ChaCha20, verified")
 LIMIT_S = 300
 LOOK_S = 0.05
 
@@ -128,6 +129,19 @@ def test_search_measures_every_kind_of_query_or_says_why_not(tmp_path):
             absent = reason_for(printed, f"skipped: {peer}") or row == SEARCH_ROWS[-1] or skipped
             assert absent or is_figure(table[row][peer]), printed
     assert skipped or re.search(r"^index +\d+ bytes a name", printed, re.MULTILINE), printed
+    assert nothing_left(tmp_path) == []
+
+
+def test_link_measures_every_way_or_says_why_not(tmp_path):
+    """Plain TCP and ours; ssh where there is an sshd; then the small questions."""
+    printed = run("link", tmp_path)
+    table = table_of(printed)
+    skipped = "skipped: sdmount: no " in printed
+    for row in LINK_ROWS:
+        for column in ("wall", "for the processor", "share of plain TCP", "taking end alone"):
+            assert skipped or is_figure(table[row][column]), printed
+    assert skipped or reason_for(printed, "skipped: ssh") or is_figure(table["ssh, aes128-gcm"]["for the processor"])
+    assert skipped or re.search(r"^channel +[\d.]+ [um]s +[\d.]+ [um]s/call", printed, re.MULTILINE), printed
     assert nothing_left(tmp_path) == []
 
 
