@@ -96,7 +96,7 @@ class Namespace:
         def enter() -> None:
             try:
                 with open(f"/proc/{self.pid}/ns/net", "rb") as namespace:
-                    _set_namespace(namespace.fileno())
+                    set_namespace(namespace.fileno())
                 result.append(work())
             except BaseException as error:
                 failure.append(error)
@@ -226,7 +226,7 @@ class Laboratory:
             namespace.close()
 
 
-def _set_namespace(descriptor: int) -> None:
+def set_namespace(descriptor: int) -> None:
     """setns(2) of this thread alone; Python has it only since 3.12."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, _CLONE_NEWNET) != 0:
