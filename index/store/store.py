@@ -55,6 +55,7 @@ class Store:
         self.is_settled = True
         self.stays_settled = 0  # how many ask for that, see `settled`
         self.is_shared = False  # there are other devices, which are to hear of what changes
+        self.wrote: Callable[[], None] = lambda: None  # called after each unit
         self.device_uuid = device_uuid
         self.db = connect(path)
         try:

@@ -96,6 +96,8 @@ class Host(Protocol):
 
     def now_ms(self) -> int: ...
 
+    def wrote(self) -> None: ...
+
     def begin(self) -> None: ...
 
     def commit(self) -> None: ...
@@ -228,6 +230,7 @@ class Unit:
         store.last_seq = self.seq
         store.last_hlc = self._stamp
         store.last_entry_id = self._next_id
+        store.wrote()
         if self._changes:
             store.feed.publish(Commit(self.seq, self.hlc, self.origin, tuple(self._changes)))
 

@@ -10,7 +10,7 @@ durable.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from index.model.change import ORIGIN_SYNC
@@ -60,7 +60,7 @@ class Incoming:
             raise PageRefused("a page says it is of this device")
         return page
 
-    def take(self, page: Page, size: Callable[[], int] = lambda: _SLICE) -> Iterator[None]:
+    def take(self, page: Page, size: Callable[[], int] = lambda: _SLICE) -> Generator[None, None, None]:
         """Apply a page; yields between units. Gap when it does not go on from the cursor, MissingDependency when it
         speaks of a branch that nobody has told of yet: then nothing was applied."""
         stream = self._stream(page)
@@ -160,7 +160,7 @@ class Incoming:
 
     # rows of entries --------------------------------------------------------------------------------------------------
 
-    def _take_owned(self, page: Page, stream: Stream, size: Callable[[], int]) -> Iterator[None]:
+    def _take_owned(self, page: Page, stream: Stream, size: Callable[[], int]) -> Generator[None, None, None]:
         facts, store = page.facts, self.store
         body = rows.unpacked(pages.plain(page))
         if body.refused:
