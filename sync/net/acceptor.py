@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from index.model.errors import LinkClosed, VdfsError
-from sync.net.channel import HANDSHAKE_S, shake_hands
+from sync.net.shaking import HANDSHAKE_S, shake_hands
 from sync.net.transport import Listener, Stream
 from sync.wire.handshake import Exchange, Secured
 

@@ -15,7 +15,7 @@ All of them end with the channel; what somebody waits for raises LinkClosed then
 
 Whoever answers returns when that was all; a VdfsError it raises arrives as a PeerError of the same kind and text. Its
 task is cancelled when the other side does not want the answer any more, and at the deadline. Every wait has an end: a
-deadline, credit, or the death of the link, which is noticed within seconds (PING_IDLE_S, PONG_S, WRITE_STALL_S).
+deadline, credit, or the death of the link, which is noticed within seconds (`vitals`).
 
 Only the writer sends, and nobody cancels it but the end of the channel: no record is ever cut in half. Times are
 trio's, so that a simulated clock drives them; randomness is in the handshake alone.
@@ -30,29 +30,21 @@ from typing import Any, Final
 
 import trio
 
-from index.model.errors import (
-    Deadline,
-    HandshakeFailed,
-    LinkClosed,
-    PeerError,
-    ProtocolError,
-    Unsupported,
-    VdfsError,
-)
+from index.model.errors import Deadline, LinkClosed, ProtocolError, Unsupported, VdfsError
+from sync.net.bell import Bell
+from sync.net.replies import Replies
+from sync.net.shaking import HANDSHAKE_S, shake_hands
 from sync.net.transport import Stream
-from sync.wire.codec import Codec, Encoded, UnknownMessage, encode
+from sync.net.vitals import Vitals
+from sync.wire.codec import Codec, UnknownMessage, encode
 from sync.wire.handshake import Exchange, Secured
+from sync.wire.ledger import MAX_WINDOW_BYTES
 from sync.wire.records import MAX_RECORD_BYTES
-from sync.wire.session import DEFAULT_WINDOW, MAX_WINDOW_BYTES, Session
+from sync.wire.session import DEFAULT_WINDOW, Session
 from sync.wire.streams import Asking, Cancelled, Ended, Event, Noticed, Replied, Requested, Serving
 
-HANDSHAKE_S: Final = 10.0
-PING_IDLE_S: Final = 15.0
-PONG_S: Final = 8.0
-WRITE_STALL_S: Final = 30.0
 GOODBYE_S: Final = 1.0
 MAX_DEADLINE_S: Final = 24 * 3600.0
-_LOOK_S: Final = 1.0  # how often it is looked whether the writer is stuck
 #: What is handed to the carrier at once: as much as it took lately within BATCH_S, so that what is urgent waits for no
 #: more than that, and a fast carrier is asked seldom.
 BATCH_S: Final = 0.002
@@ -63,35 +55,6 @@ Handler = Callable[["Call"], Awaitable[None]]
 NoticeHandler = Callable[[Any], Awaitable[None]]
 
 log = logging.getLogger(__name__)
-
-
-async def shake_hands(stream: Stream, exchange: Exchange, deadline_s: float = HANDSHAKE_S) -> Secured:
-    """Carry a handshake over a stream. HandshakeFailed when it fails, Deadline when it takes too long.
-
-    Not a byte more is read than belongs to it, and nothing is sent to somebody who failed but what the exchange says.
-    """
-    buffer = memoryview(bytearray(2048))
-    try:
-        with trio.fail_after(deadline_s):
-            await _send_outgoing(stream, exchange)
-            while exchange.wanted:
-                count = await stream.receive_into(buffer[: exchange.wanted])
-                if not count:
-                    raise HandshakeFailed(f"{stream.peer} hung up during the handshake")
-                try:
-                    exchange.receive(bytes(buffer[:count]))
-                finally:
-                    await _send_outgoing(stream, exchange)
-    except trio.TooSlowError:
-        raise Deadline(f"{stream.peer} did not finish the handshake within {deadline_s:g} s") from None
-    assert exchange.result is not None
-    return exchange.result
-
-
-async def _send_outgoing(stream: Stream, exchange: Exchange) -> None:
-    data = exchange.outgoing()
-    if data:
-        await stream.send_all(data)
 
 
 @contextlib.asynccontextmanager
@@ -109,21 +72,36 @@ async def open_channel(
     An error inside the block comes out as it is, not in a group. When the block ends the other side is told.
     """
     try:
-        channel = Channel(stream, await shake_hands(stream, exchange, handshake_s), codec, handle, notified)
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(channel.run)
-            try:
-                yield channel
-            except Exception as error:
-                failure = error
-            await channel.close("done" if failure is None else "an error")
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        secured = await shake_hands(stream, exchange, handshake_s)
+        async with channel_over(stream, secured, codec=codec, handle=handle, notified=notified) as channel:
+            yield channel
     finally:
         with trio.CancelScope(shield=True):
             await stream.aclose()
+
+
+@contextlib.asynccontextmanager
+async def channel_over(
+    stream: Stream,
+    secured: Secured,
+    *,
+    codec: Codec,
+    handle: Handler | None = None,
+    notified: NoticeHandler | None = None,
+) -> AsyncIterator["Channel"]:
+    """The same for two who have shaken hands already (see the acceptor)."""
+    channel = Channel(stream, secured, codec, handle, notified)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.run)
+        try:
+            yield channel
+        except Exception as error:
+            failure = error
+        await channel.close("done" if failure is None else "an error")
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 class Channel:
@@ -149,16 +127,15 @@ class Channel:
         self._replies: dict[Asking, Replies] = {}
         self._handlers: dict[Serving, trio.CancelScope] = {}
         self._notices: deque[Noticed] = deque()
-        self._notice_came = _Bell()
-        self._output = _Bell()  # there may be something to send
+        self._notice_came = Bell()
+        self._output = Bell()  # there may be something to send
         self._waiting = trio.lowlevel.ParkingLot()  # for room in the session
-        self._deadlines = _Bell()
+        self._deadlines = Bell()
         self._next_deadline = math.inf
         self._is_finishing = False
-        self._sending_since = math.inf
         self._fin_sent = trio.Event()
         self._ended = trio.Event()
-        self._heard_s = 0.0
+        self._vitals = Vitals(stream.peer)
         self._goodbye: str | None = None
         self._scope = trio.CancelScope()
 
@@ -266,13 +243,13 @@ class Channel:
 
     async def run(self) -> None:
         """Serve the link until it ends, for whatever reason; `closed` names it. The stream is closed then."""
-        self._heard_s = trio.current_time()
+        self._vitals.heard_s = trio.current_time()
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     for task in (
-                        self._write, self._look_after, self._watch_writer, self._keep_deadlines,
+                        self._write, self._look_after, self._vitals.watch_sending, self._keep_deadlines,
                         self._hand_out_notices, self._read,
                     ):  # fmt: skip
                         nursery.start_soon(self._guarded, task)
@@ -298,7 +275,7 @@ class Channel:
             if not count:
                 opener.end_of_stream()
             opener.received(count)
-            now_s = self._heard_s = trio.current_time()
+            now_s = self._vitals.heard_s = trio.current_time()
             while (size := opener.waiting()) is not None:
                 room = session.body_room(size)
                 if room is not None:
@@ -332,24 +309,17 @@ class Channel:
                     break
                 await self._output.wait()
                 continue
-            self._sending_since = now_s
+            self._vitals.sending_since_s = now_s
             await stream.send_all(out[:end])
-            self._sending_since = math.inf
+            self._vitals.sending_since_s = math.inf
             if end >= batch_bytes:
                 rate = end / max(trio.current_time() - now_s, 1e-6)
                 batch_bytes = min(max(int(rate * BATCH_S), _MIN_BATCH_BYTES), _MAX_BATCH_BYTES)
-        self._sending_since = trio.current_time()
+        self._vitals.sending_since_s = trio.current_time()
         await stream.send_all(out[: sealer.seal_into(b"", out, fin=True)])
-        self._sending_since = math.inf
+        self._vitals.sending_since_s = math.inf
         await stream.send_eof()
         self._fin_sent.set()
-
-    async def _watch_writer(self) -> None:
-        """A time-out of its own for each piece that is sent would cost more than the piece."""
-        while True:
-            await trio.sleep(_LOOK_S if self._sending_since < math.inf else WRITE_STALL_S / 2)
-            if trio.current_time() >= self._sending_since + WRITE_STALL_S:
-                raise LinkClosed(f"{self.peer} did not read for {WRITE_STALL_S:g} s")
 
     async def _keep_deadlines(self) -> None:
         """Wake who waits for an answer that is too late. One task for all: most answers come long before."""
@@ -365,19 +335,11 @@ class Channel:
                 await self._deadlines.wait()
 
     async def _look_after(self) -> None:
-        """A link that has gone quiet is asked for a sign of life."""
-        while True:
-            await trio.sleep_until(self._heard_s + PING_IDLE_S)
-            heard_s = self._heard_s
-            if trio.current_time() < heard_s + PING_IDLE_S:
-                continue
-            self._session.ping()
-            self._output.ring()
-            while self._heard_s == heard_s:
-                await trio.sleep(PONG_S)
-                # Behind what a slow line still carries the question has not been asked yet.
-                if self._heard_s == heard_s and self._sending_since == math.inf:
-                    raise LinkClosed(f"{self.peer} gave no sign of life for {PING_IDLE_S + PONG_S:g} s")
+        await self._vitals.listen(self._ask_for_a_sign)
+
+    def _ask_for_a_sign(self) -> None:
+        self._session.ping()
+        self._output.ring()
 
     async def _hand_out_notices(self) -> None:
         """One after the other, in their order."""
@@ -448,10 +410,13 @@ class Channel:
             del self._handlers[stream]
             self._output.ring()
 
-    def _decoded(self, message: Encoded) -> Any:
-        """An answer as its class. One that is garbage ends the link."""
+    def take(self, reply: Replied) -> Any:
+        """For `Replies`: an answer as its class, and as much may be sent again. One that is garbage ends the link."""
+        self._session.taken(reply)
+        if self._session.has_output:
+            self._output.ring()
         try:
-            decoded = self._codec.decode(message)
+            decoded = self._codec.decode(reply.message)
         except ProtocolError as error:
             self._end(str(error))
             raise
@@ -469,79 +434,6 @@ class Channel:
         self._waiting.unpark_all()
         for replies in self._replies.values():
             replies.wake()
-
-
-class Replies:
-    """The answers to one request, in their order."""
-
-    def __init__(self, channel: Channel, deadline: float) -> None:
-        #: How many have been taken.
-        self.count = 0
-        #: When it is too late for another one, by trio's clock.
-        self.deadline = deadline
-        self._channel = channel
-        self._waiting: deque[Replied] = deque()
-        self._end: Ended | None = None
-        self._came = _Bell()
-
-    def __aiter__(self) -> "Replies":
-        return self
-
-    async def __anext__(self) -> Any:
-        if not self._waiting:
-            await self._wait()
-        if not self._waiting:
-            assert self._end is not None
-            if self._end.failure is not None:
-                raise PeerError(*self._end.failure)
-            raise StopAsyncIteration
-        reply = self._waiting.popleft()
-        self.count += 1
-        channel = self._channel
-        channel._session.taken(reply)
-        if channel._session.has_output:
-            channel._output.ring()
-        return channel._decoded(reply.message)
-
-    async def _wait(self) -> None:
-        channel = self._channel
-        while not self._waiting and self._end is None:
-            if channel.closed is not None:
-                raise LinkClosed(f"the link to {channel.peer} ended: {channel.closed}")
-            if trio.current_time() >= self.deadline:
-                raise Deadline(f"{channel.peer} did not answer in time")
-            await self._came.wait()
-
-    def put(self, event: Replied | Ended) -> None:
-        if isinstance(event, Replied):
-            self._waiting.append(event)
-        else:
-            self._end = event
-        self._came.ring()
-
-    def wake(self) -> None:
-        self._came.ring()
-
-
-class _Bell:
-    """Something has happened: whoever waits looks what. Rung while nobody waits, the next one does not wait at all."""
-
-    def __init__(self) -> None:
-        self._has_rung = False
-        self._lot = trio.lowlevel.ParkingLot()
-
-    def ring(self) -> None:
-        if self._lot:
-            self._lot.unpark()
-        else:
-            self._has_rung = True
-
-    async def wait(self) -> None:
-        if self._has_rung:
-            self._has_rung = False
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await self._lot.park()
 
 
 class Call:

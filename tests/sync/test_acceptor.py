@@ -12,7 +12,7 @@ from index.model.errors import HandshakeFailed, LinkClosed
 from sync.net import acceptor as acceptor_module
 from sync.net.acceptor import MAX_HALF_OPEN, MAX_HALF_OPEN_A_SOURCE, Acceptor, source_of
 from sync.net.addresses import Endpoint
-from sync.net.channel import shake_hands
+from sync.net.shaking import shake_hands
 from sync.net.transport import dial_tcp, listen_tcp
 from sync.wire.handshake import answer_paired, dial_paired
 from sync.wire.identity import Keys

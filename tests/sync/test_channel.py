@@ -18,9 +18,10 @@ from index.model.errors import (
     ProtocolError,
     Unsupported,
 )
-from sync.net import channel as channel_module
+from sync.net import channel, shaking, vitals
 from sync.net.addresses import Endpoint
-from sync.net.channel import open_channel, shake_hands
+from sync.net.channel import open_channel
+from sync.net.shaking import shake_hands
 from sync.net.transport import dial_tcp, listen_tcp
 from sync.wire import frames
 from sync.wire.codec import Body, Codec, message
@@ -721,5 +722,8 @@ def test_sockets_are_set_up_for_this():
 
 def test_times_are_finite():
     """No wait of the channel is without a limit."""
-    for name in ("HANDSHAKE_S", "PING_IDLE_S", "PONG_S", "WRITE_STALL_S", "GOODBYE_S", "MAX_DEADLINE_S"):
-        assert 0 < getattr(channel_module, name) < math.inf
+    found = [
+        getattr(module, name) for module in (channel, shaking, vitals) for name in vars(module) if name.endswith("_S")
+    ]
+    assert len(found) >= 7
+    assert all(0 < limit < math.inf for limit in found)

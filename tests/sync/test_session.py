@@ -8,19 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.model.errors import ProtocolError
-from sync.wire import frames, session
+from sync.wire import frames
 from sync.wire.codec import Encoded
 from sync.wire.flow import MIN_WINDOW
 from sync.wire.frames import Kind, MessageHead, OpenHead
-from sync.wire.pieces import BLOCK_BYTES, Buffers
-from sync.wire.records import MAX_PLAINTEXT_BYTES
-from sync.wire.session import (
+from sync.wire.ledger import (
+    MAX_LOAN_BYTES,
     MAX_NOTICE_BYTES,
     MAX_REQUEST_BYTES,
     MAX_STREAMS,
     MAX_WINDOW_BYTES,
-    Session,
 )
+from sync.wire.pieces import BLOCK_BYTES, Buffers
+from sync.wire.records import MAX_PLAINTEXT_BYTES
+from sync.wire.session import Session
 from sync.wire.streams import NOTICE_WINDOW, Cancelled, Ended, Noticed, Replied, Requested, SaidGoodbye
 
 SMALL = Encoded(1, b"small")
@@ -120,7 +121,7 @@ def test_messages_of_any_size_arrive_whole(wire, fields, body):
     wire.settle()
     assert wire.take(wire.a) == [Ended(asking, None)]
     wire.a.discard(asking)
-    assert (wire.a._loans._left, wire.a.is_idle) == (session.MAX_LOAN_BYTES, True)
+    assert (wire.a._ledger.loans._left, wire.a.is_idle) == (MAX_LOAN_BYTES, True)
 
 
 def test_a_failure_comes_after_the_answers_that_were_given(wire):
@@ -290,13 +291,13 @@ def test_messages_larger_than_their_windows_take_turns(wire):
         wire.settle()
         events = [event for event in wire.take(wire.a) if isinstance(event, Replied)]
         assert 1 <= len(events) <= 2
-        assert wire.a._loans._left < 3 * MEGABYTE
+        assert wire.a._ledger.loans._left < 3 * MEGABYTE
         for reply in events:
             wire.a.taken(reply)
             wire.a.discard(reply.stream)
         arrived += events
     wire.settle()
-    assert wire.a._loans._left == session.MAX_LOAN_BYTES
+    assert wire.a._ledger.loans._left == MAX_LOAN_BYTES
 
 
 def test_notices_have_a_window_of_their_own(wire):
@@ -598,8 +599,8 @@ def test_any_mixture_of_requests_ends_well(data):
         wire.a.discard(asking)
     wire.settle()
     assert (wire.a.is_idle, wire.b.is_idle) == (True, True)
-    assert wire.a._loans._left == session.MAX_LOAN_BYTES
-    assert (wire.a._asked_bytes, wire.a._window_bytes, wire.b._served_bytes) == (0, 0, 0)
+    assert wire.a._ledger.loans._left == MAX_LOAN_BYTES
+    assert (wire.a._ledger.asked_bytes, wire.a._ledger.window_bytes, wire.b._ledger.served_bytes) == (0, 0, 0)
     assert wire.b._outbox.queued_bytes == 0
 
 
@@ -623,7 +624,7 @@ def test_places_serve_again_once_nobody_looks_at_them():
 def test_small_bodies_go_with_the_fields_and_large_ones_alone(wire):
     """A record of its own is worth it from some size on; nothing of a block is copied."""
     wire.asked(Encoded(1, b"fields", b"small"))
-    serving = wire.b._serving[1]
+    serving = wire.b._ledger.serving[1]
     block = memoryview(bytes(BLOCK_BYTES))
     wire.b.reply(serving, Encoded(1, b"fields", b"small"))
     wire.b.reply(serving, Encoded(1, b"fields", block))
