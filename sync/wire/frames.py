@@ -147,6 +147,11 @@ def unpack_fail(payload: memoryview) -> tuple[str, str]:
     return unpack_text(payload[1 : 1 + payload[0]]), unpack_text(payload[1 + payload[0] :])
 
 
+def printable(text: str) -> str:
+    """A stranger's text without what a terminal would obey, or what would turn the direction of a line."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
 def cut_text(text: str) -> bytes:
     """A text as it travels: at most MAX_TEXT_BYTES, cut between characters; what is not Unicode is written out."""
     raw = text.encode(errors="backslashreplace")
@@ -154,10 +159,10 @@ def cut_text(text: str) -> bytes:
 
 
 def unpack_text(payload: memoryview) -> str:
-    """A text that came. ProtocolError when it is none."""
+    """A text that came, as it can be shown: it ends in logs and terminals. ProtocolError when it is none."""
     if len(payload) > MAX_TEXT_BYTES:
         raise ProtocolError("a reason that is too long")
     try:
-        return str(payload, "utf-8")
+        return printable(str(payload, "utf-8"))
     except UnicodeDecodeError:
         raise ProtocolError("a reason that is no text") from None

@@ -25,9 +25,10 @@ import attrs
 
 from index.model.errors import HandshakeFailed, ProtocolError, VersionUnsupported
 from sync.wire import aead, noise
+from sync.wire.cards import DeviceCard, SignedCard, checked_card, signed_card
 from sync.wire.codec import pack, record, unpack
-from sync.wire.forms import U16, Bytes16, Bytes32, Bytes64, Length
-from sync.wire.identity import Keys, is_signed
+from sync.wire.forms import U16, Bytes16, Length
+from sync.wire.identity import Keys
 from sync.wire.noise import IK, XXPSK0, Handshake, KeyPair, Random
 from sync.wire.records import Opener, Sealer
 
@@ -37,12 +38,9 @@ NO_VERSION: Final = 0
 
 MAX_PAYLOAD_BYTES: Final = 1024
 MAX_MESSAGE_BYTES: Final = MAX_PAYLOAD_BYTES + noise.TAG_BYTES
-MAX_NAME_CHARS: Final = 64
 _LENGTH: Final = struct.Struct(">H")
 
 _PROLOGUE: Final = b"sdmount peer 1\x00\x01"  # the name, and the version of this way of meeting
-_STATIC_CONTEXT: Final = b"sdmount static 1"
-_CARD_CONTEXT: Final = b"sdmount pairing card 1"
 
 #: Whether a device (its static key, 32 bytes) may use a library (16 bytes) as the device it says it is (16 bytes).
 Admit = Callable[[bytes, bytes, bytes], bool]
@@ -79,25 +77,6 @@ class Settled:
 
     version: U16
     cipher: CipherName
-
-
-@record
-class DeviceCard:
-    """A device as it shows itself to one that does not know it. `name` is its owner's words: not to be trusted."""
-
-    public_key: Bytes32
-    noise_static: Bytes32
-    static_signature: Bytes64
-    name: Annotated[str, Length(0, 4 * MAX_NAME_CHARS)]
-    os: Annotated[str, Length(0, 32)]
-
-
-@record
-class SignedCard:
-    """A card, and the signature of this handshake, this role and this card."""
-
-    card: DeviceCard
-    signature: Bytes64
 
 
 @record
@@ -261,9 +240,9 @@ def dial_pairing(
         offered = ciphers or aead.offered()
         exchange.send(shake.write(pack(PairingHello(VERSIONS, offered))))
         welcome = unpack(PairingWelcome, shake.read((yield)))
-        card = _checked(welcome.signed, shake)
+        card = checked_card(welcome.signed, shake)
         settled = _agreed(welcome.settled, offered)
-        exchange.send(shake.write(lambda before: pack(_signed(keys, name, os_name, before, is_initiator=True))))
+        exchange.send(shake.write(lambda before: pack(signed_card(keys, name, os_name, before, is_initiator=True))))
         return attrs.evolve(_secured(shake, settled), card=card)
 
     return Exchange(script)
@@ -281,49 +260,14 @@ def answer_pairing(
         settled = _settle(hello.versions, hello.ciphers, ciphers or aead.offered())
 
         def welcome(before: bytes) -> bytes:
-            return pack(PairingWelcome(settled, _signed(keys, name, os_name, before, is_initiator=False)))
+            return pack(PairingWelcome(settled, signed_card(keys, name, os_name, before, is_initiator=False)))
 
         exchange.send(shake.write(welcome))
         _refuse_none(settled)
-        card = _checked(unpack(SignedCard, shake.read((yield))), shake)
+        card = checked_card(unpack(SignedCard, shake.read((yield))), shake)
         return attrs.evolve(_secured(shake, settled), card=card)
 
     return Exchange(script)
-
-
-def shown_name(name: str) -> str:
-    """A name as a card carries it: what cannot be printed is replaced, what is too long is cut."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in name)[:MAX_NAME_CHARS]
-
-
-def _signed(keys: Keys, name: str, os_name: str, before: bytes, *, is_initiator: bool) -> SignedCard:
-    static = keys.static_key
-    signature = keys.sign(_STATIC_CONTEXT + static)
-    card = DeviceCard(keys.public_key, static, signature, shown_name(name), shown_name(os_name)[:8])
-    return SignedCard(card, keys.sign(_to_sign(card, before, is_initiator=is_initiator)))
-
-
-def _checked(signed: SignedCard, shake: Handshake) -> DeviceCard:
-    """The other side's card, once it is certain that it is its own, and of this handshake."""
-    card = signed.card
-    genuine = (
-        card.noise_static == shake.remote_static
-        and is_signed(card.public_key, _STATIC_CONTEXT + card.noise_static, card.static_signature)
-        and is_signed(
-            card.public_key,
-            _to_sign(card, shake.hash_before_payload, is_initiator=not shake.is_initiator),
-            signed.signature,
-        )
-    )
-    if not genuine:
-        raise HandshakeFailed("a device showed a card that is not its own")
-    return DeviceCard(
-        card.public_key, card.noise_static, card.static_signature, shown_name(card.name), shown_name(card.os)
-    )
-
-
-def _to_sign(card: DeviceCard, before: bytes, *, is_initiator: bool) -> bytes:
-    return _CARD_CONTEXT + (b"\1" if is_initiator else b"\2") + before + pack(card)
 
 
 # -- both

@@ -24,9 +24,9 @@ import attrs
 from blake3 import blake3
 
 from index.model.errors import Invalid, PairingRefused, ProtocolError
+from sync.wire.cards import DeviceCard
 from sync.wire.codec import message, pack, record, unpack
 from sync.wire.forms import U16, Bytes16, Length
-from sync.wire.handshake import DeviceCard
 from sync.wire.noise import Random
 from sync.wire.words import SECRET_BYTES, fingerprint_words, secret_of, secret_words
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from index.model.errors import HandshakeFailed, VersionUnsupported
 from sync.wire import aead, handshake
+from sync.wire.cards import shown_name, signed_card
 from sync.wire.handshake import (
     MAX_MESSAGE_BYTES,
     answer_paired,
     answer_pairing,
     dial_paired,
     dial_pairing,
-    shown_name,
 )
 from sync.wire.identity import Keys
 
@@ -232,7 +232,7 @@ def test_a_card_of_another_device_is_refused():
     """Its signature is of another key, another handshake or another role."""
     for stolen in ("card", "signature", "role"):
         a, b = pairing()
-        genuine = handshake._signed
+        genuine = signed_card
 
         def signed(keys, name, os_name, before, *, is_initiator, stolen=stolen, genuine=genuine):
             if stolen == "role":
@@ -242,7 +242,7 @@ def test_a_card_of_another_device_is_refused():
             return genuine(MALLORY, name, os_name, before, is_initiator=is_initiator)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(handshake, "_signed", signed)
+            patch.setattr(handshake, "signed_card", signed)
             with pytest.raises(HandshakeFailed, match="not its own"):
                 shake(a, b)
         assert a.result is None

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from index.model.errors import Invalid, PairingRefused
-from sync.wire.handshake import DeviceCard, answer_pairing, dial_pairing
+from sync.wire.cards import DeviceCard
+from sync.wire.handshake import answer_pairing, dial_pairing
 from sync.wire.identity import Keys
 from sync.wire.pairing import (
     CONFIRM_S,
