@@ -44,6 +44,7 @@ from sync.wire.session import DEFAULT_WINDOW, Session
 from sync.wire.streams import Asking, Cancelled, Ended, Event, Noticed, Replied, Requested, Serving
 
 GOODBYE_S: Final = 1.0
+YIELD_S: Final = 0.003
 MAX_DEADLINE_S: Final = 24 * 3600.0
 #: What is handed to the carrier at once: as much as it took lately within BATCH_S, so that what is urgent waits for no
 #: more than that, and a fast carrier is asked seldom.
@@ -284,6 +285,9 @@ class Channel:
                 else:
                     events = session.receive(opener.open(), now_s)
                 self._dispatch(events)
+                if trio.current_time() > now_s + YIELD_S:  # many frames, each of them work: others have their turn
+                    await trio.lowlevel.checkpoint()
+                    now_s = trio.current_time()
             if session.has_output:
                 self._output.ring()
         self._is_finishing = True  # the other side will send no more; it is told that we do not either

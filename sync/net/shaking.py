@@ -1,5 +1,9 @@
 """A handshake carried over a stream, within its time.
 
+When it is done the initiator sends one empty record at once, and the responder waits for it: a first message that was
+recorded and sent again leads as far as the keys and no further, since whoever sends it does not have them. So nothing
+may replace a link, or be counted as a device that is there, before `shake_hands` has returned.
+
 Not a byte more is read than belongs to it: what follows is the channel's. Kept out: what is said (`handshake`), and
 what becomes of those who fail (the acceptor).
 """
@@ -8,12 +12,12 @@ from typing import Final
 
 import trio
 
-from index.model.errors import Deadline, HandshakeFailed
+from index.model.errors import Deadline, HandshakeFailed, ProtocolError
 from sync.net.transport import Stream
 from sync.wire.handshake import Exchange, Secured
+from sync.wire.records import OVERHEAD_BYTES, Opener
 
 HANDSHAKE_S: Final = 10.0
-_PIECE_BYTES: Final = 2048
 
 
 async def shake_hands(stream: Stream, exchange: Exchange, deadline_s: float = HANDSHAKE_S) -> Secured:
@@ -21,22 +25,44 @@ async def shake_hands(stream: Stream, exchange: Exchange, deadline_s: float = HA
 
     Somebody who failed is sent what the exchange says, which is nothing, but for two versions that cannot meet.
     """
-    buffer = memoryview(bytearray(_PIECE_BYTES))
     try:
         with trio.fail_after(deadline_s):
             await _send_outgoing(stream, exchange)
             while exchange.wanted:
-                count = await stream.receive_into(buffer[: exchange.wanted])
-                if not count:
-                    raise HandshakeFailed(f"{stream.peer} hung up during the handshake")
+                data = await _receive(stream, exchange.wanted)
                 try:
-                    exchange.receive(bytes(buffer[:count]))
+                    exchange.receive(data)
                 finally:
                     await _send_outgoing(stream, exchange)
+            assert exchange.result is not None
+            if exchange.result.is_initiator:
+                await stream.send_all(exchange.result.sealer.seal(b""))
+            else:
+                await _receive_proof(stream, exchange.result.opener)
     except trio.TooSlowError:
         raise Deadline(f"{stream.peer} did not finish the handshake within {deadline_s:g} s") from None
-    assert exchange.result is not None
     return exchange.result
+
+
+async def _receive_proof(stream: Stream, opener: Opener) -> None:
+    left = OVERHEAD_BYTES
+    while left:
+        left -= opener.feed(await _receive(stream, left))
+    try:
+        if opener.waiting() != 0:
+            raise ProtocolError("the first record is not empty")
+        opener.open()
+    except ProtocolError as error:
+        raise HandshakeFailed(str(error)) from None
+
+
+async def _receive(stream: Stream, wanted: int) -> bytes:
+    """Some bytes, at most so many. HandshakeFailed at the end of the stream."""
+    buffer = bytearray(wanted)
+    count = await stream.receive_into(memoryview(buffer))
+    if not count:
+        raise HandshakeFailed(f"{stream.peer} hung up during the handshake")
+    return bytes(buffer[:count])
 
 
 async def _send_outgoing(stream: Stream, exchange: Exchange) -> None:

@@ -219,7 +219,7 @@ class Joining:
 
     def heard(self, verdict: Verdict) -> list[Event]:
         """The other side's person has said something."""
-        if self.is_over or self.card is None or self._theirs is not None:
+        if self.is_over or self._theirs is not None:
             return []
         self._theirs = verdict.accepted
         return self._conclude() if verdict.accepted else self._fail("refused by the other device")

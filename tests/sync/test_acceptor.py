@@ -111,6 +111,26 @@ def test_a_stranger_hears_nothing_and_learns_nothing_from_the_time():
     simulated(test)
 
 
+def test_a_recorded_call_is_nobody():
+    """It is answered, for nobody can tell yet; but who sends it has no keys, so nobody is let in for it."""
+
+    async def test():
+        async with accepting() as (acceptor, listener, come):
+            exchange = dialled()
+            recorded = exchange.outgoing()
+            stream = await listener.dial()
+            await stream.send_all(recorded)
+            assert await stream.receive_into(memoryview(bytearray(1000))) > 50
+            await stream.send_all(bytes(100))
+            assert await is_closed(stream)
+            silent = await listener.dial()
+            await silent.send_all(recorded)
+            await trio.sleep(11)
+            assert (come, acceptor.half_open) == ([], 0)
+
+    simulated(test)
+
+
 def test_one_source_cannot_take_all_places():
     """Who comes from it beyond eight is closed on; others come in."""
 

@@ -228,6 +228,7 @@ class AnyStory(RuleBasedStateMachine):
         self.offer = Offer(SECRET, 0.0)
         self.events = []
         self.yes_here = self.yes_there = self.no = False
+        self.heard = None
         self.open = 0
 
     def note(self, events):
@@ -278,8 +279,8 @@ class AnyStory(RuleBasedStateMachine):
 
     @rule(accepted=st.booleans())
     def hear(self, accepted):
-        if self.offer.card is not None and not self.yes_there:
-            self.yes_there = accepted
+        if not self.offer.is_over and self.heard is None:
+            self.heard = self.yes_there = accepted
         self.note(self.offer.heard(Verdict(accepted)))
 
     def sync_failure(self):
