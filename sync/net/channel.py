@@ -33,24 +33,19 @@ import trio
 from index.model.errors import Deadline, LinkClosed, ProtocolError, Unsupported, VdfsError
 from sync.net.bell import Bell
 from sync.net.replies import Replies
+from sync.net.sending import Sender
 from sync.net.shaking import HANDSHAKE_S, shake_hands
 from sync.net.transport import Stream
 from sync.net.vitals import Vitals
 from sync.wire.codec import Codec, UnknownMessage, encode
 from sync.wire.handshake import Exchange, Secured
 from sync.wire.ledger import MAX_WINDOW_BYTES
-from sync.wire.records import MAX_RECORD_BYTES
 from sync.wire.session import DEFAULT_WINDOW, Session
 from sync.wire.streams import Asking, Cancelled, Ended, Event, Noticed, Replied, Requested, Serving
 
 GOODBYE_S: Final = 1.0
 YIELD_S: Final = 0.003
 MAX_DEADLINE_S: Final = 24 * 3600.0
-#: What is handed to the carrier at once: as much as it took lately within BATCH_S, so that what is urgent waits for no
-#: more than that, and a fast carrier is asked seldom.
-BATCH_S: Final = 0.002
-_MIN_BATCH_BYTES: Final = 64 << 10
-_MAX_BATCH_BYTES: Final = 512 << 10
 
 Handler = Callable[["Call"], Awaitable[None]]
 NoticeHandler = Callable[[Any], Awaitable[None]]
@@ -129,14 +124,12 @@ class Channel:
         self._handlers: dict[Serving, trio.CancelScope] = {}
         self._notices: deque[Noticed] = deque()
         self._notice_came = Bell()
-        self._output = Bell()  # there may be something to send
         self._waiting = trio.lowlevel.ParkingLot()  # for room in the session
         self._deadlines = Bell()
         self._next_deadline = math.inf
-        self._is_finishing = False
-        self._fin_sent = trio.Event()
         self._ended = trio.Event()
         self._vitals = Vitals(stream.peer)
+        self._sender = Sender(stream, secured.sealer, self._session, self._vitals, self._waiting.unpark_all)
         self._goodbye: str | None = None
         self._scope = trio.CancelScope()
 
@@ -190,7 +183,10 @@ class Channel:
             raise Deadline(f"{self.peer} has answered too little of what was asked before")
         asking = self._session.open(encoded, priority=priority, deadline_s=deadline, window=window_bytes)
         replies = self._replies[asking] = Replies(self, deadline)
-        self._output.ring()
+        if len(self._replies) == 1:
+            self._sender.flush()
+        else:
+            self._sender.wake()  # many at a time go out together
         if deadline < self._next_deadline:
             self._deadlines.ring()
         return asking, replies
@@ -200,28 +196,27 @@ class Channel:
         self._session.discard(asking)
         self._waiting.unpark_all()
         if self._session.has_output:
-            self._output.ring()
+            self._sender.wake()
 
     async def notify(self, message: Any) -> None:
         """Tell without asking; returns when it is queued. LinkClosed when the link has ended."""
         encoded = encode(message)
         await self._wait_for(self._session.can_notify)
         self._session.notify(encoded)
-        self._output.ring()
+        self._sender.wake()
 
     async def close(self, reason: str, grace_s: float = 0.0) -> None:
         """End the channel: no new requests, those under way have `grace_s` seconds, then the other side is told."""
         if self.closed is not None:
             return
         self._dispatch(self._session.say_goodbye(reason))
-        self._output.ring()
+        self._sender.wake()
         with trio.move_on_after(grace_s):
             while not self._session.is_idle and self.closed is None:
                 await self._waiting.park()
         with trio.move_on_after(GOODBYE_S):
-            self._is_finishing = True
-            self._output.ring()
-            await self._fin_sent.wait()
+            self._sender.finish()
+            await self._sender.has_finished.wait()
         self._end(reason)
 
     async def wait_closed(self) -> str:
@@ -250,7 +245,7 @@ class Channel:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     for task in (
-                        self._write, self._look_after, self._vitals.watch_sending, self._keep_deadlines,
+                        self._sender.run, self._look_after, self._vitals.watch_sending, self._keep_deadlines,
                         self._hand_out_notices, self._read,
                     ):  # fmt: skip
                         nursery.start_soon(self._guarded, task)
@@ -289,41 +284,11 @@ class Channel:
                     await trio.lowlevel.checkpoint()
                     now_s = trio.current_time()
             if session.has_output:
-                self._output.ring()
-        self._is_finishing = True  # the other side will send no more; it is told that we do not either
-        self._output.ring()
+                self._sender.flush()
+        self._sender.finish()  # the other side will send no more; it is told that we do not either
         with trio.move_on_after(GOODBYE_S):
-            await self._fin_sent.wait()
+            await self._sender.has_finished.wait()
         self._end(self._goodbye or "the other device closed it")
-
-    async def _write(self) -> None:
-        stream, sealer, session = self._stream, self.secured.sealer, self._session
-        out = memoryview(bytearray(_MAX_BATCH_BYTES + 2 * MAX_RECORD_BYTES))
-        batch_bytes = _MIN_BATCH_BYTES
-        while True:
-            now_s = trio.current_time()
-            records = session.next_records(now_s, batch_bytes)
-            end = 0
-            for record in records:
-                end += sealer.seal_into(record, out[end:])
-            session.take_drained()
-            self._waiting.unpark_all()
-            if not records:
-                if self._is_finishing:
-                    break
-                await self._output.wait()
-                continue
-            self._vitals.sending_since_s = now_s
-            await stream.send_all(out[:end])
-            self._vitals.sending_since_s = math.inf
-            if end >= batch_bytes:
-                rate = end / max(trio.current_time() - now_s, 1e-6)
-                batch_bytes = min(max(int(rate * BATCH_S), _MIN_BATCH_BYTES), _MAX_BATCH_BYTES)
-        self._vitals.sending_since_s = trio.current_time()
-        await stream.send_all(out[: sealer.seal_into(b"", out, fin=True)])
-        self._vitals.sending_since_s = math.inf
-        await stream.send_eof()
-        self._fin_sent.set()
 
     async def _keep_deadlines(self) -> None:
         """Wake who waits for an answer that is too late. One task for all: most answers come long before."""
@@ -343,7 +308,7 @@ class Channel:
 
     def _ask_for_a_sign(self) -> None:
         self._session.ping()
-        self._output.ring()
+        self._sender.wake()
 
     async def _hand_out_notices(self) -> None:
         """One after the other, in their order."""
@@ -357,7 +322,7 @@ class Channel:
                     except Exception:
                         log.exception("a notice of %s could not be taken: %s", self.peer, type(message).__name__)
                 self._session.notice_taken(notice)
-                self._output.ring()
+                self._sender.wake()
             await self._notice_came.wait()
 
     # -- what comes
@@ -412,13 +377,16 @@ class Channel:
                 session.give_up(stream, "Deadline", "it was not done in the time that was given")
         finally:
             del self._handlers[stream]
-            self._output.ring()
+            if self._handlers:
+                self._sender.wake()
+            else:
+                self._sender.flush()
 
     def take(self, reply: Replied) -> Any:
         """For `Replies`: an answer as its class, and as much may be sent again. One that is garbage ends the link."""
         self._session.taken(reply)
         if self._session.has_output:
-            self._output.ring()
+            self._sender.flush()
         try:
             decoded = self._codec.decode(reply.message)
         except ProtocolError as error:
@@ -466,7 +434,7 @@ class Call:
         while not channel._session.can_reply(self._stream):
             await channel._waiting.park()
         channel._session.reply(self._stream, encoded)
-        channel._output.ring()
+        channel._sender.wake()
 
 
 def _only_error(error: Exception) -> Exception:

@@ -14,6 +14,7 @@ Source: tcp(7), socket(7); https://lwn.net/Articles/560082/ (TCP_NOTSENT_LOWAT).
 
 import contextlib
 import errno
+import os
 import socket
 from typing import Any, Final, Protocol
 
@@ -40,6 +41,10 @@ class Stream(Protocol):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of it; waits while the other side does not take it."""
+
+    def send_now(self, data: memoryview) -> int:
+        """Send as much as goes out without waiting, which may be nothing; how much that was. Never fails: the next
+        `send_all` will. Not while another one sends."""
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Receive at least one byte into `buffer`, and how many they were; 0 at the end."""
@@ -90,6 +95,14 @@ class TcpStream:
             except (OSError, trio.ClosedResourceError) as error:
                 raise self._broken(error) from error
         self._is_broken = False
+
+    def send_now(self, data: memoryview) -> int:
+        if self._is_broken:
+            return 0
+        try:
+            return os.write(self._sock.fileno(), data)
+        except OSError:  # full, or broken
+            return 0
 
     async def receive_into(self, buffer: memoryview) -> int:
         try:

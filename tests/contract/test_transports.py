@@ -89,6 +89,24 @@ def test_any_buffer_can_be_sent(carrier, kind):
     over(carrier, test)
 
 
+def test_what_goes_out_without_waiting(carrier):
+    """In its order between other pieces; as much as there is room for, then nothing; nothing of a stream that broke."""
+
+    async def test(one, other):
+        data = memoryview(random.Random(4).randbytes(MEGABYTE))
+        await one.send_all(b"before ")
+        sent = one.send_now(data[:10])
+        assert sent == 10
+        at = 10
+        while at < len(data) and (sent := one.send_now(data[at:])):
+            at += sent
+        assert await receive(other, 7 + at) == b"before " + data[:at]
+        await one.aclose()
+        assert one.send_now(data) == 0
+
+    over(carrier, test)
+
+
 def test_an_end_of_one_direction(carrier):
     """The other one goes on; the end is told as often as it is asked for, and after all bytes."""
 

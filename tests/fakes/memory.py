@@ -48,6 +48,15 @@ class MemoryStream:
             await out.changed.park()
         self._is_broken = False
 
+    def send_now(self, data):
+        out = self._out
+        if self._is_broken or self._is_closed or out.is_broken or out.is_ended:
+            return 0
+        room = min(out.capacity_bytes - len(out.data), len(data))
+        out.data += data[:room]
+        out.changed.unpark_all()
+        return room
+
     async def receive_into(self, buffer):
         await trio.lowlevel.checkpoint()
         pipe = self._in

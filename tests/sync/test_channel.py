@@ -148,6 +148,22 @@ def test_a_stream_has_any_number_of_answers_in_their_order():
     run(test)
 
 
+@pytest.mark.parametrize("capacity", [100, 1 << 16, 64 << 20])
+def test_requests_and_answers_may_be_as_large_as_messages_are(capacity):
+    """8 MiB in both directions, however much the carrier takes at once."""
+
+    async def echo(call):
+        await call.reply(Number(call.message.value, call.message.body))
+
+    async def test():
+        async with linked(echo, streams=memory_pair(capacity)) as (a, _):
+            size = (8 << 20) if capacity > 1000 else 100_000
+            question = Number(7, bytes(range(250)) * (size // 250))
+            assert await a.call(question, priority=2, deadline_s=50) == question
+
+    run(test)
+
+
 def test_both_sides_may_ask_and_many_at_a_time():
     """Three hundred calls in each direction: more than may be open, so some wait."""
 
@@ -457,6 +473,7 @@ def test_one_changed_bit_ends_the_link():
                 await real(data)
 
             streams[1].send_all = changed
+            streams[1].send_now = lambda data: 0
             with pytest.raises(LinkClosed, match="not genuine"):
                 await a.call(Count(1), priority=0, deadline_s=60)
             await b.wait_closed()
