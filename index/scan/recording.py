@@ -240,10 +240,13 @@ def leave(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
 
 
 def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> Entry:
-    """A version of a file that had a number of its own already is to have a name of its own: so it gets a uuid too."""
+    """A version of a file that had a number of its own already is to have a name of its own: so it gets a uuid too.
+    Not one that another device has as well, under this name: that stays the file it is."""
     if row.uuid is None or row.kind == KIND_DIR or not row.is_ours:
         return row
     others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
+    if others and not all(one.is_ours for one in entries.by_node(unit.db, row.node)):
+        return row
     beside = _links_beside(unit, row) if others else []  # names of the same file in other locations stay its names
     known = {one.id for one in beside}
     others = [other for other in others if other.id not in known]
@@ -361,7 +364,8 @@ def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
     """A file goes on under a uuid of its own, with copies of the annotations."""
     fresh = copy_of(unit, uuid)
     for twin in (*_links_beside(unit, row), *entries.by_node(unit.db, row.node)):
-        entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
+        if twin.is_ours:
+            entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
 
 
 def _links_beside(unit: Unit, row: Entry) -> list[Entry]:

@@ -213,7 +213,7 @@ class Unit:
             return
         try:
             if self._changes:
-                store.before_commit(self, tuple(self._changes))
+                store.before_commit(self, self._changes)  # may add some
                 store.rules.heard(self, tuple(self._changes), store.last_entry_id, self._known_lists)
             is_settled = self._settle()
             bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)

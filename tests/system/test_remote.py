@@ -654,3 +654,31 @@ def test_what_is_the_same_is_one_though_nobody_has_looked(told: Told, laptop: in
     eventually(lambda: told.library.sd_json("duplicates")["sets"] == [], "none is a copy of itself")
     assert len(told.library.sd_json("search", "file", "--limit", "100")["hits"]) == 30
     told.library.verify("--content")
+
+
+def test_a_location_is_named_and_left_by_those_who_hold_it(told: Told, laptop: int, here: Path) -> None:
+    mnt = told.library.mnt
+    music = told("branch", bytes.fromhex(told("device", "Laptop")[2:]), "Music")
+    told("follow")
+    told("file", laptop, "one.txt", "b:one")
+    assert errno_of(os.rename, mnt / "Music", mnt / "Songs") == errno.EROFS
+    assert errno_of(os.rmdir, mnt / "Music") == errno.EROFS
+    told("file", music, "song.ogg", "b:la")
+    os.rename(mnt / "Photos", mnt / "Pictures")
+    assert names(mnt / "Pictures") == ["local.txt", "one.txt"]
+    assert not (mnt / "Photos").exists()
+    (mnt / "Music" / "mine.ogg").write_bytes(b"mine")
+    assert (told.library.library_dir / "store" / "Music" / "mine.ogg").read_bytes() == b"mine"
+    assert names(mnt / "Music") == ["mine.ogg", "song.ogg"]
+    number = (mnt / "Pictures").stat().st_ino
+    told("remove", laptop, "one.txt")
+    (mnt / "Pictures" / "local.txt").unlink()
+    eventually(lambda: names(mnt / "Pictures") == [], "it is empty")
+    os.rmdir(mnt / "Pictures")
+    assert here.is_dir()
+    assert names(mnt / "Pictures") == []
+    assert (mnt / "Pictures").stat().st_ino != number
+    assert errno_of(os.rmdir, mnt / "Pictures") == errno.EROFS
+    (mnt / "Pictures" / "anew").write_bytes(b"anew")
+    assert not (here / "anew").exists()
+    assert names(mnt / "Pictures") == ["anew"]

@@ -46,7 +46,7 @@ class Arrivals:
         """Before a unit is committed: rows of others that left a place and are there yet hang elsewhere, or nowhere."""
         if unit.origin != ORIGIN_SYNC:
             return
-        for entry_id in {one.entry_id: None for one in changes if one.what == REMOVED}:
+        for entry_id in list({one.entry_id: None for one in changes if one.what == REMOVED}):
             row = entries.get(unit.db, entry_id)
             if row is not None and not row.is_ours:
                 recording.moved_afar(unit, row)
@@ -66,14 +66,18 @@ class Arrivals:
         self._wake.set()
 
     async def run(self) -> None:
-        """Join what has come under the names of others."""
+        """Join what has come under the names of others, for ever."""
         while True:
-            if self._has_more and self.tree.remotes:
+            await self.join_all()
+            await self._wake.wait()
+            self._wake = trio.Event()
+
+    async def join_all(self) -> None:
+        """Join what has come so far."""
+        while self._waiting or (self._has_more and self.tree.remotes):
+            if self._has_more:
                 await self._go_through_all()
             await self._join_waiting()
-            if not self._waiting and not (self._has_more and self.tree.remotes):
-                await self._wake.wait()
-                self._wake = trio.Event()
 
     async def _go_through_all(self) -> None:
         """All names of others that are not one with what there is beside them."""

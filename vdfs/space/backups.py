@@ -124,7 +124,7 @@ class Backups:
         Names that were linked with the backup go on with it, as another file, with copies of the annotations.
         """
         assert backup.uuid is not None
-        rows = entries.by_uuid(unit.db, backup.uuid)
+        rows = [row for row in entries.by_uuid(unit.db, backup.uuid) if row.is_ours]
         is_linked = len({entries.union_name(unit.db, one.parent_id, one.name) for one in rows}) > 1
         left = recording.copy_of(unit, backup.uuid) if is_linked else None
         for one in rows:
@@ -148,7 +148,8 @@ class Backups:
         goes_on = any(one.id != heir.id for one in entries.by_uuid(unit.db, handed.uuid))  # by another name
         uuid = recording.copy_of(unit, handed.uuid) if goes_on else handed.uuid
         for one in entries.by_node(unit.db, row.node):
-            entries.set_uuid(unit.db, one.id, uuid, unit.seq)
+            if one.is_ours:
+                entries.set_uuid(unit.db, one.id, uuid, unit.seq)
         return not goes_on
 
     def take_back_behind(self, row: Entry) -> Entry:

@@ -1,0 +1,288 @@
+"""What other devices hold in the space, without a kernel: whatever is done here and told from there, in any order.
+
+Held against a model of what was told: no step of ours writes what is another device's to say; no number is that of
+two names; sums and the database are sound; a directory lists what is on our disk and what was told, no more.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.care import checking
+from index.model.entry import HASH_FULL, KIND_DIR, Entry
+from index.model.errors import ReadOnly, VdfsError
+from index.model.ids import new_entry_uuid
+from index.store import aliases, entries, sums
+from tests.remote_rows import RemoteRows, content_of
+from vdfs.base.config import Config
+from vdfs.core import open_core
+from vdfs.ops.context import Core
+from vdfs.space.namespace import Caller
+from vdfs.space.nodes import Node
+
+WHO = Caller(os.getuid(), os.getgid(), 0o022)
+#: Few names, so that what is here and what is there meets.
+PATHS = ("a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "f/a")
+
+
+class World:
+    """A library with a location `L` of two directories of ours, of which another device has one, too."""
+
+    def __init__(self, core: Core, disks: tuple[Path, Path]) -> None:
+        self.core = core
+        self.disks = disks
+        self.rows = RemoteRows(core.library.store)
+        self.far = self.rows.branch(self.rows.device("Laptop"), "L")
+        self.told: dict[int, Entry] = {}
+        self.detached: list[int] = []
+        self.held: list[Node] = []
+        self.clock = 0
+
+    async def follow(self) -> None:
+        await self.core.locations.follow()
+        self.note()
+
+    def note(self) -> None:
+        """What is told now is what the owner said last."""
+        db = self.core.library.store.db
+        found = db.execute("SELECT id FROM entry WHERE uid<0").fetchall()
+        self.told = {i: row for (i,) in found if (row := entries.get(db, i)) is not None}
+
+    async def node(self, path: str) -> Node:
+        return (await self.core.tree.resolve([b"L", *map(os.fsencode, filter(None, path.split("/")))]))[0]
+
+    async def above(self, path: str) -> tuple[Node, bytes]:
+        parent, _, name = path.rpartition("/")
+        return await self.node(parent), os.fsencode(name)
+
+    # what is done here ------------------------------------------------------------------------------------------------
+
+    async def make(self, path: str, _other: str) -> None:
+        parent, name = await self.above(path)
+        _, _, fd = await self.core.namespace.create(parent, name, os.O_WRONLY, 0o644, WHO)
+        os.write(fd, b"ours")
+        os.close(fd)
+
+    async def make_dir(self, path: str, _other: str) -> None:
+        await self.core.namespace.mkdir(*await self.above(path), 0o755, WHO)
+
+    async def unlink(self, path: str, _other: str) -> None:
+        await self.core.namespace.unlink(*await self.above(path))
+
+    async def remove_dir(self, path: str, _other: str) -> None:
+        await self.core.namespace.rmdir(*await self.above(path))
+
+    async def rename(self, path: str, other: str) -> None:
+        await self.core.renames.rename(*await self.above(path), *await self.above(other), 0)
+
+    async def tag(self, path: str, _other: str) -> None:
+        await self.core.annotations.set(await self.node(path), b"user.xdg.tags", b"kept", "call")
+
+    async def move_behind(self, path: str, other: str) -> None:
+        for disk in self.disks:
+            with contextlib.suppress(OSError):
+                os.rename(disk / path, disk / other)
+
+    async def make_behind(self, path: str, other: str) -> None:
+        """On the second of our directories, where the mount makes nothing new."""
+        with contextlib.suppress(OSError):
+            (self.disks[1] / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.disks[1] / path).write_bytes((b"ours", b"others")[path < other])
+
+    # what is told from there ------------------------------------------------------------------------------------------
+
+    def there(self, path: str) -> Entry | None:
+        """What the other device has at a path."""
+        with contextlib.suppress(AssertionError):
+            return self.rows.at(self.far, path)
+        return None
+
+    def takes(self, path: str) -> bool:
+        """Whether there is nothing there at a path, and no file above it."""
+        above = [self.there(path[:end]) for end, letter in enumerate(path) if letter == "/"]
+        return self.there(path) is None and all(row is None or row.kind == KIND_DIR for row in above)
+
+    async def tell_file(self, path: str, _other: str) -> None:
+        self.clock += 1
+        known = self.there(path)
+        if not self.takes(path) and (known is None or known.kind == KIND_DIR):
+            return
+        data = (b"ours", b"theirs")[self.clock % 2]
+        self.rows.file(self.far, path, data, mtime_ns=(1 << 60) + self.clock)
+
+    async def tell_dir(self, path: str, _other: str) -> None:
+        if self.takes(path):
+            self.rows.directory(self.far, path)
+
+    async def tell_move(self, path: str, other: str) -> None:
+        if self.there(path) and self.takes(other) and not (other + "/").startswith(path + "/"):
+            self.rows.move(self.far, path, other)
+
+    async def tell_detached(self, path: str, _other: str) -> None:
+        if self.there(path):
+            self.detached.append(self.rows.move(self.far, path, None))
+
+    async def tell_attached(self, path: str, _other: str) -> None:
+        if self.detached and self.takes(path):
+            self.rows.attach(self.detached.pop(), self.far, path)
+
+    async def tell_gone(self, path: str, _other: str) -> None:
+        if self.there(path):
+            self.rows.remove(self.far, path)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    async def look(self, path: str, _other: str) -> None:
+        await self.core.tree.listing(await self.node(path))
+
+    async def hold(self, path: str, _other: str) -> None:
+        """The kernel knows it."""
+        node = await self.node(path)
+        node.lookups += 1
+        self.held.append(node)
+
+    async def identify(self, _path: str, _other: str) -> None:
+        """Our files are read."""
+        store = self.core.library.store
+        with store.write("scan") as unit:
+            for (entry_id,) in store.db.execute(
+                "SELECT id FROM entry WHERE uid>=0 AND kind=0 AND hash_state<2 AND size_bytes>0"
+            ).fetchall():
+                row = entries.get(unit.db, entry_id)
+                assert row is not None
+                uuid = row.uuid or new_entry_uuid()
+                entries.set_identity(
+                    unit.db,
+                    entry_id,
+                    content_of(unit, b"ours" if row.size_bytes == 4 else b"others"),
+                    HASH_FULL,
+                    uuid,
+                    unit.seq,
+                )
+                unit.changed("meta", row.branch_id, row.id, row.parent_id, row.name, row.node)
+
+    async def join(self, path: str, _other: str) -> None:
+        await self.core.arrivals.join_all()
+
+
+STEPS = (
+    World.make, World.make_dir, World.unlink, World.remove_dir, World.rename, World.rename, World.tag,
+    World.move_behind, World.make_behind, World.tell_file, World.tell_file, World.tell_dir, World.tell_move,
+    World.tell_detached, World.tell_attached, World.tell_gone, World.look, World.look, World.hold,
+    World.identify, World.join,
+)  # fmt: skip
+PATH = st.sampled_from(PATHS)
+
+
+@contextlib.contextmanager
+def somewhere():
+    base = Path(tempfile.mkdtemp(prefix="sdmount-space-"))
+    try:
+        yield base
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def run_in(test: Callable[[World], Awaitable[None]]) -> None:
+    async def main() -> None:
+        with somewhere() as base:
+            config = Config(base / "data", base / "state", base / "run")
+            async with open_core(config, "Library") as core:
+                for name in ("X", "Y"):
+                    (base / name).mkdir()
+                    await core.locations.add(os.fsencode(base / name), b"L")
+                world = World(core, (base / "X", base / "Y"))
+                await world.follow()
+                await test(world)
+
+    trio.run(main)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), PATH, PATH), max_size=25))
+def test_whatever_happens_in_any_order(steps):
+    async def test(world: World) -> None:
+        for step, path, other in steps:
+            is_told = step.__name__.startswith("tell_")
+            with contextlib.suppress(VdfsError, OSError):
+                await step(world, path, other)
+            if is_told:
+                world.note()
+            nothing_of_theirs_was_written(world)
+            no_number_has_two_places(world)
+        await whole_tree_is_as_told(world)
+        world.core.library.store.settle()
+        assert sums.wrong(world.core.library.store.db) == {}
+        store = world.core.library.store
+        assert checking.check(store.path, store.device_uuid) == []
+
+    run_in(test)
+
+
+def nothing_of_theirs_was_written(world: World) -> None:
+    db = world.core.library.store.db
+    for entry_id, was in world.told.items():
+        now = entries.get(db, entry_id)
+        assert now is not None, was
+        assert now._replace(node=was.node, seq=was.seq, rule=was.rule, uuid=was.uuid) == was
+        assert was.uuid is not None
+        assert now.uuid == aliases.canon(db, was.uuid)
+
+
+def no_number_has_two_places(world: World) -> None:
+    db = world.core.library.store.db
+    places: dict[int, tuple[int, bytes]] = {}
+    for (entry_id,) in db.execute("SELECT id FROM entry WHERE parent_id IS NOT NULL").fetchall():
+        row = entries.get(db, entry_id)
+        assert row is not None
+        place = entries.union_name(db, row.parent_id, row.name)
+        assert places.setdefault(row.node, place) == place, row
+
+
+async def whole_tree_is_as_told(world: World) -> None:
+    """Twice, since looking joins what is one."""
+    for _ in range(2):
+        await directory_is_as_told(world, "", world.rows.root(world.far))
+
+
+def is_plain(name: bytes) -> bool:
+    """Not that of a version in conflict; a file may have been given one."""
+    return b" (from " not in name
+
+
+async def directory_is_as_told(world: World, path: str, far_id: int | None) -> None:
+    db = world.core.library.store.db
+    here = [disk / path for disk in world.disks if (disk / path).is_dir()]
+    ours = {os.fsencode(name) for directory in here for name in os.listdir(directory)}
+    theirs = {} if far_id is None else {row.name: row for row in entries.children(db, far_id)}
+    lines = await world.core.tree.listing(await world.node(path))
+    shown = [line.name for line in lines]
+    assert len(shown) == len(set(shown))
+    assert set(filter(is_plain, shown)) == set(filter(is_plain, ours | set(theirs)))
+    for line in lines:
+        node, attributes = await world.core.tree.lookup(await world.node(path), line.name)
+        assert node is line.node
+        assert attributes.st_size == line.st.st_size
+        if node.is_dir:
+            below = theirs.get(line.name)
+            is_dir = below is not None and below.kind == KIND_DIR
+            await directory_is_as_told(world, os.path.join(path, os.fsdecode(line.name)), below.id if is_dir else None)
+
+
+def test_what_others_alone_hold_is_refused_by_name():
+    async def test(world: World) -> None:
+        world.rows.file(world.far, "d/a", b"theirs")
+        with pytest.raises(ReadOnly, match="a is on Laptop alone"):
+            await world.unlink("d/a", "")
+        with pytest.raises(ReadOnly, match="d is on Laptop alone"):
+            await world.rename("d", "b")
+
+    run_in(test)
