@@ -12,8 +12,8 @@ Where. On all interfaces that carry multicast. What goes out there is heard by t
 that two of them find each other. Only when there is no such interface the loopback is used, and its addresses are
 announced and believed only then.
 
-When. All the time; when the network changes or the machine wakes up it is begun anew, and who is not heard again soon
-after is forgotten. A flood of strangers has it begun anew, too, so that what `zeroconf` remembers of them has a bound.
+When. All the time; when the network changes or the machine wakes up it is begun anew. A flood of strangers has it
+begun anew, too, so that what `zeroconf` remembers of them has a bound. Who is not heard again soon after is forgotten.
 
 In: `announce`, `expect`, the network as `NetworkWatch` sees it. Out: `find`, `find_offer`, and a `revision` that grows
 when what they answer for awaited tags has changed; however often that is, until the loop has looked it is woken once.
@@ -35,7 +35,7 @@ from sync.net.sightings import Sightings
 
 log = logging.getLogger("sdmount.net")
 
-#: On a network that changed, who is not heard again within this time is gone.
+#: When it is begun anew, who is not heard again within this time is gone.
 HEARD_AGAIN_S = 10.0
 #: Opening sockets takes a millisecond; saying goodbye half a second.
 OPEN_S = 10.0
@@ -87,15 +87,13 @@ class Discovery:
     async def run(self) -> None:
         """For ever; at its end (cancellation) goodbye is said."""
         self._token = trio.lowlevel.current_trio_token()
-        network = -1
         while True:
-            if self._network.revision.value != network:
-                network = self._network.revision.value
-                self._sightings.begin_generation()
+            network, floods = self._network.revision.value, self._floods.value
+            self._sightings.begin_generation()
             multicast = Multicast(self._sightings, _used(self._network.addresses), lambda: self._soon(self._floods))
             try:
                 if await self._open(multicast):
-                    await self._serve(multicast, network)
+                    await self._serve(multicast, network, floods)
                 else:
                     with trio.move_on_after(RETRY_S):
                         await self._network.revision.beyond(network)
@@ -116,13 +114,13 @@ class Discovery:
             return False
         return True
 
-    async def _serve(self, multicast: Multicast, network: int) -> None:
+    async def _serve(self, multicast: Multicast, network: int, floods: int) -> None:
         """Until the network is another one, or there were too many strangers."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_announced, multicast)
             nursery.start_soon(self._forget)
             nursery.start_soon(self._ask_again, multicast)
-            nursery.start_soon(self._end_flood, nursery.cancel_scope)
+            nursery.start_soon(self._end_flood, floods, nursery.cancel_scope)
             await self._network.revision.beyond(network)
             nursery.cancel_scope.cancel()
 
@@ -143,9 +141,9 @@ class Discovery:
             wait_s = min(2 * wait_s, ASK_RARELY_S)
             await trio.to_thread.run_sync(multicast.ask_again, limiter=self._threads, abandon_on_cancel=True)
 
-    async def _end_flood(self, session: trio.CancelScope) -> None:
+    async def _end_flood(self, floods: int, session: trio.CancelScope) -> None:
         began_s = trio.current_time()
-        await self._floods.beyond(self._floods.value)
+        await self._floods.beyond(floods)
         await trio.sleep_until(began_s + FLOOD_S)
         session.cancel()
 

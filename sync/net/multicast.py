@@ -19,7 +19,6 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -79,8 +78,8 @@ class Multicast:
         self._running: Zeroconf | None = None
         self._browser: ServiceBrowser | None = None
         self._info: ServiceInfo | None = None
-        # Our own names; what is heard of an older one comes too late to matter.
-        self._instances: deque[str] = deque(maxlen=16)
+        # Our own names, replaced as a whole; what is heard of an older one comes too late to matter.
+        self._instances: tuple[str, ...] = ()
 
     def open(self) -> None:
         """Sockets, threads, the first question. OSError or RuntimeError where there is nothing to do it with."""
@@ -167,7 +166,7 @@ class Multicast:
 
     def _service(self, announcement: Announcement) -> ServiceInfo:
         instance = secrets.token_hex(16)
-        self._instances.append(instance)
+        self._instances = (*self._instances[-15:], instance)
         return ServiceInfo(
             SERVICE,
             f"{instance}.{SERVICE}",

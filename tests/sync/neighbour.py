@@ -3,7 +3,7 @@
 In, one a line: `announce PORT TAG OFFER` (hex, or `-`), `quiet`, `expect TAG OFFER`, `size`; the end of input is the
 end. Out, as JSON lines: `{"up": true}`; then `{"tag": […], "offer": […]}`, what is found under the awaited tags, at
 each change; `{"size": ENDPOINTS, "rss_bytes": …}` when asked. Its
-argument is how soon it asks anew who is there.
+argument is how soon it asks anew who is there, and when it begins anew after a flood.
 """
 
 import json
@@ -72,6 +72,6 @@ async def main() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     if len(sys.argv) > 1:
-        discovery_module.ASK_AGAIN_S = float(sys.argv[1])
+        discovery_module.ASK_AGAIN_S = discovery_module.FLOOD_S = float(sys.argv[1])
 
     trio.run(main)

@@ -342,9 +342,9 @@ def last_word(listener: Neighbour, stranger: Node) -> None:
         thread.join()
 
 
-def met(lab: Laboratory) -> tuple[Neighbour, Node]:
+def met(lab: Laboratory, ask_again_s: float = 30.0) -> tuple[Neighbour, Node]:
     """A device that has found B, and a stranger on the same network."""
-    a = Neighbour(lab.node("a"), f"announce 1111 {A} -", f"expect {B} {OFFER}")
+    a = Neighbour(lab.node("a"), f"announce 1111 {A} -", f"expect {B} {OFFER}", ask_again_s)
     Neighbour(lab.node("b"), f"announce 2222 {B} -", f"expect {A} {OFFER}")
     a.finds("10.77.0.2:2222")
     return a, lab.node("stranger")
@@ -368,6 +368,23 @@ def test_a_flood_of_ten_thousand_ids_is_bounded_and_a_friend_is_found_all_the_sa
     late = Neighbour(lab.node("late"), f"announce 4444 {B} -")
     a.finds("10.77.0.2:2222", "10.77.0.250:7", "10.77.0.4:4444")
     late.end()
+    assert a.end() == ""
+
+
+def test_when_the_flood_is_over_it_is_forgotten(lab):
+    """It is begun anew: strangers that are heard no more go, with all that zeroconf keeps of them; a friend stays."""
+    a, stranger = met(lab, ask_again_s=1.0)
+    shout(stranger, packets([one for i in range(1000) for one in service(b"%032x" % i, b"%016x" % i, "10.77.0.9", 9)]))
+    until_s = time.monotonic() + PATIENCE_S
+    while a.ask_size()["size"] < 100 and time.monotonic() < until_s:
+        time.sleep(0.05)
+    # Names alone, so many that enough of them are heard though packets are lost.
+    names = range(1 << 20, (1 << 20) + 40_000)
+    shout(stranger, packets([service(b"%032x" % i, b"", "10.77.0.9", 9)[0] for i in names]))
+    while (size := a.ask_size()["size"]) > 20 and time.monotonic() < until_s:
+        time.sleep(0.2)
+    assert size <= 20
+    a.finds("10.77.0.2:2222")
     assert a.end() == ""
 
 

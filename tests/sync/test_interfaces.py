@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from sync.net import interfaces
 from sync.net.interfaces import NetworkWatch, local_addresses
