@@ -35,6 +35,7 @@ from index.store import (
     tags,
     targets,
     volumes,
+    whereabouts,
 )
 from index.store.connection import APPLICATION_ID
 from index.store.registers import Register
@@ -44,7 +45,7 @@ SCHEMA_VERSION = 4
 _TABLES = (
     changes, volumes, devices, places, filetypes, contents, entries, limbo, tags, metadata,
     sums, extracts, sidecars, rulings, search, saved, registers, aliases,
-    streams, pending, remote, targets,
+    streams, pending, remote, targets, whereabouts,
 )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def _volumes_come(db: apsw.Connection) -> None:
 def _shared_by_registers(db: apsw.Connection) -> None:
     """What devices say together has stamps of its own, and what they were told so far nobody has heard."""
     db.execute(registers.SCHEMA)
-    for module in (aliases, streams, pending, remote):
+    for module in (aliases, streams, pending, remote, whereabouts):
         db.execute(module.SCHEMA)
     db.execute("DROP TABLE tombstone")
     db.execute(changes.TOMBSTONE)

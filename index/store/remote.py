@@ -74,11 +74,12 @@ class Known(NamedTuple):
     mtime_ns: int
     content_id: int | None
     hash_state: int
+    mark: int | None
 
 
 _KNOWN = (
-    "SELECT st_ino, id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, content_id, hash_state "
-    "FROM entry INDEXED BY entry_ino WHERE branch_id=? AND st_ino IN (SELECT value FROM json_each(?))"
+    "SELECT st_ino, id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, content_id, hash_state, "
+    "scanned_mtime_ns FROM entry INDEXED BY entry_ino WHERE branch_id=? AND st_ino IN (SELECT value FROM json_each(?))"
 )
 _UPDATE = (
     "UPDATE entry SET parent_id=?, name=?, uuid=?, kind=?, mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, nlink=?, "
@@ -111,6 +112,11 @@ def apply(
     if not is_first:
         wanted.update(row.rid for row in rows)
     have = known(db, branch_id, wanted)
+    for row in rows:
+        old = have.get(row.rid)
+        if old is not None and old.mark != mark and old.uuid != canon.get(row.uuid, row.uuid):
+            _give_up_number(unit, old)
+            del have[row.rid]
     ids = {rid: one.id for rid, one in have.items()}
     for row in rows:
         if row.rid not in ids:
@@ -144,6 +150,16 @@ def apply(
             targets.put(db, ids[row.rid], row.target)
     attach(unit, branch_id)
     return changed
+
+
+def _give_up_number(unit: Unit, old: Known) -> None:
+    """Its owner came back from an old copy, and gives another file the number that this one had."""
+    row = entries.get(unit.db, old.id)
+    if row is None:
+        return
+    if row.parent_id is not None:
+        _take_down(unit, row, is_gone=True)
+    unit.db.execute("UPDATE entry SET st_ino=-id WHERE id=?", (old.id,))
 
 
 def _contents(db: apsw.Connection, rows: Sequence[RemoteRow]) -> dict[bytes, int]:

@@ -239,6 +239,18 @@ def make_streams(db: apsw.Connection, device: bytes, epoch: int, start_seq: int)
         streams.begin(db, StreamId(device, epoch, kind), start_seq)
 
 
+def begin_sharing(store: Store) -> None:
+    """There are other devices from now on: what was said before is told by the current state, what comes by the log."""
+    if store.is_shared:
+        return
+    with store.note() as db:
+        for row in streams.every(db):
+            if row.device == store.device_uuid and row.epoch == store.epoch and row.kind == SHARED:
+                db.execute("DELETE FROM outbox WHERE seq<=?", (store.last_seq,))
+                streams.raise_floor(db, row.id, store.last_seq)
+    store.is_shared = True
+
+
 def prune(store: Store, others: Sequence[bytes]) -> None:
     """Let go of what every other device said that it has. Without others of all that was told: who comes is told what
     there is."""

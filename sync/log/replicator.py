@@ -145,6 +145,7 @@ class Replicator:
         self.pace = pace
         self.events = events
         self.peers: dict[bytes, Peer] = {}
+        self._linked: list[Peer] = []
         self.is_paused = False
         self.changed: Callable[[], None] = lambda: None  # who is connected, and how far, changed
         self._read_state = read_state or self._state_at_once
@@ -205,6 +206,7 @@ class Replicator:
     async def link(self, peer: Peer) -> None:
         """Follow a device for as long as the link to it lasts."""
         device, channel = peer.device, peer.channel
+        self._linked.append(peer)
         self.peers[device] = peer
         self._tell_direct()
         self.events.add(Event.CONNECTED, "connected", device)
@@ -215,7 +217,11 @@ class Replicator:
                 await self._follow(peer)
                 nursery.cancel_scope.cancel()
         finally:
-            if self.peers.get(device) is peer:
+            self._linked.remove(peer)
+            left = [one for one in self._linked if one.device == device]  # of two links one stays
+            if left:
+                self.peers[device] = left[-1]
+            else:
                 del self.peers[device]
             self.events.add(Event.DISCONNECTED, f"disconnected: {channel.closed or 'closing'}", device)
             self.changed()

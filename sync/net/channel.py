@@ -219,6 +219,10 @@ class Channel:
             await self._sender.has_finished.wait()
         self._end(reason)
 
+    def end(self, reason: str) -> None:
+        """End the channel at once, without a word to the other side."""
+        self._end(reason)
+
     async def wait_closed(self) -> str:
         """Wait until the channel has ended; the reason."""
         await self._ended.wait()

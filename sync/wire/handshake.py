@@ -161,6 +161,15 @@ class Exchange:
             self._size = None
             self._go_on(whole)
 
+    def take(self, message: bytes) -> None:
+        """A whole message, without its length."""
+        self.receive(_LENGTH.pack(len(message)))
+        self.receive(message)
+
+    def pass_on(self, other: "Exchange") -> None:
+        """For the script: what another exchange has to send goes out here."""
+        self._out += other.outgoing()
+
     def send(self, message: bytes) -> None:
         """For the script: a message that is to go out."""
         if len(message) > MAX_MESSAGE_BYTES:

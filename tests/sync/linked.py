@@ -8,7 +8,8 @@ from sync.log.events import Events
 from sync.log.keeper import Keeper
 from sync.log.messages import LOG_CODEC
 from sync.log.replicator import NoPace, Peer, Replicator
-from sync.net.channel import Channel, shake_hands
+from sync.net.channel import Channel
+from sync.net.shaking import shake_hands
 from sync.wire.handshake import answer_paired, dial_paired
 from tests.fakes.memory import memory_pair
 from tests.sync.world import LIBRARY, Device

@@ -75,9 +75,7 @@ def test_a_link_that_breaks_again_and_again_costs_nothing_but_time(nodes):
         async with running(a, b) as nursery:
             for bytes_until in range(2000, 42000, 4000):
                 streams = await connect(nursery, a, b)
-                with trio.move_on_after(0.05):
-                    while True:
-                        await trio.sleep(0.001)
+                await trio.sleep(0.05)
                 streams[0].cut()
                 await trio.sleep(bytes_until / 1e6)
             await connect(nursery, a, b)
