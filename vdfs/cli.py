@@ -18,7 +18,20 @@ from typing import Any, Final
 from index.model.errors import NotRunning, VdfsError
 from vdfs.base.config import Config, load_config
 from vdfs.base.version import __version__
-from vdfs.commands import copies, files, index, jobs, library, locations, search, status, tags, volumes
+from vdfs.commands import (
+    copies,
+    devices,
+    files,
+    index,
+    jobs,
+    library,
+    locations,
+    search,
+    status,
+    sync,
+    tags,
+    volumes,
+)
 from vdfs.commands.arguments import Commands, Parser, common_options
 from vdfs.commands.door import Door, Json
 from vdfs.commands.output import complain
@@ -141,8 +154,10 @@ def _add_commands(commands: Commands) -> None:
     commands.group("index", "The index of what lies on disk.")
     commands.group("job", "Long work: what runs, what waits, how it went.")
     commands.group("volume", "The file systems that locations lie on, also while they are away.")
+    commands.group("device", "The devices that hold the library.")
+    commands.group("sync", "How the devices agree.")
     commands.group("library", "The library itself.")
-    for noun in (status, locations, tags, search, copies, files, index, jobs, volumes, library):
+    for noun in (status, locations, tags, search, copies, files, index, jobs, volumes, devices, sync, library):
         noun.add(commands)
 
 

@@ -21,6 +21,7 @@ from index.scan.mounts import mounts
 from index.scan.rules.gitrepo import User
 from index.scan.workers import WorkerPool
 from index.store.connection import translated
+from sync.engine import Sync
 from vdfs.base.config import Config, load_config, make_private
 from vdfs.base.tasks import for_ever, once
 from vdfs.indexing.indexing import UNWATCHED_S, Indexing
@@ -34,6 +35,7 @@ from vdfs.ops.context import Core
 from vdfs.ops.registry import Registry
 from vdfs.ops.table import load
 from vdfs.space import journal
+from vdfs.space.agreeing import Agreeing, file_id
 from vdfs.space.annotations import Annotations
 from vdfs.space.arrivals import Arrivals
 from vdfs.space.attributes import Attributes
@@ -113,10 +115,16 @@ async def open_core(
         volumes = Volumes(tree, locations, presence)
         ruling = Ruling(rulers, pool)
         ruling.released = indexing.note_contents
+        agreeing = Agreeing(tree, locations)
+        sync = Sync(
+            library.store, library.device, pace=tree.pace, target_of=agreeing.target_of, adopt=library.adopt,
+            library_name=lambda: library.name, file_id=file_id(library.store),
+        )  # fmt: skip
+        sync.changed, sync.connected = agreeing.changed, agreeing.connected
         core = Core(
             config, library, tree, namespace, Renames(namespace), attributes, Opener(tree, attributes), annotations,
             importer, locations, arrivals, scanner, jobs, indexing, watch, rulers, ruling, finder, presence,
-            volumes, Ejector(volumes, scanner.halts, pool), mountpoint,
+            volumes, Ejector(volumes, scanner.halts, pool), sync, agreeing, mountpoint,
             time.time_ns(), stop,
         )  # fmt: skip
         try:
@@ -162,7 +170,8 @@ async def _run_tasks(
         await nursery.start(core.indexing.media.pool.run)
         tasks = (
             core.jobs.run, core.watch.run, core.watch.cover_all, core.scanner.run, core.indexing.run, core.ruling.run,
-            core.importer.follow, core.arrivals.run, mount_watch.run, core.volumes.run,
+            core.agreeing.run, core.sync.run, core.importer.follow, core.arrivals.run, mount_watch.run,
+            core.volumes.run,
             Indexer(core.library.store, core.scanner.pool).run, partial(wait_for_power, core.jobs),
             partial(_housekeeping, core), partial(keep_backup, core.library.store),
         )  # fmt: skip

@@ -112,6 +112,11 @@ class Store:
             self.rollback()
             raise
 
+    def leap(self, seq: int) -> None:
+        """The number of the last unit is this from now on, which was put on disk; those between are given to none."""
+        self.last_seq = self._durable_seq = seq
+        self.reserved = self.reserved._replace(seq=seq)
+
     def settle(self) -> None:
         """Bring table sums up to date; a few steps for each directory in which something changed."""
         if not self.is_settled:

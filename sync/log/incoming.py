@@ -17,7 +17,7 @@ from index.model.change import ORIGIN_SYNC
 from index.model.errors import MissingDependency, PageRefused, SnapshotNeeded
 from index.model.hlc import Hlc
 from index.scan import meeting
-from index.store import aliases, pending, places, remote, shared, streams
+from index.store import aliases, devices, pending, places, remote, shared, streams
 from index.store.pending import Held
 from index.store.shared import Merged, Op
 from index.store.store import Store
@@ -46,19 +46,31 @@ class Incoming:
     """
 
     def __init__(
-        self, store: Store, key_of: Callable[[bytes], bytes | None], heard: Callable[[Merged], None] = lambda _: None
+        self,
+        store: Store,
+        key_of: Callable[[bytes], bytes | None],
+        heard: Callable[[Merged], None] = lambda _: None,
+        is_out: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         self.store = store
+        self.is_out = is_out
         self.key_of = key_of
         self.heard = heard
         self.refused_rows = 0
 
     def proven(self, head: bytes, body: bytes) -> Page:
-        """A page whose author and bytes are what they say. PageRefused otherwise."""
-        page = pages.opened(head, body, self.store.library_uuid, self.key_of)
+        """A page whose author and bytes are what they say. PageRefused otherwise; MissingDependency when nobody told of
+        the author yet."""
+        page = pages.opened(head, body, self.store.library_uuid, self._key_of)
         if page.facts.device == self.store.device_uuid and page.facts.epoch >= self.store.epoch:
             raise PageRefused("a page says it is of this device")
         return page
+
+    def _key_of(self, device: bytes) -> bytes | None:
+        key = self.key_of(device)
+        if key is None and not self.is_out(device):
+            raise MissingDependency(devices.MODEL, device)
+        return key
 
     def take(self, page: Page, size: Callable[[], int] = lambda: _SLICE) -> Generator[None, None, None]:
         """Apply a page; yields between units. Gap when it does not go on from the cursor, MissingDependency when it
@@ -167,6 +179,7 @@ class Incoming:
             self.refused_rows += body.refused
             log.warning("%d names from %s are none and were left out", body.refused, facts.device.hex()[:8])
         branches = {row.uuid: row for row in places.branches(store.db) if row.device_uuid == facts.device}
+        rootless = {uuid for uuid, row in branches.items() if row.root_entry_id is None and uuid in body.rows}
         for uuid in (*body.rows, *(one.branch for one in body.gone)):
             if uuid not in branches:
                 raise MissingDependency(places.BRANCH, uuid)
@@ -201,3 +214,5 @@ class Incoming:
             else:
                 streams.advance_part(unit.db, facts.stream, facts.to_seq, facts.last_id)
             streams.keep(unit.db, page.row())
+        if rootless:  # they can be shown now
+            self.heard(Merged(set(), {(places.BRANCH, facts.device + uuid) for uuid in rootless}))

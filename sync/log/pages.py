@@ -106,6 +106,11 @@ def opened(head: bytes, body: bytes, library: bytes, key_of: Callable[[bytes], b
     return Page(facts, head, body)
 
 
+def stream_of(head: bytes) -> StreamId:
+    """Which stream a page says it is of, proven or not."""
+    return _facts(head[:-_SIGNATURE_BYTES]).stream
+
+
 def kept(row: PageRow) -> Page:
     """A page of our own table, proven when it came."""
     return Page(_facts(row.head[:-_SIGNATURE_BYTES]), row.head, row.body)

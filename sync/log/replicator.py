@@ -40,7 +40,7 @@ from index.model.errors import (
 from index.store import devices, streams
 from index.store.store import Store
 from index.store.streams import SHARED, StreamId
-from sync.log import outgoing, snapshot
+from sync.log import outgoing, pages, snapshot
 from sync.log.events import Event, Events
 from sync.log.incoming import Gap, Incoming
 from sync.log.keeper import KINDS, Keeper, after
@@ -156,6 +156,7 @@ class Replicator:
         self._written = Bell()
         self._came_s: dict[StreamId, float] = {}  # when a stream of somebody else went on last
         self._resumed = trio.Event()
+        self._applied = Bell()
         store.wrote = self._written.ring
 
     # state ------------------------------------------------------------------------------------------------------------
@@ -280,18 +281,18 @@ class Replicator:
         peer.bytes_in += size_bytes
         async with self._applying:
             try:
+                stream = pages.stream_of(sent.head)
                 page = self.incoming.proven(sent.head, bytes(sent.body))
                 began_s = trio.current_time()
                 await self._apply(page)
             except MissingDependency as error:
-                page = self.incoming.proven(sent.head, bytes(sent.body))
-                peer.stalled[page.facts.stream] = error.uuid
+                peer.stalled[stream] = error.uuid
                 return
             except Gap:
-                peer.stalled[page.facts.stream] = b""
+                peer.stalled[stream] = b""
                 return
             except NoSpace as error:
-                peer.stalled[page.facts.stream] = b""
+                peer.stalled[stream] = b""
                 self.events.add(Event.ERROR, str(error), peer.device)
                 return
             except PageRefused as error:
@@ -303,6 +304,7 @@ class Replicator:
         self._came_s[facts.stream] = trio.current_time()
         self._settle(peer)
         self._to_acknowledge.set()
+        self._applied.ring()
         self._ring_all()
 
     async def _apply(self, page: Page) -> None:
@@ -500,6 +502,11 @@ class Replicator:
                     outgoing.prune(self.store, devices.others(self.store.db, self.store.device_uuid))
             except NoSpace as error:
                 log.info("sync waits for room: %s", error)
+
+    async def news(self, deadline_s: float) -> None:
+        """Wait until something was applied, or for a while."""
+        with trio.move_on_after(deadline_s):
+            await self._applied.wait()
 
     # asked by people --------------------------------------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ from index.store import devices, whereabouts
 from index.store.store import Store
 from sync.log.outgoing import begin_sharing
 from sync.net.addresses import Endpoint
-from sync.net.channel import Call, Channel, shake_hands
+from sync.net.channel import Call, Channel
 from sync.net.links import Links
+from sync.net.shaking import shake_hands
 from sync.net.transport import Stream
 from sync.wire.codec import Codec, message
 from sync.wire.forms import U16, Bytes16, Length, Range
@@ -83,6 +84,25 @@ class Session:
         if self.accepts is None:
             self.accepts = accepts
             self.decided.set()
+
+    @property
+    def state(self) -> str:
+        """One word: open, shown, done, failed."""
+        if self.failure is not None:
+            return "failed"
+        return "done" if self.is_done else "open" if self.shown is None else "shown"
+
+    async def news(self, seen: str, deadline_s: float) -> None:
+        """Wait until the state is another one than is known."""
+        with trio.move_on_after(deadline_s):
+            while self.state == seen and not self.is_over:
+                await self.changed.wait()
+
+    def fail(self, reason: str) -> None:
+        """It has come to nothing."""
+        if not self.is_over:
+            self.failure = reason
+            self.tell()
 
     def has_met(self) -> bool:
         """Whether somebody with the secret was met."""
@@ -276,12 +296,12 @@ class Introductions:
                 nursery.cancel_scope.cancel()
         except VdfsError as error:
             self.note(session, session.machine.lost(str(error)))
-            self._fail(session, str(error))
+            session.fail(str(error))
 
     async def _watch(self, session: Session, channel: Channel) -> None:
         reason = await channel.wait_closed()
         if not session.is_over:
-            self._fail(session, f"the other device hung up: {reason}")
+            session.fail(f"the other device hung up: {reason}")
 
     async def _decide(self, session: Session, channel: Channel) -> None:
         """What the person says goes to the other side."""
@@ -291,7 +311,7 @@ class Introductions:
             events = session.machine.confirm(now_s) if session.accepts else session.machine.refuse(now_s)
             await self._act(session, channel, events)
         except PairingRefused as error:
-            self._fail(session, str(error))
+            session.fail(str(error))
 
     async def _act(self, session: Session, channel: Channel, events: list[Event]) -> None:
         for event in events:
@@ -306,13 +326,8 @@ class Introductions:
             elif isinstance(event, Completed):
                 session.device = uuid_of(event.card.public_key)
             elif isinstance(event, Failed):
-                self._fail(session, event.reason)
+                session.fail(event.reason)
         if events:
-            session.tell()
-
-    def _fail(self, session: Session, reason: str) -> None:
-        if not session.is_over:
-            session.failure = reason
             session.tell()
 
     async def _settle(

@@ -104,6 +104,11 @@ class Roster:
         row = self._trusted.get(uuid)
         return None if row is None else row.public_key
 
+    def is_out(self, uuid: bytes) -> bool:
+        """Whether a device was put out of the library."""
+        row = devices.get(self.store.db, uuid)
+        return row is not None and bool(row.revoked)
+
     def admit(self, static_key: bytes, library: bytes, device: bytes) -> bool:
         """Whether whoever holds a key may link to this library as that device."""
         return library == self.store.library_uuid and self._by_static.get(static_key) == device != self.identity.uuid

@@ -12,6 +12,7 @@ Opening takes the lock, migrates the database, puts this device's row and the bu
 folder is a backup.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
 from index.scan.fsid import fs_identity
 from index.scan.volumes import root_stat
-from index.store import devices, entries, places
+from index.store import changes, devices, entries, places
 from index.store.connection import translated
 from index.store.store import Store
 from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
@@ -56,6 +57,17 @@ class Library:
     def sidecars_dir(self) -> Path:
         """What is made of files: thumbnails (index/media/sidecars.py)."""
         return self.directory / "sidecars"
+
+    def adopt(self, library_uuid: bytes) -> None:
+        """It is the library with this id from now on, which other devices have."""
+        with self.store.note() as db:
+            changes.set_meta(db, "library_uuid", library_uuid)
+        self.store.library_uuid = library_uuid
+        path = self.directory / "library.json"
+        facts = {"version": FACTS_VERSION, "id": uuid_text(library_uuid), "name": self.name}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            facts = {**json.loads(path.read_text("utf-8")), **facts}
+        write_atomically(path, json.dumps(facts, indent=2).encode() + b"\n")
 
     def close(self) -> None:
         self.store.close()

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import attrs
 
+from sync.engine import Sync
 from vdfs.base.config import Config
 from vdfs.indexing.indexing import Indexing
 from vdfs.indexing.scanner import Scanner
 from vdfs.jobs.manager import JobManager
 from vdfs.library.library import Library
+from vdfs.space.agreeing import Agreeing
 from vdfs.space.annotations import Annotations
 from vdfs.space.arrivals import Arrivals
 from vdfs.space.attributes import Attributes
@@ -53,6 +55,8 @@ class Core:
     presence: Presence
     volumes: Volumes
     ejector: Ejector
+    sync: Sync
+    agreeing: Agreeing
     mountpoint: Path | None
     started_ns: int
     stop: Callable[[], None]

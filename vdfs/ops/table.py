@@ -13,6 +13,7 @@ from vdfs.ops.registry import Registry, render_doc, replace_generated
 MODULES: tuple[str, ...] = (
     "vdfs.ops.copies",
     "vdfs.ops.core",
+    "vdfs.ops.devices",
     "vdfs.ops.files",
     "vdfs.ops.index",
     "vdfs.ops.jobs",
@@ -20,6 +21,7 @@ MODULES: tuple[str, ...] = (
     "vdfs.ops.locations",
     "vdfs.ops.rules",
     "vdfs.ops.search",
+    "vdfs.ops.sync",
     "vdfs.ops.tags",
     "vdfs.ops.volumes",
 )
