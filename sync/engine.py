@@ -23,10 +23,10 @@ from sync.log.keeper import Keeper
 from sync.log.outgoing import Outgoing
 from sync.log.replicator import Pace, Replicator
 from sync.log.snapshot import Part
-from sync.net.introduction import Introductions
-from sync.net.links import Links
-from sync.net.pairings import Pairings
-from sync.net.roster import Roster
+from sync.peers.introduction import Introductions
+from sync.peers.links import Links
+from sync.peers.pairings import Pairings
+from sync.peers.roster import Roster
 from sync.wire.identity import DeviceIdentity
 
 log = logging.getLogger("sdmount.sync")

@@ -10,7 +10,7 @@ from index.model.errors import Invalid, NotPermitted
 from index.model.ids import uuid_text
 from index.store import whereabouts
 from sync.net.addresses import Endpoint, parse_endpoint
-from sync.net.introduction import Session
+from sync.peers.introduction import Session
 from vdfs.ops.context import Core
 from vdfs.ops.registry import Nothing, action, doc, query
 

@@ -32,9 +32,9 @@ from sync.net.discovery import Discovery
 from sync.net.interfaces import NetworkWatch
 from sync.net.multicast import Announcement
 from sync.net.revision import Revision
-from sync.net.roster import Roster
 from sync.net.shaking import shake_hands
 from sync.net.transport import Listener, Stream, dial_tcp, listen_tcp
+from sync.peers.roster import Roster
 from sync.wire.answering import Offered, answer_any
 from sync.wire.handshake import Secured, dial_paired
 from sync.wire.identity import DeviceIdentity

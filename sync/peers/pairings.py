@@ -11,7 +11,7 @@ import trio
 
 from index.model.errors import NotFound, NotRunning
 from sync.net.addresses import Endpoint
-from sync.net.introduction import Introductions, Session
+from sync.peers.introduction import Introductions, Session
 
 _MOST: Final = 16
 

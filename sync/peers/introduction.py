@@ -23,9 +23,9 @@ from index.store.store import Store
 from sync.log.outgoing import begin_sharing
 from sync.net.addresses import Endpoint
 from sync.net.channel import Call, Channel
-from sync.net.links import Links
 from sync.net.shaking import shake_hands
 from sync.net.transport import Stream
+from sync.peers.links import Links
 from sync.wire.codec import Codec, message
 from sync.wire.forms import U16, Bytes16, Length, Range
 from sync.wire.handshake import Secured, dial_pairing
