@@ -1,8 +1,8 @@
 """A channel: requests, streams and notices to one other device, over one stream of bytes, as trio tasks.
 
-The glue around three machines without I/O: the handshake, the records, the session. One task reads, one writes, one
-looks after a link that has gone quiet, one hands out notices, and each request of the other side has a task of its own.
-All of them end with the channel; what somebody waits for raises LinkClosed then, and `closed` says why.
+The glue around three machines without I/O: the handshake, the records, the session. One task reads, one sends, some
+look after what is late, one hands out notices, and each request of the other side has a task of its own. All of them
+end with the channel; what somebody waits for raises LinkClosed then, and `closed` says why.
 
     async with open_channel(stream, exchange, codec=codec, handle=handle) as channel:
         page = await channel.call(PagesWanted(...), priority=4, deadline_s=30)
@@ -17,8 +17,8 @@ Whoever answers returns when that was all; a VdfsError it raises arrives as a Pe
 task is cancelled when the other side does not want the answer any more, and at the deadline. Every wait has an end: a
 deadline, credit, or the death of the link, which is noticed within seconds (`vitals`).
 
-Only the writer sends, and nobody cancels it but the end of the channel: no record is ever cut in half. Times are
-trio's, so that a simulated clock drives them; randomness is in the handshake alone.
+Times are trio's, so that a simulated clock drives them; randomness is in the handshake alone. Kept out: how records go
+out (`sending`), and whether the other side is there (`vitals`).
 """
 
 import contextlib
@@ -44,7 +44,7 @@ from sync.wire.session import DEFAULT_WINDOW, Session
 from sync.wire.streams import Asking, Cancelled, Ended, Event, Noticed, Replied, Requested, Serving
 
 GOODBYE_S: Final = 1.0
-YIELD_S: Final = 0.003
+YIELD_S: Final = 0.003  # so long may what has come be looked at in one go
 MAX_DEADLINE_S: Final = 24 * 3600.0
 
 Handler = Callable[["Call"], Awaitable[None]]
@@ -130,7 +130,8 @@ class Channel:
         self._ended = trio.Event()
         self._vitals = Vitals(stream.peer)
         self._sender = Sender(stream, secured.sealer, self._session, self._vitals, self._waiting.unpark_all)
-        self._goodbye: str | None = None
+        self._goodbye: str | None = None  # the reason that the other side gave for closing
+        self._farewell: str | None = None  # the same, once its last record has come
         self._scope = trio.CancelScope()
 
     @property
@@ -254,7 +255,10 @@ class Channel:
                     ):  # fmt: skip
                         nursery.start_soon(self._guarded, task)
         finally:
-            self._end("cancelled")
+            if self.closed is None:
+                self._session.say_goodbye("stopped")
+                self._sender.leave()
+                self._end("stopped")
             with trio.CancelScope(shield=True):
                 await self._stream.aclose()
 
@@ -263,7 +267,7 @@ class Channel:
         try:
             await task()
         except VdfsError as error:
-            self._end(str(error))
+            self._end(self._farewell or str(error))
         except Exception:
             log.exception("the link to %s ended by a bug of ours", self.peer)
             self._end("a bug; the log has it")
@@ -289,10 +293,11 @@ class Channel:
                     now_s = trio.current_time()
             if session.has_output:
                 self._sender.flush()
-        self._sender.finish()  # the other side will send no more; it is told that we do not either
+        self._farewell = self._goodbye or "the other device closed it"
+        self._sender.finish()  # it is told that we say no more either, if it still listens
         with trio.move_on_after(GOODBYE_S):
             await self._sender.has_finished.wait()
-        self._end(self._goodbye or "the other device closed it")
+        self._end(self._farewell)
 
     async def _keep_deadlines(self) -> None:
         """Wake who waits for an answer that is too late. One task for all: most answers come long before."""
@@ -323,6 +328,8 @@ class Channel:
                 if self._notified is not None and not isinstance(message, UnknownMessage):
                     try:
                         await self._notified(message)
+                    except VdfsError as error:
+                        log.info("a notice of %s was not taken: %s", self.peer, error)
                     except Exception:
                         log.exception("a notice of %s could not be taken: %s", self.peer, type(message).__name__)
                 self._session.notice_taken(notice)

@@ -5,13 +5,15 @@ they come (the channel).
 """
 
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
 from index.model.errors import Deadline, LinkClosed, PeerError
 from sync.net.bell import Bell
 from sync.wire.streams import Ended, Replied
+
+_SAME_S: Final = 0.01  # a deadline travels in whole milliseconds
 
 
 class Source(Protocol):
@@ -51,9 +53,12 @@ class Replies:
             await self._wait()
         if not self._waiting:
             assert self._end is not None
-            if self._end.failure is not None:
-                raise PeerError(*self._end.failure)
-            raise StopAsyncIteration
+            if self._end.failure is None:
+                raise StopAsyncIteration
+            kind, text = self._end.failure
+            if kind == "Deadline" and trio.current_time() > self.deadline - _SAME_S:
+                raise Deadline(text)  # both ends look at the clock, and this one came second
+            raise PeerError(kind, text)
         self.count += 1
         return self._source.take(self._waiting.popleft())
 

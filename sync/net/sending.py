@@ -62,6 +62,14 @@ class Sender:
         self._is_finishing = True
         self._bell.ring()
 
+    def leave(self) -> None:
+        """There is no time left: as much as goes out at once of what waits, and the last record behind it."""
+        if self._is_idle and self._start == self._end:
+            self._seal(_MIN_BATCH_BYTES)
+            if not self._session.has_output:
+                self._end += self._sealer.seal_into(b"", self._out[self._end :], fin=True)
+            self._stream.send_now(self._out[: self._end])
+
     async def run(self) -> None:
         """Send, until the last record has gone out. LinkClosed when the stream breaks."""
         batch_bytes = _MIN_BATCH_BYTES

@@ -407,6 +407,35 @@ def test_closing_tells_the_other_side_why():
     run(test)
 
 
+def test_who_is_stopped_says_so():
+    """The other side hears of it at once, and not as of a connection that was cut off."""
+
+    async def test():
+        one, other = memory_pair()
+        async with trio.open_nursery() as nursery:
+
+            async def serve(task_status=trio.TASK_STATUS_IGNORED):
+                async with open_channel(other, answered(), codec=CODEC, handle=count) as channel:
+                    task_status.started(channel)
+                    await trio.sleep_forever()
+
+            async def dial():
+                async with open_channel(one, dialled(), codec=CODEC) as channel:
+                    assert await channel.call(Count(1), priority=0, deadline_s=5) == Number(0)
+                    stopping.set()
+                    assert await channel.wait_closed() == "stopped"
+
+            stopping = trio.Event()
+            nursery.start_soon(dial)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(serve)
+                    await stopping.wait()
+                    scope.cancel()
+
+    run(test)
+
+
 def test_closing_may_wait_for_what_is_under_way():
     """New requests are refused meanwhile."""
 

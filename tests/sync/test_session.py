@@ -20,7 +20,7 @@ from sync.wire.ledger import (
     MAX_WINDOW_BYTES,
 )
 from sync.wire.pieces import BLOCK_BYTES, Buffers
-from sync.wire.records import MAX_PLAINTEXT_BYTES
+from sync.wire.records import MAX_PLAINTEXT_BYTES, MAX_RECORD_BYTES, OVERHEAD_BYTES
 from sync.wire.session import Session
 from sync.wire.streams import NOTICE_WINDOW, Cancelled, Ended, Noticed, Replied, Requested, SaidGoodbye
 
@@ -42,6 +42,7 @@ class Wire:
     def carry(self, sender, max_bytes=MAX_PLAINTEXT_BYTES):
         """One batch; whether there was any."""
         records = sender.next_records(self.now, max_bytes)
+        assert sum(len(record) + OVERHEAD_BYTES for record in records) < max_bytes + 2 * MAX_RECORD_BYTES
         for record in records:
             self.arrive(self.other(sender), bytes(record))
         return bool(records)
