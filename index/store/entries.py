@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import apsw
 
@@ -365,8 +366,8 @@ def placed(db: apsw.Connection, entry_id: int) -> tuple[int | None, bytes] | Non
     return None if row is None else (row[0], bytes(row[1]))
 
 
-def insert_many(db: apsw.Connection, rows: Sequence[Entry]) -> None:
-    """Add rows whose ids were handed out by the unit."""
+def insert_many(db: apsw.Connection, rows: Sequence[Entry | tuple[Any, ...]]) -> None:
+    """Add rows (or what has their shape) whose ids were handed out by the unit."""
     db.executemany(_INSERT, rows)
     sums.added(db, rows)
 

@@ -108,6 +108,8 @@ def apply(
     db = unit.db
     db.pragma("defer_foreign_keys", True)
     is_first = not has_beyond(db, branch_id, rows[0].rid - 1)
+    if is_first and _apply_first(unit, branch_id, rows, canon, mark):
+        return []
     wanted = {row.parent_rid for row in rows}
     if not is_first:
         wanted.update(row.rid for row in rows)
@@ -150,6 +152,48 @@ def apply(
             targets.put(db, ids[row.rid], row.target)
     attach(unit, branch_id)
     return changed
+
+
+def _apply_first(
+    unit: Unit, branch_id: int, rows: Sequence[RemoteRow], canon: Mapping[bytes, bytes], mark: int
+) -> bool:
+    """`apply` for what a branch is told for the first time, at half the price: rows that nobody has, in directories
+    that are there or among them, in a branch whose top is nobody else's. False where it is not that simple.
+
+    Nobody can have asked for what is in a directory that was not there, so that alone is told of as new.
+    """
+    db = unit.db
+    root = db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)).fetchone()
+    if root is None or root[0] is None or unit.one_with(root[0]):
+        return False
+    if any(row.nlink > 1 for row in rows) or canon:
+        return False
+    numbers = unit.new_ids(len(rows))
+    ids = dict(zip([row.rid for row in rows], numbers, strict=True))
+    have = known(db, branch_id, {row.parent_rid for row in rows} - ids.keys())
+    above = {rid: one.id for rid, one in have.items()} | ids
+    if not all(row.parent_rid in above for row in rows):
+        return False
+    content_ids = _contents(db, rows)
+    seq = unit.seq
+    fresh = [
+        (number, branch_id, above[parent], name, number, uuid, kind, mode, size, mtime, ctime, rid, nlink, NOBODY,
+         NOBODY, None if full is None else content_ids[full], state, version, seq, None, mark, 0)
+        for number, (rid, parent, name, uuid, kind, mode, size, mtime, ctime, nlink, state, full, _, version, _)
+        in zip(numbers, rows, strict=True)
+    ]  # fmt: skip
+    try:
+        with db:  # a savepoint: all or none
+            entries.insert_many(db, fresh)
+    except apsw.ConstraintError:
+        return False
+    for row in rows:
+        if row.target is not None:
+            targets.put(db, ids[row.rid], row.target)
+        if row.parent_rid in have:
+            number = ids[row.rid]
+            unit.changed(change.ADDED, branch_id, number, above[row.parent_rid], row.name, number)
+    return True
 
 
 def _give_up_number(unit: Unit, old: Known) -> None:

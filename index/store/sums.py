@@ -112,21 +112,24 @@ def attend(db: apsw.Connection) -> None:
             changes.drop_meta(db, _UNSETTLED)
 
 
-def added(db: apsw.Connection, rows: Sequence[Entry]) -> None:
-    """Note rows that were inserted."""
+def added(db: apsw.Connection, rows: Sequence[Entry | tuple[Any, ...]]) -> None:
+    """Note rows (or what has their shape) that were inserted."""
     noted: dict[int, list[int]] = {}
-    for row in rows:
-        if row.kind > KIND_DIR or row.parent_id is None:
+    directories: list[tuple[int]] = []
+    for row_id, _, parent_id, _, _, _, kind, _, size_bytes, *_ in rows:
+        if kind == KIND_DIR:
+            directories.append((row_id,))
+        if kind > KIND_DIR or parent_id is None:
             continue
-        total = noted.get(row.parent_id)
+        total = noted.get(parent_id)
         if total is None:
-            total = noted[row.parent_id] = [0, 0, 0]
-        if row.kind == KIND_FILE:
-            total[0] += row.size_bytes
+            total = noted[parent_id] = [0, 0, 0]
+        if kind == KIND_FILE:
+            total[0] += size_bytes
             total[1] += 1
         else:
             total[2] += 1
-    db.executemany("INSERT INTO sums VALUES(?,0,0,0)", [(row.id,) for row in rows if row.kind == KIND_DIR])
+    db.executemany("INSERT INTO sums VALUES(?,0,0,0)", directories)
     db.executemany(f"INSERT INTO noted VALUES(?,?,?,?) {_ADD}", [(key, *total) for key, total in noted.items()])
 
 

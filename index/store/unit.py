@@ -135,6 +135,12 @@ class Unit:
         self._next_id += 1
         return self._next_id
 
+    def new_ids(self, count: int) -> range:
+        """The ids of so many new rows."""
+        first = self._next_id + 1
+        self._next_id += count
+        return range(first, first + count)
+
     @property
     def last_id(self) -> int:
         """The highest id that was given so far."""

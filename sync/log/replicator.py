@@ -308,7 +308,7 @@ class Replicator:
         self._ring_all()
 
     async def _apply(self, page: Page) -> None:
-        steps = self.incoming.take(page, lambda: 50 if self.pace.is_used else 500)
+        steps = self.incoming.take(page, lambda: 50 if self.pace.is_used else 2000)
         try:
             is_more = True
             while is_more:

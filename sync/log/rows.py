@@ -16,6 +16,7 @@ What another device says is held against the form before anything is made of it:
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import add
 from typing import Any, Final, NamedTuple
 
 from index.model import versions
@@ -27,6 +28,7 @@ ROWS_MAX: Final = 20_000
 _INT64_MAX: Final = (1 << 63) - 1
 _TARGET_MAX_BYTES: Final = 4096
 _VERSION_MAX_BYTES: Final = 64 << 10
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
 _HASH_STATES: Final = frozenset((0, 2, 3, 4))
 
 
@@ -118,6 +120,7 @@ def unpacked(body: Any) -> Body:
     uuids, kinds, states = _raw(body, "u", 16 * count), _raw(body, "k", count), _raw(body, "h", count)
     modes, sizes = _numbers(body, "m", count), _numbers(body, "s", count)
     mtimes, later = _numbers(body, "t", count, -_INT64_MAX), _numbers(body, "c", count, -_INT64_MAX)
+    _need(not count or branches != [])
     _need(not count or (max(kinds) <= KIND_OTHER and set(states) <= _HASH_STATES and max(modes) < 1 << 32))
     _need(all(a < b for a, b in pairwise(rids)))
     full = [k == KIND_FILE and h == HASH_FULL and s > 0 for k, h, s in zip(kinds, states, sizes, strict=True)]
@@ -128,22 +131,56 @@ def unpacked(body: Any) -> Body:
     _need(all(len(target) <= _TARGET_MAX_BYTES for target in targets.values()))
     for vector in vectors.values():
         _check_vector(vector)
+    ctimes = list(map(add, mtimes, later))
+    if ctimes and not -_INT64_MAX <= min(ctimes) <= max(ctimes) <= _INT64_MAX:
+        ctimes = [max(-_INT64_MAX, min(_INT64_MAX, ctime)) for ctime in ctimes]
+    columns = zip(
+        rids, parents, names, _cut(uuids, 16), kinds, modes, sizes, mtimes, ctimes, _spread(links, count, 1), states,
+        _where(full, fulls, 32), _where(full, sampled, 8), _spread(vectors, count, None),
+        _spread(targets, count, None), strict=True,
+    )  # fmt: skip
+    told = list(map(RemoteRow._make, columns))
+    sound = told if _are_sound(names, parents, kinds, modes) else [row for row in told if _is_sound(row)]
     rows: dict[bytes, list[RemoteRow]] = {}
-    refused = seen = 0
-    for index, rid in enumerate(rids):
-        has_full = full[index]
-        row = RemoteRow(
-            rid, parents[index], names[index], uuids[16 * index : 16 * index + 16], kinds[index], modes[index],
-            sizes[index], mtimes[index], max(-_INT64_MAX, min(_INT64_MAX, mtimes[index] + later[index])),
-            links.get(index, 1), states[index], fulls[32 * seen : 32 * seen + 32] if has_full else None,
-            sampled[8 * seen : 8 * seen + 8] if has_full else None, vectors.get(index), targets.get(index),
-        )  # fmt: skip
-        seen += has_full
-        if _is_sound(row):
-            rows.setdefault(branches[where[index]], []).append(row)
-        else:
-            refused += 1
-    return Body(rows, _gone(body, branches), refused)
+    if len(branches) > 1:
+        of = dict(zip(rids, where, strict=True))
+        for row in sound:
+            rows.setdefault(branches[of[row.rid]], []).append(row)
+    elif sound:
+        rows[branches[0]] = sound
+    return Body(rows, _gone(body, branches), count - len(sound))
+
+
+def _cut(data: bytes, size_bytes: int) -> list[bytes]:
+    return [data[at : at + size_bytes] for at in range(0, len(data), size_bytes)]
+
+
+def _where(flags: list[bool], data: bytes, size_bytes: int) -> list[bytes | None]:
+    """The pieces of data, one where a flag is set."""
+    pieces = iter(_cut(data, size_bytes))
+    return [next(pieces) if flag else None for flag in flags]
+
+
+def _spread(values: dict[int, Any], count: int, other: Any) -> list[Any]:
+    """A column of which only some values are told."""
+    column = [other] * count
+    for index, value in values.items():
+        column[index] = value
+    return column
+
+
+def _are_sound(names: list[bytes], parents: list[int], kinds: bytes, modes: list[int]) -> bool:
+    """Whether all rows can be such of a file system, and none is a root; False says nothing."""
+    if not names or 0 in parents:
+        return False
+    joined = b"\0".join(names)
+    return (
+        joined.count(b"\0") == len(names) - 1
+        and b"/" not in joined
+        and _NO_NAMES.isdisjoint(names)
+        and max(map(len, names)) <= NAME_MAX_BYTES
+        and all(kind_of(mode << 12) == kind for kind, mode in set(zip(kinds, [m >> 12 for m in modes], strict=True)))
+    )
 
 
 def _gone(body: Any, branches: list[bytes]) -> list[Gone]:
