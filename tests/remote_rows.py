@@ -19,6 +19,7 @@ from index.model.change import ORIGIN_SYNC
 from index.model.content import sampled_id
 from index.model.entry import HASH_FULL, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry
 from index.model.ids import new_entry_uuid, new_uuid
+from index.scan import meeting
 from index.store import contents, devices, entries, places, targets
 from index.store.store import Store
 from index.store.unit import Unit
@@ -43,6 +44,10 @@ class RemoteRows:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.meets = False  # what comes meets at once what is there, as an engine has it, or is left to whoever looks
+
+    def meet(self, meets: bool) -> None:
+        self.meets = meets
 
     # devices, locations, branches -------------------------------------------------------------------------------------
 
@@ -123,6 +128,7 @@ class RemoteRows:
             if old is None:
                 entries.insert(unit.db, row)
                 unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
+                self._meet(unit, row)
             else:
                 columns = "mode, size_bytes, mtime_ns, ctime_ns, content_id, hash_state, version, uuid, seq"
                 values = [getattr(row, column) for column in columns.split(", ")]
@@ -189,7 +195,12 @@ class RemoteRows:
         row = self._row(unit, branch_id, parent_id, name, mode, size, mtime_ns, new_entry_uuid())
         entries.insert(unit.db, row)
         unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
+        self._meet(unit, row)
         return row.id
+
+    def _meet(self, unit: Unit, row: Entry) -> None:
+        if self.meets:
+            meeting.meet(unit, row.branch_id, [row])
 
     def _row(
         self, unit: Unit, branch_id: int, parent_id: int | None, name: bytes, mode: int, size: int, mtime_ns: int,

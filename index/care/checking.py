@@ -50,11 +50,12 @@ ROOTLESS: Final = (
     "SELECT b.id FROM branch b WHERE NOT EXISTS (SELECT 1 FROM entry e WHERE e.id=b.root_entry_id "
     "AND e.branch_id=b.id AND e.parent_id IS NULL AND e.kind=1) AND NOT (b.fs_id='' AND b.root_entry_id IS NULL)"
 )
-#: Rows that go by the number of what is another file on their own branch, or no file at all but a directory.
+#: Rows that go by the number of what is another file on their own branch, or no file at all but a directory. Of another
+#: device hard-linked names share one, and st_ino is that of each name.
 MISNUMBERED: Final = (
     "SELECT e.id FROM entry e WHERE e.node<>e.id AND (e.node<=64 OR EXISTS (SELECT 1 FROM entry o WHERE "
     "((o.id=e.node AND o.node=e.node) OR (o.node=e.node AND o.node<>o.id)) AND o.id<>e.id AND "
-    "((o.branch_id=e.branch_id AND o.st_ino<>e.st_ino) OR (o.kind=1)<>(e.kind=1))))"
+    "((o.branch_id=e.branch_id AND o.st_ino<>e.st_ino AND e.uid>=0) OR (o.kind=1)<>(e.kind=1))))"
 )
 #: Files that are said to be known by their full hash, and have none, or that of another size.
 UNHASHED: Final = (

@@ -71,7 +71,8 @@ def _meet_one(unit: Unit, row: Entry, other: Entry) -> None:
         if other.uid >= 0:
             _are_one(unit, row, other)
     elif row.kind == KIND_FILE and other.uid >= 0 and _same_bytes(row, other):
-        _are_one(unit, row, other)
+        if recording.are_one_file(row, other):
+            _are_one(unit, row, other)
         _has_seen(unit, other, row)
 
 

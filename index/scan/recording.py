@@ -475,6 +475,12 @@ def ensure_uuid(unit: Unit, row: Entry) -> bytes:
     return uuid
 
 
+def are_one_file(one: Entry, other: Entry) -> bool:
+    """Whether two rows of the same bytes name one file, if one of them is another device's. What is hard-linked here is
+    none of several files there, nor the other way round: these would all become one, for everybody."""
+    return one.is_ours == other.is_ours or one.kind == KIND_DIR or (one.nlink > 1) == (other.nlink > 1)
+
+
 def known_uuid(first: Entry, second: Entry) -> bytes | None:
     """Of the uuids of two rows that are one file, the smaller one: all devices choose the same."""
     if first.uuid is None or second.uuid is None:

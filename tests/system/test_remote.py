@@ -551,7 +551,11 @@ def laptop(told: Told) -> int:
     return branch
 
 
-def test_what_comes_changes_and_goes_shows_at_once_wherever_somebody_looks(told: Told, laptop: int, here: Path) -> None:
+@pytest.mark.parametrize("meets", [False, True])
+def test_what_comes_changes_and_goes_shows_at_once_wherever_somebody_looks(
+    told: Told, laptop: int, here: Path, meets: bool
+) -> None:
+    told("meet", meets)
     top = told.library.mnt / "Photos"
     (top / "2019").mkdir()
     standing = os.open(top / "2019", os.O_RDONLY | os.O_DIRECTORY)

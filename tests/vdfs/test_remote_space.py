@@ -36,13 +36,14 @@ PATHS = ("a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "f/a")
 class World:
     """A library with a location `L` of two directories of ours, of which another device has one, too."""
 
-    def __init__(self, core: Core, disks: tuple[Path, Path]) -> None:
+    def __init__(self, core: Core, disks: tuple[Path, Path], meets: bool) -> None:
         self.core = core
         self.disks = disks
         self.rows = RemoteRows(core.library.store)
         self.far = self.rows.branch(self.rows.device("Laptop"), "L")
         self.told: dict[int, Entry] = {}
         self.detached: list[int] = []
+        self.rows.meet(meets)
         self.held: list[Node] = []
         self.clock = 0
 
@@ -191,7 +192,7 @@ def somewhere():
         shutil.rmtree(base, ignore_errors=True)
 
 
-def run_in(test: Callable[[World], Awaitable[None]]) -> None:
+def run_in(test: Callable[[World], Awaitable[None]], *, meets: bool = False) -> None:
     async def main() -> None:
         with somewhere() as base:
             config = Config(base / "data", base / "state", base / "run")
@@ -199,7 +200,7 @@ def run_in(test: Callable[[World], Awaitable[None]]) -> None:
                 for name in ("X", "Y"):
                     (base / name).mkdir()
                     await core.locations.add(os.fsencode(base / name), b"L")
-                world = World(core, (base / "X", base / "Y"))
+                world = World(core, (base / "X", base / "Y"), meets)
                 await world.follow()
                 await test(world)
 
@@ -207,8 +208,8 @@ def run_in(test: Callable[[World], Awaitable[None]]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(STEPS), PATH, PATH), max_size=25))
-def test_whatever_happens_in_any_order(steps):
+@given(st.lists(st.tuples(st.sampled_from(STEPS), PATH, PATH), max_size=25), st.booleans())
+def test_whatever_happens_in_any_order(steps, meets):
     async def test(world: World) -> None:
         for step, path, other in steps:
             is_told = step.__name__.startswith("tell_")
@@ -224,7 +225,7 @@ def test_whatever_happens_in_any_order(steps):
         store = world.core.library.store
         assert checking.check(store.path, store.device_uuid) == []
 
-    run_in(test)
+    run_in(test, meets=meets)
 
 
 def nothing_of_theirs_was_written(world: World) -> None:

@@ -19,6 +19,7 @@ from index.model.errors import VdfsError
 from index.scan import recording
 from index.store import entries
 from index.store.unit import Unit
+from vdfs.space.ground import Found
 from vdfs.space.tree import Tree
 
 #: Names that wait at most; beyond, everything is gone through.
@@ -100,24 +101,34 @@ class Arrivals:
                 some = [*self._waiting][: _TURN_USED if self.tree.pace.is_used else _TURN]
                 for place in some:
                     del self._waiting[place]
-                changed = self._join(some)
-            for parent_id, name in changed:
+                partial = self._join(some)
+            for parent_id, name in partial:
                 await self._look_up(parent_id, name)
 
     def _join(self, places: list[_Place]) -> list[_Place]:
-        """Join what lies at some places; returns those where directories became one, whose names are then looked at."""
+        """Join what lies at some places; returns the directories among them that somebody holds without a part."""
         several = [(place, found) for place in places if (found := self.tree.together(*place))]
         if not several:
             return []
-        changed = []
+        partial = []
         with self.store.write(ORIGIN_SCAN) as unit:
             for place, found in several:
                 numbers = {one.row.node for one in found}
                 joined = self.tree.join(found, unit)
-                if joined and joined[0].row.kind == KIND_DIR and len(numbers) > 1:
-                    changed.append(place)
+                if joined[0].row.kind != KIND_DIR:
+                    continue
+                if len(numbers) > 1:
                     self._await((one.row.id, row.name) for one in joined for row in self._others_in(one.row.id))
-        return changed
+                if self._is_partial(joined):
+                    partial.append(place)
+        return partial
+
+    def _is_partial(self, parts: list[Found]) -> bool:
+        """Whether somebody holds a directory and has not heard of one of its parts."""
+        node = self.tree.nodes.get(parts[0].row.node)
+        if node is None or not node.lookups:
+            return False
+        return not {part.row.id for part in parts} <= {ref.entry_id for ref in node.parts}
 
     def _others_in(self, directory: int) -> list[Entry]:
         """What is in a directory of another device; nothing of one of ours."""

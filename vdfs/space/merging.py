@@ -178,7 +178,7 @@ class Merging(Reach):
             number = row.node if linked else first.node
             if same and (row.node != number or _is_owed(first, row, known.dir.branch.uuid, one.dir.branch.uuid)):
                 with self.store.write(ORIGIN_SCAN) if unit is None else nullcontext(unit) as writing:
-                    is_told = first.is_ours or row.is_ours
+                    is_told = (first.is_ours or row.is_ours) and recording.are_one_file(first, row)
                     uuid = recording.known_uuid(first, row) if is_told else None
                     names = entries.by_node(writing.db, row.node) if linked else [row]
                     if row.node != number:
@@ -248,7 +248,7 @@ def _is_owed(a: Entry, b: Entry, a_branch: bytes, b_branch: bytes) -> bool:
     """Whether of two replicas of one file, or parts of one directory, one that is ours is to learn of the other."""
     if not a.is_ours and not b.is_ours:
         return False
-    if a.uuid != b.uuid:
+    if a.uuid != b.uuid and recording.are_one_file(a, b):
         return True
     vectors = recording.vector_of(a, a_branch), recording.vector_of(b, b_branch)
     if a.is_ours == b.is_ours or a.kind != KIND_FILE:
