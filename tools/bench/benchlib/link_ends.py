@@ -55,9 +55,8 @@ CODEC = Codec([Wanted, Block])
 
 
 def used_s() -> float:
-    """Processor time of this process."""
-    times = os.times()
-    return times.user + times.system
+    """Processor time of this process, to the microsecond."""
+    return time.process_time()
 
 
 # -- serving -----------------------------------------------------------------------------------------------------------
