@@ -24,7 +24,7 @@ class Story:
         introduce(*self.devices)
         self.roots = {}
         for one in self.devices:
-            self.roots[one.name] = [one.branch(name) for name in (b"Photos", b"Files")]
+            self.roots[one.name] = [one.branch(name) for name in (b"Photos", b"Files", one.name.encode())]
 
     def now(self) -> int:
         """Time goes on, or does not, or backwards."""
