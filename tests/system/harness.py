@@ -48,6 +48,8 @@ class Mounted:
         self.runtime.chmod(0o700)
         self.servers: set[int] = set()
         self.extra_mounts: list[Path] = []
+        #: What a program is started by, where that is another machine of a laboratory.
+        self.inside: list[str] = []
         # A test that makes the server complain on purpose says so.
         self.may_complain = False
 
@@ -64,7 +66,7 @@ class Mounted:
     ) -> "subprocess.CompletedProcess[str]":
         """A program of ours by its module, as a user would start it: elsewhere, without a terminal."""
         done = subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            [*self.inside, sys.executable, "-m", module, *map(str, arguments)],
             capture_output=True, text=True, errors="surrogateescape", check=False, timeout=PROGRAM_S,
             stdin=subprocess.DEVNULL, cwd="/", env=self.environment(env),
         )  # fmt: skip

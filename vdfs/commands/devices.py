@@ -22,13 +22,13 @@ def add(commands: Commands) -> None:
         one.add_argument("--yes", action="store_true", help="do not ask; for scripts")
     commands.add("device list", _device_list, "list the devices of the library")
     rename = commands.add("device rename DEVICE NAME", _device_rename, "give a device another name")
-    rename.add_argument("name", metavar="NAME", type=as_text, help="the new name")
     revoke = commands.add("device revoke DEVICE [--yes]", _device_revoke, "put a device out of the library, for ever")
-    revoke.add_argument("--yes", action="store_true", help="do not ask")
     address = commands.add("device address DEVICE [HOST:PORT]", _device_address, "write down where a device is")
-    address.add_argument("address", metavar="HOST:PORT", nargs="?", help="without it: forget what was written down")
     for one in (rename, revoke, address):
         one.add_argument("device", metavar="DEVICE", type=as_text, help="its name or slug, or the beginning of its id")
+    rename.add_argument("name", metavar="NAME", type=as_text, help="the new name")
+    revoke.add_argument("--yes", action="store_true", help="do not ask")
+    address.add_argument("address", metavar="HOST:PORT", nargs="?", help="without it: forget what was written down")
 
 
 def _pair(door: Door, args: argparse.Namespace) -> int:

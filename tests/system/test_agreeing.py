@@ -1,0 +1,124 @@
+"""Devices on a network that have nothing but words and multicast to find each other: they come to show the same."""
+
+import os
+import time
+
+import pytest
+
+from tests.netlab import why_not
+from tests.system.devices import Device, devices
+from tests.system.harness import eventually
+
+TAGS = "user.xdg.tags"
+SECONDS = 30
+
+
+@pytest.fixture
+def network():
+    if why_not():
+        pytest.skip(why_not())
+
+
+def tree(device: Device, name: str, files: int) -> None:
+    """A location with real files in directories."""
+    top = device.folder(name)
+    for number in range(files):
+        place = top / f"{device.name} {number // 50}"
+        place.mkdir(exist_ok=True)
+        (place / f"file {number}").write_bytes(b"%s %d" % (device.name.encode(), number))
+    os.symlink("file 0", top / f"link of {device.name}")
+    device.add(top)
+
+
+def agree(*members: Device) -> None:
+    """Wait until all show the same."""
+    for device in members:
+        device.wait_idle()
+
+    def same() -> bool:
+        for device in members:
+            device.wait_synced()
+        first, *others = [device.names() for device in members]
+        return all(names == first for names in others)
+
+    eventually(same, "all mounts show the same names", SECONDS)
+
+
+def tags(device: Device, path: str) -> bytes:
+    try:
+        return os.getxattr(device.mnt / path, TAGS)
+    except OSError:
+        return b""
+
+
+@pytest.mark.timeout(300)
+def test_three_devices_show_one_tree(fuse, network, base):
+    """Paired by words alone, found by multicast alone; then edits on both sides of a network in two parts."""
+    with devices(base, "ann", "bob", "nas") as (lab, (ann, bob, nas)):
+        for device in (ann, bob, nas):
+            tree(device, "Shared", 60)
+            tree(device, f"Of {device.name}", 20)
+        ann.admit(bob)
+        bob.admit(nas)
+        agree(ann, bob, nas)
+        path = "Shared/ann 0/file 7"
+        os.setxattr(ann.mnt / path, TAGS, b"sea,sun")
+        for device in (bob, nas):
+            eventually(lambda device=device: tags(device, path) == b"sea,sun", "a tag set on ann", SECONDS)
+        lab.part(ann.node, bob.node)
+        lab.part(ann.node, nas.node)
+        os.setxattr(ann.mnt / path, TAGS, b"sea,sun,of ann")
+        os.setxattr(bob.mnt / path, TAGS, b"sun,of bob")
+        os.setxattr(nas.mnt / path, "user.note", b"of nas")
+        (ann.disk / "Shared" / "new on ann").write_bytes(b"new")
+        lab.heal()
+        agree(ann, bob, nas)
+        for device in (ann, bob, nas):
+            found = set(tags(device, path).decode().split(","))
+            assert found == {"sun", "of ann", "of bob"}, device.name
+            assert os.getxattr(device.mnt / path, "user.note") == b"of nas"
+        for device in (ann, bob, nas):
+            device.verify()
+
+
+@pytest.mark.timeout(300)
+def test_a_fourth_joins_through_the_second_while_the_first_is_off(fuse, network, base):
+    """And gets everything; then it is put out, and hears nothing more."""
+    with devices(base, "ann", "bob", "cat") as (_, (ann, bob, cat)):
+        tree(ann, "Of ann", 120)
+        ann.admit(bob)
+        tree(bob, "Of bob", 10)
+        os.setxattr(ann.mnt / "Of ann/ann 0/file 1", TAGS, b"kept")
+        agree(ann, bob)
+        ann.unmount()
+        bob.admit(cat)
+        agree(bob, cat)
+        assert tags(cat, "Of ann/ann 0/file 1") == b"kept"
+        ann.mount()
+        agree(ann, bob, cat)
+        ann.sd("device", "revoke", "cat", "--yes")
+        eventually(lambda: not any(one["is_online"] for one in cat.devices()), "its links are closed", SECONDS)
+        os.setxattr(bob.mnt / "Of ann/ann 0/file 1", TAGS, b"secret")
+        eventually(lambda: tags(ann, "Of ann/ann 0/file 1") == b"secret", "the others go on", SECONDS)
+        time.sleep(1)
+        assert tags(cat, "Of ann/ann 0/file 1") == b"kept"
+        assert cat.sd_json("sync", "status")["state"] in ("revoked", "ready", "uninitialized", "alone", "catching up")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_backfill_is_killed_ten_times(fuse, network, base):
+    """Whoever dies goes on where it was, and at the end both have the same."""
+    with devices(base, "ann", "bob") as (_, (ann, bob)):
+        tree(ann, "Much", 20_000)
+        ann.wait_idle()
+        ann.admit(bob)
+        for turn in range(10):
+            victim = (bob, ann)[turn % 2]
+            time.sleep(0.2 + 0.1 * turn)
+            victim.kill()
+            victim.mount()
+        agree(ann, bob)
+        assert len(bob.names("Much")) == len(ann.names("Much")) > 20_000
+        for device in (ann, bob):
+            device.verify()
