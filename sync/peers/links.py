@@ -11,7 +11,7 @@ There is no network while there is nobody to talk to: a library of one device li
 import logging
 import random as random_module
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -60,10 +60,10 @@ class Memory:
             if one.worked_ns
         ]
 
-    def save(self, device: bytes, remembered: Any) -> None:
+    def save(self, device: bytes, remembered: Sequence[Remembered]) -> None:
         try:
             with self._store.note() as db:
-                found = [(one.endpoint.host, one.endpoint.port, one.worked_ns) for one in remembered]
+                found = [(one.endpoint.host, one.endpoint.port, one.good_ns) for one in remembered]
                 whereabouts.remember(db, device, found)
         except VdfsError as error:
             log.info("an address could not be remembered: %s", error)
