@@ -2,6 +2,7 @@
 
 In: the open store and which file that is, who this device is, and three questions to those above: how the loop is
 shared (`pace`), where a symlink leads (`target_of`), and how another id of the library gets onto the disk (`adopt`).
+What is not this machine's but a simulation's comes in by `outside`, and `read_state` where there are no threads.
 Out: rows in the store, as commits of origin `sync`, and what `Sync` tells of itself. What follows from changed rows of
 devices, locations and branches is for who is told by `changed`.
 """
@@ -23,6 +24,7 @@ from sync.log.keeper import Keeper
 from sync.log.outgoing import Outgoing
 from sync.log.replicator import Pace, Replicator
 from sync.log.snapshot import Part
+from sync.net.outside import Outside
 from sync.peers.introduction import Introductions
 from sync.peers.links import Links
 from sync.peers.pairings import Pairings
@@ -48,20 +50,23 @@ class Sync:
         adopt: Callable[[bytes], None],
         library_name: Callable[[], str],
         file_id: str,
+        outside: Outside | None = None,
+        read_state: Callable[[], AsyncIterator[Part]] | None = None,
     ) -> None:
         self.store = store
         self.identity = identity
-        self.events = Events()
+        self.events = Events(store.now_ns)
         epochs.begin(store, file_id)
         self.roster = Roster(store, identity)
         self.outgoing = Outgoing(store, identity.keys, target_of)
         self.incoming = Incoming(store, self.roster.key_of, self._heard, self.roster.is_out)
         self.keeper = Keeper(store, self.outgoing)
         self.replicator = Replicator(
-            store, self.incoming, self.keeper, pace=pace, events=self.events, read_state=self._read_state
-        )
+            store, self.incoming, self.keeper, pace=pace, events=self.events,
+            read_state=read_state or self._read_state,
+        )  # fmt: skip
         self.replicator.changed = self._connections_changed
-        self.links = Links(store, identity, self.roster, self.replicator)
+        self.links = Links(store, identity, self.roster, self.replicator, outside=outside)
         self.links.name = identity.name
         self.introductions = Introductions(self.links, adopt, library_name)
         self.pairings = Pairings(self.introductions)

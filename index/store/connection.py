@@ -22,13 +22,18 @@ APPLICATION_ID = 0x73646D6C
 _BUSY_MS = 5000
 
 
-def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
-    """A connection with the house's pragmas. StoreCorrupt when the file is not a database."""
+def connect(path: Path, *, read_only: bool = False, vfs: str | None = None) -> apsw.Connection:
+    """A connection with the house's pragmas. StoreCorrupt when the file is not a database.
+
+    `vfs`: files that are not the system's. They have no shared memory, so this is the only connection then.
+    """
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     flags |= apsw.SQLITE_OPEN_URI  # what is attached later may say how
     try:
-        db = apsw.Connection(str(path), flags=flags, statementcachesize=256)
+        db = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=256)
         db.set_busy_timeout(_BUSY_MS)
+        if vfs is not None:
+            db.pragma("locking_mode", "exclusive")
         if not read_only:
             check_identity(db, path)
         db.pragma("cache_size", -64_000 if not read_only else -16_000)

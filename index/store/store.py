@@ -10,7 +10,6 @@ What was committed goes from the log into the database in a thread (`checkpoint`
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
-import trio
 
 from index.model.change import ORIGIN_SCAN, Change
 from index.model.errors import NoSpace, StoreCorrupt, VdfsError
@@ -27,8 +25,9 @@ from index.model.hlc import Hlc
 from index.model.ids import new_uuid
 from index.store import changes, devices, sums
 from index.store.ballast import Ballast
-from index.store.connection import connect, translate
+from index.store.connection import translate
 from index.store.feed import Feed
+from index.store.ground import Ground
 from index.store.migrations import migrate
 from index.store.unit import NoRules, Reserve, Rules, Unit
 
@@ -42,9 +41,17 @@ _CHECKPOINT_PAGES = 4096
 class Store:
     """An open library database; `close()` it."""
 
-    def __init__(self, path: Path, device_uuid: bytes, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device_uuid: bytes,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
+        ground: Ground | None = None,
+    ) -> None:
         self.path = path
         self.now_ns = now_ns
+        self._ground = Ground() if ground is None else ground
         self.feed = Feed()
         self.rules: Rules = NoRules()
         self.is_full = False
@@ -57,7 +64,7 @@ class Store:
         self.is_shared = False  # there are other devices, which are to hear of what changes
         self.wrote: Callable[[], None] = lambda: None  # called after each unit
         self.device_uuid = device_uuid
-        self.db = connect(path)
+        self.db = self._ground.connect(path)
         try:
             migrate(self.db, path)
             sums.attend(self.db)
@@ -65,7 +72,7 @@ class Store:
                 with self.db:
                     changes.set_meta(self.db, "library_uuid", new_uuid())
                     changes.set_meta(self.db, "epoch", 1)
-                    changes.set_meta(self.db, "created_ns", time.time_ns())
+                    changes.set_meta(self.db, "created_ns", now_ns())
             self.library_uuid = bytes(_need(changes.get_meta(self.db, "library_uuid"), bytes, path))
             self.epoch = _need(changes.get_meta(self.db, "epoch"), int, path)
             self.last_seq = changes.get_counter(self.db, "seq")
@@ -85,7 +92,8 @@ class Store:
         self.db.set_wal_hook(self._log_grew)
         self._wal = Path(f"{path}-wal")
         self._sync_lock = threading.Lock()
-        self._durable_seq = self.last_seq
+        self._commits = 1  # units and notes alike; the one is what another process may have left unsynced
+        self._durable_commits = 0
 
     def close(self) -> None:
         with suppress(VdfsError):  # what could not be settled is added up at the next start
@@ -114,7 +122,7 @@ class Store:
 
     def leap(self, seq: int) -> None:
         """The number of the last unit is this from now on, which was put on disk; those between are given to none."""
-        self.last_seq = self._durable_seq = seq
+        self.last_seq = seq
         self.reserved = self.reserved._replace(seq=seq)
 
     def settle(self) -> None:
@@ -141,7 +149,7 @@ class Store:
     @contextmanager
     def reader(self) -> Iterator[apsw.Connection]:
         """A read-only connection for a thread of its own."""
-        db = connect(self.path, read_only=True)
+        db = self._ground.connect(self.path, read_only=True)
         try:
             yield db
         finally:
@@ -173,14 +181,14 @@ class Store:
         """Move what was committed from the log into the database once there is much of it, in a thread."""
         if self._log_pages >= _CHECKPOINT_PAGES:
             self._log_pages = 0  # the next commit says how much is there then
-            await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=False)
+            await self._ground.aside(self._checkpoint)
 
     def _log_grew(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
     def _checkpoint(self) -> None:
-        db = connect(self.path)
+        db = self._ground.connect(self.path)
         try:
             db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:  # it stays in the log, and is tried again
@@ -190,25 +198,21 @@ class Store:
 
     async def make_durable(self) -> None:
         """Return when everything committed so far survives a loss of power. Concurrent callers share one sync."""
-        target = self.last_seq
-        if self._durable_seq >= target:
+        target = self._commits
+        if self._durable_commits >= target:
             return
-        await trio.to_thread.run_sync(self._sync_wal, target)
+        await self._ground.aside(lambda: self._sync_wal(target))
 
     def _sync_wal(self, target: int) -> None:
         with self._sync_lock:
-            if self._durable_seq >= target:
+            if self._durable_commits >= target:
                 return
-            reached = self.last_seq
+            reached = self._commits
             try:
-                fd = os.open(self._wal, os.O_RDONLY)
+                self._ground.sync(self._wal)
             except FileNotFoundError:
-                fd = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-            self._durable_seq = max(self._durable_seq, reached)
+                self._ground.sync(self.path)
+            self._durable_commits = max(self._durable_commits, reached)
 
     # the unit's side ------------------------------------------------------------------------------------------------
 
@@ -217,6 +221,7 @@ class Store:
 
     def commit(self) -> None:
         self._guarded("COMMIT")
+        self._commits += 1
 
     def rollback(self) -> None:
         if self.db.in_transaction:

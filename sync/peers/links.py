@@ -9,10 +9,7 @@ There is no network while there is nobody to talk to: a library of one device li
 """
 
 import logging
-import random as random_module
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from random import Random
 from typing import Any, Final
 
 import attrs
@@ -28,12 +25,11 @@ from sync.net.acceptor import Acceptor
 from sync.net.addresses import Candidates, Endpoint, Remembered
 from sync.net.channel import Channel
 from sync.net.dialing import ROUND_S, Abandon, Action, Close, Dial, Dialing, Probe
-from sync.net.discovery import Discovery
-from sync.net.interfaces import NetworkWatch
 from sync.net.multicast import Announcement
+from sync.net.outside import Outside, of_this_machine
 from sync.net.revision import Revision
 from sync.net.shaking import shake_hands
-from sync.net.transport import Listener, Stream, dial_tcp, listen_tcp
+from sync.net.transport import Listener, Stream
 from sync.peers.roster import Roster
 from sync.wire.answering import Offered, answer_any
 from sync.wire.handshake import Secured, dial_paired
@@ -85,8 +81,8 @@ class _Neighbour:
     def __init__(self, links: "Links", device: Device) -> None:
         self.links = links
         self.device = device
-        self.candidates = Candidates(device.uuid, links.memory, time.time_ns())
-        self.dialing = Dialing(links.identity.uuid, device.uuid, links.random, trio.current_time())
+        self.candidates = Candidates(device.uuid, links.memory, links.store.now_ns())
+        self.dialing = Dialing(links.identity.uuid, device.uuid, links.outside.random, trio.current_time())
         self.open: dict[int, _Link] = {}
         self._attempts: dict[int, trio.CancelScope] = {}
         self._news = trio.Event()
@@ -112,7 +108,7 @@ class _Neighbour:
                 while True:
                     self.candidates.heard(self.links.discovery.find(self.links.roster.tag_of(self.device.uuid)))
                     now_s = trio.current_time()
-                    self._do(self.dialing.addresses(self.candidates.ranked(time.time_ns()), now_s))
+                    self._do(self.dialing.addresses(self.candidates.ranked(self.links.store.now_ns()), now_s))
                     self._do(self.dialing.tick(now_s))
                     with trio.CancelScope(deadline=self.dialing.due_s):
                         await self._news.wait()
@@ -156,11 +152,11 @@ class _Neighbour:
                 stream = await links.dial(endpoint, ROUND_S)
                 exchange = dial_paired(
                     links.identity.keys, device=links.identity.uuid, library=links.store.library_uuid,
-                    remote_static=self.device.static_key,
+                    remote_static=self.device.static_key, random=links.outside.bytes,
                 )  # fmt: skip
                 secured = await shake_hands(stream, exchange, ROUND_S)
                 self._attempts.pop(attempt, None)
-                self.candidates.worked(endpoint, time.time_ns())
+                self.candidates.worked(endpoint, links.store.now_ns())
                 await self.hold(stream, secured, attempt)
                 return
         except VdfsError as error:
@@ -253,18 +249,17 @@ class Links:
         roster: Roster,
         replicator: Replicator,
         *,
-        dial: Callable[[Endpoint, float], Awaitable[Stream]] = dial_tcp,
-        random: Random | None = None,
+        outside: Outside | None = None,
     ) -> None:
         self.store = store
         self.identity = identity
         self.roster = roster
         self.replicator = replicator
-        self.dial = dial
-        self.random = random or random_module.SystemRandom()
+        self.outside = of_this_machine() if outside is None else outside
+        self.dial = self.outside.dial
         self.memory = Memory(store)
-        self.network = NetworkWatch()
-        self.discovery = Discovery(self.network)
+        self.network = self.outside.network
+        self.discovery = self.outside.near
         self.port = 0
         self.name = ""
         self.offered: Callable[[], Offered | None] = lambda: None
@@ -329,7 +324,7 @@ class Links:
         listeners: list[Listener] = []
         for port in (wanted if isinstance(wanted, int) else 0, 0):
             try:
-                first = await listen_tcp(Endpoint(_ANY[0], port))
+                first = await self.outside.listen(Endpoint(_ANY[0], port))
             except Unreachable as error:
                 log.info("%s", error)
                 continue
@@ -340,7 +335,7 @@ class Links:
             log.warning("no port can be listened on; devices can only be dialled from here")
         else:
             try:
-                listeners.append(await listen_tcp(Endpoint(_ANY[1], self.port)))
+                listeners.append(await self.outside.listen(Endpoint(_ANY[1], self.port)))
             except Unreachable as error:
                 log.debug("%s", error)
             if self.port != wanted:
@@ -351,7 +346,10 @@ class Links:
         self._listening.set()
 
     def _exchange(self) -> Any:
-        return answer_any(self.identity.keys, self.roster.admit, self.offered, name=self.name, os_name="Linux")
+        return answer_any(
+            self.identity.keys, self.roster.admit, self.offered, name=self.name, os_name="Linux",
+            random=self.outside.bytes,
+        )  # fmt: skip
 
     async def _met(self, stream: Stream, secured: Secured) -> None:
         """Somebody has shaken hands."""
