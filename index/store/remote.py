@@ -359,8 +359,11 @@ def sweep(unit: Unit, branch_id: int) -> None:
             entries.delete(db, entry_id)
 
 
-def of_other_rounds(db: apsw.Connection, branch_id: int, mark: int, limit: int) -> list[int]:
-    """Rows of a branch (their owner's numbers) that were not told in this round; some of them."""
-    sql = "SELECT st_ino FROM entry WHERE branch_id=? AND scanned_mtime_ns IS NOT ? AND id NOT IN "
-    sql += "(SELECT entry_id FROM detached WHERE is_gone=1) LIMIT ?"
-    return [int(row[0]) for row in db.execute(sql, (branch_id, mark, limit))]
+def of_other_rounds(
+    db: apsw.Connection, branch_id: int, mark: int, after_rid: int, limit: int
+) -> tuple[list[int], int | None]:
+    """Of the next rows of a branch (their owner's numbers) those that were not told in this round; and where to look
+    on, None at the end."""
+    sql = "SELECT st_ino, scanned_mtime_ns FROM entry WHERE branch_id=? AND st_ino>? ORDER BY st_ino LIMIT ?"
+    rows: list[Any] = db.execute(sql, (branch_id, after_rid, limit)).fetchall()
+    return [rid for rid, told in rows if told != mark], rows[-1][0] if len(rows) == limit else None

@@ -33,6 +33,7 @@ SILENT_MS: Final = 2 * 60_000
 DRIFT_MS: Final = 10 * 60_000
 _SLICE: Final = 200
 _REMOVED: Final = 500
+_LOOKED_AT: Final = 2000
 
 
 class Gap(SnapshotNeeded):
@@ -201,9 +202,12 @@ class Incoming:
                 yield
         if facts.is_last and facts.is_base:
             for branch in branches.values():
-                while left := remote.of_other_rounds(store.db, branch.id, stream.round, _REMOVED):
-                    with store.write(ORIGIN_SYNC) as unit:
-                        remote.remove(unit, branch.id, left)
+                after_rid: int | None = -1
+                while after_rid is not None:
+                    left, after_rid = remote.of_other_rounds(store.db, branch.id, stream.round, after_rid, _LOOKED_AT)
+                    if left:
+                        with store.write(ORIGIN_SYNC) as unit:
+                            remote.remove(unit, branch.id, left)
                     yield
         with store.write(ORIGIN_SYNC) as unit:
             for uuid in {*body.rows, *(one.branch for one in body.gone)}:
