@@ -55,6 +55,8 @@ MILLION_ROWS = (
 )
 SEARCH_ROWS = ("substring of 4", "prefix of 5", "word", "rare word", "two letters", "tag, kind and date")
 LINK_ROWS = ("plain TCP", "channel", "channel, verified", "channel, ChaCha20, verified")
+SYNC_ROWS = ("sdmount", "syncthing", "SQLite alone")
+LIVE_ROWS = ("attribute to attribute", "directory to name", "file to name")
 LIMIT_S = 300
 LOOK_S = 0.05
 
@@ -142,6 +144,22 @@ def test_link_measures_every_way_or_says_why_not(tmp_path):
             assert skipped or is_figure(table[row][column]), printed
     assert skipped or reason_for(printed, "skipped: ssh") or is_figure(table["ssh, aes128-gcm"]["for the processor"])
     assert skipped or re.search(r"^channel +[\d.]+ [um]s +[\d.]+ [um]s/call", printed, re.MULTILINE), printed
+    assert nothing_left(tmp_path) == []
+
+
+def test_sync_measures_every_part_or_says_why_not(tmp_path):
+    """Backfill beside its floor and syncthing where it is installed; live, catching up and idle of ours."""
+    printed = run("sync", tmp_path)
+    table = table_of(printed)
+    skipped = "skipped: sdmount: no " in printed
+    for row in SYNC_ROWS:
+        absent = skipped or reason_for(printed, f"skipped: {row}") or reason_for(printed, f"failed: {row}")
+        print(absent or f"measured: {row}")
+        assert absent or is_figure(table[row]["rows a second"]), printed
+    for row in LIVE_ROWS:
+        assert skipped or re.search(rf"^{row} +\d+ +[\d.]+ [um]?s +[\d.]+ [um]?s", printed, re.MULTILINE), printed
+    assert skipped or re.search(r"^tags set while apart +\d+ +[\d.]+ [um]?s", printed, re.MULTILINE), printed
+    assert skipped or len(re.findall(r"^a device (?:alone|connected) +[\d.]+ s +\d+", printed, re.MULTILINE)) == 2
     assert nothing_left(tmp_path) == []
 
 

@@ -9,6 +9,7 @@
     filesystems  native, ours and the peers: how each shows a directory under another path
     workloads    what is done to each of them
     report       medians of ratios, one table, the aims beside it
+    pair         two mounts of ours that become devices of one library; syncthing: its peer
     mount_bench, scan_bench, million_bench, …  the programs; search_library and link_ends run in the project's Python
 
 Imports point down this list's lower half to its upper half, never back. Only the standard library is used: a

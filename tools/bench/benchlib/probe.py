@@ -170,6 +170,17 @@ def delete(base: str) -> dict[str, Any]:
     return answer
 
 
+def tag(base: str, names: str, value: str) -> dict[str, Any]:
+    """Set the tags of each file of the file `names`."""
+    paths = _names(names)
+    os.chdir(base)
+    data = value.encode()
+    start = time.perf_counter()
+    for path in paths:
+        os.setxattr(path, "user.xdg.tags", data)
+    return _took(start, len(paths))
+
+
 def listings(base: str, names: str) -> dict[str, Any]:
     """List each directory of the file `names`: the single times and how many entries were seen."""
     paths = _names(names)
@@ -226,7 +237,7 @@ def count(base: str) -> dict[str, Any]:
 PASSES: dict[str, Callable[..., dict[str, Any]]] = {
     "stat": stat, "absent": absent, "loop": loop, "random_read": random_read, "drop_file": drop_file,
     "create": create, "delete": delete, "listings": listings, "count": count,
-    "touches": touches,
+    "touches": touches, "tag": tag,
 }  # fmt: skip
 
 

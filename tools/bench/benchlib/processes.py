@@ -98,7 +98,7 @@ def wait(process: subprocess.Popen[bytes], deadline_s: float) -> int:
     return process.wait()
 
 
-def end(process: subprocess.Popen[bytes] | None) -> None:
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str] | None) -> None:
     """End a child of ours, its process group with it; nothing happens when it has ended already."""
     if process is None or process.poll() is not None:
         return

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -40,7 +41,10 @@ class Sdmount:
         self.mount_point = home / "mnt"
         self.data_directory = home / "data"
         self._commands = commands
-        self._environment = {**os.environ, "XDG_STATE_HOME": str(home / "state")}
+        self._runtime = home / "run"  # one each: two devices of a library would have one socket
+        self._environment = {
+            **os.environ, "XDG_STATE_HOME": str(home / "state"), "XDG_RUNTIME_DIR": str(self._runtime)
+        }  # fmt: skip
         self._pid: int | None = None
         self._started: str | None = None
 
@@ -52,8 +56,9 @@ class Sdmount:
 
     def mount(self, *locations: Path) -> float:
         """Mount and return the seconds until the mount answered."""
-        for directory in (self.mount_point, self.data_directory):
+        for directory in (self.mount_point, self.data_directory, self._runtime):
             directory.mkdir(parents=True, exist_ok=True)
+        self._runtime.chmod(0o700)
         finished = self._run(
             "sdmount", "--data-dir", self.data_directory, self.mount_point, *locations, limit_s=START_LIMIT_S
         )
@@ -77,6 +82,20 @@ class Sdmount:
     def sd(self, *arguments: str | Path, limit_s: float = START_LIMIT_S) -> Finished:
         """One `sd` command; Failed with its own words when it refuses."""
         return self._run("sd", "--data-dir", self.data_directory, *arguments, limit_s=limit_s)
+
+    def begin_sd(self, *arguments: str) -> subprocess.Popen[str]:
+        """An `sd` command that goes on; whoever began it ends it."""
+        return subprocess.Popen(
+            [str(self._commands / "sd"), "--data-dir", str(self.data_directory), *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=self._environment, start_new_session=True,
+        )  # fmt: skip
+
+    def told(self, *arguments: str) -> dict[str, Any]:
+        """What an `sd` command answers with --json."""
+        answer = json.loads(self.sd("--json", *arguments).out)
+        if not isinstance(answer, dict):
+            raise Failed(f"sd {' '.join(arguments)} --json printed no object")
+        return answer
 
     def status(self) -> dict[str, Any]:
         """What `sd status --json` tells."""
@@ -146,8 +165,30 @@ class Sdmount:
     def processor_s(self) -> float:
         """Processor time so far of the mount's process and all that work or worked for it."""
         assert self._pid is not None
-        ticks = [_ticks_of(pid) for pid in (self._pid, *_below(self._pid))]
-        return sum(ticks) / os.sysconf("SC_CLK_TCK")
+        return processor_of(self._pid)
+
+    def server_s(self) -> float:
+        """Processor time so far of the mount's process alone."""
+        return _ticks_of(self._known(), children=False) / os.sysconf("SC_CLK_TCK")
+
+    def wake_ups(self) -> int:
+        """How often a thread of the mount's process has given the processor up to wait, so far."""
+        found = 0
+        for task in Path(f"/proc/{self._known()}/task").iterdir():
+            lines = (task / "status").read_text().splitlines()
+            found += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+        return found
+
+    def forget_peak(self) -> None:
+        """The highest memory from here on (proc(5), clear_refs); where the kernel refuses it stays that of before."""
+        try:
+            Path(f"/proc/{self._known()}/clear_refs").write_text("5")
+        except OSError:
+            return
+
+    def _known(self) -> int:
+        assert self._pid is not None
+        return self._pid
 
     def parts_of_newest(self) -> dict[str, float]:
         """Seconds that the phases of the newest job `index` took, by their kind."""
@@ -162,7 +203,7 @@ class Sdmount:
 
     def names_indexed(self) -> bool:
         """Whether every name of the library is in its index of names; both files are read as they lie."""
-        library = self._library()
+        library = self.library()
         try:
             with closing(sqlite3.connect(f"file:{library}?mode=ro", uri=True)) as db:
                 (newest,) = db.execute("SELECT max(id) FROM entry").fetchone()
@@ -175,13 +216,14 @@ class Sdmount:
     def is_behind(self, entries: int) -> bool:
         """Whether the library knows fewer entries than there are."""
         try:
-            with closing(sqlite3.connect(f"file:{self._library()}?mode=ro", uri=True)) as db:
+            with closing(sqlite3.connect(f"file:{self.library()}?mode=ro", uri=True)) as db:
                 (known,) = db.execute("SELECT count(*) FROM entry").fetchone()
         except sqlite3.Error:
             return True
         return bool(known < entries)
 
-    def _library(self) -> Path:
+    def library(self) -> Path:
+        """The file of its database."""
         (library,) = self.data_directory.rglob("library.db")
         return library
 
@@ -221,6 +263,11 @@ class Sdmount:
         return self._started is not None and _start_of(pid) == self._started
 
 
+def processor_of(pid: int) -> float:
+    """Processor time so far of a process, and of all that work or worked for it."""
+    return sum(_ticks_of(one) for one in (pid, *_below(pid))) / os.sysconf("SC_CLK_TCK")
+
+
 def _start_of(pid: int) -> str | None:
     """When a process began, which tells it from a later one with the same id; None once it has ended."""
     try:
@@ -251,10 +298,10 @@ def _stat_of(pid: int) -> list[str] | None:
         return None
 
 
-def _ticks_of(pid: int) -> int:
+def _ticks_of(pid: int, *, children: bool = True) -> int:
     """utime, stime, and those of children that ended: fields 14 to 17 counted from the pid."""
     fields = _stat_of(pid)
-    return 0 if fields is None else sum(map(int, fields[11:15]))
+    return 0 if fields is None else sum(map(int, fields[11 : 15 if children else 13]))
 
 
 def _kibibytes_of(pid: int, key: str) -> int:
