@@ -9,6 +9,7 @@ devices, locations and branches is for who is told by `changed`.
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -22,7 +23,7 @@ from sync.log.events import Events
 from sync.log.incoming import Incoming
 from sync.log.keeper import Keeper
 from sync.log.outgoing import Outgoing
-from sync.log.replicator import Pace, Replicator
+from sync.log.replicator import Pace, ReadState, Replicator
 from sync.log.snapshot import Part
 from sync.net.outside import Outside
 from sync.peers.introduction import Introductions
@@ -51,7 +52,7 @@ class Sync:
         library_name: Callable[[], str],
         file_id: str,
         outside: Outside | None = None,
-        read_state: Callable[[], AsyncIterator[Part]] | None = None,
+        read_state: ReadState | None = None,
     ) -> None:
         self.store = store
         self.identity = identity
@@ -109,9 +110,10 @@ class Sync:
             self._online = online
             self.connected(online)
 
-    async def _read_state(self) -> AsyncIterator[Part]:
+    @asynccontextmanager
+    async def _read_state(self) -> AsyncIterator[AsyncIterator[Part]]:
         """The state in one transaction of a connection of its own, in a thread; a few parts ahead of who takes it."""
-        send, receive = trio.open_memory_channel[Part | None](_PARTS_AHEAD)
+        send, receive = trio.open_memory_channel[Part](_PARTS_AHEAD)
         device, epoch = self.store.device_uuid, self.store.epoch
 
         def read() -> None:
@@ -119,12 +121,12 @@ class Sync:
                 db.execute("BEGIN")
                 for part in snapshot.read(db, device, epoch):
                     trio.from_thread.run(send.send, part)
-            trio.from_thread.run(send.send, None)
+            trio.from_thread.run_sync(send.close)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, read)
-            while (part := await receive.receive()) is not None:
-                yield part
+            yield receive
+            nursery.cancel_scope.cancel()
 
     async def lacks(self) -> list[str]:
         """What the devices have that can be reached and is not here yet, in words."""

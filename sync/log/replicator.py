@@ -82,6 +82,10 @@ UNINITIALIZED, BACKFILLING, CATCHING_UP, READY, PAUSED = (
 )  # fmt: skip
 
 
+#: Gives the parts of the current state, while a block lasts.
+ReadState = Callable[[], AbstractAsyncContextManager[AsyncIterator[Part]]]
+
+
 class Pace(Protocol):
     """Turns on the loop, and how much of it one may take."""
 
@@ -137,7 +141,7 @@ class Replicator:
         *,
         pace: Pace,
         events: Events,
-        read_state: Callable[[], AsyncIterator[Part]] | None = None,
+        read_state: ReadState | None = None,
     ) -> None:
         self.store = store
         self.incoming = incoming
@@ -373,8 +377,9 @@ class Replicator:
         if isinstance(message, Follow):
             await self._serve_follow(peer, call, message)
         elif isinstance(message, StateWanted):
-            async for part in self._read_state():
-                await call.reply(StatePart(part.sort, msgpack.packb(part.rows)))
+            async with self._read_state() as parts:
+                async for part in parts:
+                    await call.reply(StatePart(part.sort, msgpack.packb(part.rows)))
             await call.reply(StatePart(""))
         elif isinstance(message, HeadsWanted):
             await call.reply(Heads(tuple(self.keeper.places().values())))
@@ -451,10 +456,16 @@ class Replicator:
     def _is_newest(self, stream: StreamId) -> bool:
         return streams.newest_epoch(self.store.db, stream.device, stream.kind) <= stream.epoch
 
-    async def _state_at_once(self) -> AsyncIterator[Part]:
+    @asynccontextmanager
+    async def _state_at_once(self) -> AsyncIterator[AsyncIterator[Part]]:
         """The state, read on the loop: for stores that have no second connection."""
-        for part in list(snapshot.read(self.store.db, self.store.device_uuid, self.store.epoch)):
-            yield part
+
+        async def parts() -> AsyncIterator[Part]:
+            for part in read:
+                yield part
+
+        read = list(snapshot.read(self.store.db, self.store.device_uuid, self.store.epoch))
+        yield parts()
 
     # behind -----------------------------------------------------------------------------------------------------------
 
