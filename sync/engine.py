@@ -15,11 +15,11 @@ from typing import Final
 import trio
 
 from index.model.errors import NotFound
-from index.store import devices
+from index.store import changes, devices
 from index.store.shared import Merged
 from index.store.store import Store
 from sync.log import epochs, snapshot
-from sync.log.events import Events
+from sync.log.events import Event, Events
 from sync.log.incoming import Incoming
 from sync.log.keeper import Keeper
 from sync.log.outgoing import Outgoing
@@ -36,6 +36,7 @@ log = logging.getLogger("sdmount.sync")
 
 _PARTS_AHEAD: Final = 4
 _RESTART_S: Final = 5.0
+_PUT_OUT_BY: Final = "put_out_by"
 
 
 class Sync:
@@ -48,7 +49,7 @@ class Sync:
         *,
         pace: Pace,
         target_of: Callable[[int], bytes | None],
-        adopt: Callable[[bytes], None],
+        adopt: Callable[[], None],
         library_name: Callable[[], str],
         file_id: str,
         outside: Outside | None = None,
@@ -68,7 +69,9 @@ class Sync:
         )  # fmt: skip
         self.replicator.changed = self._connections_changed
         self.links = Links(store, identity, self.roster, self.replicator, outside=outside)
-        self.links.name = identity.name
+        self.links.name = self._own_name()
+        self.links.put_out = self._put_out
+        self.links.is_out = self.replicator.is_out = self.is_revoked
         self.introductions = Introductions(self.links, adopt, library_name)
         self.pairings = Pairings(self.introductions)
         self.introductions.paired = lambda: self._heard(Merged(set(), {(devices.MODEL, identity.uuid)}))
@@ -95,10 +98,23 @@ class Sync:
     def _heard(self, merged: Merged) -> None:
         if any(model == devices.MODEL for model, _ in merged.rows):
             self.roster.refresh()
-            self.links.refresh()
             self.links.name = self._own_name()
+            self._look_whether_out()
+            self.links.refresh()
         if merged.rows:
             self.changed(merged.rows)
+
+    def _put_out(self, by: bytes) -> None:
+        """A member says that this device is none any more. It is the last thing that is heard."""
+        with self.store.note() as db:
+            changes.set_meta(db, _PUT_OUT_BY, by)
+        self._look_whether_out()
+
+    def _look_whether_out(self) -> None:
+        if self.is_revoked and not self.links.is_out:
+            self.links.is_out = self.replicator.is_out = True
+            self.events.add(Event.STATE, "this device was put out of the library; it goes on by itself")
+            self.links.refresh()
 
     def _own_name(self) -> str:
         row = devices.get(self.store.db, self.identity.uuid)
@@ -129,8 +145,15 @@ class Sync:
             nursery.cancel_scope.cancel()
 
     async def lacks(self) -> list[str]:
-        """What the devices have that can be reached and is not here yet, in words."""
-        return await self.replicator.lacks()
+        """What the devices have that can be reached and is not here yet, in words; devices among it that are being
+        looked for just now."""
+        missing = await self.replicator.lacks()
+        if self.replicator.is_paused and self.roster.others():
+            missing.append("sync is paused; `sd sync resume` lets it go on")
+        for row in self.roster.others():
+            if row.uuid not in self.replicator.peers and self.links.is_expected(row.uuid):
+                missing.append(f"{row.slug} is being looked for")
+        return missing
 
     # people -----------------------------------------------------------------------------------------------------------
 
@@ -163,4 +186,5 @@ class Sync:
     def is_revoked(self) -> bool:
         """Whether this device itself was put out of the library."""
         row = devices.get(self.store.db, self.identity.uuid)
-        return row is not None and bool(row.revoked)
+        is_told = changes.get_meta(self.store.db, _PUT_OUT_BY) is not None
+        return is_told or (row is not None and bool(row.revoked))

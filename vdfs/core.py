@@ -145,7 +145,7 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
     async def dispatch(method: str, params: Any) -> Any:
         return await _dispatch(registry, core, method, params)
 
-    socket = core.config.runtime_dir / f"{core.library.store.library_uuid.hex()[:16]}.sock"
+    socket = core.config.runtime_dir / core.library.socket_name
     core.library.store.hold_ballast()
     with contextlib.closing(MountWatch(core.tree, core.watch, core.locations)) as mount_watch:
         mount_watch.changed = core.volumes.refresh

@@ -11,7 +11,8 @@ import msgpack
 from index.store.connection import one
 
 SCHEMA = """
--- meta: single facts of this library. library_uuid (16 bytes), epoch (how often this device began anew
+-- meta: single facts of this library. library_uuid (16 bytes), library_was (the one before this device joined others),
+-- put_out_by (the device that said that this one is no member any more), epoch (how often this device began anew
 -- after a restore), created_ns; sums_unsettled while what units changed is not added up in table sums.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,
@@ -81,6 +82,13 @@ def set_meta(db: apsw.Connection, key: str, value: int | bytes | str) -> None:
 
 def drop_meta(db: apsw.Connection, key: str) -> None:
     db.execute("DELETE FROM meta WHERE key=?", (key,))
+
+
+def move_library(db: apsw.Connection, library: bytes) -> None:
+    """The library has another id from now on. The one that it had is remembered, for what beside the database tells of
+    that yet."""
+    db.execute("INSERT OR REPLACE INTO meta SELECT 'library_was', value FROM meta WHERE key='library_uuid'")
+    set_meta(db, "library_uuid", library)
 
 
 def get_counter(db: apsw.Connection, name: str) -> int:

@@ -113,5 +113,12 @@ class Heads:
     pending: U32 = 0
 
 
-LOG_MESSAGES: Final = (Follow, PageSent, Behind, UpToDate, Have, Again, StateWanted, StatePart, HeadsWanted, Heads)
+@message(26)
+class PutOut:
+    """You are no member of the library any more. A notice, and the last thing that is said."""
+
+
+LOG_MESSAGES: Final = (
+    Follow, PageSent, Behind, UpToDate, Have, Again, StateWanted, StatePart, HeadsWanted, Heads, PutOut,
+)  # fmt: skip
 LOG_CODEC: Final = Codec(LOG_MESSAGES)

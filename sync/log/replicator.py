@@ -118,6 +118,7 @@ class Peer:
     places: dict[StreamId, At] = attrs.field(factory=dict)  # what it has been told
     have: dict[StreamId, int] = attrs.field(factory=dict)  # what it has durably
     direct: frozenset[bytes] = frozenset()
+    is_over: bool = False  # it is told nothing more
     is_told: bool = False  # that there is nothing more just now
     is_up_to_date: bool = False  # we have all that it has
     heads: dict[StreamId, int] = attrs.field(factory=dict)  # what it has, as far as it said
@@ -151,6 +152,7 @@ class Replicator:
         self.peers: dict[bytes, Peer] = {}
         self._linked: list[Peer] = []
         self.is_paused = False
+        self.is_out = False  # this device is no member any more: nobody will ask for what it says
         self.changed: Callable[[], None] = lambda: None  # who is connected, and how far, changed
         self._read_state = read_state or self._state_at_once
         self._applying = trio.Lock()
@@ -273,7 +275,9 @@ class Replicator:
     def _settle(self, peer: Peer) -> None:
         """Whether we have all that a device said that it has."""
         mine = {stream: at.seq for stream, at in self.keeper.places().items()}
-        was, peer.is_up_to_date = peer.is_up_to_date, all(mine.get(s, 0) >= seq for s, seq in peer.heads.items())
+        # Of our own it may have been told up to a unit that says nothing, which is no head of ours.
+        theirs = {s: seq for s, seq in peer.heads.items() if s.device != self.store.device_uuid}
+        was, peer.is_up_to_date = peer.is_up_to_date, all(mine.get(s, 0) >= seq for s, seq in theirs.items())
         if peer.is_up_to_date and not was:
             self.events.add(Event.CAUGHT_UP, "has told all that it has", peer.device)
             self.changed()
@@ -404,7 +408,7 @@ class Replicator:
         peer.direct = frozenset(follow.direct)
         peer.is_told = False
         peer.bell.ring()
-        while True:
+        while not peer.is_over:
             await self._while_paused()
             try:
                 page = self._page_for(peer)
@@ -510,7 +514,8 @@ class Replicator:
                     self._ring_all()
                 if trio.current_time() - pruned_s >= PRUNE_S:
                     pruned_s = trio.current_time()
-                    outgoing.prune(self.store, devices.others(self.store.db, self.store.device_uuid))
+                    others = [] if self.is_out else devices.others(self.store.db, self.store.device_uuid)
+                    outgoing.prune(self.store, others)
             except NoSpace as error:
                 log.info("sync waits for room: %s", error)
 

@@ -137,6 +137,11 @@ class Dialing:
         return frozenset(self._links)
 
     @property
+    def is_dialling(self) -> bool:
+        """Whether a round is under way."""
+        return self._round is not None
+
+    @property
     def due_s(self) -> float:
         """When `tick` is to be called next; infinite when only an event can bring anything about."""
         times = [math.inf]

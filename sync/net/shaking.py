@@ -8,6 +8,7 @@ Not a byte more is read than belongs to it: what follows is the channel's. Kept 
 what becomes of those who fail (the acceptor).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -20,20 +21,32 @@ from sync.wire.records import OVERHEAD_BYTES, Opener
 HANDSHAKE_S: Final = 10.0
 
 
-async def shake_hands(stream: Stream, exchange: Exchange, deadline_s: float = HANDSHAKE_S) -> Secured:
+async def shake_hands(
+    stream: Stream,
+    exchange: Exchange,
+    deadline_s: float = HANDSHAKE_S,
+    may_finish: Callable[[], bool] = lambda: True,
+) -> Secured:
     """Where the handshake led. HandshakeFailed when it fails, Deadline when it takes longer than `deadline_s`.
 
     Somebody who failed is sent what the exchange says, which is nothing, but for two versions that cannot meet.
+    `may_finish` is asked once the other side has proven itself, before it is told the rest: of several handshakes with
+    one device one is finished.
     """
     try:
         with trio.fail_after(deadline_s):
             await _send_outgoing(stream, exchange)
             while exchange.wanted:
                 data = await _receive(stream, exchange.wanted)
+                is_wanted = True
                 try:
                     exchange.receive(data)
+                    is_wanted = exchange.result is None or may_finish()
                 finally:
-                    await _send_outgoing(stream, exchange)
+                    if is_wanted:
+                        await _send_outgoing(stream, exchange)
+                if not is_wanted:
+                    raise HandshakeFailed("another handshake was quicker")
             assert exchange.result is not None
             if exchange.result.is_initiator:
                 await stream.send_all(exchange.result.sealer.seal(b""))

@@ -1,196 +1,146 @@
-"""Introduction: two devices that know a secret become members of one library.
+"""Introduction: two devices that know a secret meet, and show each other to their persons.
 
-The side that shows the words offers, the side that types them joins. Both shake hands with the secret (`Links`), show
-each other's card to their person, and each says yes or no (`pairing`, which has the rules and no I/O). Then both say
-what their library is, and settle, without asking, on the same one of the two: the one that has other devices already,
-else that of who offered. Where both have, neither is given up: that is refused. Whoever moves keeps all his rows; he
-takes the other's as any newcomer does, and the others take his.
+The side that shows the words offers, the side that types them joins. Both shake hands with the secret, each shows the
+other's card to its person, and each says yes or no (`pairing`, which has the rules and no I/O). Then they settle whose
+library it is (`settling`) and link up as members from then on.
 
-Both write down the other's card and vouch for it, first hand, and link up as members from then on.
+In: an offer, or words and perhaps addresses. Out: a `Session`, by which others see how it stands. One pairing at a
+time, and no core file of this process meanwhile (`secrecy`).
+
+Kept out: how the offer is found (`looking`), and for how long somebody has to ask for it (`pairings`).
 """
 
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import attrs
 import trio
 
 from index.model.errors import Invalid, LinkClosed, PairingRefused, VdfsError
-from index.store import devices, whereabouts
+from index.store import whereabouts
 from index.store.store import Store
-from sync.log.outgoing import begin_sharing
+from sync.net.acceptor import REFUSED_S
 from sync.net.addresses import Endpoint
-from sync.net.channel import Call, Channel
-from sync.net.shaking import shake_hands
+from sync.net.channel import Channel
 from sync.net.transport import Stream
 from sync.peers.links import Links
-from sync.wire.codec import Codec, message
-from sync.wire.forms import U16, Bytes16, Length, Range
-from sync.wire.handshake import Secured, dial_pairing
+from sync.peers.looking import Looking
+from sync.peers.secrecy import Secrecy
+from sync.peers.sessions import Session
+from sync.peers.settling import Introduce, Introduced, Settling
+from sync.wire.cards import DeviceCard
+from sync.wire.codec import Codec
+from sync.wire.handshake import Secured
 from sync.wire.identity import uuid_of
-from sync.wire.pairing import Arrived, Completed, Event, Failed, Joining, Offer, Say, Secret, Ticket, Verdict
+from sync.wire.pairing import Event, Joining, Offer, Say, Secret, Ticket, Verdict
 
 log = logging.getLogger("sdmount.sync")
 
-#: How long the two sides have to settle once both persons have said yes.
-_SETTLE_S: Final = 20.0
-_LOOK_S: Final = 30.0
-_DIAL_S: Final = 3.0
-
-
-@message(2)
-class Introduce:
-    """What a device brings along, once both persons have said yes."""
-
-    library: Bytes16
-    is_shared: bool
-    created_ns: Annotated[int, Range(0, (1 << 63) - 1)]
-    port: U16
-    name: Annotated[str, Length(0, 256)]
-
-
-@message(3)
-class Introduced:
-    """It is written down."""
-
+_LISTEN_S: Final = 3.0
+_GOODBYE_S: Final = 1.0
 
 _CODEC: Final = Codec((Verdict, Introduce, Introduced))
-
-
-@attrs.define(eq=False)
-class Session:
-    """One pairing, as it is asked about: what is shown, and how it stands."""
-
-    machine: Joining
-    words: tuple[str, ...] = ()
-    ticket: str = ""
-    shown: Arrived | None = None
-    device: bytes | None = None
-    library: str = ""
-    failure: str | None = None
-    is_done: bool = False
-    changed: trio.Event = attrs.field(factory=trio.Event)
-    decided: trio.Event = attrs.field(factory=trio.Event)
-    accepts: bool | None = None
-
-    def tell(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def decide(self, accepts: bool) -> None:
-        """What the person says of the device that is shown."""
-        if self.accepts is None:
-            self.accepts = accepts
-            self.decided.set()
-
-    @property
-    def state(self) -> str:
-        """One word: open, shown, done, failed."""
-        if self.failure is not None:
-            return "failed"
-        return "done" if self.is_done else "open" if self.shown is None else "shown"
-
-    async def news(self, seen: str, deadline_s: float) -> None:
-        """Wait until the state is another one than is known."""
-        with trio.move_on_after(deadline_s):
-            while self.state == seen and not self.is_over:
-                await self.changed.wait()
-
-    def fail(self, reason: str) -> None:
-        """It has come to nothing."""
-        if not self.is_over:
-            self.failure = reason
-            self.tell()
-
-    def has_met(self) -> bool:
-        """Whether somebody with the secret was met."""
-        return self.shown is not None
-
-    @property
-    def is_over(self) -> bool:
-        return self.is_done or self.failure is not None
 
 
 class _Try:
     """Somebody tries the words of an offer."""
 
-    def __init__(self, introductions: "Introductions", session: Session, offer: Offer) -> None:
-        self._introductions = introductions
+    def __init__(self, session: Session, offer: Offer) -> None:
         self._session = session
         self._offer = offer
-        self.psk = offer.secret.psk
+        self.psk = offer.psk
 
     def failed(self) -> None:
-        self._introductions.note(self._session, self._offer.failed())
+        self._session.note(self._offer.failed())
 
     def dropped(self) -> None:
         self._offer.dropped()
 
 
 class Introductions:
-    """Used on the loop only. `adopt`: the library is another one from now on, on disk as well."""
+    """Used on the loop only. `adopt`: the database has another id of the library now."""
 
-    def __init__(self, links: Links, adopt: Callable[[bytes], None], library_name: Callable[[], str]) -> None:
+    def __init__(self, links: Links, adopt: Callable[[], None], library_name: Callable[[], str]) -> None:
         self.links = links
         self.store: Store = links.store
         self.identity = links.identity
         self.adopt = adopt
         self.library_name = library_name
         self.paired: Callable[[], None] = lambda: None
-        self._offer: Session | None = None
+        self._current: Session | None = None
+        self._offer: Offer | None = None
+        self._secrecy = Secrecy()
         links.met = self._arrived
         links.offered = self._offered
+
+    def _check_free(self) -> None:
+        if self.links.is_out:
+            raise PairingRefused(
+                "this device was put out of the library, and its key serves no more; mount with a new data directory, "
+                "which has a new one (sdmount --data-dir DIR …), and pair from there"
+            )
+        if self._current is not None and not self._current.is_over:
+            raise PairingRefused("another pairing is under way here; end that one first (Ctrl-C where it runs)")
 
     # offering ---------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def offering(self) -> AsyncIterator[Session]:
-        """An offer that is open while the block lasts. Busy people: one at a time."""
-        if self._offer is not None and not self._offer.is_over:
-            raise PairingRefused("another pairing is under way here; end that one first")
-        offer = Offer(Secret.make(), trio.current_time())
-        links = self.links
-        links.offer_tag, links.is_offering = offer.secret.tag, True
-        links.refresh()
-        try:
-            with trio.move_on_after(_DIAL_S):
-                await links.listening()
-            places = tuple((str(one.ip), links.port) for one in links.network.addresses if not one.ip.is_link_local)
-            ticket = Ticket(offer.secret, self.identity.uuid, places)
-            session = self._offer = Session(offer, offer.secret.words, ticket.text())
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._expire, session)
-                yield session
-                nursery.cancel_scope.cancel()
-        finally:
-            self._offer = None
-            links.offer_tag, links.is_offering = None, False
-            links.refresh()
+        """An offer that is open while the block lasts."""
+        self._check_free()
+        links, secret = self.links, Secret.make(self.links.outside.bytes)
+        offer = Offer(secret, trio.current_time())
+        session = self._current = Session(offer, secret.words)
+        links.offer_tag = secret.tag
+        with self._secrecy.undumped(), links.needed():
+            try:
+                with trio.move_on_after(_LISTEN_S):
+                    await links.listening()
+                places = tuple((str(one.ip), links.port) for one in links.network.addresses if not one.ip.is_link_local)
+                session.ticket = Ticket(secret, self.identity.uuid, places).text()
+                self._offer = offer
+                del secret
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._expire, session)
+                    yield session
+                    await session.last_words(2 * _GOODBYE_S)
+                    self._withdraw(session)
+                    await trio.sleep(REFUSED_S)  # whoever was refused is left standing as by any other port
+                    nursery.cancel_scope.cancel()
+            finally:
+                session.fail("ended here")
+                self._withdraw(session)
+
+    def _withdraw(self, session: Session) -> None:
+        """The words serve no more. Another offer may be open by now."""
+        if self._current is session:
+            self._offer = self.links.offer_tag = None
+            self.links.refresh()
 
     async def _expire(self, session: Session) -> None:
-        while not session.is_over:
+        """It comes to an end by itself."""
+        while not session.machine.is_over:
             await trio.sleep_until(session.machine.expires_s)
-            self.note(session, session.machine.tick(trio.current_time()))
+            session.note(session.machine.tick(trio.current_time()))
 
-    def _offered(self) -> "_Try | None":
+    def _offered(self) -> _Try | None:
         """The offer that is open, for one more try."""
-        session = self._offer
-        if session is None or session.is_over or not isinstance(session.machine, Offer):
+        offer, session = self._offer, self._current
+        if offer is None or session is None or session.is_over:
             return None
         try:
-            session.machine.begin(trio.current_time())
+            offer.begin(trio.current_time())
         except PairingRefused:
             return None
-        return _Try(self, session, session.machine)
+        return _Try(session, offer)
 
     async def _arrived(self, stream: Stream, secured: Secured) -> None:
-        session = self._offer
-        if session is None or not isinstance(session.machine, Offer) or secured.card is None:
+        offer, session = self._offer, self._current
+        if offer is None or session is None or secured.card is None:
             raise LinkClosed("no offer is open")
-        self.note(session, session.machine.arrived(secured.card, trio.current_time()))
-        await self._talk(session, stream, secured, is_offering=True)
+        events = offer.arrived(secured.card, trio.current_time())
+        await self._talk(session, stream, secured, secured.card, events, is_offering=True)
 
     # joining ----------------------------------------------------------------------------------------------------------
 
@@ -200,189 +150,140 @@ class Introductions:
         if text.strip().lower().startswith("sdpair"):
             ticket = Ticket.of_text(text)
             secret, known = ticket.secret, tuple(Endpoint(host, port) for host, port in ticket.endpoints)
-            if ticket.device == self.identity.uuid:
-                raise Invalid("this ticket is of this very device; use it on the other one")
+            is_own = ticket.device == self.identity.uuid
         else:
             secret, known = Secret.of_words(text), ()
-        session = Session(Joining(trio.current_time()))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._join, session, secret, (*endpoints, *known))
-            yield session
-            nursery.cancel_scope.cancel()
+            is_own = False
+        if is_own or (self._offer is not None and secret.tag == self.links.offer_tag):
+            raise Invalid("this is what this very device shows; use it on the other one")
+        self._check_free()
+        session = self._current = Session(Joining(trio.current_time()))
+        self.links.looked_for = secret.tag
+        with self._secrecy.undumped(), self.links.needed():
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._join, session, secret, (*endpoints, *known))
+                    nursery.start_soon(self._expire, session)
+                    del secret
+                    yield session
+                    await session.last_words(2 * _GOODBYE_S)
+                    nursery.cancel_scope.cancel()
+            finally:
+                session.fail("ended here")
+                self.links.looked_for = None
 
     async def _join(self, session: Session, secret: Secret, known: tuple[Endpoint, ...]) -> None:
-        links = self.links
-        was_offering, links.is_offering = links.is_offering, True  # discovery runs, though there is nobody yet
-        links.looked_for = secret.tag
-        links.refresh()
+        looking = Looking(self.links, secret, known)
+        met = await looking.run()
+        if met is None:
+            session.note(session.machine.lost(looking.reason))
+            return
+        stream, secured, endpoint = met
         try:
-            reason = "nobody with these words was found on this network; is `sd pair` open there?"
-            until_s = trio.current_time() + _LOOK_S
-            tried: set[Endpoint] = set()
-            while trio.current_time() < until_s and not (session.has_met() or session.is_over):
-                places = [*known, *links.discovery.find_offer(secret.tag)]
-                for endpoint in [one for one in dict.fromkeys(places) if one not in tried]:
-                    tried.add(endpoint)
-                    try:
-                        await self._join_at(session, secret, endpoint)
-                    except VdfsError as error:
-                        reason = f"{endpoint}: {error}"
-                        log.info("pairing at %s", reason)
-                    if session.has_met():
-                        break
-                else:
-                    await trio.sleep(0.1)
-            if not session.has_met():
-                self.note(session, session.machine.lost(reason))
-        finally:
-            links.is_offering, links.looked_for = was_offering, None
-            links.refresh()
-
-    async def _join_at(self, session: Session, secret: Secret, endpoint: Endpoint) -> None:
-        links = self.links
-        stream = await links.dial(endpoint, _DIAL_S)
-        try:
-            exchange = dial_pairing(self.identity.keys, secret.psk, name=links.name, os_name="Linux")
-            secured = await shake_hands(stream, exchange, _DIAL_S)
             assert secured.card is not None
-            self.note(session, session.machine.arrived(secured.card, trio.current_time()))
-            await self._talk(session, stream, secured, is_offering=False, endpoint=endpoint)
+            events = session.machine.arrived(secured.card, trio.current_time())
+            await self._talk(session, stream, secured, secured.card, events, is_offering=False, endpoint=endpoint)
         finally:
             with trio.CancelScope(shield=True):
                 await stream.aclose()
 
     # both -------------------------------------------------------------------------------------------------------------
 
-    async def _talk(
-        self,
-        session: Session,
-        stream: Stream,
-        secured: Secured,
-        *,
-        is_offering: bool,
-        endpoint: Endpoint | None = None,
-    ) -> None:
-        """From the cards to the end."""
-        theirs: list[Introduce] = []
-        told = trio.Event()
+    def _check_card(self, card: DeviceCard) -> None:
+        """PairingRefused for who cannot become a member, whatever the persons say."""
+        device = uuid_of(card.public_key)
+        if device == self.identity.uuid:
+            raise PairingRefused(
+                "that is this very device, with another library of its own; add the locations here instead "
+                "(sd location add)"
+            )
+        if self.links.roster.is_out(device):
+            raise PairingRefused(
+                f"{card.name} was put out of this library, and its key never serves again; mount there with a new data "
+                "directory, which has a new one (sdmount --data-dir DIR …), and join with that"
+            )
 
-        async def handle(call: Call) -> None:
-            if isinstance(call.message, Introduce):
-                if not theirs:
-                    theirs.append(call.message)
-                    told.set()
-                with trio.fail_after(_SETTLE_S):
-                    while not session.is_over:
-                        await session.changed.wait()
-                if session.failure is not None:
-                    raise PairingRefused(session.failure)
-                await call.reply(Introduced())
+    async def _talk(
+        self, session: Session, stream: Stream, secured: Secured, card: DeviceCard, events: list[Event],
+        *, is_offering: bool, endpoint: Endpoint | None = None,
+    ) -> None:  # fmt: skip
+        """From the cards to the end."""
+        links = self.links
+        settling = Settling(
+            self.store, links.roster, self.adopt, session, card,
+            is_offering=is_offering, port=links.port, library_name=self.library_name(),
+        )  # fmt: skip
 
         async def notified(said: Any) -> None:
             if isinstance(said, Verdict):
                 await self._act(session, channel, session.machine.heard(said))
 
-        channel = Channel(stream, secured, _CODEC, handle, notified)
+        channel = Channel(stream, secured, _CODEC, settling.heard, notified)
+        session.talks += 1
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(channel.run)
+            await self._follow(session, channel, settling, events, stream, endpoint)
+        finally:
+            session.talks -= 1
+            session.tell()
+        if session.is_done:
+            links.refresh()
+            self.paired()
+
+    async def _follow(
+        self, session: Session, channel: Channel, settling: Settling, events: list[Event], stream: Stream,
+        endpoint: Endpoint | None,
+    ) -> None:  # fmt: skip
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run)
+            nursery.start_soon(self._watch, session, channel)
+            try:
+                self._check_card(settling.card)
+                session.note(events)
                 nursery.start_soon(self._decide, session, channel)
-                nursery.start_soon(self._watch, session, channel)
                 while session.device is None and not session.is_over:
-                    await session.changed.wait()
+                    await session.changed()
                 if session.device is not None:
-                    await self._settle(session, channel, secured, theirs, told, is_offering, stream, endpoint)
-                await channel.close("done", grace_s=1.0)
-                nursery.cancel_scope.cancel()
-        except VdfsError as error:
-            self.note(session, session.machine.lost(str(error)))
-            session.fail(str(error))
+                    await settling.settle(channel)
+                    self._remember(session, settling, stream, endpoint)
+            except* VdfsError as group:
+                error = _first(group)
+                session.note(session.machine.lost(str(error)))
+                session.fail(str(error))
+            await channel.close(session.failure or "done", grace_s=_GOODBYE_S)
+            nursery.cancel_scope.cancel()
 
     async def _watch(self, session: Session, channel: Channel) -> None:
         reason = await channel.wait_closed()
-        if not session.is_over:
-            session.fail(f"the other device hung up: {reason}")
+        if session.device is None:  # after that whoever waits for an answer says so
+            session.fail(f"the other device ended it: {reason}")
 
     async def _decide(self, session: Session, channel: Channel) -> None:
         """What the person says goes to the other side."""
         await session.decided.wait()
+        now_s = trio.current_time()
         try:
-            now_s = trio.current_time()
             events = session.machine.confirm(now_s) if session.accepts else session.machine.refuse(now_s)
             await self._act(session, channel, events)
-        except PairingRefused as error:
+        except VdfsError as error:
             session.fail(str(error))
 
     async def _act(self, session: Session, channel: Channel, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Say):
                 await channel.notify(event.verdict)
-        self.note(session, events)
+        session.note(events)
 
-    def note(self, session: Session, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, Arrived):
-                session.shown = event
-            elif isinstance(event, Completed):
-                session.device = uuid_of(event.card.public_key)
-            elif isinstance(event, Failed):
-                session.fail(event.reason)
-        if events:
-            session.tell()
+    def _remember(self, session: Session, settling: Settling, stream: Stream, endpoint: Endpoint | None) -> None:
+        """Where the new member is."""
+        theirs = settling.theirs
+        if endpoint is None and theirs is not None and theirs.port:
+            endpoint = Endpoint(stream.peer, theirs.port)
+        if endpoint is not None and session.device is not None:
+            with self.store.note() as db:
+                whereabouts.remember(db, session.device, [(endpoint.host, endpoint.port, self.store.now_ns())])
 
-    async def _settle(
-        self,
-        session: Session,
-        channel: Channel,
-        secured: Secured,
-        theirs: list[Introduce],
-        told: trio.Event,
-        is_offering: bool,
-        stream: Stream,
-        endpoint: Endpoint | None,
-    ) -> None:
-        """Both persons said yes: whose library it is, and who the other one is, is written down."""
-        store, card = self.store, secured.card
-        assert card is not None
-        others = devices.others(store.db, store.device_uuid)
-        mine = Introduce(
-            store.library_uuid, bool(others), self.identity.created_ns, self.links.port, self.library_name()[:64]
-        )
-        async with trio.open_nursery() as nursery:
 
-            async def introduce() -> None:
-                await channel.call(mine, priority=0, deadline_s=_SETTLE_S)
-
-            nursery.start_soon(introduce)
-            with trio.fail_after(_SETTLE_S):
-                await told.wait()
-            self._write_down(session, theirs[0], mine, card, is_offering=is_offering)
-            if endpoint is None and theirs[0].port:
-                endpoint = Endpoint(stream.peer, theirs[0].port)
-            if endpoint is not None and session.device is not None:
-                with store.note() as db:
-                    whereabouts.remember(db, session.device, [(endpoint.host, endpoint.port, store.now_ns())])
-            session.is_done = True
-            session.tell()
-        self.links.refresh()
-        self.paired()
-
-    def _write_down(
-        self, session: Session, theirs: Introduce, mine: Introduce, card: Any, *, is_offering: bool
-    ) -> None:
-        store = self.store
-        if theirs.is_shared and mine.is_shared and theirs.library != mine.library:
-            raise PairingRefused(
-                "both libraries have other devices already, so neither can move; pair each device of one of them anew"
-            )
-        moves = theirs.library != mine.library and (theirs.is_shared or (not mine.is_shared and not is_offering))
-        if moves:
-            self.adopt(theirs.library)
-        begin_sharing(store)
-        uuid = uuid_of(card.public_key)
-        with store.write("pairing") as unit:
-            facts = [card.public_key, card.noise_static, card.static_signature, theirs.created_ns]
-            devices.say(unit, uuid, card.name or "device", facts, card.os)
-            self.links.roster.vouch(unit, uuid)
-        self.links.roster.refresh()
-        session.library = theirs.name if moves else mine.name
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

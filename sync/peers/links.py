@@ -1,44 +1,39 @@
 """Links: a link to each trusted device, as long as any way leads there.
 
-In: who is trusted (roster), where they may be (discovery, what worked before, what people wrote down). Out: channels
-that the replicator runs on. The policy of each peer is `Dialing`, which does no I/O; here its actions are carried out
-and it is told what came of them. Whoever connects is let in by the `Acceptor`; one who knows the words of an open offer
-is handed to whoever made it.
+In: who is trusted (roster), the network as it is. Out: a `Neighbour` for each of them, and whoever connects: the
+`Acceptor` lets him in, one who knows the words of an open offer is handed to whoever made it.
 
-There is no network while there is nobody to talk to: a library of one device listens nowhere and announces nothing.
+There is no network while there is nobody to talk to: a library of one device, and one that was put out of its library,
+listen nowhere and announce nothing.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
-import attrs
 import trio
 
 from index.model.errors import LinkClosed, Unreachable, VdfsError
 from index.store import changes, whereabouts
-from index.store.devices import Device
 from index.store.store import Store
-from sync.log.messages import LOG_CODEC, HeadsWanted
-from sync.log.replicator import LIVE, Peer, Replicator
+from sync.log.messages import PutOut
+from sync.log.replicator import Replicator
+from sync.net import addresses
 from sync.net.acceptor import Acceptor
-from sync.net.addresses import Candidates, Endpoint, Remembered
-from sync.net.channel import Channel
-from sync.net.dialing import ROUND_S, Abandon, Action, Close, Dial, Dialing, Probe
+from sync.net.addresses import Endpoint, Remembered
 from sync.net.multicast import Announcement
 from sync.net.outside import Outside, of_this_machine
 from sync.net.revision import Revision
-from sync.net.shaking import shake_hands
 from sync.net.transport import Listener, Stream
+from sync.peers.neighbour import Neighbour
 from sync.peers.roster import Roster
 from sync.wire.answering import Offered, answer_any
-from sync.wire.handshake import Secured, dial_paired
+from sync.wire.handshake import Secured
 from sync.wire.identity import DeviceIdentity
 
 log = logging.getLogger("sdmount.net")
 
-_PROBE_S: Final = 5.0
-_FIRST_MESSAGE_S: Final = 10.0
 _PORT: Final = "port"
 _ANY: Final = ("0.0.0.0", "::")
 
@@ -65,177 +60,6 @@ class Memory:
             log.info("an address could not be remembered: %s", error)
 
 
-@attrs.define(eq=False)
-class _Link:
-    number: int
-    stream: Stream
-    channel: Channel
-    peer: Peer
-    attempt: int | None
-    is_up: trio.Event = attrs.field(factory=trio.Event)
-
-
-class _Neighbour:
-    """One peer: its policy, and the actions of it."""
-
-    def __init__(self, links: "Links", device: Device) -> None:
-        self.links = links
-        self.device = device
-        self.candidates = Candidates(device.uuid, links.memory, links.store.now_ns())
-        self.dialing = Dialing(links.identity.uuid, device.uuid, links.outside.random, trio.current_time())
-        self.open: dict[int, _Link] = {}
-        self._attempts: dict[int, trio.CancelScope] = {}
-        self._news = trio.Event()
-        self._nursery: trio.Nursery
-        self.scope = trio.CancelScope()
-        self.follow_manual()
-
-    def follow_manual(self) -> None:
-        """What people wrote down of it."""
-        written = [Endpoint(one.host, one.port) for one in whereabouts.of(self.links.store.db, self.device.uuid)
-                   if one.is_manual]  # fmt: skip
-        self.candidates.set_manual(written)
-        self.look()
-
-    def look(self) -> None:
-        """Something about where it may be is other than before."""
-        self._news.set()
-
-    async def run(self) -> None:
-        with self.scope:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                while True:
-                    self.candidates.heard(self.links.discovery.find(self.links.roster.tag_of(self.device.uuid)))
-                    now_s = trio.current_time()
-                    self._do(self.dialing.addresses(self.candidates.ranked(self.links.store.now_ns()), now_s))
-                    self._do(self.dialing.tick(now_s))
-                    with trio.CancelScope(deadline=self.dialing.due_s):
-                        await self._news.wait()
-                    self._news = trio.Event()
-
-    def network_changed(self) -> None:
-        self.candidates.forgive()
-        self._do(self.dialing.network_changed(trio.current_time()))
-        self.look()
-
-    def stop(self) -> None:
-        """It is wanted no more."""
-        self._do(self.dialing.stop())
-        for link in self.open.values():
-            link.channel.end("not trusted any more")
-        self.scope.cancel()
-
-    def _do(self, actions: list[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Dial):
-                self._nursery.start_soon(self._attempt, action.attempt, action.endpoint)
-            elif isinstance(action, Abandon):
-                scope = self._attempts.pop(action.attempt, None)
-                if scope is not None:
-                    scope.cancel()
-            elif isinstance(action, Close):
-                link = self.open.pop(action.link, None)
-                if link is not None:
-                    self._nursery.start_soon(link.channel.close, action.reason)
-            elif isinstance(action, Probe):
-                self._nursery.start_soon(self._probe, action.link)
-        if actions:
-            self.look()
-
-    async def _attempt(self, attempt: int, endpoint: Endpoint) -> None:
-        scope = self._attempts[attempt] = trio.CancelScope()
-        links = self.links
-        stream: Stream | None = None
-        try:
-            with scope:
-                stream = await links.dial(endpoint, ROUND_S)
-                exchange = dial_paired(
-                    links.identity.keys, device=links.identity.uuid, library=links.store.library_uuid,
-                    remote_static=self.device.static_key, random=links.outside.bytes,
-                )  # fmt: skip
-                secured = await shake_hands(stream, exchange, ROUND_S)
-                self._attempts.pop(attempt, None)
-                self.candidates.worked(endpoint, links.store.now_ns())
-                await self.hold(stream, secured, attempt)
-                return
-        except VdfsError as error:
-            log.debug("%s at %s: %s", self.device.name, endpoint, error)
-            self.candidates.failed(endpoint)
-        except Exception:
-            log.exception("a link to %s ended by a bug of ours", self.device.name)
-        finally:
-            was_wanted = self._attempts.pop(attempt, None) is not None
-            if stream is not None:
-                with trio.CancelScope(shield=True):
-                    await stream.aclose()
-            if was_wanted:
-                self._do(self.dialing.attempt_failed(attempt, trio.current_time()))
-
-    async def hold(self, stream: Stream, secured: Secured, attempt: int | None) -> None:
-        """A link for as long as it lasts. One that the other device dialled counts once it has said something."""
-        number = self.links.next_number()
-        made: list[_Link] = []
-
-        async def handle(call: Any) -> None:
-            self._carried(made[0])
-            await self.links.replicator.serve(made[0].peer, call)
-
-        async def notified(message: Any) -> None:
-            self._carried(made[0])
-            await self.links.replicator.notified(made[0].peer, message)
-
-        channel = Channel(stream, secured, LOG_CODEC, handle, notified)
-        link = _Link(number, stream, channel, Peer(self.device.uuid, channel), attempt)
-        made.append(link)
-        try:
-            async with trio.open_nursery() as nursery:
-                if attempt is not None:
-                    self._up(link)
-                nursery.start_soon(channel.run)
-                nursery.start_soon(self._replicate, link)
-                await channel.wait_closed()
-                nursery.cancel_scope.cancel()
-        finally:
-            if self.open.pop(number, None) is not None:
-                self._do(self.dialing.link_down(number, trio.current_time()))
-
-    def _up(self, link: _Link) -> None:
-        self.open[link.number] = link
-        link.is_up.set()
-        self._do(self.dialing.link_up(link.number, link.attempt, trio.current_time()))
-
-    def _carried(self, link: _Link) -> None:
-        if not link.is_up.is_set():
-            self._up(link)
-        if link.number in self.open:
-            self._do(self.dialing.carried(link.number, trio.current_time()))
-
-    async def _replicate(self, link: _Link) -> None:
-        with trio.move_on_after(_FIRST_MESSAGE_S):
-            await link.is_up.wait()
-        if not link.is_up.is_set():
-            link.channel.end("it said nothing")
-            return
-        try:
-            await self.links.replicator.link(link.peer)
-        except VdfsError as error:
-            log.info("the link to %s ends: %s", self.device.name, error)
-        except Exception:
-            log.exception("the link to %s ends by a bug of ours", self.device.name)
-        link.channel.end("done")
-
-    async def _probe(self, number: int) -> None:
-        link = self.open.get(number)
-        if link is None:
-            return
-        try:
-            await link.channel.call(HeadsWanted(), priority=LIVE, deadline_s=_PROBE_S)
-        except VdfsError:
-            return
-        self._carried(link)
-
-
 class Links:
     """Used on the loop only; `run` is its life.
 
@@ -257,7 +81,7 @@ class Links:
         self.replicator = replicator
         self.outside = of_this_machine() if outside is None else outside
         self.dial = self.outside.dial
-        self.memory = Memory(store)
+        self.memory: addresses.Memory = Memory(store)
         self.network = self.outside.network
         self.discovery = self.outside.near
         self.port = 0
@@ -265,12 +89,17 @@ class Links:
         self.offered: Callable[[], Offered | None] = lambda: None
         self.offer_tag: bytes | None = None
         self.met: Callable[[Stream, Secured], Awaitable[None]] = _nobody
-        self.is_offering = False
+        self._needed = 0
+        self.is_out = False  # this device is no member any more
+        #: Told when another device says that this one is no member any more.
+        self.put_out: Callable[[bytes], None] = lambda _: None
         self.looked_for: bytes | None = None  # the tag of an offer that somebody here has the words of
-        self._neighbours: dict[bytes, _Neighbour] = {}
+        self._neighbours: dict[bytes, Neighbour] = {}
         self._number = 0
         self._news = trio.Event()
         self._listening = trio.Event()
+        self._nursery: trio.Nursery
+        self._partings: trio.Nursery
 
     def next_number(self) -> int:
         self._number += 1
@@ -288,7 +117,18 @@ class Links:
     @property
     def is_needed(self) -> bool:
         """Whether there is anybody to talk to."""
-        return self.is_offering or bool(self.roster.others())
+        return bool(self._needed) or (not self.is_out and bool(self.roster.others()))
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """Within the block others can find and reach this device, and it them, though there is no member yet."""
+        self._needed += 1
+        self.refresh()
+        try:
+            yield
+        finally:
+            self._needed -= 1
+            self.refresh()
 
     async def listening(self) -> int:
         """Wait until others can connect; the port."""
@@ -303,17 +143,27 @@ class Links:
                 self._news = trio.Event()
             await self._run_network()
 
+    def is_expected(self, device: bytes) -> bool:
+        """Whether a link to a trusted device may come about any moment: it was not looked for everywhere yet."""
+        if not self.is_needed:
+            return False
+        neighbour = self._neighbours.get(device)
+        return neighbour is None or neighbour.is_expected(trio.current_time())
+
     async def _run_network(self) -> None:
         async with trio.open_nursery() as nursery:
+            self._nursery = self._partings = nursery
             nursery.start_soon(self.network.run)
             nursery.start_soon(self.discovery.run)
             await self._listen(nursery)
             nursery.start_soon(self._follow, self.discovery.revision, self._look_everywhere)
             nursery.start_soon(self._follow, self.network.revision, self._network_changed)
-            while self.is_needed:
-                self._meet_roster(nursery)
-                await self._news.wait()
-                self._news = trio.Event()
+            async with trio.open_nursery() as self._partings:
+                while self.is_needed:
+                    self._meet_roster()
+                    await self._news.wait()
+                    self._news = trio.Event()
+                self._meet_roster()
             nursery.cancel_scope.cancel()
         self._neighbours.clear()
         self._listening = trio.Event()
@@ -356,19 +206,20 @@ class Links:
         if secured.card is not None:
             await self.met(stream, secured)
             return
+        self._meet_roster()  # it may have become a member this very moment
         neighbour = self._neighbours.get(secured.device or b"")
         if neighbour is None:
             raise LinkClosed("a device that is not known any more")
         await neighbour.hold(stream, secured, None)
 
-    def _meet_roster(self, nursery: trio.Nursery) -> None:
-        wanted = {row.uuid: row for row in self.roster.others()}
+    def _meet_roster(self) -> None:
+        wanted = {} if self.is_out else {row.uuid: row for row in self.roster.others()}
         for uuid in [uuid for uuid in self._neighbours if uuid not in wanted]:
-            self._neighbours.pop(uuid).stop()
+            self._partings.start_soon(self._neighbours.pop(uuid).part, PutOut() if self.roster.is_out(uuid) else None)
         for uuid, row in wanted.items():
             if uuid not in self._neighbours:
-                neighbour = self._neighbours[uuid] = _Neighbour(self, row)
-                nursery.start_soon(neighbour.run)
+                neighbour = self._neighbours[uuid] = Neighbour(self, row)
+                self._nursery.start_soon(neighbour.run)
         tags = [self.roster.tag_of(uuid) for uuid in wanted]
         self.discovery.expect(tags, [] if self.looked_for is None else [self.looked_for])
         tag = self.roster.tag_of(self.identity.uuid) if wanted else None

@@ -234,6 +234,9 @@ class Joining:
             return []
         return self._fail("nobody came in time" if self.state is State.OPEN else "it was not confirmed in time")
 
+    def forget(self) -> None:
+        """Let go of what is secret, if anything is."""
+
     def _conclude(self) -> list[Event]:
         if self.state is not State.CONFIRMED or self._theirs is not True:
             return []
@@ -262,9 +265,19 @@ class Offer(Joining):
 
     def __init__(self, secret: Secret, now_s: float) -> None:
         super().__init__(now_s)
-        self.secret = secret
+        self._secret: Secret | None = secret
         self.half_open = 0
         self.failures = 0
+
+    @property
+    def psk(self) -> bytes:
+        """The key of the handshake. PairingRefused once the secret serves no more."""
+        if self._secret is None:
+            raise PairingRefused(self.reason or "the words have served")
+        return self._secret.psk
+
+    def forget(self) -> None:
+        self._secret = None
 
     def begin(self, now_s: float) -> None:
         """Somebody connects. PairingRefused when he must not even try."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.netlab import Laboratory, Node, laboratory
-from tests.system.harness import PROGRAM_S, Mounted
+from tests.system.harness import PROGRAM_S, Mounted, eventually, one_line
 
 SYNCED_S = 60
 
@@ -67,6 +67,52 @@ class Device(Mounted):
     def wait_synced(self, timeout_s: float = SYNCED_S) -> None:
         self.sd("sync", "status", "--wait-synced", "--timeout", f"{timeout_s}")
 
+    # what people do ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def offering(self) -> Iterator["Offer"]:
+        """`sd pair` while the block lasts."""
+        offer = Offer(self.begin("pair", "--yes", "--json"))
+        try:
+            yield offer
+        finally:
+            offer.close()
+
+    def join(self, offer: "Offer", *options: str) -> None:
+        """Type the words, and wait until both sides are done."""
+        self.sd("join", "--yes", *options, *offer.words.split())
+        offer.finish()
+
+    def typed(self, text: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """An `sd` that is told something on its standard input."""
+        return subprocess.run(
+            [*self.inside, sys.executable, "-m", "vdfs.cli", "--data-dir", str(self.data), *map(str, arguments)],
+            input=text, capture_output=True, text=True, check=False, timeout=PROGRAM_S, cwd="/", env=self.environment(),
+        )  # fmt: skip
+
+    # what it says -----------------------------------------------------------------------------------------------------
+
+    def device(self, name: str) -> dict[str, Any]:
+        """What it says of one device."""
+        found = [one for one in self.devices() if one["name"] == name]
+        assert len(found) == 1, f"{self.name} does not know {name}: {self.devices()}"
+        return found[0]
+
+    def sees(self, name: str) -> bool:
+        """Whether it is connected to another device."""
+        return any(one["name"] == name and one["is_online"] for one in self.devices())
+
+    def sync(self) -> dict[str, Any]:
+        return dict(self.sd_json("sync", "status"))
+
+    @property
+    def library_id(self) -> str:
+        return str(json.loads((self.library_dir / "library.json").read_text())["id"])
+
+    @property
+    def port(self) -> int:
+        return int(self.sync()["port"])
+
     def names(self, below: str = "") -> list[str]:
         """Every path in the mount, without the links at its top."""
         top = self.mnt / below
@@ -74,6 +120,35 @@ class Device(Mounted):
         for directory, dirs, files in os.walk(top):
             found += [os.path.relpath(os.path.join(directory, name), top) for name in (*dirs, *files)]
         return sorted(found)
+
+
+class Offer:
+    """A running `sd pair --yes --json`, once it has shown its one line."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"`sd pair` showed nothing: {process.communicate(timeout=PROGRAM_S)}"
+        shown = json.loads(line)
+        self.words: str = shown["words"]
+        self.ticket: str = shown["ticket"]
+
+    def finish(self) -> None:
+        """It ends with 0, and without a second line."""
+        out, err = self.process.communicate(timeout=PROGRAM_S)
+        assert (self.process.returncode, out, err) == (0, "", "")
+
+    def fails(self) -> str:
+        """It ends with 1; the one line that it says then."""
+        out, err = self.process.communicate(timeout=PROGRAM_S)
+        assert (self.process.returncode, out) == (1, ""), f"exit {self.process.returncode}: {out}{err}"
+        return one_line(err, "sd: ")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=PROGRAM_S)
 
 
 @contextlib.contextmanager
@@ -96,3 +171,19 @@ def devices(base: Path, *names: str) -> Iterator[tuple[Laboratory, list[Device]]
                 except AssertionError as error:
                     failures.append(str(error))
             assert not failures, "\n".join(failures)
+
+
+def pair(one: Device, *others: Device) -> None:
+    """Others join, one after the other, and all are connected with the first and have all that there is."""
+    for other in others:
+        with one.offering() as offer:
+            other.join(offer)
+    for other in others:
+        meet(one, other)
+    for device in (*others, one):
+        device.wait_synced()
+
+
+def meet(one: Device, other: Device) -> None:
+    """Wait until both say that they are connected."""
+    eventually(lambda: one.sees(other.name) and other.sees(one.name), f"{one.name} and {other.name} are linked", 30)

@@ -8,6 +8,12 @@ from vdfs.commands.door import Door
 from vdfs.commands.output import complain, print_result
 from vdfs.commands.words import Json, count, human_bytes, human_time, message, shown, table
 
+PUT_OUT = (
+    "this device was put out of the library; its files and its mount stay, and nobody else hears of them. Its key "
+    "never serves again: to come back mount with a new data directory, which has a new one (sdmount --data-dir DIR "
+    "…), and `sd join` with that"
+)
+
 
 def add(commands: Commands) -> None:
     status = commands.add("sync status [--wait-synced]", _status, "how far this device is with the others")
@@ -33,6 +39,9 @@ def _wait(door: Door, timeout_s: float) -> bool:
         answer = door.call("query:sync.wait", {"timeout_s": max(0.0, min(left_s, 20.0))})
         if answer["synced"]:
             return True
+        if answer["put_out"]:
+            complain(PUT_OUT)
+            return False
         if left_s <= 0:
             complain(f"not synced within {timeout_s:g} s: {'; '.join(answer['missing'][:3]) or 'no answer'}")
             return False
@@ -56,6 +65,10 @@ def _resume(door: Door, args: argparse.Namespace) -> int:
 
 def sync_status(result: Json) -> list[str]:
     lines = [f"Sync: {result['state']}"]
+    if result["state"] == "revoked":
+        lines.append(f"  {PUT_OUT}")
+    elif result["peers"] and not any(peer["is_online"] for peer in result["peers"]):
+        lines.append("  no other device can be reached just now; what they have that is new is not here")
     for key, what in (("waiting", "change waits for a row it refers to"), ("quarantined", "change from the future")):
         if result[key]:
             lines.append(f"{result[key]} × {what}")

@@ -12,12 +12,14 @@ Opening takes the lock, migrates the database, puts this device's row and the bu
 folder is a backup.
 """
 
-import contextlib
 import json
+import logging
 import os
 import platform
 import time
 from pathlib import Path
+
+from blake3 import blake3
 
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import new_uuid, uuid_text
@@ -30,6 +32,8 @@ from sync.wire.identity import DeviceIdentity, load_or_create, write_atomically
 from vdfs.base.config import Config, make_private
 from vdfs.library.lock import LibraryLock, acquire
 from vdfs.space.roots import root_row
+
+log = logging.getLogger("sdmount.library")
 
 FACTS_VERSION = 1
 
@@ -50,6 +54,11 @@ class Library:
         return devices.slug(self.store.db, self.device.uuid)
 
     @property
+    def socket_name(self) -> str:
+        """What the socket is called: several devices of a library may run on one machine."""
+        return f"{blake3(self.store.library_uuid + self.device.uuid).hexdigest(8)}.sock"
+
+    @property
     def store_dir(self) -> Path:
         return self.directory / "store"
 
@@ -58,16 +67,13 @@ class Library:
         """What is made of files: thumbnails (index/media/sidecars.py)."""
         return self.directory / "sidecars"
 
-    def adopt(self, library_uuid: bytes) -> None:
-        """It is the library with this id from now on, which other devices have."""
-        with self.store.note() as db:
-            changes.set_meta(db, "library_uuid", library_uuid)
-        self.store.library_uuid = library_uuid
-        path = self.directory / "library.json"
-        facts = {"version": FACTS_VERSION, "id": uuid_text(library_uuid), "name": self.name}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            facts = {**json.loads(path.read_text("utf-8")), **facts}
-        write_atomically(path, json.dumps(facts, indent=2).encode() + b"\n")
+    def adopt(self) -> None:
+        """The database has this id now, which other devices have: the facts beside it follow. Where that fails they do
+        at the next start."""
+        try:
+            _write_facts(self)
+        except (OSError, StoreCorrupt) as error:
+            log.warning("library.json could not be written anew: %s", error)
 
     def close(self) -> None:
         self.store.close()
@@ -159,7 +165,8 @@ def _write_facts(library: Library) -> None:
         facts = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         facts = {}
-    if facts.get("id") not in (None, wanted["id"]):
+    was = changes.get_meta(library.store.db, "library_was")  # it joined others, and a kill came between
+    if facts.get("id") not in (None, wanted["id"], uuid_text(was) if isinstance(was, bytes) else None):
         raise StoreCorrupt(
             f"{path} tells of another library than the database beside it; restore the one that belongs to it, "
             "or remove library.json to go on with the database that is there"

@@ -10,7 +10,7 @@ from index.model.errors import Invalid, NotPermitted
 from index.model.ids import uuid_text
 from index.store import whereabouts
 from sync.net.addresses import Endpoint, parse_endpoint
-from sync.peers.introduction import Session
+from sync.peers.sessions import Session
 from vdfs.ops.context import Core
 from vdfs.ops.registry import Nothing, action, doc, query
 
@@ -70,7 +70,7 @@ class DeviceFacts:
     is_online: bool
     is_trusted: bool
     is_revoked: bool
-    by: list[str] = attrs.field(metadata=doc("who vouched for it, nearest to this device first"))
+    by: list[str] = attrs.field(metadata=doc("who vouched for it, who vouched for that one, and so on to this device"))
     addresses: list[str]
 
 
@@ -114,8 +114,7 @@ async def join(core: Core, asked: JoinAsked) -> PairingBegun:
 @query("device.pairing")
 async def pairing(core: Core, asked: PairingAsked) -> PairingState:
     """How a pairing stands; waits for news of it."""
-    session = core.sync.pairings.get(asked.session)
-    await session.news(asked.seen, _WAIT_S)
+    session = await core.sync.pairings.news(asked.session, asked.seen, _WAIT_S)
     return _state(session)
 
 

@@ -45,7 +45,8 @@ class WaitAsked:
 @attrs.frozen
 class WaitAnswer:
     synced: bool
-    missing: list[str]
+    missing: list[str] = attrs.field(metadata=doc("what is missing, in words; also devices that are being looked for"))
+    put_out: bool = attrs.field(default=False, metadata=doc("this device is no member of the library any more"))
 
 
 @attrs.frozen
@@ -91,7 +92,8 @@ async def status(core: Core, asked: Nothing) -> SyncStatus:
     for row in others:
         peer = sync.replicator.peers.get(row.uuid)
         heads = {} if peer is None else peer.heads
-        lag = sum(max(0, seq - (mine[s].seq if s in mine else 0)) for s, seq in heads.items() if s.kind == SHARED)
+        told = {s: seq for s, seq in heads.items() if s.kind == SHARED and s.device != core.library.device.uuid}
+        lag = sum(max(0, seq - (mine[s].seq if s in mine else 0)) for s, seq in told.items())
         peers.append(
             PeerFacts(
                 uuid_text(row.uuid), row.name, row.slug, peer is not None, peer is not None and peer.is_up_to_date, lag,
@@ -105,7 +107,10 @@ async def status(core: Core, asked: Nothing) -> SyncStatus:
 
 @query("sync.wait")
 async def wait(core: Core, asked: WaitAsked) -> WaitAnswer:
-    """Wait until this device has all that the devices have which it can reach."""
+    """Wait until this device has all that the devices have which it can reach. A device that may be reached any moment
+    is waited for; where nobody can be reached there is nothing to wait for."""
+    if core.sync.is_revoked:
+        return WaitAnswer(False, [], True)
     until_s = trio.current_time() + max(0.0, min(asked.timeout_s, _WAIT_MAX_S))
     while (missing := await core.sync.lacks()) and trio.current_time() < until_s:
         await core.sync.replicator.news(_LOOK_S)
