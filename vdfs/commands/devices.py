@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
     for one in (rename, revoke, address):
         one.add_argument("device", metavar="DEVICE", type=as_text, help="its name or slug, or the beginning of its id")
     rename.add_argument("name", metavar="NAME", type=as_text, help="the new name")
+    revoke.add_argument("--yes", action="store_true", help="do not ask")
     address.add_argument("address", metavar="HOST:PORT", nargs="?", help="without it: forget what was written down")
 
 
