@@ -5,6 +5,7 @@ the loop is answered, so a call from the loop could wait for itself. What the ke
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -35,6 +36,10 @@ class Notifier:
         self._telling: dict[Order, None] = {}  # handed to the kernel just now
         self._wake = trio.Event()
         self.told = 0
+        self._taken = self._finished = 0  # batches that were handed to the kernel, and that it has
+        self._batch_told = trio.Event()
+        #: Told of each change of a name that the kernel is told of, with its origin and the directory it is in.
+        self.names_changed: Callable[[str, Node, Change], object] = lambda _origin, _parent, _one: None
         tree.store.feed.at_once(self._heard)
 
     def inode(self, ino: int, *, attr_only: bool) -> None:
@@ -80,6 +85,8 @@ class Notifier:
                     parents[one.parent_id] = self._held(self._dir_node(one.parent_id), one.parent_id, ours=ours)
                 for parent in parents[one.parent_id]:
                     self._plan_name(parent, one, is_dir)
+                    if not ours:
+                        self.names_changed(commit.origin, parent, one)
             if one.what == change.META:
                 continue
             for held in self._held(node, one.entry_id, ours=ours):
@@ -121,6 +128,12 @@ class Notifier:
                 if node.parent is not None:
                     self.entry(node.parent.ino, node.name)
 
+    async def all_told(self) -> None:
+        """Wait until the kernel has what has been ordered so far."""
+        wanted = self._taken + bool(self._orders)
+        while self._finished < wanted:
+            await self._batch_told.wait()
+
     async def run(self) -> None:
         """Tell the kernel, in order, what has been ordered since it was told last."""
         async with telling() as tell:
@@ -128,6 +141,7 @@ class Notifier:
                 await self._wake.wait()
                 self._wake = trio.Event()
                 self._telling, self._orders = self._orders, {}
+                self._taken += 1
                 try:
                     await tell([_notice(*order) for order in self._telling])
                 except OSError:  # who knows what it was told, also of names that were absent
@@ -136,6 +150,9 @@ class Notifier:
                     raise
                 self.told += len(self._telling)
                 self._telling = {}
+                self._finished = self._taken
+                self._batch_told.set()
+                self._batch_told = trio.Event()
 
 
 def _notice(kind: str, ino: int, detail: Any) -> bytes:

@@ -14,12 +14,14 @@ import trio
 
 from fusefs.invalidate import Notifier
 from fusefs.kernel.inodes import Ledger
-from fusefs.operations import Operations
+from fusefs.poked import PokedOperations
+from fusefs.pokes import Pokes
 from fusefs.views.context import ViewContext
 from fusefs.views.special import ROOT_LINKS, RootViews
 from fusefs.xattrs import Xattrs
 from index.model.errors import VdfsError
 from index.scan.mounts import device_at
+from index.scan.workers import WorkerPool
 from vdfs.base.tasks import for_ever
 from vdfs.ops.context import Core
 from vdfs.ops.core import snapshot
@@ -27,11 +29,15 @@ from vdfs.ops.jobs import snapshot as jobs_snapshot
 
 log = logging.getLogger("sdmount.mount")
 
+#: The poker is a worker of its own pool, which ends when nothing came from elsewhere for so long.
+POKER = "fusefs.poker:OPERATIONS"
+_POKER_IDLE_S = 3600.0
+
 #: What open files may take to reach the index when the session ends under them.
 _FLUSH_DEADLINE_S = 5.0
 
 
-def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = False) -> Operations:
+def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = False) -> PokedOperations:
     """The handlers over a core; `is_shared`: other users may enter the mount."""
     ledger = Ledger(core.tree.root)
     notifier = Notifier(core.tree, ledger)
@@ -61,7 +67,7 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
         core.finder, core.volumes, is_shared,
     )  # fmt: skip
     core.library.store.feed.at_once(context.answers.forget)
-    return Operations(
+    return PokedOperations(
         core.tree,
         core.namespace,
         core.renames,
@@ -111,9 +117,15 @@ async def serve_mount(
         reason = f"{error}; what fusermount3 said is on the terminal, or in {core.config.log_path}"
         raise VdfsError(f"{mountpoint} could not be mounted: {reason}") from error
     device = device_at(os.fsencode(mountpoint))
+    poker = WorkerPool(2, log_path=core.config.state_dir / "workers.log", table=POKER, idle_s=_POKER_IDLE_S)
+    pokes = Pokes(core.tree, operations.ledger, operations.notifier, poker, mountpoint, device)
+    operations.use(pokes)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(for_ever, operations.notifier.run)
+            if device and "ro" not in options:
+                nursery.start_soon(poker.run)
+                nursery.start_soon(for_ever, pokes.run)
             task_status.started(device)
             await pyfuse3.main(min_tasks=1, max_tasks=64)
             nursery.cancel_scope.cancel()

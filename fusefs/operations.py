@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyfuse3
@@ -71,6 +71,8 @@ class Operations(pyfuse3.Operations):
         self.ledger = ledger
         self.handles = Handles()
         self.listings = Listings()
+        #: Names of which who watches their directory is yet to hear: what is said of them is believed for no time.
+        self.awaited: Collection[tuple[int, bytes]] = ()
         self.asked = tree.pace.asked  # what goes on behind gives way for a moment
         self._statfs: tuple[float, tuple[int, int, int, int, int, int]] = (0.0, (4096, 0, 0, 0, 0, 0))
 
@@ -93,6 +95,8 @@ class Operations(pyfuse3.Operations):
         face.entry_timeout = attrs.LONG_S if covered else attrs.SHORT_S
         if node.spots and node.spots[0].name != node.name:
             face.entry_timeout = 0  # a conflict's name ends with the conflict, which nothing announces under that name
+        if self.awaited and node.parent is not None and (node.parent.ino, node.name) in self.awaited:
+            face.entry_timeout = 0
         face.attr_timeout = self._attr_timeout(node, st, covered)
         if node.face is not None:
             node.face = face  # what the kernel was told last is what a listing may repeat
@@ -137,7 +141,8 @@ class Operations(pyfuse3.Operations):
             view = await self.views.lookup(name)
             if view is not None:
                 return self._told(parent, view, None)
-        held = parent.listing
+        is_awaited = (parent_inode, name) in self.awaited
+        held = None if is_awaited else parent.listing
         if held is not None and self.watch.is_quiet(parent):
             known = held.find(name)
             if known is not None and known.face is not None:
@@ -151,7 +156,7 @@ class Operations(pyfuse3.Operations):
         except NotFound:
             if len(name) > 255:
                 raise OSError(errno.ENAMETOOLONG, "name too long") from None
-            if b" (from " in name:
+            if b" (from " in name or is_awaited:
                 return attrs.absent(0)  # the name of a conflict that may begin at any time
             return attrs.absent(attrs.LONG_S if self.watch.covers(parent) else attrs.SHORT_S)
         return self._told(parent, node, st)

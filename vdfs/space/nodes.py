@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from index.model.entry import KIND_DIR, Entry
+from index.model.entry import KIND_DIR, KIND_SYMLINK, Entry
 from vdfs.space.dirs import DirRef
 
 
@@ -295,6 +295,19 @@ def removed_stat(st: "AnyStat") -> RowStat:
     """A stat with no link left."""
     out = copy_of(st)
     out.st_nlink = 0
+    return out
+
+
+def last_told(node: Node) -> RowStat:
+    """What the kernel was told last of what is gone: of a file size and times, of the rest what kind it is of."""
+    out = RowStat.__new__(RowStat)
+    stamp = node.stamp or 0
+    out.st_mode = {KIND_DIR: stat.S_IFDIR, KIND_SYMLINK: stat.S_IFLNK}.get(node.kind, stat.S_IFREG) | 0o700
+    out.st_nlink, out.st_rdev, out.st_blocks = 1, 0, 0
+    out.st_uid, out.st_gid = os.getuid(), os.getgid()
+    out.st_size = node.kernel_size
+    out.st_atime_ns = out.st_mtime_ns = stamp >> 64 & _WORD
+    out.st_ctime_ns = stamp >> 128
     return out
 
 

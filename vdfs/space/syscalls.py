@@ -84,6 +84,15 @@ def touch_now(path: str) -> None:
         _raise()
 
 
+def set_mtime(dir_fd: int, name: bytes, mtime_ns: int) -> None:
+    """The mtime of a name, which is not followed, and nothing else."""
+    pair = (_Timespec * 2)()
+    pair[0].tv_nsec = UTIME_OMIT
+    pair[1].tv_sec, pair[1].tv_nsec = divmod(mtime_ns, 1_000_000_000)
+    if _utimensat(dir_fd, name, pair, AT_SYMLINK_NOFOLLOW) != 0:
+        _raise()
+
+
 def born_ns(dir_fd: int, name: bytes) -> int | None:
     """When the inode under a name (empty: the descriptor's own) was made; None where the file system forgets it."""
     if _statx is None:

@@ -177,6 +177,12 @@ class Tree(Merging):
             known.update(entries.names_beginning(self.store.db, ref.entry_id, stem))
         return known
 
+    def in_conflict(self, parent: Node, name: bytes) -> bool:
+        """Whether a name in a directory stands for several versions, by the rows alone."""
+        rows = ((ref, entries.child(self.store.db, ref.entry_id, name)) for ref in parent.parts)
+        found = [Found(ref, row, None) for ref, row in rows if row is not None]
+        return len(found) > 1 and bool(union.arrange(name, self._candidates(found)).conflicts)
+
     def known_inos(self, parent: Node, name: bytes) -> set[int]:
         """The numbers that the index has under a name just now; the disk is not asked."""
         rows = (entries.child(self.store.db, ref.entry_id, name) for ref in parent.parts)
