@@ -290,7 +290,7 @@ def _sums(field: str) -> Callable[[Xattrs, Node, Entry], Awaitable[bytes | None]
 async def _rctime(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     sql = (
         "WITH RECURSIVE below(id) AS (SELECT ? UNION ALL SELECT e.id FROM below JOIN entry e ON e.parent_id = below.id "
-        "AND e.kind = 1) SELECT max(e.ctime_ns) FROM entry e JOIN below ON e.parent_id = below.id"
+        "AND e.kind = 1) SELECT max(e.ctime_ns) FROM entry e JOIN below ON e.parent_id = below.id WHERE e.rule >= 0"
     )
 
     ids = _directories(x, node)
@@ -310,7 +310,7 @@ VIRTUAL: dict[bytes, Virtual] = {
         _state,
         "all",
         "local; remote: another device has it, and is connected; offline: its volume or device is away; missing: its "
-        "volume is there, and not its location",
+        "volume is there, and not its location; removed: in `.vdfs/devices` alone, it was removed here",
     ),
     b"user.vdfs.local_bytes": Virtual(_local_bytes, "file", "bytes that can be read on this device"),
     b"user.vdfs.devices": Virtual(_devices, "all", "names of the devices that hold it, NUL between them"),

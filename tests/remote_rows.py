@@ -138,6 +138,17 @@ class RemoteRows:
                 unit.changed(change.DATA, branch_id, old.id, parent_id, name, old.node)
         return row.id
 
+    def uuid_of(self, branch_id: int, path: str) -> bytes:
+        uuid = self.at(branch_id, path).uuid
+        assert uuid is not None
+        return uuid
+
+    def later(self, branch_id: int, path: str) -> dict[bytes, int]:
+        """The vector of a version that was written over the one that the owner has."""
+        row = self.at(branch_id, path)
+        branch = next(one for one in places.branches(self.store.db) if one.id == branch_id)
+        return versions.bump(versions.unpack(row.version) or {branch.uuid: 1}, branch.uuid)
+
     def directory(self, branch_id: int, path: str, *, mtime_ns: int = OLD_NS, mode: int = 0o755) -> int:
         """An empty directory."""
         with self.store.write(ORIGIN_SYNC) as unit:

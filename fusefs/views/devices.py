@@ -1,7 +1,7 @@
 """`devices/<slug>/<location>`: what lies where, branch by branch, and `conflicts`: what differs under one name.
 
 The trees here are listings of the index, each file with the bytes of that very branch. What other devices hold is as
-they told; its bytes are not here, and nothing of it is changed here.
+they told, also what was removed here; its bytes are not here, and nothing of it is changed here.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -12,7 +12,7 @@ from fusefs.views.context import ViewContext, unused
 from index.model.entry import KIND_DIR, Entry
 from index.model.errors import NotFound, ReadOnly, VdfsError
 from index.store import devices, entries
-from vdfs.space.branches import Branch
+from vdfs.space.branches import REMOVED, Branch
 from vdfs.space.nodes import Node, RowStat, Spot
 
 
@@ -37,6 +37,11 @@ class ReplicaFile(ViewNode):
     def refusal(self) -> VdfsError:
         return super().refusal() if self.row.is_ours else _of_another_device()
 
+    def xattr(self, name: bytes) -> bytes | None:
+        if name == b"user.vdfs.state" and self.row.is_hidden:
+            return REMOVED.encode()
+        return super().xattr(name)
+
     def _node(self) -> Node:
         ref = self.context.tree.ref_of(self.parent_id)
         if ref is None:
@@ -54,13 +59,16 @@ class ReplicaFile(ViewNode):
 
 
 class BranchDir(ViewDir):
-    """One directory of one branch, as the index has it."""
+    """One directory of one branch, as the index has it. `shows_all`: also what was removed here, and its device has."""
 
-    def __init__(self, context: ViewContext, path: tuple[bytes, ...], branch: Branch, entry_id: int) -> None:
+    def __init__(
+        self, context: ViewContext, path: tuple[bytes, ...], branch: Branch, entry_id: int, *, shows_all: bool
+    ) -> None:
         super().__init__(path, context.uid, context.gid)
         self.context = context
         self.branch = branch
         self.entry_id = entry_id
+        self.shows_all = shows_all
 
     def refusal(self) -> VdfsError:
         return _of_another_device() if self.branch.is_remote else super().refusal()
@@ -74,26 +82,29 @@ class BranchDir(ViewDir):
     def _node(self, row: Entry) -> ViewNode:
         path = self.child(row.name)
         if row.kind == KIND_DIR:
-            return BranchDir(self.context, path, self.branch, row.id)
+            return BranchDir(self.context, path, self.branch, row.id, shows_all=self.shows_all)
         return ReplicaFile(self.context, path, self.entry_id, row)
 
     async def entries(self) -> AsyncIterator[tuple[bytes, ViewNode | Node]]:
         await self._current()
         for row in entries.children(self.context.tree.store.db, self.entry_id):
-            yield row.name, self._node(row)
+            if self.shows_all or not row.is_hidden:
+                yield row.name, self._node(row)
 
     async def lookup(self, name: bytes) -> ViewNode | Node:
         row = entries.child(self.context.tree.store.db, self.entry_id, name)
         if row is None:
             await self._current()
             row = entries.child(self.context.tree.store.db, self.entry_id, name)
-        if row is None:
+        if row is None or (row.is_hidden and not self.shows_all):
             raise NotFound("it is not there")
         return self._node(row)
 
 
 class BranchesDir(ViewDir):
     """Some branches by location; a second one of a location has its label behind the name."""
+
+    shows_all = True
 
     def __init__(self, context: ViewContext, path: tuple[bytes, ...]) -> None:
         super().__init__(path, context.uid, context.gid)
@@ -111,7 +122,10 @@ class BranchesDir(ViewDir):
                 whence = f"{branch.slug}, {branch.label}" if branch.is_remote else branch.label
                 name = unused(name + b" (" + whence.encode() + b")", used)
             used.add(name)
-            yield name, BranchDir(self.context, self.child(name), branch, branch.root_entry_id)
+            yield (
+                name,
+                BranchDir(self.context, self.child(name), branch, branch.root_entry_id, shows_all=self.shows_all),
+            )
 
 
 def _of_another_device() -> VdfsError:
@@ -194,7 +208,8 @@ def _parents_of_conflicts(db: object) -> list[Entry]:
     sql = (
         "SELECT DISTINCT a.parent_id FROM entry a JOIN entry pa ON pa.id = a.parent_id "
         "JOIN entry pb ON pb.node = pa.node AND pb.id > pa.id "
-        "JOIN entry b ON b.parent_id = pb.id AND b.name = a.name AND b.node <> a.node WHERE a.kind = 0"
+        "JOIN entry b ON b.parent_id = pb.id AND b.name = a.name AND b.node <> a.node "
+        "WHERE a.kind = 0 AND a.rule >= 0 AND b.rule >= 0"
     )
     found = [r[0] for r in db.execute(sql)]  # type: ignore[attr-defined]
     return [row for row in (entries.get(db, i) for i in found) if row is not None]  # type: ignore[arg-type]

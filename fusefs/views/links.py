@@ -49,7 +49,7 @@ class TagDir(LinksDir):
         for uuid in tags.entries_with_all(db, self.wanted, LISTING_MAX):
             seen: set[int] = set()
             for row in entries.by_uuid(db, uuid):
-                if row.node not in seen:
+                if row.node not in seen and not row.is_hidden:
                     seen.add(row.node)
                     found.append(row)
         return sorted(found, key=lambda r: (r.name, r.id))

@@ -56,6 +56,8 @@ class VolumesRoot(ViewDir):
 class OfflineDir(BranchesDir):
     """`offline`: what is not there now, by location."""
 
+    shows_all = False
+
     def branches(self) -> Iterable[Branch]:
         tree = self.context.tree
         away: list[Branch] = [branch for branch in tree.branches.values() if branch.state != LIVE]

@@ -6,6 +6,7 @@ the file gets its number, its uuid and its tags back when it is met. What cannot
 any way to. Numbers are only ever raised.
 """
 
+import contextlib
 import os
 import stat
 import time
@@ -16,9 +17,10 @@ import msgpack
 
 from index.care.carried import ask_anew
 from index.care.checking import GIVEN, HANGING, LOOSE, MISNAMED, MISNUMBERED, ROOTLESS, UNHASHED, largest
+from index.model.errors import MissingDependency
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
-from index.store import changes, devices, entries, limbo, places, registers, sums
+from index.store import changes, devices, entries, limbo, places, registers, streams, sums
 from index.store.registers import Register
 
 #: How far a counter that was lost leaps beyond the largest number that is still known: more than a day gives.
@@ -35,7 +37,14 @@ def mend(
     """Inside a transaction; returns what was done. `is_sure`: the counters are those of the last moment; else numbers
     leap ahead, and a new epoch begins. `relists`: rows may be missing, so no directory counts as listed. `asks`: so may
     tags and attributes, of which files carry copies."""
-    done = _branches(db, device) + _devices(db) + _locations(db, device) + _roots(db) + _entries(db)
+    done = (
+        _afar(db, device, relists=relists)
+        + _branches(db, device)
+        + _devices(db)
+        + _locations(db, device)
+        + _roots(db)
+        + _entries(db)
+    )
     if relists or done:
         db.execute("UPDATE entry SET scanned_ns=NULL, scanned_mtime_ns=NULL WHERE kind=1")
     done += _contents(db)
@@ -57,6 +66,46 @@ def _count(db: apsw.Connection, sql: str, *args: "apsw.SQLiteValue") -> int:
 
 def _said(number: int, words: str) -> list[str]:
     return [f"{number} {words}"] if number else []
+
+
+def _afar(db: apsw.Connection, device: bytes, *, relists: bool) -> list[str]:
+    """What other devices have is theirs to say. What of it hangs in no branch of theirs goes, and never becomes ours;
+    its owner is asked to tell all again, and so is everybody where rows may be missing that nobody knows of."""
+    rootless: list[Any] = db.execute(
+        "SELECT id, device_uuid FROM branch b WHERE device_uuid<>?1 AND root_entry_id IS NOT NULL AND NOT EXISTS "
+        "(SELECT 1 FROM entry e WHERE e.id=b.root_entry_id AND e.branch_id=b.id AND e.uid<0)",
+        (device,),
+    ).fetchall()
+    for branch_id, _ in rootless:
+        db.execute("DELETE FROM entry WHERE branch_id=? AND uid<0", (branch_id,))
+        db.execute("UPDATE branch SET root_entry_id=NULL WHERE id=?", (branch_id,))
+    gone = _count(
+        db, "DELETE FROM entry WHERE uid<0 AND branch_id NOT IN (SELECT id FROM branch WHERE device_uuid<>?)", device
+    )
+    db.execute("DELETE FROM detached WHERE entry_id NOT IN (SELECT id FROM entry)")
+    owners = {owner for _, owner in rootless} | _branches_told_of(db, device)
+    if relists or (gone and not owners):
+        owners = {one.device for one in streams.every(db)} - {device}
+    for one in streams.every(db):
+        if one.device in owners and one.kind == streams.OWNED:
+            streams.rewind(db, one.id)
+    if not gone and not rootless:
+        return []
+    return ["what other devices have was known in part, and was let go of; they tell it again"]
+
+
+def _branches_told_of(db: apsw.Connection, device: bytes) -> set[bytes]:
+    """Branches that other devices told of, and that have no row, get one again. Returns whose they are."""
+    owners = set()
+    for key in registers.keys_of(db, places.BRANCH):
+        is_known = db.execute("SELECT 1 FROM branch WHERE uuid=?", (key[16:],)).fetchone() is not None
+        fields = registers.fields_of(db, places.BRANCH, key)
+        if key[:16] == device or is_known or fields.get("removed"):
+            continue
+        with contextlib.suppress(MissingDependency):  # it cannot be shown without its location
+            places.make_branch(db, key, fields)
+            owners.add(key[:16])
+    return owners
 
 
 def _branches(db: apsw.Connection, device: bytes) -> list[str]:

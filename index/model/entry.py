@@ -27,6 +27,9 @@ HASH_FAILED = 3  # could not be read; the reason lies with the row
 HASH_LEFT = 4  # not to be read: it lies on a network file system inside a location
 
 
+#: In the place of a rule: another device has it, and its name was taken away here (index/store/whiteouts.py).
+HIDDEN = -1
+
 _NS_MAX = (1 << 63) - 1
 
 
@@ -104,6 +107,11 @@ class Entry(NamedTuple):
     def is_ours(self) -> bool:
         """Whether the row is this device's. Of another's the owner is not known here."""
         return self.uid >= 0
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it is another device's, and its name was taken away here."""
+        return self.rule == HIDDEN
 
     @property
     def stat(self) -> Stat:

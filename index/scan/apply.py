@@ -24,7 +24,7 @@ from index.model import change, versions
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.scan import differ, kinship, recording
 from index.scan.kinship import Disk, Place
-from index.store import entries, limbo, metadata
+from index.store import entries, leaving, limbo, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -67,8 +67,13 @@ def add(
     """
     place = Place(branch_id, parent_id, name)
     if fresh or node is not None:
-        return recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid, rule=rule))
-    return recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
+        row = recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid, rule=rule))
+    else:
+        row = recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
+    if not unit.remote:
+        return row
+    leaving.made_again(unit, [row])
+    return recording.again(unit, row.id)
 
 
 def _found(unit: Unit, place: Place, st: Stat, disk: Disk, rule: int | None) -> Entry:
@@ -122,7 +127,9 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     if disk is None and verdict in (differ.REPLACED, differ.OTHER_KIND):
         return row
     if disk is not None and verdict == differ.REPLACED:
-        return recording.restat_twins(unit, _replace(unit, row, st, branch_uuid, disk), st)
+        row = recording.restat_twins(unit, _replace(unit, row, st, branch_uuid, disk), st)
+        leaving.made_again(unit, [row])
+        return recording.again(unit, row.id)
     doubted = verdict == differ.ATTRS and disk is not None and kinship.may_be_rewritten(unit, row, st, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
@@ -232,6 +239,7 @@ def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
     disk.moved(recording.arrive(unit, recording.again(unit, a.id)))
     new = recording.arrive(unit, recording.again(unit, b.id))
     disk.moved(new)
+    leaving.made_again(unit, [recording.again(unit, a.id)], inherits=False)
     return new
 
 

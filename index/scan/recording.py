@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from index.model import change, versions
 from index.model.entry import HASH_FAILED, HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_entry_uuid
-from index.store import annotating, changes, entries, metadata
+from index.store import annotating, changes, entries, leaving, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -493,7 +493,7 @@ def alias(unit: Unit, one: bytes, other: bytes) -> bytes:
     other locations do. Returns what both are read as."""
     kept = annotating.join(unit, one, other)
     for uuid in {one, other} - {kept}:
-        entries.read_uuid_as(unit.db, uuid, kept)
+        leaving.read_as(unit, uuid, kept)
     return kept
 
 

@@ -79,8 +79,8 @@ WHERE e.id > ? AND +e.branch_id IN ({}) AND e.kind = 0 AND e.hash_state = 2 AND 
 ORDER BY e.id LIMIT ?
 """
 _UNSAID = (
-    "SELECT count(*) FILTER (WHERE rule = 0), count(*) FILTER (WHERE rule <> 0) FROM entry "
-    "WHERE kind = 0 AND size_bytes >= ? AND (hash_state <> 2 OR rule <> 0)"
+    "SELECT count(*) FILTER (WHERE rule = 0), count(*) FILTER (WHERE rule > 0) FROM entry "
+    "WHERE kind = 0 AND size_bytes >= ? AND (hash_state <> 2 OR rule > 0) AND rule >= 0"
 )
 
 

@@ -40,7 +40,8 @@ SCHEMA = """
 --   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
 --              then; NULL = never listed
 --   rule       what holds the entry back from being read, searched and told; 0 nothing, else a rule of its location
---              (docs/rules.md). What is known of it stays known
+--              (docs/rules.md). What is known of it stays known. -1: it is another device's, and its name was taken
+--              away here (table whiteout): only who asks what that device has is told of it
 CREATE TABLE entry(
     id               INTEGER PRIMARY KEY,
     branch_id        INTEGER NOT NULL REFERENCES branch(id),
@@ -141,8 +142,8 @@ def some_children(db: apsw.Connection, parent_id: int, limit: int) -> list[Entry
 
 
 def names_beginning(db: apsw.Connection, parent_id: int, stem: bytes) -> list[bytes]:
-    """The names of a directory that begin so."""
-    sql = "SELECT name FROM entry WHERE parent_id=? AND name>=? AND name<?"
+    """The names of a directory that begin so, as far as they show."""
+    sql = "SELECT name FROM entry WHERE parent_id=? AND name>=? AND name<? AND rule>=0"
     return [name for (name,) in db.execute(sql, (parent_id, stem, stem + b"\xff" * (NAME_MAX_BYTES + 1)))]
 
 
@@ -326,7 +327,8 @@ def queue_left(db: apsw.Connection, branch_id: int, first_id: int, end_id: int) 
 
 def recent(db: apsw.Connection, limit: int) -> list[Entry]:
     """The newest files: a pass over the table, for a thread."""
-    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE kind=0 ORDER BY mtime_ns DESC LIMIT ?", (limit,))]
+    sql = _SELECT + "WHERE kind=0 AND rule>=0 ORDER BY mtime_ns DESC LIMIT ?"
+    return [Entry._make(row) for row in db.execute(sql, (limit,))]
 
 
 def path_of(db: apsw.Connection, entry_id: int) -> list[bytes]:
@@ -482,7 +484,7 @@ def apart(db: apsw.Connection, after_id: int, limit: int) -> list[tuple[tuple[in
         "SELECT e.parent_id, e.name, e.id FROM entry e CROSS JOIN entry p ON p.id=e.parent_id CROSS JOIN entry t ON "
         "((t.id=p.node AND t.node=p.node) OR (t.node=p.node AND t.node<>t.id)) AND t.id<>p.id "
         "CROSS JOIN entry o ON o.parent_id=t.id AND o.name=e.name "
-        "WHERE e.id>? AND e.uid<0 AND o.node<>e.node AND o.kind=e.kind ORDER BY e.id LIMIT ?"
+        "WHERE e.id>? AND e.uid<0 AND e.rule=0 AND o.node<>e.node AND o.kind=e.kind ORDER BY e.id LIMIT ?"
     )
     return [((int(row[0]), bytes(row[1])), int(row[2])) for row in db.execute(sql, (after_id, limit))]
 

@@ -36,6 +36,7 @@ from index.store import (
     targets,
     volumes,
     whereabouts,
+    whiteouts,
 )
 from index.store.connection import APPLICATION_ID
 from index.store.registers import Register
@@ -45,7 +46,7 @@ SCHEMA_VERSION = 4
 _TABLES = (
     changes, volumes, devices, places, filetypes, contents, entries, limbo, tags, metadata,
     sums, extracts, sidecars, rulings, search, saved, registers, aliases,
-    streams, pending, remote, targets, whereabouts,
+    streams, pending, remote, targets, whereabouts, whiteouts,
 )  # fmt: skip
 
 
@@ -83,6 +84,7 @@ def _full_strength(db: apsw.Connection) -> None:
     _volumes_come(db)
     _shared_by_registers(db)
     db.execute(targets.SCHEMA)
+    db.execute(whiteouts.SCHEMA)
 
 
 def _rules(db: apsw.Connection) -> None:

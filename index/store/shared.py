@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from index.model.errors import MissingDependency
-from index.store import aliases, devices, entries, metadata, pending, places, registers, saved, streams, tags
+from index.store import aliases, devices, leaving, metadata, pending, places, registers, saved, streams, tags
 from index.store.pending import Held
 from index.store.registers import Register
 from index.store.unit import Unit
@@ -150,7 +150,7 @@ def _join(unit: Unit, _held: Held, key: Any, body: Any, merged: Merged) -> None:
     joined = aliases.join(unit.db, key, body)
     if joined is not None:
         metadata.merge_into(unit.db, *joined)
-        entries.read_uuid_as(unit.db, *joined)
+        leaving.read_as(unit, *joined)
         merged.entries.add(joined[1])
 
 

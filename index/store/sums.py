@@ -10,7 +10,9 @@ units may do what they like:
 - a directory that moves takes along what its row of `sums` says; what is noted below it goes up from where it is in the
   end;
 - a directory that goes takes with it all that its row still says; what was noted in it before is void;
-- a row of another device that is detached counts nowhere, and what is below it only there.
+- a row of another device that is detached counts nowhere, and what is below it only there;
+- a name of another device that was taken away here (whiteouts.py) does not count: the sums are of what shows. Below a
+  directory that is hidden everything is, so that it is only the directory itself that its parent has one less of.
 
 The notes are a table of the writing connection alone (`attend`), so a unit that is rolled back takes them back too.
 They end with the process: the first unit that leaves some says so in table meta, and who finds that said at the start
@@ -53,29 +55,37 @@ CREATE TEMP TABLE noted(
     rdirs  INTEGER NOT NULL
 );
 CREATE TEMP TRIGGER sums_size AFTER UPDATE OF size_bytes ON main.entry
-WHEN old.kind=0 AND old.size_bytes<>new.size_bytes AND new.parent_id IS NOT NULL BEGIN
+WHEN old.kind=0 AND old.size_bytes<>new.size_bytes AND new.parent_id IS NOT NULL AND new.rule>=0 BEGIN
     INSERT INTO noted VALUES(new.parent_id, new.size_bytes-old.size_bytes, 0, 0) {_ADD};
 END;
 CREATE TEMP TRIGGER sums_file_moved AFTER UPDATE OF parent_id ON main.entry
-WHEN new.kind=0 AND old.parent_id IS NOT new.parent_id BEGIN
-    INSERT INTO noted SELECT old.parent_id, -new.size_bytes, -1, 0 WHERE old.parent_id IS NOT NULL {_ADD};
-    INSERT INTO noted SELECT new.parent_id, new.size_bytes, 1, 0 WHERE new.parent_id IS NOT NULL {_ADD};
+WHEN new.kind=0 AND new.rule>=0 AND old.parent_id IS NOT new.parent_id BEGIN
+    INSERT INTO noted SELECT old.parent_id, -old.size_bytes, -1, 0 WHERE old.parent_id IS NOT NULL {_ADD};
+    INSERT INTO noted SELECT new.parent_id, old.size_bytes, 1, 0 WHERE new.parent_id IS NOT NULL {_ADD};
 END;
 CREATE TEMP TRIGGER sums_dir_moved AFTER UPDATE OF parent_id ON main.entry
 WHEN new.kind=1 AND old.parent_id IS NOT new.parent_id BEGIN
-    INSERT INTO noted SELECT old.parent_id, -rbytes, -rfiles, -rdirs-1 FROM sums
+    INSERT INTO noted SELECT old.parent_id, -rbytes, -rfiles, -rdirs-(new.rule>=0) FROM sums
         WHERE dir_id=new.id AND old.parent_id IS NOT NULL {_ADD};
-    INSERT INTO noted SELECT new.parent_id, rbytes, rfiles, rdirs+1 FROM sums
+    INSERT INTO noted SELECT new.parent_id, rbytes, rfiles, rdirs+(new.rule>=0) FROM sums
         WHERE dir_id=new.id AND new.parent_id IS NOT NULL {_ADD};
 END;
-CREATE TEMP TRIGGER sums_file_gone AFTER DELETE ON main.entry WHEN old.kind=0 AND old.parent_id IS NOT NULL BEGIN
+CREATE TEMP TRIGGER sums_file_gone AFTER DELETE ON main.entry
+WHEN old.kind=0 AND old.rule>=0 AND old.parent_id IS NOT NULL BEGIN
     INSERT INTO noted VALUES(old.parent_id, -old.size_bytes, -1, 0) {_ADD};
 END;
 CREATE TEMP TRIGGER sums_dir_gone AFTER DELETE ON main.entry WHEN old.kind=1 BEGIN
-    INSERT INTO noted SELECT old.parent_id, -rbytes, -rfiles, -rdirs-1 FROM sums
+    INSERT INTO noted SELECT old.parent_id, -rbytes, -rfiles, -rdirs-(old.rule>=0) FROM sums
         WHERE dir_id=old.id AND old.parent_id IS NOT NULL {_ADD};
     DELETE FROM noted WHERE dir_id=old.id;
     DELETE FROM sums WHERE dir_id=old.id;
+END;
+CREATE TEMP TRIGGER sums_hidden AFTER UPDATE OF rule ON main.entry
+WHEN (old.rule<0)<>(new.rule<0) AND new.kind<2 AND new.parent_id IS NOT NULL BEGIN
+    INSERT INTO noted VALUES(
+        new.parent_id, iif(new.kind=0, new.size_bytes, 0)*iif(new.rule<0, -1, 1),
+        (new.kind=0)*iif(new.rule<0, -1, 1), (new.kind=1)*iif(new.rule<0, -1, 1)
+    ) {_ADD};
 END;
 """
 #: Of one directory and all above it, in one statement: half of what a step each would cost.
@@ -201,12 +211,14 @@ def wrong(db: apsw.Connection) -> dict[int, list[int] | None]:
     directory of that number. A pass over the rows."""
     own: dict[int, list[int]] = {}
     parents: dict[int, int | None] = {}
-    directories: Iterable[tuple[Any, ...]] = db.execute("SELECT id, parent_id FROM entry WHERE kind=1")
-    for dir_id, parent_id in directories:
+    shown: dict[int, int] = {}
+    directories: Iterable[tuple[Any, ...]] = db.execute("SELECT id, parent_id, rule>=0 FROM entry WHERE kind=1")
+    for dir_id, parent_id, is_shown in directories:
         own[dir_id] = [0, 0, 0]
         parents[dir_id] = parent_id
+        shown[dir_id] = is_shown
     files: Iterable[tuple[Any, ...]] = db.execute(
-        "SELECT parent_id, sum(size_bytes), count(*) FROM entry WHERE kind=0 GROUP BY parent_id"
+        "SELECT parent_id, sum(size_bytes), count(*) FROM entry WHERE kind=0 AND rule>=0 GROUP BY parent_id"
     )
     for parent_id, rbytes, rfiles in files:
         if parent_id in own:
@@ -217,7 +229,7 @@ def wrong(db: apsw.Connection) -> dict[int, list[int] | None]:
             above, below = own[parent_id], own[dir_id]
             above[0] += below[0]
             above[1] += below[1]
-            above[2] += below[2] + 1
+            above[2] += below[2] + shown[dir_id]
     had = {row[0]: list(row[1:]) for row in db.execute("SELECT dir_id, rbytes, rfiles, rdirs FROM sums")}
     return {dir_id: own.get(dir_id) for dir_id in own.keys() | had.keys() if own.get(dir_id) != had.get(dir_id)}
 

@@ -160,7 +160,7 @@ def names(db: apsw.Connection) -> list[tuple[str, int]]:
         (str(n), int(c))
         for n, c in db.execute(
             "SELECT t.name, count(DISTINCT g.entry_uuid) FROM tag t JOIN tagging g ON g.tag_id = t.id "
-            "WHERE EXISTS (SELECT 1 FROM entry e WHERE e.uuid = g.entry_uuid AND e.uuid IS NOT NULL) "
+            "WHERE EXISTS (SELECT 1 FROM entry e WHERE e.uuid = g.entry_uuid AND e.uuid IS NOT NULL AND e.rule >= 0) "
             "GROUP BY t.name ORDER BY t.name"
         )
     ]

@@ -23,6 +23,8 @@ from vdfs.ops.context import Core
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"x:{value.hex()}"
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
     return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 

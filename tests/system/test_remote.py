@@ -219,10 +219,10 @@ def test_a_name_with_the_same_bytes_here_and_there_is_one_file_that_is_read_and_
     assert (here / "both.txt").stat().st_mode & 0o777 == 0o600
     far.library.sd("tag", "add", "kept", both)
     number = both.stat().st_ino
-    both.unlink()
-    assert not (here / "both.txt").exists()
-    st = both.stat()  # the name shows what the other device has
-    assert (st.st_size, st.st_mtime_ns, st.st_nlink) == (len(data), OLD_NS, 1)
+    (here / "both.txt").unlink()  # behind the mount: this replica is gone, and no more
+    eventually(lambda: both.stat().st_mtime_ns == OLD_NS, "the name shows what the other device has")
+    st = both.stat()
+    assert (st.st_size, st.st_nlink) == (len(data), 1)
     assert st.st_ino != number
     assert errno_of(both.read_bytes) == errno.EHOSTDOWN
     assert os.getxattr(both, "user.xdg.tags") == b"kept"
@@ -303,7 +303,7 @@ def test_what_a_rule_holds_here_keeps_its_name_here(far: Far, here: Path) -> Non
     assert "build (from laptop, Photos).log" in names(top)
 
 
-def test_moving_what_is_ours_leaves_behind_what_others_have_under_the_name(far: Far, here: Path) -> None:
+def test_moving_what_is_ours_leaves_behind_what_others_alone_have(far: Far, here: Path) -> None:
     data = b"the same" * 500
     (here / "both.txt").write_bytes(data)
     (here / "trip" / "deep").mkdir(parents=True)
@@ -325,16 +325,15 @@ def test_moving_what_is_ours_leaves_behind_what_others_have_under_the_name(far: 
     after = [(top / name).stat().st_ino for name in ("moved.txt", "journey", "journey/deep")]
     assert after == numbers
     assert (top / "moved.txt").read_bytes() == data
-    assert errno_of((top / "both.txt").read_bytes) == errno.EHOSTDOWN
+    assert not (top / "both.txt").exists()
     eventually(lambda: names(top / "journey") == ["both.txt", "deep"], "what is ours has moved")
     assert names(top / "journey" / "deep") == ["ours.txt"]
     eventually(lambda: not (top / "journey" / "only").exists(), "what is not has not")
-    assert names(top / "trip") == ["both.txt", "deep", "only"]
+    assert names(top / "trip") == ["deep", "only"]
     assert names(top / "trip" / "deep") == ["theirs.txt"]
     assert names(top / "trip" / "only") == ["one.txt"]
-    for path in ("both.txt", "moved.txt", "trip", "journey", "trip/both.txt", "journey/both.txt"):
+    for path in ("moved.txt", "trip", "journey", "journey/both.txt"):
         assert os.getxattr(top / path, "user.xdg.tags") == b"kept", path
-    assert value(top / "both.txt", "id") != value(top / "moved.txt", "id")
     assert value(top / "trip", "id") != value(top / "journey", "id")
     far.library.settle()
     far.library.verify("--content")
@@ -375,15 +374,12 @@ def test_rm_takes_what_is_ours_and_says_what_is_not(far: Far, here: Path) -> Non
     assert removed.returncode == 1
     assert removed.stderr.splitlines() == ["rm: cannot remove 'trip/theirs.txt': Read-only file system"]
     assert not (here / "trip" / "ours").exists()
-    assert names(top / "trip") == ["both.txt", "theirs.txt"]
+    assert names(top / "trip") == ["theirs.txt"]
     assert names(here / "trip") == []
     assert "Directory not empty" in shell("rmdir trip", top).stderr
-    number = (top / "bare").stat().st_ino
     (top / "bare").rmdir()
     assert not (here / "bare").exists()
-    assert names(top / "bare") == []
-    assert (top / "bare").stat().st_ino != number
-    assert errno_of((top / "bare").rmdir) == errno.EROFS
+    assert not (top / "bare").exists()
     assert errno_of((top / "afar").rmdir) == errno.EROFS
     assert errno_of(far.library.mnt.joinpath("Photos").rmdir) == errno.ENOTEMPTY
     far.library.verify()

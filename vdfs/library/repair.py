@@ -45,6 +45,7 @@ _MEANING: Final = {
     "entry": "files and directories", "tag": "names of tags", "tagging": "tags of files", "content": "hashes",
     "attribute": "attributes and comments", "location": "locations", "branch": "the directories of locations",
     "saved_search": "saved searches", "volume": "volumes", "counter": "counters", "meta": "facts of the library",
+    "whiteout": "what was removed here and others have",
 }  # fmt: skip
 #: What of a damaged file is worth more than its backup alone: each comes back from it where it is missing.
 _WORTH: Final = ("branch", "entry", "location", "tag", "tagging", "attribute", "saved_search")

@@ -12,10 +12,11 @@ from index.model.ids import uuid_text
 from index.scan import recording
 from index.store import contents, entries
 from vdfs.ops.context import Core
-from vdfs.ops.paths import node_of
+from vdfs.ops.paths import node_of, union_path
 from vdfs.ops.registry import doc, query
-from vdfs.space.branches import state_of
-from vdfs.space.nodes import Node
+from vdfs.space.branches import REMOVED, state_of
+from vdfs.space.departures import hidden_at
+from vdfs.space.nodes import AnyStat, Node
 from vdfs.space.remotes import RemoteBranch
 
 HASH_STATES = {HASH_FULL: "full", HASH_SAMPLED: "sampled", HASH_FAILED: "failed", HASH_LEFT: "left"}
@@ -54,7 +55,9 @@ class FileFacts:
     mime: str | None
     hash: str | None
     hash_state: str
-    state: str
+    state: str = attrs.field(
+        metadata=doc("local, remote, offline or missing; removed: it was removed here, and other devices have it yet")
+    )
     rule: str | None = attrs.field(metadata=doc("the rule that holds it back from being read and found; null: none"))
     version: str
     tags: list[str]
@@ -70,7 +73,7 @@ class FileFacts:
 @query("file.info")
 async def info(core: Core, asked: FileAsked) -> FileFacts:
     """The facts of one file or directory."""
-    node, st = await node_of(core, asked.path)
+    node, st = await _asked(core, asked.path)
     db = core.library.store.db
     refs = [(p, p.entry_id) for p in node.parts] if node.is_dir else [(s.dir, s.entry_id) for s in node.spots]
     rows = [(ref, row) for ref, row in ((r, entries.get(db, i)) for r, i in refs) if row is not None]
@@ -100,8 +103,8 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         mime="inode/directory" if row.kind == KIND_DIR else found and found.mime,
         hash=full,
         hash_state=HASH_STATES.get(row.hash_state, "pending") if row.kind == KIND_FILE else "none",
-        state=state_of([ref.branch for ref, _ in rows]),
-        rule=core.rulers.ruleset(rows[0][0].branch).name_of(row.rule) if row.rule else None,
+        state=REMOVED if row.is_hidden else state_of([ref.branch for ref, _ in rows]),
+        rule=core.rulers.ruleset(rows[0][0].branch).name_of(row.rule) if row.rule > 0 else None,
         version=",".join(f"{k.hex()[:8]}:{vector[k]}" for k in sorted(vector)),
         tags=core.annotations.tags_of(node),
         comment=comment,
@@ -120,6 +123,17 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         meta={} if read is None else {name: fields.shown(value) for name, value in read.fields.items()},
         unread=None if read is None else read.error,
     )
+
+
+async def _asked(core: Core, path: bytes) -> tuple[Node, AnyStat]:
+    """What a path shows; where that is nothing, what was removed there and others have yet."""
+    try:
+        return await node_of(core, path)
+    except NotFound:
+        hidden = await hidden_at(core.tree, await union_path(core, path))
+        if hidden is None:
+            raise
+        return hidden
 
 
 async def _text(core: Core, node: Node, name: bytes) -> str | None:

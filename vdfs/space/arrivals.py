@@ -1,7 +1,8 @@
 """Arrivals: what follows when rows of other devices come, change places or go.
 
 In: units and commits, whoever wrote them. Out, in the same unit: a row that is moved or detached shares no number with
-what stays, since the kernel would move a directory that has two places. Out, behind: what devices have under one name
+what stays, since the kernel would move a directory that has two places; and what is hidden, since it left here, is
+hidden again or shows (leaving.py). Out, behind: what devices have under one name
 shares number and uuid (merging.py), though nobody looks the name up, so that a search tells it once and it is no
 duplicate of itself; and a directory that comes to one which somebody holds becomes a part of it.
 
@@ -17,7 +18,7 @@ from index.model.change import ADDED, DATA, META, ORIGIN_SCAN, ORIGIN_SYNC, REMO
 from index.model.entry import KIND_DIR, Entry
 from index.model.errors import VdfsError
 from index.scan import recording
-from index.store import entries
+from index.store import entries, leaving, whiteouts
 from index.store.unit import Unit
 from vdfs.space.ground import Found
 from vdfs.space.tree import Tree
@@ -41,16 +42,21 @@ class Arrivals:
         self._has_more = True  # than what waits: that of the time before
         self._wake = trio.Event()
         tree.store.before_commit = self.about_to_be_told
+        if whiteouts.is_any(tree.store.db) or whiteouts.hidden(tree.store.db):
+            with tree.store.write(ORIGIN_SCAN) as unit:
+                leaving.judge_all(unit)
         tree.store.feed.at_once(self._heard)
 
     def about_to_be_told(self, unit: Unit, changes: Sequence[Change]) -> None:
-        """Before a unit is committed: rows of others that left a place and are there yet hang elsewhere, or nowhere."""
+        """Before a unit is committed: rows of others that left a place and are there yet hang elsewhere, or nowhere;
+        what came may be what left here."""
         if unit.origin != ORIGIN_SYNC:
             return
         for entry_id in list({one.entry_id: None for one in changes if one.what == REMOVED}):
             row = entries.get(unit.db, entry_id)
             if row is not None and not row.is_ours:
                 recording.moved_afar(unit, row)
+        leaving.told(unit, changes, self.store.last_entry_id)
 
     def _heard(self, commit: Commit) -> None:
         """What came, or is known better, may be one with what others have."""

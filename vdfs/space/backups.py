@@ -118,23 +118,25 @@ class Backups:
             return
         self._held.append(_Backup(parent, name, pid, row.id, row.uuid, now_s))
 
-    def hand_over(self, unit: Unit, backup: Entry, heirs: list[Entry]) -> None:
+    def hand_over(self, unit: Unit, backup: Entry, heirs: list[Entry], *, uuid: bytes | None = None) -> None:
         """The rows of a new version get the identity of the file that was put aside, whose own rows give it up.
 
-        Names that were linked with the backup go on with it, as another file, with copies of the annotations.
+        Names that were linked with the backup go on with it, as another file, with copies of the annotations. `uuid`:
+        the one that the name has kept, since others have it there (leaving.py); the backup had but copies.
         """
         assert backup.uuid is not None
+        kept = uuid or backup.uuid
         rows = [row for row in entries.by_uuid(unit.db, backup.uuid) if row.is_ours]
         is_linked = len({entries.union_name(unit.db, one.parent_id, one.name) for one in rows}) > 1
         left = recording.copy_of(unit, backup.uuid) if is_linked else None
         for one in rows:
             entries.set_uuid(unit.db, one.id, left, unit.seq)
         for heir in heirs:
-            entries.set_uuid(unit.db, heir.id, backup.uuid, unit.seq)
+            entries.set_uuid(unit.db, heir.id, kept, unit.seq)
         now_s = time.monotonic()
         self._handed = [handed for handed in self._handed if now_s - handed.at_s < _WINDOW_S]
         if left is None:
-            self._handed.append(_Handed(backup.id, heirs[0].id, backup.uuid, now_s))
+            self._handed.append(_Handed(backup.id, heirs[0].id, kept, now_s))
 
     def take_back(self, unit: Unit, heir: Entry) -> bool:
         """A new version is removed: if it took over from a backup, that is the file again. Returns whether it is."""

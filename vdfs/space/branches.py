@@ -48,6 +48,7 @@ STALLED = "stalled"
 OFFLINE = "offline"
 LOCAL = "local"
 REMOTE = "remote"
+REMOVED = "removed"  # of a name: other devices have it, and it left here
 
 #: How long one call on a slow branch may take before the kernel gets an answer. Below the 10 s that the mount promises.
 CALL_DEADLINE_S = 5.0

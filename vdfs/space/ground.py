@@ -68,7 +68,7 @@ class Ground(BranchDisk):
             self.check(branch)
         row = entries.child(self.store.db, ref.entry_id, name)
         if branch.state == MISSING:
-            return Found(ref, row, None) if row else None
+            return Found(ref, row, None) if row and not row.is_hidden else None
         self.before_look(ref)
         try:
             st = await branch.call(NAME_DEADLINE_S, self.lstat, ref, name)
@@ -253,7 +253,7 @@ class Ground(BranchDisk):
                     raise
             else:
                 return await self._reconcile(ref, dir_st, listed)
-        return [(row.name, row, None) for row in entries.children(self.store.db, ref.entry_id)]
+        return [(row.name, row, None) for row in entries.children(self.store.db, ref.entry_id) if not row.is_hidden]
 
     def _listed_late(self, token: TrioToken, ref: DirRef, got: tuple[os.stat_result, list[Any]]) -> None:
         """A listing that nobody waits for any more, in the thread that made it: the next one may have it."""

@@ -1,9 +1,11 @@
 """Journal: changes of several replicas, noted before they begin and completed at start when a kill interrupted them.
 
 A deletion that took the first replica and not the second would leave the file standing under its name; the journal says
-which rows it was about, and what is left of them goes then. Only replicas that are still what the rows say.
+which rows it was about, and what is left of them goes then. Only replicas that are still what the rows say. Where other
+devices have what was removed or moved, and the disk says that it was, that is hidden then.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,27 +17,35 @@ from index.model.errors import VdfsError
 from index.store import changes, entries
 from index.store.store import Store
 from vdfs.space.branches import LIVE
+from vdfs.space.departures import leave_name
 from vdfs.space.dirs import DirRef
 from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.journal")
+
+#: What is done to the replicas that are left; of other changes only what they leave behind is.
+_COMPLETED = frozenset(("attributes", "unlink"))
 
 #: Completes a change of attributes: the replica's directory (itself, for a directory), its row, what was asked.
 SetAttributes = Callable[[DirRef, Entry, dict[str, Any]], None]
 
 
 class Noted:
-    """Around a change of several replicas; a single one needs no note."""
+    """Around a change of several replicas; a single one needs no note, unless other devices have what leaves its name
+    here (`leaves`)."""
 
-    def __init__(self, store: Store, op: str, rows: list[int], arguments: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, store: Store, op: str, rows: list[int], arguments: dict[str, Any] | None = None, *, leaves: bool = False
+    ) -> None:
         self._store = store
         self._op = op
         self._rows = rows
         self._arguments = arguments or {}
+        self._is_noted = leaves or (len(rows) > 1 and op in _COMPLETED)
         self._id: int | None = None
 
     def __enter__(self) -> None:
-        if len(self._rows) > 1:
+        if self._is_noted:
             with self._store.write(ORIGIN_MOUNT) as unit:
                 self._id = changes.journal_begin(unit.db, self._op, {"rows": self._rows, **self._arguments})
 
@@ -70,12 +80,23 @@ def _complete_one(tree: Tree, set_attributes: SetAttributes, op: str, entry_id: 
     try:
         if op == "attributes":
             set_attributes(ref, row, arguments)
-        elif op == "unlink":
-            with tree.dirs.opened(ref) as fd:
-                if not row.matches(os.stat(row.name, dir_fd=fd, follow_symlinks=False)):
-                    return
-                os.unlink(row.name, dir_fd=fd)
-            tree.mend(ref, row.name, row, None)
+        else:
+            if op == "unlink":
+                _unlink(tree, ref, row)
+            there = tree.stat_at(row)
+            if there is not None and there.st_ino == row.st_ino:
+                return
+            with tree.store.write(ORIGIN_MOUNT) as unit:
+                leave_name(unit, [row], [row])
+            if op != "rename" and there is None:  # else the scan finds out where it is
+                tree.mend(ref, row.name, row, None)
         log.warning("completed an interrupted %s of %s", op, os.fsdecode(row.name))
     except (OSError, VdfsError) as error:
         log.warning("an interrupted %s of %s could not be completed: %s", op, os.fsdecode(row.name), error)
+
+
+def _unlink(tree: Tree, ref: DirRef, row: Entry) -> None:
+    """Take a name away that is still the row's."""
+    with tree.dirs.opened(ref) as fd, contextlib.suppress(FileNotFoundError):
+        if row.matches(os.stat(row.name, dir_fd=fd, follow_symlinks=False)):
+            os.unlink(row.name, dir_fd=fd)

@@ -8,6 +8,7 @@ share a number, which is one that the kernel knows, if it knows any; whoever hol
 
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from index.model import versions
@@ -147,12 +148,24 @@ class Merging(Reach):
         for directory in (parent_id, *entries.one_with(db, parent_id)):
             row = entries.child(db, directory, name)
             ref = None if row is None else self.ref_of(directory)
-            if row is not None and ref is not None:
+            if row is not None and ref is not None and not row.is_hidden:
                 found.append(Found(ref, row, None))
         if len(found) < 2 or all(one.row.is_ours for one in found):
             return []
         shown = [found[c.number] for c in union.arrange(name, self._candidates(found)).shown]
         return sorted(shown, key=lambda one: one.dir.branch.is_remote) if len(shown) > 1 else []
+
+    def is_held_beside(self, rows: Sequence[Entry]) -> bool:
+        """Whether another device has something that shows under the name of one of some rows."""
+        if not self.remotes:
+            return False
+        beside = (
+            entries.child(self.store.db, directory, row.name)
+            for row in rows
+            if row.parent_id is not None
+            for directory in entries.one_with(self.store.db, row.parent_id)
+        )
+        return any(row is not None and not row.is_ours and not row.is_hidden for row in beside)
 
     def join(self, found: list[Found], unit: Unit) -> list[Found]:
         """Let what lies together share what it is to share."""

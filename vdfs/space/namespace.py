@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import trio
@@ -31,7 +32,7 @@ from index.model.errors import (
 )
 from index.model.inode import inode_of
 from index.scan import apply, recording
-from index.store import entries
+from index.store import entries, leaving
 from index.store.unit import Unit
 from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
@@ -47,6 +48,7 @@ from vdfs.space.checks import (
     part_on,
     same_location,
 )
+from vdfs.space.departures import leads_of, leave_name
 from vdfs.space.dirs import DirRef
 from vdfs.space.locations import Locations
 from vdfs.space.nodes import AnyStat, Node, Spot, removed_stat
@@ -311,7 +313,7 @@ class Namespace:
             self._make_way(unit, ref, name, st)
             row = apply.add(unit, ref.branch.id, ref.entry_id, name, Stat.of(st), self.tree, fresh=True)
             if heir is not None and row.kind == KIND_FILE:
-                self.backups.hand_over(unit, heir, [row])
+                self.backups.hand_over(unit, heir, [row], uuid=row.uuid)
         parent.names_changed()
         node, _ = self.tree.node_of(parent, name, ref, row, st)
         if node.is_dir:  # somebody may put files into it behind the mount before anyone looks
@@ -349,7 +351,8 @@ class Namespace:
     # unmaking ---------------------------------------------------------------------------------------------------------
 
     async def unlink(self, parent: Node, name: bytes) -> Node:
-        """Remove a name from every local replica; what is open stays readable by its handles."""
+        """Remove a name from every local replica; what is open stays readable by its handles. What other devices have
+        under the name is hidden (leaving.py)."""
         node, _ = await self.tree.lookup(parent, name)
         if node.is_dir:
             raise os_error(errno.EISDIR)
@@ -361,12 +364,14 @@ class Namespace:
         doomed = [*await certain(self.tree, ours), *stale]
         check_writable(self.tree, [s.dir for s in doomed])
         self.tree.keep_ghost(node)
-        with journal.Noted(self.store, "unlink", [s.entry_id for s in doomed]):
+        leads = await leads_of(self.tree, doomed)
+        rows = list(rows_of(self.tree, doomed).values())
+        with journal.Noted(self.store, "unlink", [s.entry_id for s in doomed], leaves=self.tree.is_held_beside(rows)):
             gone = []
             for spot in doomed:
                 self.tree.before_look(spot.dir)
                 if await spot.dir.branch.call(CALL_DEADLINE_S, self._unlink_one, spot, was.get(spot.entry_id)):
-                    self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd))
+                    self._removed(spot, None if node.ghost_fd < 0 else os.fstat(node.ghost_fd), rows, leads)
                     gone.append(spot)
                 else:
                     self.tree.look_at(spot.dir.entry_id, spot.name)
@@ -390,7 +395,7 @@ class Namespace:
     async def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove an empty directory from every branch of ours; a location at the root is forgotten, its folder stays.
 
-        One in which others alone have names is not empty; one that others have too, without names, stays as theirs.
+        One in which others alone have names is not empty; one that others have too, without names that show, is hidden.
         """
         node, _ = await self.tree.lookup(parent, name)
         if not node.is_dir:
@@ -405,8 +410,10 @@ class Namespace:
         hanging = [(ref, ref.parent) for ref in parts if ref.parent is not None]
         check_writable(self.tree, [above for _, above in hanging])
         held = self.tree.held_as(node)
-        for ref, above in hanging:
-            await self.remove_directory(ref, above)
+        rows = [row for row in (entries.get(self.store.db, ref.entry_id) for ref, _ in hanging) if row is not None]
+        with journal.Noted(self.store, "rmdir", [row.id for row in rows], leaves=self.tree.is_held_beside(rows)):
+            for ref, above in hanging:
+                await self.remove_directory(ref, above)
         for one in held:
             one.vanished(last)
         parent.names_changed()
@@ -436,15 +443,30 @@ class Namespace:
         self._removed(Spot(above, ref.name, ref.entry_id))
         self.tree.dirs.close(ref)
 
-    def _removed(self, spot: Spot, left: os.stat_result | None = None) -> None:
-        """A name is gone; `left` is what its inode is like now."""
+    def _removed(
+        self,
+        spot: Spot,
+        left: os.stat_result | None = None,
+        together: Sequence[Entry] = (),
+        leads: leaving.Targets | None = None,
+    ) -> None:
+        """A name is gone; `left` is what its inode is like now, `together` are the replicas that go, `leads` says where
+        those lead that are links."""
         row = entries.get(self.store.db, spot.entry_id)
         if row is None:
             return
-        self.store.following(lambda: self._remove_row(row, spot.dir.branch.uuid, left))
+        self.store.following(lambda: self._remove_row(row, spot.dir.branch.uuid, left, together or [row], leads))
 
-    def _remove_row(self, row: Entry, branch_uuid: bytes, left: os.stat_result | None) -> None:
+    def _remove_row(
+        self,
+        row: Entry,
+        branch_uuid: bytes,
+        left: os.stat_result | None,
+        together: Sequence[Entry],
+        leads: leaving.Targets | None,
+    ) -> None:
         with self.store.write(ORIGIN_MOUNT) as unit:
+            leave_name(unit, [row], together, leads)
             self.backups.take_back(unit, row)
             linked = row.kind != KIND_DIR and row.nlink > 1
             apply.remove(unit, row, branch_uuid, keep=linked)

@@ -11,13 +11,15 @@ inode); the target's uuid, and with it tags and attributes, moves to them unless
 own. At the root, a location's name is changed and no folder of a user moves.
 
 What other devices hold stays where it is, under a number of its own; a name that they alone hold is not renamed, nor
-replaced.
+replaced. What they have of that which left is hidden here (index/store/leaving.py), name by name: of a directory those
+that they alone have stay under the old name.
 """
 
 import contextlib
 import errno
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from index.model import change, versions
@@ -26,9 +28,9 @@ from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.model.errors import Busy, CrossBranch, Exists, Invalid, NotADirectory, NotFound, VdfsError
 from index.model.inode import inode_of
 from index.scan import apply, recording
-from index.store import entries, metadata, places, rulings
+from index.store import entries, leaving, metadata, places, rulings
 from index.store.unit import Unit
-from vdfs.space import syscalls
+from vdfs.space import journal, syscalls
 from vdfs.space.branches import CALL_DEADLINE_S, LIVE, Branch
 from vdfs.space.checks import (
     check_name,
@@ -40,12 +42,12 @@ from vdfs.space.checks import (
     part_on,
     same_location,
 )
+from vdfs.space.departures import leads_of, leave_name
 from vdfs.space.dirs import DirRef
 from vdfs.space.namespace import Namespace
 from vdfs.space.nodes import Node, Spot, is_below, removed_stat
 from vdfs.space.remotes import RemoteBranch
 from vdfs.space.sameness import certain, is_as_it_was, rows_of
-from vdfs.space.union import known_same
 
 
 class _Step(NamedTuple):
@@ -112,21 +114,24 @@ class Renames:
             return names
         if dst is not None and flags & syscalls.RENAME_NOREPLACE:
             raise Exists(f"{os.fsdecode(dst_name)} is there already")
+        was = next(iter(self._rows(src.spots)), None)
         await self._move(src_parent, src_name, src, moving, dst_parent, dst_name, dst, flags)
         if dst is None and not src.is_dir:
-            await self._continue_backup(dst_parent, dst_name, src, pid)
+            await self._continue_backup(dst_parent, dst_name, src, was, pid)
         rows = self._rows(src.spots)
         self.namespace.backups.note(src_parent, src_name, rows[0] if rows else None, dst_name, pid)
         return names
 
-    async def _continue_backup(self, parent: Node, name: bytes, src: Node, pid: int) -> None:
+    async def _continue_backup(self, parent: Node, name: bytes, src: Node, was: Entry | None, pid: int) -> None:
         """The name was put aside by this process a moment ago: what it moved there now is its new version."""
         rows = self._rows(src.spots)
         held = self.namespace.backups.heir(parent, name, pid)
-        if held is None or not rows or (rows[0].uuid is not None and metadata.has_any(self.store.db, rows[0].uuid)):
+        had = None if was is None else was.uuid
+        if held is None or not rows or (had is not None and metadata.has_any(self.store.db, had)):
             return
         with self.store.write(ORIGIN_MOUNT) as unit:
-            self.namespace.backups.hand_over(unit, held, rows)
+            uuid = rows[0].uuid if rows[0].uuid != had else None  # it took over what others have there
+            self.namespace.backups.hand_over(unit, held, rows, uuid=uuid)
         await self.annotations.copy_all(src)
 
     async def _find(self, parent: Node, name: bytes) -> Node | None:
@@ -177,10 +182,12 @@ class Renames:
                 await self.annotations.reconcile(src)
                 await self.annotations.reconcile(dst)
         beside = self._others_below(src)
-        stats = await self._on_disk(steps)
-        done = list(zip(steps, stats, strict=True))
-        aliased = [spot for spot in aliased if await self._is_unlinked(spot)]
-        self.store.following(lambda: self._write_rows(src, dst, over, done, aliased))
+        leads = await leads_of(self.tree, [*moving, *over])
+        with self._noted(moving):
+            stats = await self._on_disk(steps)
+            done = list(zip(steps, stats, strict=True))
+            aliased = [spot for spot in aliased if await self._is_unlinked(spot)]
+            self.store.following(lambda: self._write_rows(src, dst, over, done, aliased, leads))
         self._tell_others_stay(beside)
         if dst is not None and dst.is_dir:
             await self._clear_directory(dst, {s.ref.branch.id for s in steps})
@@ -192,6 +199,11 @@ class Renames:
         self.tree.hang(src, dst_parent, dst_name)
         if dst is not None and not src.is_dir:
             await self.annotations.copy_all(src)
+
+    def _noted(self, spots: Sequence[Spot]) -> journal.Noted:
+        """Around a step that takes replicas of ours from names that other devices have, too."""
+        rows = self._rows(spots)
+        return journal.Noted(self.store, "rename", [row.id for row in rows], leaves=self.tree.is_held_beside(rows))
 
     async def _make_room(self, ref: DirRef, name: bytes, meant: set[int]) -> None:
         """Where another version lies than the one that is meant, it gets the name that it is shown under."""
@@ -261,15 +273,18 @@ class Renames:
         over: list[Spot],
         done: list[tuple[_Step, os.stat_result]],
         aliased: list[Spot],
+        leads: leaving.Targets,
     ) -> None:
         over_file = dst if dst is not None and not dst.is_dir else None
         is_alias = any(spot.name != step.name for spot in over for step, _ in done)
         destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
-            heir, vector = self._new_version(unit, src, over_file, over, done[0][0].ref.branch.uuid)
+            heir, vector = self._new_version(unit, src, over_file, over, leads, done[0][0].ref.branch.uuid)
             for replaced in self._rows(aliased):
                 self._drop(unit, replaced, keep=replaced.nlink > 1)
-            for moving in self._rows([step.spot for step, _ in done]):
+            gone = self._rows([step.spot for step, _ in done])
+            leave_name(unit, gone, gone, leads)
+            for moving in gone:
                 recording.part_ways(unit, moving)
             for step, st in done:
                 self._write_row(unit, step, st, destroyed)
@@ -281,6 +296,8 @@ class Renames:
                 row = entries.get(unit.db, step.spot.entry_id)
                 if row is not None and (heir is None or is_alias):
                     recording.own_identity(unit, row, step.ref.entry_id, step.name)
+            shown = {step.spot.entry_id for step, _ in done if src.is_dir or step.spot in src.spots}
+            leaving.made_again(unit, [row for row in map(partial(entries.get, unit.db), shown) if row is not None])
         src.face = None
         _parted(src)
         for step, st in done:
@@ -356,7 +373,7 @@ class Renames:
             recording.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
 
     def _new_version(
-        self, unit: Unit, src: Node, dst: Node | None, over: list[Spot], branch_uuid: bytes
+        self, unit: Unit, src: Node, dst: Node | None, over: list[Spot], leads: leaving.Targets, branch_uuid: bytes
     ) -> tuple[bytes | None, bytes | None]:
         """(uuid that the source takes over, packed vector that has seen all) of a name renamed over another's.
 
@@ -367,7 +384,7 @@ class Renames:
         sources, targets = self._rows(src.spots), self._rows([*over, *dst.stale_spots])
         if not sources or not targets:
             return None, None
-        theirs = [row for row in self._rows(dst.spots) if not row.is_ours and any(known_same(row, t) for t in targets)]
+        theirs = leaving.seen_by(unit, targets, [row for row in self._rows(dst.spots) if not row.is_ours], leads)
         vector: versions.Vector = {}
         for row in (*sources, *targets, *theirs):
             vector = versions.join(vector, recording.vector_of(row, unit.branch_uuid(row.branch_id)))
@@ -427,22 +444,10 @@ class Renames:
         for _, step in moves:
             await self._make_room(step.ref, step.name, {spot.entry_id for spot in (*ours, *theirs)})
         beside = self._others_below(src) + self._others_below(dst)
-        stats = await self._on_disk(steps)
-        with self.store.write(ORIGIN_MOUNT) as unit:
-            for moving in self._rows([*ours, *theirs]):
-                recording.part_ways(unit, moving)
-            for (step, other), st in zip(swaps, stats, strict=False):
-                a, b = entries.get(unit.db, step.spot.entry_id), entries.get(unit.db, other.entry_id)
-                if a is not None and b is not None:
-                    recording.swap_names(unit, a, b)
-                    entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
-            for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
-                self._write_row(unit, step, st, set())
-            for spots in (ours, theirs):
-                recording.arrive_together(unit, self._rows(spots))
-                for one in self._rows(spots):
-                    now = recording.again(unit, one.id)
-                    recording.own_identity(unit, now, now.parent_id, now.name)
+        leads = await leads_of(self.tree, [*ours, *theirs])
+        with self._noted([*ours, *theirs]):
+            stats = await self._on_disk(steps)
+            self._write_exchanged(ours, theirs, swaps, moves, stats, leads)
         self._tell_others_stay(beside)
         for node in (src, dst):
             _parted(node)
@@ -459,6 +464,34 @@ class Renames:
         self.tree.hang(dst, src_parent, src_name)
         src_parent.names_changed()
         dst_parent.names_changed()
+
+    def _write_exchanged(
+        self,
+        ours: list[Spot],
+        theirs: list[Spot],
+        swaps: list[tuple[_Step, Spot]],
+        moves: list[tuple[Node, _Step]],
+        stats: list[os.stat_result],
+        leads: leaving.Targets,
+    ) -> None:
+        with self.store.write(ORIGIN_MOUNT) as unit:
+            for rows in (self._rows(ours), self._rows(theirs)):
+                leave_name(unit, rows, rows, leads)
+            for moving in self._rows([*ours, *theirs]):
+                recording.part_ways(unit, moving)
+            for (step, other), st in zip(swaps, stats, strict=False):
+                a, b = entries.get(unit.db, step.spot.entry_id), entries.get(unit.db, other.entry_id)
+                if a is not None and b is not None:
+                    recording.swap_names(unit, a, b)
+                    entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
+            for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
+                self._write_row(unit, step, st, set())
+            for spots in (ours, theirs):
+                recording.arrive_together(unit, self._rows(spots))
+                for one in self._rows(spots):
+                    now = recording.again(unit, one.id)
+                    recording.own_identity(unit, now, now.parent_id, now.name)
+                leaving.made_again(unit, self._rows(spots), inherits=False)
 
     # locations --------------------------------------------------------------------------------------------------------
 

@@ -248,7 +248,7 @@ class Tree(Merging):
             found = [Found(ref, row, None) for ref in refs if (row := self._row(ref))]
             for ref in self.root.parts:
                 row = entries.child(db, ref.entry_id, name)
-                if row is not None and row.kind == KIND_DIR:
+                if row is not None and row.kind == KIND_DIR and not row.is_hidden:
                     found.append(Found(ref, row, None))
             tops.append(found)
         for found in tops:
