@@ -166,7 +166,7 @@ def _apply_first(
     root = db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)).fetchone()
     if root is None or root[0] is None or unit.one_with(root[0]):
         return False
-    if any(row.nlink > 1 for row in rows) or canon:
+    if canon or any(row.nlink > 1 and row.kind != KIND_DIR for row in rows):
         return False
     numbers = unit.new_ids(len(rows))
     ids = dict(zip([row.rid for row in rows], numbers, strict=True))

@@ -77,7 +77,8 @@ class Device:
 
     def row(self, unit, branch_id, parent_id, name, mode, data=b"", **more) -> Entry:
         self.ino += 1
-        st = Stat(mode, len(data), self.ino * 10**9, self.ino * 10**9, self.ino, 1, 0, 0)
+        links = 2 if mode == DIRECTORY else 1
+        st = Stat(mode, len(data), self.ino * 10**9, self.ino * 10**9, self.ino, links, 0, 0)
         row = recording.plain_row(unit, branch_id, parent_id, name, st, rule=0, **more)
         return recording.insert(unit, row)
 

@@ -113,7 +113,9 @@ class Arrivals:
 
     def _join(self, places: list[_Place]) -> list[_Place]:
         """Join what lies at some places; returns the directories among them that somebody holds without a part."""
-        several = [(place, found) for place in places if (found := self.tree.together(*place))]
+        # Asked once a directory: of most of what comes nobody else has the directory.
+        shared = {parent for parent in {parent for parent, _ in places} if entries.one_with(self.store.db, parent)}
+        several = [(place, found) for place in places if place[0] in shared and (found := self.tree.together(*place))]
         if not several:
             return []
         partial = []

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import trio
 
 from index.model import change
-from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT, ORIGIN_WALK
+from index.model.change import ORIGIN_CALL, ORIGIN_MOUNT, ORIGIN_SYNC, ORIGIN_WALK
 from index.model.errors import VdfsError
 from index.store import entries, metadata
 from vdfs.space import realattrs
@@ -56,7 +56,7 @@ class Importer:
                     break
 
     async def _follow(self) -> None:
-        quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, "reconcile"})
+        quiet = frozenset({ORIGIN_MOUNT, ORIGIN_CALL, ORIGIN_SYNC, "reconcile"})
         with self.tree.store.feed.subscribe(without=quiet) as commits:
             async for commit in commits:
                 is_told = commit.origin == ORIGIN_WALK  # of what came, by who found it
