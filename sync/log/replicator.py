@@ -63,7 +63,8 @@ from sync.net.channel import Call, Channel
 
 log = logging.getLogger("sdmount.sync")
 
-#: How long what was written waits for more before it is told.
+#: How long what was written waits for more before it is told, when something was told a moment ago; a change that comes
+#: alone waits for nothing.
 GATHER_S: Final = 0.005
 #: How long what was applied waits for more before it is made durable and acknowledged.
 ACK_S: Final = 0.25
@@ -277,7 +278,8 @@ class Replicator:
         mine = {stream: at.seq for stream, at in self.keeper.places().items()}
         # Of our own it may have been told up to a unit that says nothing, which is no head of ours.
         theirs = {s: seq for s, seq in peer.heads.items() if s.device != self.store.device_uuid}
-        was, peer.is_up_to_date = peer.is_up_to_date, all(mine.get(s, 0) >= seq for s, seq in theirs.items())
+        has_all = bool(peer.heads) and all(mine.get(s, 0) >= seq for s, seq in theirs.items())  # once it has said them
+        was, peer.is_up_to_date = peer.is_up_to_date, has_all
         if peer.is_up_to_date and not was:
             self.events.add(Event.CAUGHT_UP, "has told all that it has", peer.device)
             self.changed()
@@ -484,9 +486,12 @@ class Replicator:
         self._to_acknowledge.set()
 
     async def _watch_writes(self) -> None:
+        rung_s = -math.inf
         while True:
             await self._written.wait()
-            await trio.sleep(GATHER_S)
+            if trio.current_time() - rung_s < 2 * GATHER_S:
+                await trio.sleep(GATHER_S)
+            rung_s = trio.current_time()
             self._ring_all()
 
     async def _acknowledge(self) -> None:
