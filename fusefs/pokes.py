@@ -17,7 +17,7 @@ import stat
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,12 +43,18 @@ _GATHER_S: Final = 0.05
 _ROUND_S: Final = 0.5
 #: Asking who watches is to take at most one part in so many of the time.
 _REST: Final = 10
+_REST_MAX_S: Final = 1.0
+#: How often what failed is tried again.
+_TRIES: Final = 4
 #: Pokes of a round, and of one call of the poker.
 ROUND_POKES_MAX: Final = 200
 CALL_POKES_MAX: Final = 32
+#: Names that are looked at between two turns of the loop.
+_SLICE: Final = 8
 #: How long the kernel may take to forget, and the poker to answer.
 _TOLD_S: Final = 2.0
 _CALL_S: Final = 5.0
+_START_S: Final = 30.0
 #: Directories that count as opened lately.
 _RECENT_MAX: Final = 256
 _TYPES: Final = {KIND_DIR: stat.S_IFDIR, KIND_SYMLINK: stat.S_IFLNK}
@@ -84,6 +90,8 @@ class Pokes:
         self.shown: set[Place] = set()  # and what it was shown that is not there
         self._recent: OrderedDict[int, None] = OrderedDict()
         self._wake = trio.Event()
+        self._is_refused = False
+        self._failures = 0  # one after the other
         self.done = 0
 
     def note(self, origin: str, parent: Node, one: Change) -> None:
@@ -136,7 +144,8 @@ class Pokes:
         """Have what is wished for poked, round by round, for ever."""
         self.notifier.names_changed = self.note
         if self.tree.remotes:
-            await self._who_watches()  # so that the poker is there when somebody tells of something
+            with suppress(VdfsError, trio.TooSlowError):
+                await self._who_watches()  # so that the poker is there when somebody tells of something
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -147,8 +156,6 @@ class Pokes:
 
     async def _round(self) -> None:
         taken, directories = self.wishes.take()
-        left = {place[0]: None for place in taken}
-        is_done = False
         try:
             with trio.move_on_after(_TOLD_S):
                 await self.notifier.all_told()
@@ -159,31 +166,37 @@ class Pokes:
             pokes = await self._plan(names, [ino for ino in directories if is_watched(ino, 0)])
             self.wishes.settle_but({place for poke in pokes for place in poke.places})
             for at in range(0, len(pokes), CALL_POKES_MAX):
+                began_s = time.monotonic()
                 await self._call(pokes[at : at + CALL_POKES_MAX])
-            is_done = True
-            if not pokes:
-                await trio.sleep(min(_REST * took_s, 1.0) - _ROUND_S if _REST * took_s > _ROUND_S else 0)
+                await trio.sleep(time.monotonic() - began_s)  # the poker is in the mount, so it cannot be ended
+            self._failures = 0
+            await trio.sleep(0 if pokes else min(_REST * took_s, _REST_MAX_S))
         except (VdfsError, trio.TooSlowError) as error:
-            log.info("pokes were lost: %s", error)
-            for ino in () if is_done else left:
-                self.wishes.too_many(ino)
-            self._wake.set()
-            await trio.sleep(_ROUND_S)
+            await self._failed(error, {*directories, *(place[0] for place in taken)})
         finally:
             self.wishes.settle_but()
-            self._forget_faces(left)
+            self._forget_faces(taken.values())
 
-    def _forget_faces(self, directories: Iterable[int]) -> None:
+    async def _failed(self, error: Exception, directories: set[int]) -> None:
+        """Pokes were lost, all or some: their directories are told of later, if the poker comes back."""
+        log.info("events of what came from elsewhere were not raised: %s", str(error) or "the poker does not answer")
+        self._failures += 1
+        if self._failures <= _TRIES:
+            for ino in directories:
+                self.wishes.too_many(ino)
+            self._wake.set()
+        await trio.sleep(_ROUND_S * min(self._failures, _TRIES))
+
+    def _forget_faces(self, taken: Iterable[Wish]) -> None:
         """Answers that were prepared while a name was awaited say that it is to be asked for each time."""
-        for ino in directories:
-            directory = self.ledger.find(ino)
-            if isinstance(directory, Node) and directory.listing is not None:
-                for _, child in directory.listing.lines:
-                    child.face = None
+        for wish in taken:
+            node = self.tree.nodes.get(wish.number)
+            if node is not None:
+                node.face = None
 
     async def _who_watches(self) -> Any:
         """Whether somebody may watch a directory, or what has that number in it."""
-        with trio.fail_after(_CALL_S):
+        with trio.fail_after(_START_S):
             told = await self.pool.call("watched", {"device": self.device, "shared": self.tree.is_shared})
         watched, recent = set(told["inodes"]), self._recent if told["blind"] else ()
         return lambda directory, number: directory in watched or number in watched or directory in recent
@@ -192,8 +205,9 @@ class Pokes:
         arguments = {"mountpoint": self.mountpoint, "device": self.device, "greeting": self.greeting}
         with self._answering(pokes), trio.fail_after(_CALL_S):
             done = await self.pool.call("poke", {**arguments, "pokes": [poke.packed() for poke in pokes]})
-        if done is None:
+        if done is None and not self._is_refused:
             log.info("the mount is not where it was, or the poker is not known: no events are raised")
+        self._is_refused = done is None
 
     @contextmanager
     def _answering(self, pokes: list[Poke]) -> Iterator[None]:
@@ -212,7 +226,9 @@ class Pokes:
         too_many = dict.fromkeys(directories)
         arrived = {wish.came: place for place, wish in names.items() if wish.came and not wish.was_there}
         moved: set[Place] = set()
-        for place, wish in names.items():
+        for count, (place, wish) in enumerate(names.items()):
+            if count % _SLICE == _SLICE - 1:
+                await trio.lowlevel.checkpoint()
             parent = self.ledger.find(place[0])
             if not isinstance(parent, Node) or place in moved:
                 continue

@@ -31,6 +31,8 @@ _DEADLINE_S = 30.0
 #: A server that has nothing left to do ends in less; files that are open make their mount busy before.
 _BY_ITSELF_S = 3.0
 _ANSWER_S = 5.0
+_TRIES = 30
+_AGAIN_S = 0.05
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     servers = _servers(args.data_dir or _told_data_dir(path), path) if answers and not args.lazy else {}
     command = ["fusermount3", "-u", *(["-z"] if args.lazy else []), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _unmounted(command)
     if done.returncode != 0:
         text = done.stderr.strip()
         if "busy" in text:
@@ -63,6 +65,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdumount: {text}", file=sys.stderr)
         return 1
     return _wait_for(servers, path)
+
+
+def _unmounted(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    """What becomes of an unmount. One that is busy is tried again: the server's own poker is in the mount at times, for
+    some milliseconds."""
+    for _ in range(_TRIES):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0 or "busy" not in done.stderr:
+            break
+        time.sleep(_AGAIN_S)
+    return done
 
 
 def _wait_for(servers: dict[int, bool], path: Path) -> int:

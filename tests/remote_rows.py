@@ -49,6 +49,11 @@ class RemoteRows:
     def meet(self, meets: bool) -> None:
         self.meets = meets
 
+    def own_work(self) -> list[int]:
+        """How much this device has done itself: what it tells of shared rows, the last unit of its own, its journal."""
+        queries = ("count(*) FROM outbox", "max(seq) FROM entry WHERE uid>=0", "count(*) FROM journal")
+        return [int(value) for query in queries for (value,) in self.store.db.execute(f"SELECT {query}")]
+
     # devices, locations, branches -------------------------------------------------------------------------------------
 
     def device(self, name: str) -> bytes:
@@ -90,6 +95,17 @@ class RemoteRows:
                 unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
                 entries.delete(unit.db, row.id)
             places.delete_branch(unit.db, branch_id)
+
+    def files(self, branch_id: int, path: str, count: int) -> None:
+        """Many small files in one directory, in units as a backfill has them."""
+        for start in range(0, count, 500):
+            with self.store.write(ORIGIN_SYNC) as unit:
+                parent_id = self._above(unit, branch_id, f"{path}/")
+                for number in range(start, min(start + 500, count)):
+                    name = b"many %d" % number
+                    row = self._row(unit, branch_id, parent_id, name, stat.S_IFREG | 0o644, 1, OLD_NS, new_entry_uuid())
+                    entries.insert(unit.db, row)
+                    unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
 
     # entries ----------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ DAILY = (
     "test_tools.py::test_git",
     "test_tools.py::test_tar",
     "test_behind.py::test_attributes_show",
+    "test_watchers.py::test_a_mount_of_ones_own_raises_them",
+    "test_watchers.py::test_what_another_device_does_raises_the_events_of_doing_it",
     "test_index_jobs.py::test_what_cannot_be_read_is_told_by_the_job",
     "test_index_jobs.py::test_a_file_that_cannot_be_read_is_told_and_is_read_when_it_can_be",
 )
