@@ -114,6 +114,50 @@ def test_every_table_column_that_has_a_note_exists(tool):
     assert {name: unknown for name, unknown in found.items() if unknown} == {}
 
 
+def rows_under(section: str, heading: str) -> list[list[str]]:
+    """The rows of the one table with such a heading, in a section of the protocol between devices; cells as text."""
+    text = (ROOT / "docs/protocol/peer-v1.md").read_text("utf-8")
+    (body,) = re.findall(rf"^#+ {re.escape(section)} [^\n]*\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    (table,) = re.findall(rf"^\| {re.escape(heading)} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)+)", body, re.MULTILINE)
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+
+
+def test_the_protocol_says_of_pages_what_pages_are():
+    """The head and the columns of rows, by the code that makes them."""
+    from sync.log import pages
+    from sync.log.rows import packed
+
+    assert [row[0].strip("| ") for row in rows_under("13.", "element")] == [*pages.Head._fields]
+    assert [row[0].strip("| `") for row in rows_under("13.1", "key")] == [*packed([], [])]
+
+
+def test_the_protocol_says_of_operations_what_is_merged():
+    """Every operation with a form and a law, every row that is made of registers."""
+    from index.store import shared
+
+    said = {(row[0].strip("| `"), row[1]) for row in rows_under("14.", "model")}
+    assert said == set(shared._SHAPES) == set(shared._STEPS) - {("row", "make")} | {("register", "set")}
+    assert {row[0].strip("| `") for row in rows_under("14.", "register")} == set(shared.ORDER)
+
+
+def test_the_protocol_says_of_the_current_state_what_is_in_it():
+    """Each sort of rows, in its order, by as many elements as it has."""
+    from sync.log import snapshot
+
+    said = [row[0].strip("| `") for row in rows_under("16.", "sort")]
+    assert said == ["stream", *snapshot._SORTS]
+    assert set(said) == set(snapshot._WIDTHS)
+
+
+def test_every_message_of_the_protocol_is_answered_or_a_notice():
+    """Whoever adds one says how it is sent."""
+    from sync.log.messages import LOG_MESSAGES
+
+    text = (ROOT / "docs/protocol/peer-v1.md").read_text("utf-8")
+    (prose,) = re.findall(r"^Requests are .*?(?=^## )", text, re.MULTILINE | re.DOTALL)
+    assert {one.__name__ for one in LOG_MESSAGES} - set(re.findall(r"\w+", prose)) == set()
+
+
 def test_every_view_has_a_line():
     """What `.vdfs` lists is in docs/views.md, and the links at the root."""
     from fusefs.views.context import ViewContext
