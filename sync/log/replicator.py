@@ -277,7 +277,7 @@ class Replicator:
         """Whether we have all that a device said that it has."""
         mine = {stream: at.seq for stream, at in self.keeper.places().items()}
         # Of our own it may have been told up to a unit that says nothing, which is no head of ours.
-        theirs = {s: seq for s, seq in peer.heads.items() if s.device != self.store.device_uuid}
+        theirs = {s: seq for s, seq in peer.heads.items() if self._is_wanted(s)}
         has_all = bool(peer.heads) and all(mine.get(s, 0) >= seq for s, seq in theirs.items())  # once it has said them
         was, peer.is_up_to_date = peer.is_up_to_date, has_all
         if peer.is_up_to_date and not was:
@@ -292,6 +292,8 @@ class Replicator:
         async with self._applying:
             try:
                 stream = pages.stream_of(sent.head)
+                if self.incoming.is_out(stream.device):  # who sent it may not have heard of that yet
+                    return
                 page = self.incoming.proven(sent.head, bytes(sent.body))
                 began_s = trio.current_time()
                 await self._apply(page)
@@ -444,6 +446,8 @@ class Replicator:
             for stream, mine in sorted(places.items(), key=lambda one: (one[0].device != own, one[0])):
                 if stream.kind != kind or (stream.device == peer.device and self._is_newest(stream)):
                     continue
+                if stream.device != own and self.incoming.is_out(stream.device):  # nobody takes it any more
+                    continue
                 at = peer.places.get(stream) or At(*stream, self.keeper.start_of(stream))
                 if _has_all(at, mine) or (stream.device != own and self._comes_itself(peer, stream, mine, now_s)):
                     continue
@@ -458,6 +462,10 @@ class Replicator:
         if stream.device not in peer.direct:
             return False
         return now_s - self._came_s.get(stream, -math.inf) < RELAY_S or peer.have.get(stream, -1) >= mine.seq
+
+    def _is_wanted(self, stream: StreamId) -> bool:
+        """Whether a stream is one of another member."""
+        return stream.device != self.store.device_uuid and not self.incoming.is_out(stream.device)
 
     def _is_newest(self, stream: StreamId) -> bool:
         return streams.newest_epoch(self.store.db, stream.device, stream.kind) <= stream.epoch
@@ -544,7 +552,7 @@ class Replicator:
             mine = self.keeper.places()
             for at in heads.places:
                 have = mine.get(at.stream)
-                if at.device != self.store.device_uuid and (0 if have is None else have.seq) < at.seq:
+                if self._is_wanted(at.stream) and (0 if have is None else have.seq) < at.seq:
                     missing.append(
                         f"{at.device.hex()[:8]} is at {at.seq}, and {0 if have is None else have.seq} is here"
                     )

@@ -83,3 +83,30 @@ def test_a_link_that_breaks_again_and_again_costs_nothing_but_time(nodes):
             assert_equal(a, b)
 
     run(main)
+
+
+def test_what_somebody_told_who_was_put_out_since_is_no_fault_of_who_keeps_it(nodes):
+    """It is handed on by who has not heard of that, and passed over; the link stays, and nobody waits for it."""
+    one, two, gone = nodes
+
+    async def main() -> None:
+        gone.add(gone.branch(b"Gone"), b"late.txt", data=b"late")
+        async with running(one, gone) as nursery:
+            await connect(nursery, one, gone)
+            await quiet(one, gone)
+        two.into.key_of = lambda uuid: None if uuid == gone.uuid else two.key_of(uuid)
+        two.into.is_out = lambda uuid: uuid == gone.uuid
+        root = one.branch(b"Here")
+        async with running(one, two) as nursery:
+            await connect(nursery, two, one)
+            await quiet(one, two)
+            one.add(root, b"now.txt", data=b"now")
+            await trio.sleep(5)
+            await quiet(one, two)
+            assert two.replicator.peers[one.uuid].channel.closed is None
+            assert two.replicator.peers[one.uuid].is_up_to_date
+        names = {bytes(name) for (name,) in two.db.execute("SELECT name FROM entry")}
+        assert b"now.txt" in names
+        assert b"late.txt" not in names
+
+    run(main)
