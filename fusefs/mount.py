@@ -25,6 +25,7 @@ from index.scan.workers import WorkerPool
 from vdfs.base.tasks import for_ever
 from vdfs.ops.context import Core
 from vdfs.ops.core import snapshot
+from vdfs.ops.devices import snapshot as peers_snapshot
 from vdfs.ops.jobs import snapshot as jobs_snapshot
 
 log = logging.getLogger("sdmount.mount")
@@ -63,8 +64,8 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
         }
 
     context = ViewContext(
-        core.tree, os.getuid(), os.getgid(), status, partial(jobs_snapshot, core), core.tree.readlink,
-        core.finder, core.volumes, is_shared,
+        core.tree, os.getuid(), os.getgid(), status, partial(jobs_snapshot, core), partial(peers_snapshot, core),
+        core.tree.readlink, core.finder, core.volumes, is_shared,
     )  # fmt: skip
     core.library.store.feed.at_once(context.answers.forget)
     return PokedOperations(
@@ -74,7 +75,7 @@ def make_operations(core: Core, show: frozenset[bytes], *, is_shared: bool = Fal
         core.attributes,
         core.opener,
         core.watch,
-        Xattrs(core.tree, core.annotations, core.library.device.name, is_shared=is_shared),
+        Xattrs(core.tree, core.annotations, lambda: core.library.device_name, is_shared=is_shared),
         RootViews(context, show),
         notifier,
         ledger,

@@ -50,7 +50,9 @@ class Virtual(NamedTuple):
 class Xattrs:
     """The four xattr handlers' answers."""
 
-    def __init__(self, tree: Tree, annotations: Annotations, device_name: str, *, is_shared: bool = False) -> None:
+    def __init__(
+        self, tree: Tree, annotations: Annotations, device_name: Callable[[], str], *, is_shared: bool = False
+    ) -> None:
         self.is_shared = is_shared  # other users may enter: the kernel must know the files' access control lists
         self.tree = tree
         self.annotations = annotations
@@ -191,8 +193,9 @@ async def _local_bytes(x: Xattrs, node: Node, row: Entry) -> bytes | None:
 
 async def _devices(x: Xattrs, node: Node, row: Entry) -> bytes | None:
     refs = node.parts if node.is_dir else [spot.dir for spot in node.spots]
-    held = {r.branch.device_name if isinstance(r.branch, RemoteBranch) else x.device_name: None for r in refs}
-    return b"\0".join(name.encode() for name in held or {x.device_name: None})
+    own = x.device_name()
+    held = {r.branch.device_name if isinstance(r.branch, RemoteBranch) else own: None for r in refs}
+    return b"\0".join(name.encode() for name in held or {own: None})
 
 
 def _path(x: Xattrs, ref: DirRef, entry_id: int) -> bytes:

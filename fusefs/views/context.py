@@ -29,6 +29,7 @@ class ViewContext:
     gid: int
     status: Callable[[], dict[str, object]]
     jobs: Callable[[], dict[str, object]]
+    peers: Callable[[], dict[str, object]]
     readlink: Callable[[Node], Awaitable[bytes]]
     finder: Finder
     volumes: Volumes

@@ -33,6 +33,7 @@ content/<blake3>          the bytes of that name
 recent/ duplicates/ conflicts/
 status.json               what the library is doing now
 jobs.json                 its long work: what runs, what waits, how it went
+peers.json                its devices: who is there, and what is to come from them
 control                   getfattr and setfattr user.vdfs.* on it: the state of the mount
 
 But for saved searches nothing here is stored; nothing changes by looking; tools that recurse should not come in.
@@ -51,7 +52,7 @@ _FIXED = {
 
 
 class SnapshotFile(ViewNode):
-    """`status.json`, `jobs.json`: a snapshot, made when it is opened; its size is that of the last one."""
+    """`status.json`, `jobs.json`, `peers.json`: a snapshot, made when opened; its size is that of the last one."""
 
     def __init__(self, context: ViewContext, path: tuple[bytes, ...], facts: Callable[[], dict[str, object]]) -> None:
         super().__init__(path, context.uid, context.gid)
@@ -101,6 +102,7 @@ class VdfsDir(ViewDir):
             b"control": lambda p: Control(context, p, context.status),
             b"status.json": lambda p: SnapshotFile(context, p, context.status),
             b"jobs.json": lambda p: SnapshotFile(context, p, context.jobs),
+            b"peers.json": lambda p: SnapshotFile(context, p, context.peers),
             b"tags": lambda p: TagsRoot(context, p),
             b"search": lambda p: SearchRoot(context, p),
             b"devices": lambda p: DevicesRoot(context, p),

@@ -125,11 +125,17 @@ class Peer:
     heads: dict[StreamId, int] = attrs.field(factory=dict)  # what it has, as far as it said
     bell: Bell = attrs.field(factory=Bell)
     stalled: dict[StreamId, bytes] = attrs.field(factory=dict)  # what waits for a row that is not known
+    has_stalled: trio.Event = attrs.field(factory=trio.Event)
     pages_in: int = 0
     pages_out: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     rows_in: int = 0
+
+    def stall(self, stream: StreamId, missing: bytes = b"") -> None:
+        """What came of a stream cannot be applied yet."""
+        self.stalled[stream] = missing
+        self.has_stalled.set()
 
 
 class Replicator:
@@ -298,13 +304,13 @@ class Replicator:
                 began_s = trio.current_time()
                 await self._apply(page)
             except MissingDependency as error:
-                peer.stalled[stream] = error.uuid
+                peer.stall(stream, error.uuid)
                 return
             except Gap:
-                peer.stalled[stream] = b""
+                peer.stall(stream)
                 return
             except NoSpace as error:
-                peer.stalled[stream] = b""
+                peer.stall(stream)
                 self.events.add(Event.ERROR, str(error), peer.device)
                 return
             except PageRefused as error:
@@ -332,12 +338,13 @@ class Replicator:
     async def _ask_again(self, peer: Peer) -> None:
         """What could not be applied is asked for once more."""
         while True:
-            await trio.sleep(RETRY_S)
             if not peer.stalled:
-                continue
+                await peer.has_stalled.wait()
+            await trio.sleep(RETRY_S)
             places = self.keeper.places()
             wanted = [places.get(stream, At(*stream, 0)) for stream in peer.stalled]
             peer.stalled.clear()
+            peer.has_stalled = trio.Event()
             try:
                 await peer.channel.notify(Again(tuple(wanted)))
             except LinkClosed:

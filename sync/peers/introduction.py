@@ -21,7 +21,7 @@ from index.model.errors import Invalid, LinkClosed, PairingRefused, VdfsError
 from index.store import whereabouts
 from index.store.store import Store
 from sync.net.acceptor import REFUSED_S
-from sync.net.addresses import Endpoint
+from sync.net.addresses import Endpoint, is_dialable
 from sync.net.channel import Channel
 from sync.net.transport import Stream
 from sync.peers.links import Links
@@ -278,7 +278,7 @@ class Introductions:
         theirs = settling.theirs
         if endpoint is None and theirs is not None and theirs.port:
             endpoint = Endpoint(stream.peer, theirs.port)
-        if endpoint is not None and session.device is not None:
+        if endpoint is not None and is_dialable(endpoint.host) and session.device is not None:
             with self.store.note() as db:
                 whereabouts.remember(db, session.device, [(endpoint.host, endpoint.port, self.store.now_ns())])
 

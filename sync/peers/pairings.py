@@ -23,6 +23,7 @@ log = logging.getLogger("sdmount.sync")
 
 #: How long a pairing goes on without anybody asking for it.
 UNASKED_S: Final = 15.0
+_LEFT_ALONE_S: Final = 1.0
 _LOOK_S: Final = 1.0
 _MOST: Final = 16
 
@@ -93,12 +94,20 @@ class Pairings:
     async def _begin(self, made: Callable[[], AbstractAsyncContextManager[Session]]) -> tuple[int, Session]:
         if self._nursery is None:
             raise NotRunning("devices are paired by a mounted library: run `sdmount MOUNTPOINT` first")
+        self._make_way()
         self._number += 1
         number = self._number
         for old in [n for n, held in self._held.items() if held.session.is_over][:-_MOST]:
             del self._held[old]
         session: Session = await self._nursery.start(self._hold, number, made)
         return number, session
+
+    def _make_way(self) -> None:
+        """A pairing that nobody asks for any more, since its program was killed, does not hold up another one."""
+        now_s = trio.current_time()
+        for held in self._held.values():
+            if not held.session.is_over and held.left_alone_s(now_s) > _LEFT_ALONE_S:
+                held.session.fail("another pairing was begun")
 
     async def _hold(
         self,

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Callable[[Callable[..., Awaitable[None]]], None]:
             await core.locations.add(os.fsencode(tmp_path / "X"), b"L")
             node = (await core.tree.resolve([b"L", b"a.png"]))[0]
             learn(core, node)
-            await test(core, Xattrs(core.tree, core.annotations, "device"), node)
+            await test(core, Xattrs(core.tree, core.annotations, lambda: "device"), node)
 
     return lambda test: trio.run(with_core, test)
 

@@ -7,6 +7,7 @@ they agree on is looked at from outside: what their mounts show.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,7 +148,7 @@ class Offer:
 
     def close(self) -> None:
         if self.process.poll() is None:
-            self.process.kill()
+            self.process.send_signal(signal.SIGINT)
         self.process.communicate(timeout=PROGRAM_S)
 
 

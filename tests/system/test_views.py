@@ -101,7 +101,7 @@ def test_the_whole_of_the_views_can_be_walked_and_ends(small):
             count += 1
             assert count < 1000
             if stat.S_ISREG(st.st_mode):
-                changes = name in ("status.json", "jobs.json", "control")
+                changes = name in ("status.json", "jobs.json", "peers.json", "control")
                 assert changes or len(Path(path).read_bytes()) == os.stat(path).st_size
             if stat.S_ISLNK(st.st_mode):
                 assert not os.readlink(path).startswith("/"), path
@@ -127,6 +127,7 @@ def test_guards_keep_crawlers_out(small):
         "conflicts/",
         "status.json",
         "jobs.json",
+        "peers.json",
         "control",
     ):
         assert view in readme, view

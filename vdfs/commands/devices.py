@@ -19,6 +19,7 @@ from vdfs.commands.output import complain, print_result
 from vdfs.commands.words import Json, shown, table
 
 _STDIN: Final = "-"
+_STATES: Final = {"own": "this device", "untrusted": "not trusted here"}
 _TYPED_MAX: Final = 4096
 _WHITE_ON_BLACK: Final = "\x1b[97;40m"
 _PLAIN: Final = "\x1b[0m"
@@ -167,10 +168,9 @@ def paired(result: Json) -> list[str]:
 def device_list(result: Json) -> list[str]:
     rows = []
     for one in result["devices"]:
-        state = (
-            "this device" if one["is_own"] else "revoked" if one["is_revoked"]
-            else "not trusted here" if not one["is_trusted"] else "connected" if one["is_online"] else "away"
-        )  # fmt: skip
+        state = _STATES.get(one["state"], one["state"])
+        if one["is_own"] and one["state"] == "revoked":
+            state = "this device, revoked"
         rows.append(
             [one["slug"], shown(one["name"]), state, " ".join(one["words"]), ", ".join(one["addresses"]) or "-"]
         )

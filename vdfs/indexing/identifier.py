@@ -101,6 +101,7 @@ class Identifier:
         self._in_vain_s = 0.0  # spent on rows of which none could be read
         self._last: dict[int, set[int]] = {}  # of branches of which a job reads the largest files now: these
         self._large: dict[int, None] = {}  # files that are hashed one by one, in a stream of their own
+        self._has_large = trio.Event()
         self._retry: dict[int, tuple[int, float]] = {}  # file that changed while read -> (tries, not before)
 
     @property
@@ -160,6 +161,9 @@ class Identifier:
 
     async def _identify_forever(self) -> None:
         while True:
+            if not entries.has_unidentified(self.store.db):
+                await trio.sleep(_POLL_S)
+                continue
             self._busy = True
             self._in_vain_s = 0.0
             try:
@@ -203,6 +207,7 @@ class Identifier:
         """A large file is read by a task of its own, so that the others need not wait for it."""
         if row.id not in self._last.get(row.branch_id, ()):
             self._large.setdefault(row.id)
+            self._has_large.set()
 
     async def _next_page(
         self, branch: Branch, state: int, after: int, put_off: Callable[[Entry], None], linked: set[int]
@@ -328,6 +333,9 @@ class Identifier:
 
     async def _identify_large_forever(self) -> None:
         while True:
+            if not self._large:
+                await self._has_large.wait()
+            self._has_large = trio.Event()
             await trio.sleep(_POLL_S)
             while self._large and not self.is_held():
                 entry_id = next(iter(self._large))

@@ -16,6 +16,7 @@ Invariants
 """
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -57,7 +58,7 @@ class JobManager:
         self._wake = trio.Event()
         self._news = trio.Event()
         self._told = 0  # grows with every change of a status or a phase
-        self._is_dirty = False  # counts moved since somebody was told
+        self._dirty = trio.Event()  # counts moved since somebody was told
         self.may_go_on: dict[str, Callable[[], bool]] = {}  # reason -> whether it is over
         for kind in kinds:
             self.learn(kind)
@@ -400,15 +401,17 @@ class JobManager:
             self.logs.write(job_id, f"phase: {run.meter.phase_name}")
             self._changed()
         else:
-            self._is_dirty = True
+            self._dirty.set()
 
     async def _tell_forever(self) -> None:
         """Tell who watches of counts that moved, and write them down now and then."""
         saved_s = time.monotonic()
         while True:
+            with trio.move_on_after(SAVE_S if any(run.is_unsaved for run in self._runs.values()) else math.inf):
+                await self._dirty.wait()
             await trio.sleep(NEWS_S)
-            if self._is_dirty:
-                self._is_dirty = False
+            if self._dirty.is_set():
+                self._dirty = trio.Event()
                 self._tell()
             if time.monotonic() - saved_s >= SAVE_S:
                 saved_s = time.monotonic()

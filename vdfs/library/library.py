@@ -54,6 +54,12 @@ class Library:
         return devices.slug(self.store.db, self.device.uuid)
 
     @property
+    def device_name(self) -> str:
+        """What people call this device; it may have been renamed on any."""
+        row = devices.get(self.store.db, self.device.uuid)
+        return self.device.name if row is None else row.name
+
+    @property
     def socket_name(self) -> str:
         """What the socket is called: several devices of a library may run on one machine."""
         return f"{blake3(self.store.library_uuid + self.device.uuid).hexdigest(8)}.sock"

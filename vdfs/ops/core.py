@@ -86,7 +86,7 @@ def snapshot(core: Core, numbers: dict[str, int]) -> Status:
         version=__version__,
         library=core.library.name,
         library_id=uuid_text(core.library.store.library_uuid),
-        device=core.library.device.name,
+        device=core.library.device_name,
         device_id=uuid_text(core.library.device.uuid),
         mountpoint=None if core.mountpoint is None else os.fsencode(core.mountpoint),
         data_dir=os.fsencode(core.config.data_dir),

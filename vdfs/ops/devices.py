@@ -13,6 +13,7 @@ from sync.net.addresses import Endpoint, parse_endpoint
 from sync.peers.sessions import Session
 from vdfs.ops.context import Core
 from vdfs.ops.registry import Nothing, action, doc, query
+from vdfs.ops.sync import facts as sync_facts
 
 #: How long news of a pairing are waited for in one call.
 _WAIT_S = 10.0
@@ -66,6 +67,7 @@ class DeviceFacts:
     slug: str
     os: str
     words: list[str]
+    state: str = attrs.field(metadata=doc("own, connected, away, revoked, untrusted (nobody here vouches for it)"))
     is_own: bool
     is_online: bool
     is_trusted: bool
@@ -152,20 +154,40 @@ async def end_pairing(core: Core, asked: PairingSession) -> PairingState:
 @query("device.list")
 async def list_devices(core: Core, asked: Nothing) -> DeviceList:
     """The devices of the library."""
+    return DeviceList(_devices(core))
+
+
+def _devices(core: Core) -> list[DeviceFacts]:
     sync = core.sync
     slugs = {member.device.uuid: member.device.slug for member in sync.roster.members()}
     out = []
     for member in sync.roster.members():
-        row = member.device
+        row, is_online = member.device, member.device.uuid in sync.replicator.peers
+        state = (
+            "revoked" if row.revoked or (member.is_own and sync.is_revoked) else "own" if member.is_own
+            else "untrusted" if not member.is_trusted else "connected" if is_online else "away"
+        )  # fmt: skip
         out.append(
             DeviceFacts(
-                uuid_text(row.uuid), row.name, row.slug, row.os, list(member.words), member.is_own,
-                row.uuid in sync.replicator.peers, member.is_trusted, bool(row.revoked),
+                uuid_text(row.uuid), row.name, row.slug, row.os, list(member.words), state, member.is_own,
+                is_online, member.is_trusted, bool(row.revoked),
                 [slugs.get(uuid, "") for uuid in reversed(member.by)],
                 [str(Endpoint(one.host, one.port)) for one in whereabouts.of(core.library.store.db, row.uuid)],
             )
         )  # fmt: skip
-    return DeviceList(out)
+    return out
+
+
+def snapshot(core: Core) -> dict[str, object]:
+    """The devices and how far each is, as plain values, for a file of the mount."""
+    told = sync_facts(core)
+    peers = {peer.id: attrs.asdict(peer) for peer in told.peers}
+    return {
+        "library_id": uuid_text(core.library.store.library_uuid),
+        "state": told.state,
+        "port": told.port,
+        "devices": [{**peers.get(one.id, {}), **attrs.asdict(one)} for one in _devices(core)],
+    }
 
 
 @action("device.rename")

@@ -111,7 +111,7 @@ async def info(core: Core, asked: FileAsked) -> FileFacts:
         rating=int(rating) if rating is not None and rating.isdigit() else None,
         replicas=[
             ReplicaFacts(
-                ref.branch.device_name if isinstance(ref.branch, RemoteBranch) else core.library.device.name,
+                ref.branch.device_name if isinstance(ref.branch, RemoteBranch) else core.library.device_name,
                 ref.branch.label,
                 b"/".join([ref.branch.root_path, *entries.path_of(db, r.id)]),
                 ref.branch.away,

@@ -84,6 +84,11 @@ class Metrics:
 @query("sync.status")
 async def status(core: Core, asked: Nothing) -> SyncStatus:
     """How far this device is."""
+    return facts(core)
+
+
+def facts(core: Core) -> SyncStatus:
+    """The same, at once."""
     sync, db = core.sync, core.library.store.db
     others = sync.roster.others()
     state = "revoked" if sync.is_revoked else sync.replicator.state if others else "alone"
