@@ -172,6 +172,22 @@ class RemoteRows:
             name = os.fsencode(path.rpartition("/")[2])
             return self._put(unit, branch_id, parent_id, name, stat.S_IFDIR | mode, 4096, mtime_ns)
 
+    def put_directory(self, unit: Unit, branch_id: int, path: str, uuid: bytes) -> int:
+        """A directory as it was told before, by its uuid; of what is in it nothing is said in the changes."""
+        parent_id, name = self._above(unit, branch_id, path), os.fsencode(path.rpartition("/")[2])
+        row = self._row(unit, branch_id, parent_id, name, stat.S_IFDIR | 0o755, 4096, OLD_NS, uuid)
+        entries.insert(unit.db, row)
+        if "/" not in path:
+            unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
+        return row.id
+
+    def put_file(self, unit: Unit, branch_id: int, path: str, data: bytes, uuid: bytes) -> None:
+        """The same of a file."""
+        parent_id, name = self._above(unit, branch_id, path), os.fsencode(path.rpartition("/")[2])
+        row = self._row(unit, branch_id, parent_id, name, stat.S_IFREG | 0o644, len(data), OLD_NS, uuid)
+        row = row._replace(content_id=content_of(unit, data), hash_state=HASH_FULL)
+        entries.insert(unit.db, row)
+
     def link(self, branch_id: int, path: str, target: str | None, *, mtime_ns: int = OLD_NS) -> int:
         """A symbolic link; `target` None: it has not been told."""
         with self.store.write(ORIGIN_SYNC) as unit:

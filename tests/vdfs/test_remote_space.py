@@ -1,7 +1,8 @@
 """What other devices hold in the space, without a kernel: whatever is done here and told from there, in any order.
 
 Held against a model of what was told: no step of ours writes what is another device's to say; no number is that of
-two names; sums and the database are sound; a directory lists what is on our disk and what was told, no more.
+two names; sums and the database are sound; a directory lists what is on our disk and what was told, no more. What left
+a name here by a request is hidden if it was shown as one with ours, and only until its device has written it since.
 """
 
 import contextlib
@@ -17,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.care import checking
-from index.model.entry import HASH_FULL, KIND_DIR, Entry
+from index.model import versions
+from index.model.entry import HASH_FULL, HIDDEN, KIND_DIR, Entry
 from index.model.errors import ReadOnly, VdfsError
 from index.model.ids import new_entry_uuid
-from index.store import aliases, entries, sums
+from index.scan import recording
+from index.store import aliases, entries, leaving, sums, whiteouts
 from tests.remote_rows import RemoteRows, content_of
 from vdfs.base.config import Config
 from vdfs.core import open_core
@@ -46,6 +49,7 @@ class World:
         self.rows.meet(meets)
         self.held: list[Node] = []
         self.clock = 0
+        self.hidden: dict[int, Entry] = {}  # what is hidden, as it was when that began
 
     async def follow(self) -> None:
         await self.core.locations.follow()
@@ -59,6 +63,27 @@ class World:
 
     async def node(self, path: str) -> Node:
         return (await self.core.tree.resolve([b"L", *map(os.fsencode, filter(None, path.split("/")))]))[0]
+
+    async def together(self, path: str) -> tuple[list[int], list[int]]:
+        """The rows of ours and of theirs that show as one file, none where that is not so."""
+        try:
+            node = await self.node(path)
+        except (VdfsError, OSError):
+            return [], []
+        spots = [] if node.is_dir else [*node.spots, *node.stale_spots]
+        ours = [spot.entry_id for spot in spots if not spot.dir.branch.is_remote]
+        return ours, [spot.entry_id for spot in spots if spot.dir.branch.is_remote] if ours else []
+
+    def seen_at(self, path: str) -> Entry | None:
+        """What is hidden at a path, and was known to be what left there."""
+        row = self.there(path) if path else None
+        if row is None or not row.is_hidden or row.uuid is None or row.kind == KIND_DIR:
+            return None
+        (above,) = [one for one in [self.there(os.path.dirname(path))] if one is not None and one.uuid is not None]
+        assert above.uuid is not None
+        known = whiteouts.get(self.rows.store.db, above.uuid, row.name, row.uuid)
+        assert known is not None
+        return row if known.is_seen else None
 
     async def above(self, path: str) -> tuple[Node, bytes]:
         parent, _, name = path.rpartition("/")
@@ -98,6 +123,17 @@ class World:
             (self.disks[1] / path).parent.mkdir(parents=True, exist_ok=True)
             (self.disks[1] / path).write_bytes((b"ours", b"others")[path < other])
 
+    async def hold_all_on_both(self) -> None:
+        """Both devices have the same tree."""
+        for path in ("a", "b", "d/a", "d/e/a"):
+            (self.disks[0] / path).parent.mkdir(exist_ok=True)
+            (self.disks[0] / path).write_bytes(b"ours")
+            self.rows.file(self.far, path, b"ours")
+            self.note()
+            with contextlib.suppress(VdfsError, OSError):
+                await self.core.tree.listing(await self.node(os.path.dirname(path)))
+        await self.identify("", "")
+
     # what is told from there ------------------------------------------------------------------------------------------
 
     def there(self, path: str) -> Entry | None:
@@ -117,7 +153,8 @@ class World:
         if not self.takes(path) and (known is None or known.kind == KIND_DIR):
             return
         data = (b"ours", b"theirs")[self.clock % 2]
-        self.rows.file(self.far, path, data, mtime_ns=(1 << 60) + self.clock)
+        version = None if known is None else self.rows.later(self.far, path)
+        self.rows.file(self.far, path, data, mtime_ns=(1 << 60) + self.clock, version=version)
 
     async def tell_dir(self, path: str, _other: str) -> None:
         if self.takes(path):
@@ -174,13 +211,24 @@ class World:
         await self.core.arrivals.join_all()
 
 
+Step = Callable[[World, str, str], Awaitable[None]]
+#: Steps by which a name of ours leaves, unless they are refused.
+LEAVING = (World.unlink, World.rename)
 STEPS = (
-    World.make, World.make_dir, World.unlink, World.remove_dir, World.rename, World.rename, World.tag,
+    World.make, World.make, World.make_dir, World.unlink, World.unlink, World.remove_dir, World.remove_dir,
+    World.rename, World.rename, World.tag,
     World.move_behind, World.make_behind, World.tell_file, World.tell_file, World.tell_dir, World.tell_move,
     World.tell_detached, World.tell_attached, World.tell_gone, World.look, World.look, World.hold,
     World.identify, World.join,
 )  # fmt: skip
 PATH = st.sampled_from(PATHS)
+#: A few that meet often: what leaves, and comes again.
+FEW_STEPS = (
+    World.make, World.make, World.make_dir, World.unlink, World.unlink, World.remove_dir, World.rename,
+    World.tell_file, World.look, World.identify,
+)  # fmt: skip
+FEW_PATHS = st.sampled_from(("a", "d", "d/a"))
+FEW = st.lists(st.tuples(st.sampled_from(FEW_STEPS), FEW_PATHS, FEW_PATHS), min_size=8, max_size=20)
 
 
 @contextlib.contextmanager
@@ -208,17 +256,36 @@ def run_in(test: Callable[[World], Awaitable[None]], *, meets: bool = False) -> 
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(STEPS), PATH, PATH), max_size=25), st.booleans())
-def test_whatever_happens_in_any_order(steps, meets):
+@given(st.lists(st.tuples(st.sampled_from(STEPS), PATH, PATH), max_size=25), st.booleans(), st.booleans())
+def test_whatever_happens_in_any_order(steps, meets, is_full):
+    go_through(steps, meets, is_full)
+
+
+@settings(max_examples=40, deadline=None)
+@given(FEW, st.booleans())
+def test_what_leaves_and_comes_again(steps, meets):
+    go_through(steps, meets, is_full=True)
+
+
+def go_through(steps: list[tuple[Step, str, str]], meets: bool, is_full: bool) -> None:
     async def test(world: World) -> None:
+        if is_full:
+            await world.hold_all_on_both()
         for step, path, other in steps:
             is_told = step.__name__.startswith("tell_")
+            ours, theirs = await world.together(path) if step in LEAVING else ([], [])
+            hidden = world.seen_at(path if step is World.make else other if step is World.rename else "")
             with contextlib.suppress(VdfsError, OSError):
                 await step(world, path, other)
+                if path != other:
+                    what_left_is_hidden(world, path, ours, theirs)
+                if step is World.make or (step is World.rename and path != other):
+                    what_was_made_has_seen(world, path if step is World.make else other, hidden)
             if is_told:
                 world.note()
             nothing_of_theirs_was_written(world)
             no_number_has_two_places(world)
+            hidden_is_what_was_seen(world)
         await whole_tree_is_as_told(world)
         world.core.library.store.settle()
         assert sums.wrong(world.core.library.store.db) == {}
@@ -233,9 +300,59 @@ def nothing_of_theirs_was_written(world: World) -> None:
     for entry_id, was in world.told.items():
         now = entries.get(db, entry_id)
         assert now is not None, was
+        assert now.rule in (0, HIDDEN)
         assert now._replace(node=was.node, seq=was.seq, rule=was.rule, uuid=was.uuid) == was
         assert was.uuid is not None
         assert now.uuid == aliases.canon(db, was.uuid)
+
+
+def what_left_is_hidden(world: World, path: str, ours: list[int], theirs: list[int]) -> None:
+    """Of what was one with ours under a name that all of ours have left; unless it has met another one of ours."""
+    db = world.core.library.store.db
+    if any((disk / path).exists() for disk in world.disks):
+        return
+    for entry_id in theirs:
+        row = entries.get(db, entry_id)
+        assert row is not None
+        assert row.is_hidden, (ours, row)
+
+
+def what_was_made_has_seen(world: World, path: str, hidden: Entry | None) -> None:
+    """A file that is made where another was taken away is later than that, and the uuid goes on."""
+    store = world.core.library.store
+    disk = next((disk for disk in world.disks if (disk / path).is_file()), None)
+    row = None if hidden is None else entries.get(store.db, hidden.id)
+    if disk is None or row is None:
+        return
+    assert not row.is_hidden
+    branch = next(one for one in world.core.tree.branches.values() if one.root_path == os.fsencode(disk))
+    at = entries.get(store.db, branch.root_entry_id)
+    for name in path.split("/"):
+        assert at is not None
+        at = entries.child(store.db, at.id, os.fsencode(name))
+    assert at is not None
+    far = next(one.uuid for one in world.core.tree.remotes.values())
+    vector = recording.vector_of(at, branch.uuid)
+    assert versions.dominates(vector, recording.vector_of(row, far))
+    assert at.uuid is not None
+
+
+def hidden_is_what_was_seen(world: World) -> None:
+    """As it was when it was hidden, but for what says nothing of its bytes; a directory has nothing in it that shows.
+    Marks are what they would be if all were judged anew."""
+    store = world.core.library.store
+    now = {row.id: row for row in whiteouts.hidden(store.db)}
+    for entry_id, row in now.items():
+        was = world.hidden.get(entry_id, row)
+        assert not row.is_ours
+        if row.kind == KIND_DIR:
+            assert all(below.is_hidden for below in entries.children(store.db, entry_id))
+        else:
+            assert row.version == was.version or row.content_id == was.content_id, (was, row)
+    world.hidden = {entry_id: world.hidden.get(entry_id, row) for entry_id, row in now.items()}
+    with store.write("scan") as unit:
+        leaving.judge_all(unit)
+    assert {row.id for row in whiteouts.hidden(store.db)} == now.keys()
 
 
 def no_number_has_two_places(world: World) -> None:
@@ -263,7 +380,8 @@ async def directory_is_as_told(world: World, path: str, far_id: int | None) -> N
     db = world.core.library.store.db
     here = [disk / path for disk in world.disks if (disk / path).is_dir()]
     ours = {os.fsencode(name) for directory in here for name in os.listdir(directory)}
-    theirs = {} if far_id is None else {row.name: row for row in entries.children(db, far_id)}
+    told = [] if far_id is None else entries.children(db, far_id)
+    theirs = {row.name: row for row in told if not row.is_hidden}
     lines = await world.core.tree.listing(await world.node(path))
     shown = [line.name for line in lines]
     assert len(shown) == len(set(shown))
