@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from index.model import change, versions
 from index.model.entry import HASH_FAILED, HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_entry_uuid
-from index.store import annotating, changes, entries, leaving, metadata
+from index.store import annotating, changes, entries, heldback, leaving, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -84,6 +84,9 @@ def set_rule(unit: Unit, row: Entry, rule: int) -> None:
     entries.set_rule(unit.db, row.id, rule, unit.seq)
     if rule and not row.rule and row.uuid is not None:
         unit.gone(row.id, row.branch_id, changes.WITHDRAWN)
+        heldback.withdraw(unit.db, row.uuid)
+    elif not rule and row.rule and row.uuid is not None:
+        heldback.release(unit.db, row.uuid)
     if row.kind == KIND_DIR:
         unit.rules_changed()
     unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)

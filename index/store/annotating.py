@@ -6,13 +6,15 @@ have. A uuid that is an alias is written under what it is read as.
 """
 
 from index.model.ids import new_uuid
-from index.store import aliases, metadata, registers, tags
+from index.store import aliases, heldback, metadata, registers, tags
 from index.store.unit import Unit
 
 
 def set_cell(unit: Unit, uuid: bytes, name: bytes, value: bytes | None) -> None:
     """An attribute has this value from now on; None: it is removed."""
     metadata.put(unit.db, uuid, name, value, unit.hlc, unit.device)
+    if heldback.waits(unit.db, uuid):
+        return
     unit.tell("attribute", "set", [uuid, name], value)
 
 
@@ -28,12 +30,18 @@ def add_tag(unit: Unit, uuid: bytes, tag: str) -> None:
 
 def _add(unit: Unit, uuid: bytes, tag_id: int, tag_uuid: bytes, hlc: int, part: int) -> None:
     tags.add_dot(unit.db, uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, part))
+    if heldback.waits(unit.db, uuid):
+        unit.leave_out()
+        return
     unit.tell("tagging", "add", [uuid, tag_uuid], [hlc, part])
 
 
 def remove_tag(unit: Unit, uuid: bytes, tag: str) -> None:
     """An entry carries a tag no more, as far as this device has heard of it."""
+    is_held = heldback.is_held(unit.db, uuid)
     for tag_uuid, dots in tags.remove_dots(unit.db, uuid, tag).items():
+        if is_held:
+            continue
         unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot) for dot in dots])
 
 
@@ -53,3 +61,15 @@ def join(unit: Unit, one: bytes, other: bytes) -> bytes:
     metadata.merge_into(unit.db, *joined)
     unit.tell("alias", "join", one, other)
     return joined[1]
+
+
+def tell_untold(unit: Unit) -> None:
+    """What waited for entries that others may hear of by now is told: this device's cells and tags, as said when they
+    were; the tags under numbers of this unit."""
+    for uuid in heldback.due(unit.db):
+        heldback.told(unit.db, uuid)
+        for name, value, hlc in metadata.cells_of(unit.db, uuid, unit.device):
+            unit.tell("attribute", "set", [uuid, name], value, hlc)
+        for tag_id, tag_uuid, dot in tags.dots_of(unit.db, uuid, unit.device):
+            tags.drop_dot(unit.db, *dot[:3])
+            _add(unit, uuid, tag_id, tag_uuid, dot.hlc, dot.part)

@@ -7,6 +7,7 @@ edit made outside from our own copy, `mirror` remembers the value last seen on e
 import apsw
 
 from index.model.entry import Entry
+from index.store import heldback
 
 SCHEMA = """
 -- attribute: one cell for each (entry, name), last-writer-wins by (hlc, device). value NULL = removed; the cell stays,
@@ -70,6 +71,12 @@ def has_any(db: apsw.Connection, entry_uuid: bytes) -> bool:
     if db.execute("SELECT 1 FROM attribute WHERE entry_uuid=? AND value IS NOT NULL LIMIT 1", (entry_uuid,)).fetchone():
         return True
     return db.execute("SELECT 1 FROM tagging WHERE entry_uuid=? LIMIT 1", (entry_uuid,)).fetchone() is not None
+
+
+def cells_of(db: apsw.Connection, entry_uuid: bytes, device: bytes) -> list[tuple[bytes, bytes | None, int]]:
+    """(name, value, hlc) of the cells of an entry that a device wrote last, also those it emptied."""
+    sql = "SELECT name, value, hlc FROM attribute WHERE entry_uuid=? AND device=? ORDER BY name"
+    return [(bytes(n), v, int(h)) for n, v, h in db.execute(sql, (entry_uuid, device))]
 
 
 def put(db: apsw.Connection, entry_uuid: bytes, name: bytes, value: bytes | None, hlc: int, device: bytes) -> None:
@@ -166,5 +173,6 @@ def merge_into(db: apsw.Connection, other: bytes, kept: bytes) -> None:
         "SELECT ?, tag_id, dot_device, dot_seq, dot_part, hlc, part FROM tagging WHERE entry_uuid=?",
         (kept, other),
     )
+    heldback.renamed(db, other, kept)
     db.execute("DELETE FROM attribute WHERE entry_uuid=?", (other,))
     db.execute("DELETE FROM tagging WHERE entry_uuid=?", (other,))

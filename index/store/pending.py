@@ -12,8 +12,11 @@ from typing import NamedTuple
 import apsw
 import msgpack
 
+from index.store import changes
+
 SCHEMA = """
--- waiting: an operation of a device that refers to a row which is not known; missing is that row's uuid.
+-- waiting: an operation of a device that refers to a row which is not known; missing is that row's uuid. Or a row that
+-- is to be made of its registers: then device is its model and key.
 CREATE TABLE waiting(
     missing BLOB NOT NULL,
     device  BLOB NOT NULL,
@@ -43,7 +46,18 @@ CREATE TABLE quarantine(
     body   BLOB NOT NULL,
     PRIMARY KEY (hlc, device, seq, part, body)
 ) STRICT, WITHOUT ROWID;
+
+-- moved: what a device stamped hlc, when its clock ran ahead, counts as stamped later.
+CREATE TABLE moved(
+    device BLOB NOT NULL,
+    hlc    INTEGER NOT NULL,
+    stamp  INTEGER NOT NULL,
+    PRIMARY KEY (device, hlc)
+) STRICT, WITHOUT ROWID;
 """
+
+#: The fact that says that what is kept is to be gone through once more.
+RECALL = "recall"
 
 
 class Held(NamedTuple):
@@ -109,6 +123,28 @@ def put_aside(db: apsw.Connection, epoch: int, held: Held) -> None:
     db.execute("INSERT OR REPLACE INTO quarantine VALUES(?,?,?,?,?,?)", row)
 
 
+def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None:
+    """What a device stamped with the one counts as stamped with the other, wherever it is here. Of several that were
+    said the least counts."""
+    row = db.execute("SELECT stamp FROM moved WHERE device=? AND hlc=?", (device, hlc)).fetchone()
+    if row is not None and row[0] <= stamp:
+        return
+    db.execute("INSERT OR REPLACE INTO moved VALUES(?,?,?)", (device, hlc, stamp))
+    before = hlc if row is None else int(row[0])
+    changed = 0
+    for table in ("register", "attribute"):
+        db.execute(f"UPDATE {table} SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
+        changed += db.changes()
+    db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
+    if changed:
+        changes.set_meta(db, RECALL, 1)
+
+
+def moved_of(db: apsw.Connection, device: bytes) -> dict[int, int]:
+    """The stamps of a device that count as others."""
+    return {int(a): int(b) for a, b in db.execute("SELECT hlc, stamp FROM moved WHERE device=?", (device,))}
+
+
 def has_due(db: apsw.Connection, before_hlc: int) -> bool:
     """Whether anything was put aside that is stamped before a time."""
     return db.execute("SELECT 1 FROM quarantine WHERE hlc<? LIMIT 1", (before_hlc,)).fetchone() is not None
@@ -121,6 +157,12 @@ def due(db: apsw.Connection, before_hlc: int) -> list[Held]:
     if found:
         db.execute("DELETE FROM quarantine WHERE hlc<?", (before_hlc,))
     return found
+
+
+def earliest_aside(db: apsw.Connection) -> list[tuple[bytes, int]]:
+    """The devices of which something is put aside, each with the first stamp of that."""
+    rows = db.execute("SELECT device, min(hlc) FROM quarantine GROUP BY device ORDER BY device")
+    return [(bytes(device), int(hlc)) for device, hlc in rows]
 
 
 def aside(db: apsw.Connection) -> dict[bytes, int]:

@@ -225,9 +225,10 @@ def make_branch(db: apsw.Connection, key: bytes, fields: Mapping[str, object]) -
         if found is None:
             raise MissingDependency(LOCATION, location_uuid)
         location_id = found[0]
-    if db.execute("SELECT 1 FROM device WHERE uuid=?", (device,)).fetchone() is None:
+    owner = db.execute("SELECT revoked FROM device WHERE uuid=?", (device,)).fetchone()
+    if owner is None:
         raise MissingDependency("device", device)
-    state = GONE if fields.get("removed") else "done"
+    state = GONE if fields.get("removed") or owner[0] else "done"
     db.execute(
         "INSERT INTO branch(uuid, location_id, device_uuid, label, root_path, fs_id, root_ino, scan_state) "
         "VALUES(?,?,?,?,?,'',0,?) ON CONFLICT(uuid) DO UPDATE SET location_id=excluded.location_id, "
@@ -235,6 +236,22 @@ def make_branch(db: apsw.Connection, key: bytes, fields: Mapping[str, object]) -
         "WHERE device_uuid=excluded.device_uuid",
         (uuid, location_id, device, label[:_LABEL_MAX_CHARACTERS], path, state),
     )
+
+
+def give_up_branches(db: apsw.Connection, own: bytes) -> None:
+    """The branches of devices that were put out of the library are none any more."""
+    db.execute(
+        "UPDATE branch SET scan_state=? WHERE scan_state<>? AND device_uuid<>? "
+        "AND device_uuid IN (SELECT uuid FROM device WHERE revoked=1)",
+        (GONE, GONE, own),
+    )
+
+
+def gone_branches(db: apsw.Connection, own: bytes) -> list[int]:
+    """Branches of other devices that are none any more and have rows yet."""
+    sql = "SELECT id FROM branch b WHERE scan_state=? AND device_uuid<>? "
+    sql += "AND EXISTS (SELECT 1 FROM entry INDEXED BY entry_ino WHERE branch_id=b.id)"
+    return [int(row[0]) for row in db.execute(sql, (GONE, own))]
 
 
 def set_branch_root(db: apsw.Connection, branch_id: int, root_entry_id: int) -> None:

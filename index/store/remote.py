@@ -116,7 +116,10 @@ def apply(
     have = known(db, branch_id, wanted)
     for row in rows:
         old = have.get(row.rid)
-        if old is not None and old.mark != mark and old.uuid != canon.get(row.uuid, row.uuid):
+        if old is None:
+            continue
+        is_other = old.mark != mark and old.uuid != canon.get(row.uuid, row.uuid)
+        if is_other or old.kind != row.kind:
             _give_up_number(unit, old)
             del have[row.rid]
     ids = {rid: one.id for rid, one in have.items()}
@@ -357,6 +360,14 @@ def sweep(unit: Unit, branch_id: int) -> None:
         db.executemany("DELETE FROM detached WHERE entry_id=?", empty)
         for (entry_id,) in empty:
             entries.delete(db, entry_id)
+
+
+def clear(unit: Unit, branch_id: int, limit: int) -> None:
+    """Let go of some rows of a branch that is none any more."""
+    unit.db.execute("UPDATE branch SET root_entry_id=NULL WHERE id=?", (branch_id,))
+    sql = "SELECT st_ino FROM entry INDEXED BY entry_ino WHERE branch_id=? AND id NOT IN "
+    sql += "(SELECT entry_id FROM detached WHERE is_gone=1) ORDER BY id DESC LIMIT ?"
+    remove(unit, branch_id, [int(row[0]) for row in unit.db.execute(sql, (branch_id, limit))])
 
 
 def of_other_rounds(

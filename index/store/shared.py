@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import apsw
+import msgpack
 
 from index.model.errors import MissingDependency
 from index.store import aliases, devices, leaving, metadata, pending, places, registers, saved, streams, tags
@@ -45,6 +46,11 @@ class Op(NamedTuple):
     op: str
     key: Any
     body: Any
+
+    @classmethod
+    def unpacked(cls, seq: int, part: int, hlc: int, model: str, op: str, key: bytes, body: bytes) -> "Op":
+        """A row of table outbox."""
+        return cls(seq, part, hlc, model, op, msgpack.unpackb(key), msgpack.unpackb(body))
 
 
 class Merged(NamedTuple):
@@ -83,12 +89,15 @@ def make(unit: Unit, rows: set[tuple[str, bytes]], merged: Merged) -> None:
             try:
                 _MAKERS[model](unit.db, key, fields)
             except MissingDependency as error:
-                pending.wait_for(unit.db, error.uuid, Held(b"", 0, 0, 0, ("row", "make", [model, key], None)))
+                held = Held(model.encode() + b":" + key, 0, 0, 0, ("row", "make", [model, key], None))
+                pending.wait_for(unit.db, error.uuid, held)
                 continue
             except apsw.ConstraintError as error:
                 log.warning("a row of %s could not be made: %s", model, error)
                 continue
             merged.rows.add((model, key))
+            if model == devices.MODEL:
+                places.give_up_branches(unit.db, unit.device)
             _go_on(unit, key[-16:], merged)
 
 
@@ -136,14 +145,20 @@ def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> 
     for device, seq, part, *_ in body:
         if tags.drop_dot(unit.db, device, seq, part) or pending.drop(unit.db, device, seq, part):
             continue
-        if not is_heard(unit, device, seq, held):
+        if not is_heard(unit, device, seq, held.device, held.seq):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])
     merged.entries.add(uuid)
 
 
-def is_heard(unit: Unit, device: bytes, seq: int, held: Held) -> bool:
-    """Whether an addition that is not here was heard of before, so that it can come no more."""
-    return device in (unit.device, held.device) or streams.covers(unit.db, device, seq)
+def is_heard(unit: Unit, device: bytes, seq: int, by: bytes, by_seq: int) -> bool:
+    """Whether an addition that is not here was heard of before, so that it can come no more. `by`: who says in which
+    unit of his that it is gone; what he added himself in that epoch was said before. What this device added itself in
+    an epoch before, and lost, is news to it."""
+    if device == unit.device and streams.is_same_epoch(unit.db, device, seq, unit.seq):
+        return True
+    if device == by and streams.is_same_epoch(unit.db, device, seq, by_seq):
+        return True
+    return streams.covers(unit.db, device, seq)
 
 
 def _join(unit: Unit, _held: Held, key: Any, body: Any, merged: Merged) -> None:
@@ -154,12 +169,17 @@ def _join(unit: Unit, _held: Held, key: Any, body: Any, merged: Merged) -> None:
         merged.entries.add(joined[1])
 
 
+def _move_stamp(unit: Unit, held: Held, key: Any, body: Any, _merged: Merged) -> None:
+    pending.move_stamp(unit.db, held.device, key, body)
+
+
 _STEPS: Final[Mapping[tuple[str, str], Callable[[Unit, Held, Any, Any, Merged], None]]] = {
     ("row", "make"): _make_row,
     ("attribute", "set"): _set_attribute,
     ("tagging", "add"): _add_tag,
     ("tagging", "remove"): _remove_tag,
     ("alias", "join"): _join,
+    ("stamp", "move"): _move_stamp,
 }
 
 
@@ -215,5 +235,6 @@ _SHAPES: Final[Mapping[tuple[str, str], Callable[[object, object], bool]]] = {
     ("attribute", "set"): _is_attribute,
     ("tagging", "add"): lambda key, body: _are_uuids(key) and _are_numbers(body, 2),
     ("tagging", "remove"): lambda key, body: _are_uuids(key) and _are_dots(body),
+    ("stamp", "move"): lambda key, body: _are_numbers([key, body], 2),
     ("alias", "join"): lambda key, body: _is_uuid(key) and _is_uuid(body) and key != body,
 }

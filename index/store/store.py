@@ -19,11 +19,12 @@ from typing import TypeVar
 
 import apsw
 
+from index.model import ids
 from index.model.change import ORIGIN_SCAN, Change
 from index.model.errors import NoSpace, StoreCorrupt, VdfsError
 from index.model.hlc import Hlc
 from index.model.ids import new_uuid
-from index.store import changes, devices, sums
+from index.store import changes, devices, pending, sums
 from index.store.ballast import Ballast
 from index.store.connection import translate
 from index.store.feed import Feed
@@ -36,6 +37,8 @@ log = logging.getLogger("sdmount.store")
 
 #: Pages in the log from which on it is folded into the database: 16 MiB.
 _CHECKPOINT_PAGES = 4096
+#: Among so many numbers the first unit of a store that was opened gets its own, where there are other devices.
+_LEAP_BYTES = 3
 
 
 class Store:
@@ -79,9 +82,12 @@ class Store:
             self.last_entry_id = changes.get_counter(self.db, "entry")
             packed = changes.get_counter(self.db, "hlc")
             self.last_hlc = Hlc.unpacked(packed)
+            self.moved = set(pending.moved_of(self.db, device_uuid))  # stamps that were given up
             self.reserved = Reserve(self.last_entry_id, self.last_seq, packed)
             self.is_shared = bool(devices.others(self.db, device_uuid))
-        except apsw.CorruptError as error:
+            if self.is_shared:  # so that a copy of this very moment, put in place later, gives other numbers
+                self.last_seq += int.from_bytes(ids.random_bytes(_LEAP_BYTES), "big")
+        except apsw.Error as error:
             self.db.close()
             raise translate(error, path) from error
         except BaseException:
@@ -124,6 +130,11 @@ class Store:
         """The number of the last unit is this from now on, which was put on disk; those between are given to none."""
         self.last_seq = seq
         self.reserved = self.reserved._replace(seq=seq)
+
+    def turn_back(self, stamp: Hlc) -> None:
+        """What is stamped from now on may be earlier than the last stamp, which was put on disk."""
+        self.last_hlc = stamp
+        self.reserved = self.reserved._replace(hlc=stamp.packed())
 
     def settle(self) -> None:
         """Bring table sums up to date; a few steps for each directory in which something changed."""

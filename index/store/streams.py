@@ -12,7 +12,7 @@ forgotten, so that its numbers would come twice. The streams of an old epoch end
 Pages are signed by their author and kept as they came, so that any device can hand them on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import apsw
@@ -77,7 +77,17 @@ CREATE TABLE holding(
     seq    INTEGER NOT NULL,
     PRIMARY KEY (holder, device, epoch, kind)
 ) STRICT, WITHOUT ROWID;
+
+-- seen: when a device was heard of last, by our clock, to the hour.
+CREATE TABLE seen(
+    device  BLOB PRIMARY KEY,
+    time_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
+
+
+#: A device that was not heard of for so long is retired: nobody waits for it, and it comes back by the current state.
+RETIRED_NS: Final = 90 * 86_400 * 10**9
 
 
 class StreamId(NamedTuple):
@@ -159,6 +169,12 @@ def drop_epochs_before(db: apsw.Connection, device: bytes, epoch: int, kind: int
         db.execute(f"DELETE FROM {table} WHERE device=? AND epoch<? AND kind=?", (device, epoch, kind))
 
 
+def drop_all(db: apsw.Connection, device: bytes, kind: int) -> None:
+    """What a device told is of no interest any more."""
+    for table in ("stream", "page"):
+        db.execute(f"DELETE FROM {table} WHERE device=? AND kind=?", (device, kind))
+
+
 def newest_epoch(db: apsw.Connection, device: bytes, kind: int) -> int:
     """The last epoch of a device that is known here; 0 without any."""
     found = db.execute("SELECT max(epoch) FROM stream WHERE device=? AND kind=?", (device, kind)).fetchone()
@@ -190,6 +206,13 @@ def covers(db: apsw.Connection, device: bytes, seq: int) -> bool:
     """Whether what a device told in shared rows with a unit is applied here."""
     sql = "SELECT 1 FROM stream WHERE device=? AND kind=? AND start_seq<? AND seq>=? LIMIT 1"
     return db.execute(sql, (device, SHARED, seq, seq)).fetchone() is not None
+
+
+def is_same_epoch(db: apsw.Connection, device: bytes, seq: int, later_seq: int) -> bool:
+    """Whether a unit of a device that others heard of is of the epoch in which it made a later one."""
+    sql = "SELECT max(start_seq) FROM stream WHERE device=? AND kind=? AND start_seq<?"
+    found = db.execute(sql, (device, SHARED, later_seq)).fetchone()
+    return found is not None and found[0] is not None and found[0] < seq <= later_seq
 
 
 def keep(db: apsw.Connection, page: PageRow) -> None:
@@ -237,6 +260,11 @@ def note_boundary(db: apsw.Connection, stream: StreamId, to_seq: int, digest: by
     db.execute("INSERT OR REPLACE INTO boundary VALUES(?,?,?,?)", (stream.epoch, stream.kind, to_seq, digest))
 
 
+def drop_boundaries(db: apsw.Connection, stream: StreamId, before: int) -> None:
+    """Nobody stands before a place any more, but for those who take the current state."""
+    db.execute("DELETE FROM boundary WHERE epoch=? AND kind=? AND to_seq<?", (stream.epoch, stream.kind, before))
+
+
 def has_boundary(db: apsw.Connection, stream: StreamId, to_seq: int) -> bool:
     """Whether a page of ours ended there."""
     sql = "SELECT 1 FROM boundary WHERE epoch=? AND kind=? AND to_seq=?"
@@ -250,6 +278,19 @@ def note_holding(db: apsw.Connection, holder: bytes, vector: Vector) -> None:
         "DO UPDATE SET seq=max(seq, excluded.seq)",
         [(holder, *stream, seq) for stream, seq in vector.items()],
     )
+
+
+def note_seen(db: apsw.Connection, device: bytes, now_ns: int) -> None:
+    """A device was heard of."""
+    db.execute(
+        "INSERT INTO seen VALUES(?,?) ON CONFLICT(device) DO UPDATE SET time_ns=excluded.time_ns", (device, now_ns)
+    )
+
+
+def seen_ns(db: apsw.Connection, device: bytes) -> int | None:
+    """When a device was heard of last; None when it never was."""
+    row = db.execute("SELECT time_ns FROM seen WHERE device=?", (device,)).fetchone()
+    return None if row is None else int(row[0])
 
 
 def holdings(db: apsw.Connection, holder: bytes) -> dict[StreamId, int]:
@@ -269,7 +310,19 @@ def held_by_all(db: apsw.Connection, holders: Iterable[bytes], stream: StreamId)
     return min(held, default=0)
 
 
-def own_pages(db: apsw.Connection, stream: StreamId) -> Iterator[tuple[int, int]]:
-    """(from, to) of the pages that are kept of a stream, in order."""
-    sql = "SELECT from_seq, to_seq FROM page WHERE device=? AND epoch=? AND kind=? ORDER BY to_seq"
-    return ((int(a), int(b)) for a, b in db.execute(sql, stream))
+def overgrown(db: apsw.Connection, least: int) -> list[StreamId]:
+    """Streams of rows of which more pages are kept than are worth it: so many at least, and twice the room of a telling
+    of all rows."""
+    rows = db.execute(
+        "SELECT p.device, p.epoch, p.kind FROM page p JOIN stream s USING(device, epoch, kind) WHERE kind=? "
+        "GROUP BY p.device, p.epoch, p.kind HAVING count(*)>? AND sum(length(p.body))>"
+        "3*sum(CASE WHEN p.from_seq=s.start_seq THEN length(p.body) ELSE 0 END) ORDER BY 1, 2",
+        (OWNED, least),
+    )
+    return [StreamId(bytes(device), int(epoch), int(kind)) for device, epoch, kind in rows]
+
+
+def kept_pages(db: apsw.Connection, stream: StreamId) -> list[PageRow]:
+    """All pages that are kept of a stream, in order."""
+    sql = f"{_PAGE}WHERE device=? AND epoch=? AND kind=? ORDER BY to_seq, after_id"
+    return [PageRow._make(row) for row in db.execute(sql, stream)]

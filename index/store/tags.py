@@ -130,16 +130,28 @@ def drop_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     return db.changes() > 0
 
 
+def dots_of(db: apsw.Connection, entry_uuid: bytes, device: bytes) -> list[tuple[int, bytes, Dot]]:
+    """(id, uuid of the tag, addition) of the tags that a device added to an entry."""
+    rows = db.execute(
+        "SELECT t.id, t.uuid, g.dot_device, g.dot_seq, g.dot_part, g.hlc, g.part FROM tagging g "
+        "JOIN tag t ON t.id=g.tag_id WHERE g.entry_uuid=? AND g.dot_device=? ORDER BY g.dot_seq, g.dot_part",
+        (entry_uuid, device),
+    )
+    return [(int(row[0]), bytes(row[1]), Dot._make(row[2:])) for row in rows]
+
+
 def has_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     """Whether an addition is here, of whatever tag to whatever entry."""
     sql = "SELECT 1 FROM tagging WHERE dot_device=? AND dot_seq=? AND dot_part=? LIMIT 1"
     return db.execute(sql, (device, seq, part)).fetchone() is not None
 
 
-def every_dot(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, int, int]]:
-    """All additions: (entry, device, seq, part)."""
-    rows = db.execute("SELECT entry_uuid, dot_device, dot_seq, dot_part FROM tagging")
-    return ((bytes(u), bytes(d), int(s), int(p)) for u, d, s, p in rows)
+def every_dot(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:
+    """All additions: (entry, tag, device, seq, part)."""
+    rows = db.execute(
+        "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part FROM tagging g JOIN tag t ON t.id=g.tag_id"
+    )
+    return ((bytes(u), bytes(t), bytes(d), int(s), int(p)) for u, t, d, s, p in rows)
 
 
 def in_order(db: apsw.Connection, entry_uuid: bytes) -> list[tuple[int, bytes, int, int]]:

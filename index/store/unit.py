@@ -85,6 +85,7 @@ class Host(Protocol):
     last_seq: int
     last_hlc: Hlc
     last_entry_id: int
+    moved: set[int]
     reserved: Reserve
     shallow: set[int]
     remote: set[int]
@@ -120,6 +121,8 @@ class Unit:
         self.remote = store.remote
         self.seq = store.last_seq + 1
         self._stamp = hlc_model.tick(store.last_hlc, store.now_ms())
+        while store.moved and self._stamp.packed() in store.moved:
+            self._stamp = hlc_model.tick(self._stamp, 0)
         self.hlc = self._stamp.packed()
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
@@ -182,11 +185,17 @@ class Unit:
     def changed(self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int) -> None:
         self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))
 
-    def tell(self, model: str, op: str, key: object, body: object) -> None:
-        """Put the change of a shared row into the outbox; a library without other devices needs none."""
+    def tell(self, model: str, op: str, key: object, body: object, hlc: int | None = None) -> None:
+        """Put the change of a shared row into the outbox; a library without other devices needs none. `hlc`: when it
+        was said first, for what is told again."""
         if self._store.is_shared:
-            changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, self.hlc, model, op, key, body)
+            stamp = self.hlc if hlc is None else hlc
+            changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, stamp, model, op, key, body)
             self.is_told = True
+        self._part += 1
+
+    def leave_out(self) -> None:
+        """Something is told later, or never; what is told next has the next number all the same."""
         self._part += 1
 
     def gone(self, entry_id: int, branch_id: int, kind: int = changes_table.GONE) -> None:

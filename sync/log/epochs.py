@@ -7,21 +7,36 @@ far beyond any that the old one can have given; in it all rows are told anew, an
 from the others, as operations of somebody else would.
 
 A copy that nothing tells from the original (a snapshot of the whole machine) is found out when another device says how
-far it knows this one.
+far it knows this one: at a place where no page of ours ended (`is_forgotten`; each start of a store leaps to numbers
+that no other one gives). By then others may have heard what came after that. So where this device hears of what it had
+said and forgotten, it says that once more, for those who took its later words for a continuation (`say_again`).
+
+The numbers of an epoch, and where it begins, are drawn by chance: the same copy may be put in place twice.
 """
 
 import logging
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-from index.store import changes, streams
+import apsw
+import msgpack
+
+from index.model import ids
+from index.store import aliases, changes, registers, streams, tags
+from index.store.shared import Op
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
+from index.store.unit import Unit
+from sync.log.messages import At
 
 log = logging.getLogger("sdmount.sync")
 
-#: More units than a device makes between two copies.
+#: More units than a device makes between two copies, and among how many places beyond the next epoch begins.
 _LEAP: Final = 1 << 24
+_PLACES_BYTES: Final = 5
+_EPOCH_BYTES: Final = 3
 _FILE: Final = "database_file"
+_FORKED: Final = "forked_epochs"
 
 
 def begin(store: Store, file_id: str) -> None:
@@ -34,7 +49,59 @@ def begin(store: Store, file_id: str) -> None:
             streams.begin(db, StreamId(store.device_uuid, store.epoch, kind), 0)
     if is_copy and store.is_shared:
         log.warning("%s is a copy of what it was: this device tells everything anew", store.path)
-        new_epoch(store, store.last_seq, store.last_seq)
+        new_epoch(store, _said_seq(store), store.last_seq)
+
+
+def _said_seq(store: Store) -> int:
+    """The last unit that said something, as far as this database knows; the numbers that it has reserved say more."""
+    own = streams.get(store.db, StreamId(store.device_uuid, store.epoch, SHARED))
+    floor_seq = 0 if own is None else own.floor_seq
+    (told,) = next(iter(store.db.execute("SELECT max(seq) FROM outbox WHERE epoch=?", (store.epoch,))))
+    return max(floor_seq, int(told or 0))
+
+
+def is_forgotten(store: Store, places: Iterable[At]) -> bool:
+    """Whether somebody knows of us what we do not know to have said."""
+    for at in places:
+        if at.device != store.device_uuid:
+            continue
+        if at.epoch > store.epoch:
+            return True
+        if at.epoch == store.epoch and not all(_is_ours(store, at.stream, seq) for seq in (at.seq, at.part_to)):
+            return True
+    return False
+
+
+def _is_ours(store: Store, stream: StreamId, seq: int) -> bool:
+    """Whether what we have told so far ended there at some time."""
+    own = streams.get(store.db, stream)
+    if own is None or seq <= max(own.start_seq, own.floor_seq) or streams.has_boundary(store.db, stream, seq):
+        return True
+    sql = "SELECT 1 FROM outbox WHERE epoch=? AND seq=?"  # where a current state ended
+    return stream.kind == SHARED and store.db.execute(sql, (stream.epoch, seq)).fetchone() is not None
+
+
+def begin_again(store: Store, places: Iterable[At]) -> None:
+    """Somebody knows more of us than we do: what is told from now on is of a new epoch, and what was told in this one
+    may be known in two continuations."""
+    log.warning("%s is older than what others know of it: this device tells everything anew", store.path)
+    known_seq = max((max(at.seq, at.part_to) for at in places if at.device == store.device_uuid), default=0)
+    own = streams.get(store.db, StreamId(store.device_uuid, store.epoch, SHARED))
+    forked = store.epoch
+    new_epoch(store, 0 if own is None else own.floor_seq, known_seq)
+    with store.note() as db:
+        changes.set_meta(db, _FORKED, msgpack.packb(sorted({*_forked(db), forked})))
+
+
+def _forked(db: apsw.Connection) -> list[int]:
+    packed = changes.get_meta(db, _FORKED)
+    return list(msgpack.unpackb(packed)) if isinstance(packed, bytes) else []
+
+
+def is_forked(store: Store, epoch: int | None = None) -> bool:
+    """Whether others may know an epoch of ours, or any, in two continuations."""
+    found = _forked(store.db)
+    return bool(found) if epoch is None else epoch in found
 
 
 def new_epoch(store: Store, copied_seq: int, known_seq: int) -> None:
@@ -43,17 +110,18 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int) -> None:
     Of the old one this device is a listener like all others from now on: it knows what it had told when the copy was
     made (`copied_seq`), and hears of the rest. What it wrote since is of the new one.
     """
-    device, old, epoch = store.device_uuid, store.epoch, store.epoch + 1
-    start_seq = max(store.last_seq, known_seq) + _LEAP
+    device, old = store.device_uuid, store.epoch
+    epoch = old + 1 + int.from_bytes(ids.random_bytes(_EPOCH_BYTES), "big")
+    start_seq = max(store.last_seq, known_seq) + _LEAP + int.from_bytes(ids.random_bytes(_PLACES_BYTES), "big")
+    beyond = start_seq - copied_seq
+    last_seq = max(store.last_seq + beyond, start_seq + 1)  # beyond its beginning, also when there is nothing
     with store.note() as db:
         streams.advance(db, StreamId(device, old, SHARED), copied_seq)
-        beyond = start_seq - copied_seq
-        moved = (epoch, beyond, old, copied_seq)
-        db.execute("UPDATE outbox SET epoch=?, seq=seq+? WHERE epoch=? AND seq>?", moved)
+        _move_outbox(db, device, (old, copied_seq), epoch, beyond)
         db.execute(
             "UPDATE tagging SET dot_seq=dot_seq+? WHERE dot_device=? AND dot_seq>?", (beyond, device, copied_seq)
         )
-        last_seq = start_seq + store.last_seq - copied_seq
+        db.execute("DELETE FROM tombstone")  # all rows are told anew
         streams.drop_epochs_before(db, device, epoch, OWNED)
         for kind in (OWNED, SHARED):
             streams.begin(db, StreamId(device, epoch, kind), start_seq)
@@ -61,3 +129,71 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int) -> None:
         changes.set_counter(db, "seq", last_seq)
     store.epoch = epoch
     store.leap(last_seq)
+
+
+def _move_outbox(db: apsw.Connection, device: bytes, copied: tuple[int, int], epoch: int, beyond: int) -> None:
+    """What was said since is of the new epoch; tags are added and removed by the numbers that they have there. What was
+    added and is gone by now is not said again: somebody may have heard of it, and taken it away."""
+    rows: list[Any] = db.execute(
+        "SELECT seq, part, model, op, body FROM outbox WHERE epoch=? AND seq>?", copied
+    ).fetchall()
+    for seq, part, model, op, body in rows:
+        if (model, op) == ("tagging", "add") and not tags.has_dot(db, device, seq, part):
+            db.execute("DELETE FROM outbox WHERE epoch=? AND seq=? AND part=?", (copied[0], seq, part))
+        elif (model, op) == ("tagging", "remove"):
+            dots = [
+                [who, at + beyond if who == device and at > copied[1] else at, *rest]
+                for who, at, *rest in msgpack.unpackb(body)
+            ]
+            sql = "UPDATE outbox SET body=? WHERE epoch=? AND seq=? AND part=?"
+            db.execute(sql, (msgpack.packb(dots), copied[0], seq, part))
+    db.execute("UPDATE outbox SET epoch=?, seq=seq+? WHERE epoch=? AND seq>?", (epoch, beyond, *copied))
+
+
+# said once more -------------------------------------------------------------------------------------------------------
+
+
+def say_again(unit: Unit, ops: Iterable[Op]) -> None:
+    """What this device said in an epoch that others know in two continuations, and heard of just now, in this one."""
+    for op in ops:
+        if (op.model, op.op) == ("tagging", "add"):
+            _add_again(unit, op.seq, op.part)
+        else:
+            unit.tell(op.model, op.op, op.key, op.body, op.hlc)
+
+
+def _add_again(unit: Unit, seq: int, part: int) -> None:
+    """A tag that was added in an epoch before gets a number of this one, so that nobody takes it for removed."""
+    found: list[Any] = unit.db.execute(
+        "SELECT g.entry_uuid, g.tag_id, t.uuid, g.hlc, g.part FROM tagging g JOIN tag t ON t.id=g.tag_id "
+        "WHERE g.dot_device=? AND g.dot_seq=? AND g.dot_part=?",
+        (unit.device, seq, part),
+    ).fetchall()
+    for entry_uuid, tag_id, tag_uuid, hlc, order in found:
+        tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, order))
+        unit.tell("tagging", "add", [entry_uuid, tag_uuid], [hlc, order])
+        tags.drop_dot(unit.db, unit.device, seq, part)
+        unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[unit.device, seq, part, hlc, order]])
+
+
+def say_all_again(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int]]) -> None:
+    """The same of all that is known, after a current state was joined: what is stamped by this device, its tags of
+    epochs before, aliases, and what that state had removed (`gone`: entry, tag, and the addition)."""
+    db = unit.db
+    for one in [one for one in registers.every(db) if one.device == unit.device]:
+        unit.tell("register", "set", [one.model, one.key, one.field], one.value, one.hlc)
+    cells: list[Any] = db.execute(
+        "SELECT entry_uuid, name, value, hlc FROM attribute WHERE device=?", (unit.device,)
+    ).fetchall()
+    for uuid, name, value, hlc in cells:
+        unit.tell("attribute", "set", [uuid, name], value, hlc)
+    for uuid, kept in aliases.every(db):
+        unit.tell("alias", "join", uuid, kept)
+    for entry_uuid, tag_uuid, device, seq, part in gone:
+        unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[device, seq, part, 0, 0]])
+    own = streams.get(db, StreamId(unit.device, unit.epoch, SHARED))
+    start_seq = 0 if own is None else own.start_seq
+    sql = "SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=?"
+    dots: list[Any] = db.execute(sql, (unit.device, start_seq)).fetchall()
+    for seq, part in dots:
+        _add_again(unit, seq, part)

@@ -23,7 +23,7 @@ from index.store.shared import Merged, Op
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, Stream
 from index.store.unit import Unit
-from sync.log import pages, rows
+from sync.log import epochs, pages, rows
 from sync.log.pages import Page
 
 log = logging.getLogger("sdmount.sync")
@@ -87,6 +87,8 @@ class Incoming:
     def _stream(self, page: Page) -> Stream | None:
         """Where we stand in a page's stream; None when all of it is known already."""
         facts, db = page.facts, self.store.db
+        if facts.kind == OWNED and self.is_out(facts.device):
+            return None
         stream = streams.get(db, facts.stream)
         if stream is None:
             if facts.kind == OWNED and streams.newest_epoch(db, facts.device, OWNED) > facts.epoch:
@@ -124,10 +126,14 @@ class Incoming:
         with self.store.write(ORIGIN_SYNC) as unit:
             believed = self.believed(unit, page.facts.device, page.facts.epoch, ops)
             merged = shared.merge(unit, page.facts.device, believed)
+            if page.facts.device == unit.device and epochs.is_forked(self.store, page.facts.epoch):
+                epochs.say_again(unit, ops)
             streams.advance(unit.db, page.facts.stream, page.facts.to_seq)
             pending.forget_lost(unit.db, page.facts.device, page.facts.to_seq)
             streams.keep(unit.db, page.row())
             self.tell(unit, merged)
+        if page.facts.device == self.store.device_uuid:  # what it had said in an epoch before
+            self.store.moved = set(pending.moved_of(self.store.db, self.store.device_uuid))
         self.heard(merged)
 
     def believed(self, unit: Unit, device: bytes, epoch: int, ops: list[Op]) -> list[Op]:
@@ -136,7 +142,10 @@ class Incoming:
         limit = Hlc(now_ms + DRIFT_MS, 0).packed()
         out = []
         latest = 0
+        moved = pending.moved_of(unit.db, device)
         for op in ops:
+            if op.hlc in moved:
+                op = op._replace(hlc=moved[op.hlc])
             if op.hlc >= limit:
                 pending.put_aside(
                     unit.db, epoch, Held(device, op.seq, op.part, op.hlc, (op.model, op.op, op.key, op.body))
@@ -149,6 +158,13 @@ class Incoming:
         if latest > Hlc(now_ms + SILENT_MS, 0).packed():
             log.warning("the clock of %s is ahead of ours, or ours is slow", device.hex()[:8])
         return out
+
+    def again(self, device: bytes, epoch: int, ops: list[Op]) -> None:
+        """Operations that were heard before, once more: of each cell the latest stays."""
+        with self.store.write(ORIGIN_SYNC) as unit:
+            merged = shared.merge(unit, device, self.believed(unit, device, epoch, ops))
+            self.tell(unit, merged)
+        self.heard(merged)
 
     def release(self) -> bool:
         """Apply what was put aside and is due by now; returns whether there was any."""
@@ -171,6 +187,21 @@ class Incoming:
         """Whoever shows an entry whose annotations changed is told."""
         meeting.annotated(unit, merged.entries)
 
+    def clear(self) -> Generator[None, None, None]:
+        """What lies in branches that are none any more, and what devices hold that were put out, is let go; yields
+        between units."""
+        store = self.store
+        out = [row.uuid for row in devices.every(store.db) if row.revoked and row.uuid != store.device_uuid]
+        if any(row.kind == OWNED and row.device in out for row in streams.every(store.db)):
+            with store.note() as db:
+                for device in out:
+                    streams.drop_all(db, device, OWNED)
+        for branch_id in places.gone_branches(store.db, store.device_uuid):
+            while branch_id in places.gone_branches(store.db, store.device_uuid):
+                with store.write(ORIGIN_SYNC) as unit:
+                    remote.clear(unit, branch_id, _REMOVED)
+                yield
+
     # rows of entries --------------------------------------------------------------------------------------------------
 
     def _take_owned(self, page: Page, stream: Stream, size: Callable[[], int]) -> Generator[None, None, None]:
@@ -179,7 +210,11 @@ class Incoming:
         if body.refused:
             self.refused_rows += body.refused
             log.warning("%d names from %s are none and were left out", body.refused, facts.device.hex()[:8])
-        branches = {row.uuid: row for row in places.branches(store.db) if row.device_uuid == facts.device}
+        every = {row.uuid: row for row in places.branches(store.db) if row.device_uuid == facts.device}
+        branches = {uuid: row for uuid, row in every.items() if row.scan_state != places.GONE}
+        for uuid in every.keys() - branches.keys():  # what it holds is told no more
+            body.rows.pop(uuid, None)
+        body = body._replace(gone=[one for one in body.gone if one.branch in branches or one.branch not in every])
         rootless = {uuid for uuid, row in branches.items() if row.root_entry_id is None and uuid in body.rows}
         for uuid in (*body.rows, *(one.branch for one in body.gone)):
             if uuid not in branches:

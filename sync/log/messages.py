@@ -118,7 +118,14 @@ class PutOut:
     """You are no member of the library any more. A notice, and the last thing that is said."""
 
 
+@message(27)
+class Ahead:
+    """What you stamped so, or later, is put aside here until that time comes: your clock is ahead of ours. A notice."""
+
+    hlc: U63
+
+
 LOG_MESSAGES: Final = (
-    Follow, PageSent, Behind, UpToDate, Have, Again, StateWanted, StatePart, HeadsWanted, Heads, PutOut,
+    Follow, PageSent, Behind, UpToDate, Have, Again, StateWanted, StatePart, HeadsWanted, Heads, PutOut, Ahead,
 )  # fmt: skip
 LOG_CODEC: Final = Codec(LOG_MESSAGES)

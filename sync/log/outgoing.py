@@ -15,10 +15,11 @@ from typing import Any, Final
 import apsw
 import msgpack
 
+from index.model.change import ORIGIN_SYNC
 from index.model.entry import KIND_FILE, KIND_SYMLINK
 from index.model.errors import RewindNeeded, SnapshotNeeded
 from index.model.ids import new_entry_uuids
-from index.store import entries, streams
+from index.store import annotating, entries, heldback, streams
 from index.store.remote import RemoteRow
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
@@ -72,7 +73,12 @@ class Outgoing:
             sql = f"SELECT max(coalesce(({told}), 0), coalesce((SELECT max(seq) FROM tombstone), 0))"
             found = db.execute(sql).fetchone()
         row = streams.get(db, self.stream(kind))
-        return max(0 if row is None else row.floor_seq, 0 if found is None or found[0] is None else int(found[0]))
+        told_seq = 0 if found is None or found[0] is None else int(found[0])
+        if row is None:
+            return told_seq
+        # Of a later epoch also that there are no rows is told: others have those of the one before.
+        least_seq = row.start_seq + 1 if kind == OWNED and row.start_seq else 0
+        return max(row.floor_seq, told_seq, least_seq)
 
     # rows -------------------------------------------------------------------------------------------------------------
 
@@ -218,9 +224,8 @@ class Outgoing:
             last_id, is_last, told, b"",
         )  # fmt: skip
         page = pages.seal(self.keys, head, body)
-        if is_last:
-            with store.note() as db:
-                streams.note_boundary(db, head.stream, to_seq, page.digest)
+        with store.note() as db:
+            streams.note_boundary(db, head.stream, to_seq, page.digest)
         return page
 
 
@@ -251,10 +256,19 @@ def begin_sharing(store: Store) -> None:
     store.is_shared = True
 
 
+def tell_untold(store: Store) -> None:
+    """What waited for entries that a rule held back is told, where it holds them no more."""
+    if heldback.due(store.db):
+        with store.write(ORIGIN_SYNC) as unit:
+            annotating.tell_untold(unit)
+
+
 def prune(store: Store, others: Sequence[bytes]) -> None:
     """Let go of what every other device said that it has. Without others of all that was told: who comes is told what
     there is."""
     db = store.db
+    with store.note():
+        heldback.tidy(db)
     for row in streams.every(db):
         if row.device == store.device_uuid and row.epoch == store.epoch:
             seq = streams.held_by_all(db, others, row.id) if others else store.last_seq
@@ -263,6 +277,7 @@ def prune(store: Store, others: Sequence[bytes]) -> None:
                     with store.note():
                         db.execute("DELETE FROM outbox WHERE epoch=? AND seq<=?", (row.epoch, seq))
                         streams.raise_floor(db, row.id, seq)
+                        streams.drop_boundaries(db, row.id, seq)
             elif db.execute("SELECT 1 FROM tombstone WHERE seq<=? LIMIT 1", (seq,)).fetchone():
                 with store.note():
                     db.execute("DELETE FROM tombstone WHERE seq<=?", (seq,))

@@ -19,7 +19,7 @@ one that is not what it says it is ends the link. No wait without an end, and on
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -37,15 +37,16 @@ from index.model.errors import (
     Unsupported,
     VdfsError,
 )
-from index.store import devices, streams
+from index.store import changes, devices, pending, streams
 from index.store.store import Store
 from index.store.streams import SHARED, StreamId
-from sync.log import outgoing, pages, snapshot
+from sync.log import epochs, outgoing, pages, restamping, snapshot
 from sync.log.events import Event, Events
 from sync.log.incoming import Gap, Incoming
 from sync.log.keeper import KINDS, Keeper, after
 from sync.log.messages import (
     Again,
+    Ahead,
     At,
     Behind,
     Follow,
@@ -73,6 +74,11 @@ RELAY_S: Final = 2.0
 #: What could not be applied is asked for again after so long, at the latest.
 RETRY_S: Final = 1.0
 PRUNE_S: Final = 60.0
+#: Whose clock runs ahead is told so again after so long.
+AHEAD_S: Final = 10.0
+#: Of another device's rows at least so many pages are kept, before those that are superseded are looked at.
+PAGES_KEPT: Final = 64
+_SEEN_AGAIN_NS: Final = 3600 * 10**9
 FOLLOW_S: Final = 12 * 3600.0
 STATE_S: Final = 120.0
 HEADS_S: Final = 10.0
@@ -124,6 +130,7 @@ class Peer:
     is_up_to_date: bool = False  # we have all that it has
     heads: dict[StreamId, int] = attrs.field(factory=dict)  # what it has, as far as it said
     bell: Bell = attrs.field(factory=Bell)
+    has_spoken: trio.Event = attrs.field(factory=trio.Event)  # it said how far it knows what
     stalled: dict[StreamId, bytes] = attrs.field(factory=dict)  # what waits for a row that is not known
     has_stalled: trio.Event = attrs.field(factory=trio.Event)
     pages_in: int = 0
@@ -160,6 +167,8 @@ class Replicator:
         self._linked: list[Peer] = []
         self.is_paused = False
         self.is_out = False  # this device is no member any more: nobody will ask for what it says
+        self.pages_kept = PAGES_KEPT
+        self.page_rows = outgoing.PAGE_ROWS
         self.changed: Callable[[], None] = lambda: None  # who is connected, and how far, changed
         self._read_state = read_state or self._state_at_once
         self._applying = trio.Lock()
@@ -169,6 +178,7 @@ class Replicator:
         self._written = Bell()
         self._came_s: dict[StreamId, float] = {}  # when a stream of somebody else went on last
         self._resumed = trio.Event()
+        self._ahead_told_s = -math.inf
         self._applied = Bell()
         store.wrote = self._written.ring
 
@@ -225,10 +235,14 @@ class Replicator:
         self._tell_direct()
         self.events.add(Event.CONNECTED, "connected", device)
         self.changed()
+        failure: VdfsError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ask_again, peer)
-                await self._follow(peer)
+                try:
+                    await self._follow(peer)
+                except VdfsError as error:  # comes out as it is, not in a group
+                    failure = error
                 nursery.cancel_scope.cancel()
         finally:
             self._linked.remove(peer)
@@ -241,6 +255,8 @@ class Replicator:
             self.changed()
             self._tell_direct()
             self._ring_all()
+        if failure is not None:
+            raise failure
 
     # following --------------------------------------------------------------------------------------------------------
 
@@ -266,6 +282,7 @@ class Replicator:
         if isinstance(reply, PageSent):
             await self._take(peer, reply)
         elif isinstance(reply, UpToDate):
+            await self._spoken(peer, reply.places)
             peer.heads = {at.stream: at.seq for at in reply.places}
             self._settle(peer)
         elif isinstance(reply, Behind):
@@ -291,15 +308,17 @@ class Replicator:
             self.changed()
 
     async def _take(self, peer: Peer, sent: PageSent) -> None:
-        """Apply a page that came."""
+        """Apply a page that came; after its sender has said what it knows of us."""
+        with trio.move_on_after(RELAY_S):
+            await peer.has_spoken.wait()
         size_bytes = len(sent.head) + len(sent.body)
         peer.pages_in += 1
         peer.bytes_in += size_bytes
         async with self._applying:
             try:
                 stream = pages.stream_of(sent.head)
-                if self.incoming.is_out(stream.device):  # who sent it may not have heard of that yet
-                    return
+                if self.incoming.is_out(peer.device):
+                    raise PageRefused("a device that was put out of the library tells nothing any more")
                 page = self.incoming.proven(sent.head, bytes(sent.body))
                 began_s = trio.current_time()
                 await self._apply(page)
@@ -404,7 +423,9 @@ class Replicator:
     async def notified(self, peer: Peer, message: Any) -> None:
         """A notice of a device."""
         if isinstance(message, Have):
+            await self._spoken(peer, message.places)
             peer.have = {at.stream: at.seq for at in message.places}
+            self._heard_of(peer.device)
             peer.direct = frozenset(message.direct)
             with self.store.note() as db:
                 streams.note_holding(db, peer.device, peer.have)
@@ -413,8 +434,27 @@ class Replicator:
             peer.places.update({at.stream: at for at in message.places})
             peer.is_told = False
             peer.bell.ring()
+        elif isinstance(message, Ahead) and restamping.restamp(self.store):
+            self.events.add(Event.STATE, "the clock here ran ahead: what is stamped so is of now", peer.device)
+
+    async def _spoken(self, peer: Peer, places: Sequence[At]) -> None:
+        """A device said how far it knows what. Where it knows of us what we have forgotten, we begin anew, and hear of
+        that."""
+        if epochs.is_forgotten(self.store, places):
+            epochs.begin_again(self.store, places)
+            self.events.add(Event.STATE, "came back from an old copy; tells all anew", peer.device)
+            own = self.store.device_uuid
+            wanted = Again(tuple(at for at in self.keeper.places().values() if at.device == own and at.kind == SHARED))
+            for one in list(self.peers.values()):
+                try:
+                    await one.channel.notify(wanted)
+                except LinkClosed:
+                    continue
+            self._ring_all()
+        peer.has_spoken.set()
 
     async def _serve_follow(self, peer: Peer, call: Call, follow: Follow) -> None:
+        await self._spoken(peer, follow.places)
         peer.places = {at.stream: at for at in follow.places}
         peer.direct = frozenset(follow.direct)
         peer.is_told = False
@@ -451,15 +491,13 @@ class Replicator:
         now_s = trio.current_time()
         for kind in KINDS:
             for stream, mine in sorted(places.items(), key=lambda one: (one[0].device != own, one[0])):
-                if stream.kind != kind or (stream.device == peer.device and self._is_newest(stream)):
-                    continue
-                if stream.device != own and self.incoming.is_out(stream.device):  # nobody takes it any more
+                if stream.kind != kind or (stream.device == peer.device and _is_of_now(stream, peer)):
                     continue
                 at = peer.places.get(stream) or At(*stream, self.keeper.start_of(stream))
                 if _has_all(at, mine) or (stream.device != own and self._comes_itself(peer, stream, mine, now_s)):
                     continue
                 self._at_fault = stream
-                page = self.keeper.next_page(at, 200 if self.pace.is_used else outgoing.PAGE_ROWS)
+                page = self.keeper.next_page(at, min(200, self.page_rows) if self.pace.is_used else self.page_rows)
                 if page is not None:
                     return page
         return None
@@ -532,12 +570,78 @@ class Replicator:
             try:
                 if self.incoming.release():
                     self._ring_all()
+                outgoing.tell_untold(self.store)
+                await self._recall()
+                await self._tell_ahead()
+                for _ in self.incoming.clear():
+                    async with self.pace.turn():
+                        pass
                 if trio.current_time() - pruned_s >= PRUNE_S:
                     pruned_s = trio.current_time()
-                    others = [] if self.is_out else devices.others(self.store.db, self.store.device_uuid)
-                    outgoing.prune(self.store, others)
+                    outgoing.prune(self.store, [] if self.is_out else self._awaited())
+                    await self._fetch_bases()
             except NoSpace as error:
                 log.info("sync waits for room: %s", error)
+
+    async def _recall(self) -> None:
+        """A stamp of the future was given up that had made what others wrote look old: it is gone through once more,
+        and the state of others taken."""
+        if not self.peers or changes.get_meta(self.store.db, pending.RECALL) is None:
+            return
+        restamping.recall(self.incoming)
+        for peer in list(self.peers.values()):
+            try:
+                async with self._initializing:
+                    await self._take_state(peer)
+            except VdfsError as error:
+                log.info("the current state of %s could not be taken: %s", peer.device.hex()[:8], error)
+                return  # once more
+        with self.store.note() as db:
+            changes.drop_meta(db, pending.RECALL)
+
+    async def _tell_ahead(self) -> None:
+        """Who stamps in the future is told so, now and then."""
+        if trio.current_time() < self._ahead_told_s + AHEAD_S:
+            return
+        for device, hlc in pending.earliest_aside(self.store.db):
+            self._ahead_told_s = trio.current_time()
+            peer = self.peers.get(device)
+            if peer is not None:
+                try:
+                    await peer.channel.notify(Ahead(hlc))
+                except LinkClosed:
+                    continue
+
+    def _awaited(self) -> list[bytes]:
+        """The other devices, without those that were not heard of for so long that nobody waits for them."""
+        store, found = self.store, []
+        for device in devices.others(store.db, store.device_uuid):
+            seen_ns = streams.seen_ns(store.db, device)
+            if seen_ns is None or device in self.peers:
+                self._heard_of(device)
+            elif seen_ns < store.now_ns() - streams.RETIRED_NS:
+                continue
+            found.append(device)
+        return found
+
+    def _heard_of(self, device: bytes) -> None:
+        seen_ns, now_ns = streams.seen_ns(self.store.db, device), self.store.now_ns()
+        if seen_ns is None or abs(now_ns - seen_ns) > _SEEN_AGAIN_NS:
+            with self.store.note() as db:
+                streams.note_seen(db, device, now_ns)
+
+    async def _fetch_bases(self) -> None:
+        """Where many pages of a device's rows are kept that later ones say anew, all of its rows are asked for."""
+        for stream in streams.overgrown(self.store.db, self.pages_kept):
+            peer = self.peers.get(stream.device)
+            if peer is None or not self._is_newest(stream):
+                continue
+            with self.store.note() as db:
+                streams.rewind(db, stream)
+            try:
+                await peer.channel.notify(Again((self.keeper.places()[stream],)))
+            except LinkClosed:
+                continue
 
     async def news(self, deadline_s: float) -> None:
         """Wait until something was applied, or for a while."""
@@ -570,6 +674,11 @@ class Replicator:
         if self._backfilling is not None:
             missing.append("the current state is being taken")
         return missing
+
+
+def _is_of_now(stream: StreamId, peer: Peer) -> bool:
+    """Whether a stream of a device's own is of the epoch that it is in, as far as it said."""
+    return all(one.epoch <= stream.epoch for one in peer.places if one.device == peer.device)
 
 
 def _has_all(at: At, mine: At) -> bool:

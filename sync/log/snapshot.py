@@ -5,9 +5,10 @@ applied in it. In the other: that state joined with what is here. Both are state
 either is lost: of a field the later stamp stays, aliases are one class, and a tag's addition that one side lacks was
 either removed there (it has heard of it, by its vector) or not heard of yet.
 
-Parts come in the order in which rows refer to each other: registers, aliases, attributes, tags, then what waits and
-what is put aside. They may be applied as they come; only the end, in one unit, says how far the streams are applied,
-and takes away what the other side removed; a transfer that broke off is begun anew and has done no harm.
+Parts come in the order in which rows refer to each other: stamps that count as others, registers, aliases, attributes,
+tags, then what waits and what is put aside. They may be applied as they come; only the end, in one unit, says how far
+the streams are applied, and takes away what the other side removed; a transfer that broke off is begun anew and has
+done no harm.
 
 Source: Bieniusa et al., "An Optimized Conflict-free Replicated Set" (2012).
 """
@@ -26,6 +27,7 @@ from index.store.shared import Merged, Op
 from index.store.store import Store
 from index.store.streams import SHARED, StreamId
 from index.store.unit import Unit
+from sync.log import epochs
 
 PART_ROWS: Final = 1000
 
@@ -38,18 +40,21 @@ class Part(NamedTuple):
 
 
 _SORTS: Final[dict[str, str]] = {
+    "moved": "SELECT device, hlc, stamp FROM moved",
     "register": "SELECT model, key, field, value, hlc, device FROM register",
     "alias": "SELECT uuid, kept FROM alias",
-    "attribute": "SELECT entry_uuid, name, value, hlc, device FROM attribute",
+    "attribute": "SELECT entry_uuid, name, value, hlc, device FROM attribute "
+    "WHERE entry_uuid NOT IN (SELECT entry_uuid FROM untold)",
     "tagging": (
         "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part, g.hlc, g.part FROM tagging g "
-        "JOIN tag t ON t.id=g.tag_id"
+        "JOIN tag t ON t.id=g.tag_id WHERE g.entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
     ),
     "lost": "SELECT dot_device, dot_seq, dot_part, entry_uuid, tag_uuid FROM lost_dot",
     "waiting": "SELECT device, seq, part, body FROM waiting WHERE length(device)=16",
     "aside": "SELECT hlc, device, epoch, seq, part, body FROM quarantine",
 }
 _WIDTHS: Final = {
+    "moved": 3,
     "register": 6,
     "alias": 2,
     "attribute": 5,
@@ -107,6 +112,10 @@ class Joining:
     def _take_stream(self, _unit: Unit, rows: list[Any]) -> None:
         self._streams = [(StreamId(bytes(device), epoch, SHARED), start, seq) for device, epoch, start, seq in rows]
 
+    def _take_moved(self, unit: Unit, rows: list[Any]) -> None:
+        for device, hlc, stamp in rows:
+            pending.move_stamp(unit.db, device, hlc, stamp)
+
     def _take_register(self, unit: Unit, rows: list[Any]) -> None:
         fields = []
         for model, key, field, value, hlc, device in rows:
@@ -114,8 +123,7 @@ class Joining:
             _check(op)
             if model in shared.OWNED and key[:16] != device:
                 continue
-            if self._is_believed(unit, device, op):
-                fields.append(Register(model, key, field, value, hlc, device))
+            fields += [Register(model, key, field, value, one.hlc, device) for one in self._believed(unit, device, op)]
         registers.merge(unit.db, fields)
         shared.make(unit, {(one.model, one.key) for one in fields}, self.merged)
 
@@ -126,9 +134,9 @@ class Joining:
         for uuid, name, value, hlc, device in rows:
             op = Op(0, 0, hlc, "attribute", "set", [uuid, name], value)
             _check(op)
-            if self._is_believed(unit, device, op):
+            for one in self._believed(unit, device, op):
                 held = aliases.canon(unit.db, uuid)
-                metadata.put(unit.db, held, name, value, hlc, device)
+                metadata.put(unit.db, held, name, value, one.hlc, device)
                 self.merged.entries.add(held)
 
     def _take_tagging(self, unit: Unit, rows: list[Any]) -> None:
@@ -140,7 +148,7 @@ class Joining:
 
     def _was_removed(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
         """Whether an addition that the other side has was heard of here, and is not here any more."""
-        heard = device == unit.device or streams.covers(unit.db, device, seq)
+        heard = shared.is_heard(unit, bytes(device), seq, b"", 0)
         return heard and not tags.has_dot(unit.db, device, seq, part) and not pending.waits(unit.db, device, seq, part)
 
     def _take_lost(self, unit: Unit, rows: list[Any]) -> None:
@@ -157,11 +165,12 @@ class Joining:
 
     def _take_aside(self, unit: Unit, rows: list[Any]) -> None:
         for hlc, device, epoch, seq, part, body in rows:
+            self._dots.add((bytes(device), seq, part))
             ops = self.put_aside(unit, device, epoch, [Op(seq, part, hlc, *msgpack.unpackb(body))])
             self._merge(unit, device, ops)
 
-    def _is_believed(self, unit: Unit, device: bytes, op: Op) -> bool:
-        return bool(self.put_aside(unit, device, 0, [op]))
+    def _believed(self, unit: Unit, device: bytes, op: Op) -> list[Op]:
+        return self.put_aside(unit, device, 0, [op])
 
     def _merge(self, unit: Unit, device: bytes, ops: Sequence[Op]) -> None:
         for op in ops:
@@ -173,10 +182,14 @@ class Joining:
     def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
         """The end: what the other side removed goes, and its streams count as applied."""
         with self.store.write(ORIGIN_SYNC) as unit:
-            for uuid, device, seq, part in list(tags.every_dot(unit.db)):
+            gone = []
+            for uuid, tag_uuid, device, seq, part in list(tags.every_dot(unit.db)):
                 if (device, seq, part) not in self._dots and self._covers(device, seq):
                     tags.drop_dot(unit.db, device, seq, part)
+                    gone.append((uuid, tag_uuid, device, seq, part))
                     self.merged.entries.add(uuid)
+            if epochs.is_forked(self.store):
+                epochs.say_all_again(unit, gone)
             for stream, start_seq, seq in self._streams:
                 if stream.device == unit.device and stream.epoch == unit.epoch:
                     continue

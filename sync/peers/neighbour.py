@@ -123,8 +123,7 @@ class Neighbour:
     def network_changed(self) -> None:
         self.candidates.forgive()
         self._since_s = trio.current_time()
-        self._do(self.dialing.network_changed(self._since_s))
-        self.look()
+        self._happened(self.dialing.network_changed(self._since_s))
 
     async def part(self, last_word: Any = None) -> None:
         """It is wanted no more: it is told nothing from now on but this word, if any, and its links are closed."""
@@ -148,6 +147,11 @@ class Neighbour:
                 log.debug("no last word to %s: %s", self.device.name, error)
         link.channel.end("parted")
 
+    def _happened(self, actions: list[Action]) -> None:
+        """What follows from something; and the next thing may be due at another time than before."""
+        self._do(actions)
+        self.look()
+
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
             if self._is_stopped and not isinstance(action, Abandon):
@@ -164,8 +168,6 @@ class Neighbour:
                     self._nursery.start_soon(link.channel.close, action.reason)
             elif isinstance(action, Probe):
                 self._nursery.start_soon(self._probe, action.link)
-        if actions:
-            self.look()
 
     async def _attempt(self, attempt: int, endpoint: Endpoint) -> None:
         scope = self._attempts[attempt] = trio.CancelScope()
@@ -194,7 +196,7 @@ class Neighbour:
                 with trio.CancelScope(shield=True):
                     await stream.aclose()
             if was_wanted:
-                self._do(self.dialing.attempt_failed(attempt, trio.current_time()))
+                self._happened(self.dialing.attempt_failed(attempt, trio.current_time()))
 
     async def hold(self, stream: Stream, secured: Secured, attempt: int | None) -> None:
         """A link for as long as it lasts. One that the other device dialled counts once it has said something."""
@@ -230,18 +232,20 @@ class Neighbour:
             self._held.discard(link)
             self._since_s = trio.current_time()
             if self.open.pop(number, None) is not None:
-                self._do(self.dialing.link_down(number, trio.current_time()))
+                self._happened(self.dialing.link_down(number, trio.current_time()))
 
     def _up(self, link: _Link) -> None:
         self.open[link.number] = link
         link.is_up.set()
-        self._do(self.dialing.link_up(link.number, link.attempt, trio.current_time()))
+        self._happened(self.dialing.link_up(link.number, link.attempt, trio.current_time()))
 
     def _carried(self, link: _Link) -> None:
         if not link.is_up.is_set():
             self._up(link)
         if link.number in self.open:
-            self._do(self.dialing.carried(link.number, trio.current_time()))
+            actions = self.dialing.carried(link.number, trio.current_time())
+            if actions:
+                self._happened(actions)
 
     async def _replicate(self, link: _Link) -> None:
         with trio.move_on_after(_FIRST_MESSAGE_S):

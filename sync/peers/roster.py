@@ -9,6 +9,10 @@ by any member is known to all of them, and nobody can be brought in by somebody 
 stays good when who gave it is revoked later: what is known of by then was seen before. Who is revoked is out at once,
 wherever that is heard, and never comes back under the same key.
 
+A device that is out says nothing any more to who has heard of it. What it said to a member that had not heard stands,
+for all, and is handed on by members: they could not know, have built on it, and no two of them would cut it at one
+place. What it holds is let go of everywhere (places.give_up_branches).
+
 Source: the web of trust of Zimmermann, "PGP User's Guide" (1992), cut down to what is first hand.
 """
 
@@ -19,7 +23,7 @@ from typing import Final
 import attrs
 from blake3 import blake3
 
-from index.store import devices, registers
+from index.store import devices, places, registers
 from index.store.devices import Device
 from index.store.store import Store
 from index.store.unit import Unit
@@ -51,6 +55,7 @@ class Roster:
         self.store = store
         self.identity = identity
         self._trusted: dict[bytes, Device] = {}
+        self._known: dict[bytes, Device] = {}  # with those that were put out
         self._by_static: dict[bytes, bytes] = {}
         self._vouchers: dict[bytes, tuple[bytes, ...]] = {}
         self.refresh()
@@ -83,6 +88,7 @@ class Roster:
         trusted = {uuid: rows[uuid] for uuid in reached if uuid in rows and not rows[uuid].revoked}
         changed = {u: r.public_key for u, r in trusted.items()} != {u: r.public_key for u, r in self._trusted.items()}
         self._trusted = trusted
+        self._known = {uuid: rows[uuid] for uuid in reached if uuid in rows}
         self._vouchers = reached
         self._by_static = {row.static_key: uuid for uuid, row in trusted.items()}
         return changed
@@ -100,8 +106,9 @@ class Roster:
         return uuid in self._trusted
 
     def key_of(self, uuid: bytes) -> bytes | None:
-        """The public key of a device that may say things here."""
-        row = self._trusted.get(uuid)
+        """The public key of a device that may say things here, or might before it was put out: what members heard of
+        it by then is handed on among them."""
+        row = self._known.get(uuid)
         return None if row is None else row.public_key
 
     def is_out(self, uuid: bytes) -> bool:
@@ -139,6 +146,7 @@ class Roster:
         """A device is no member any more, for all who hear of it."""
         registers.put(unit, devices.MODEL, uuid, "revoked", [unit.device])
         devices.make(unit.db, uuid, registers.fields_of(unit.db, devices.MODEL, uuid))
+        places.give_up_branches(unit.db, unit.device)
 
 
 def tags_of(roster: Roster, members: Iterable[Device]) -> dict[bytes, bytes]:

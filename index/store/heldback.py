@@ -1,0 +1,71 @@
+"""Tables untold and withdrawn: whether other devices hear of what people attach to entries that a rule holds back.
+
+An entry that is held back from its first day is told to nobody, and so is what is attached to it: it waits here, by the
+entry's uuid, and is told once the entry is (`due`). An entry that was told before a rule came to hold it is only
+withdrawn; others know its uuid, and what is said of it is told as ever.
+"""
+
+import apsw
+
+SCHEMA = """
+-- untold: entries that nobody was told of and that something is attached to.
+CREATE TABLE untold(
+    entry_uuid BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+-- withdrawn: entries that were told, or might have been, and are held back now.
+CREATE TABLE withdrawn(
+    entry_uuid BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+"""
+
+_HELD = (
+    "SELECT EXISTS (SELECT 1 FROM entry WHERE uuid=:uuid) "
+    "AND NOT EXISTS (SELECT 1 FROM entry WHERE uuid=:uuid AND (rule=0 OR uid<0)) "
+    "AND NOT EXISTS (SELECT 1 FROM withdrawn WHERE entry_uuid=:uuid)"
+)
+
+
+def is_held(db: apsw.Connection, uuid: bytes) -> bool:
+    """Whether nobody is to hear of what is attached to an entry."""
+    return bool(next(iter(db.execute(_HELD, {"uuid": uuid})))[0])
+
+
+def waits(db: apsw.Connection, uuid: bytes) -> bool:
+    """The same of something that is attached just now; it is remembered that it waits."""
+    if not is_held(db, uuid):
+        return False
+    db.execute("INSERT OR IGNORE INTO untold VALUES(?)", (uuid,))
+    return True
+
+
+def withdraw(db: apsw.Connection, uuid: bytes) -> None:
+    """An entry that others may know is held back from now on."""
+    db.execute("INSERT OR IGNORE INTO withdrawn VALUES(?)", (uuid,))
+
+
+def release(db: apsw.Connection, uuid: bytes) -> None:
+    """No rule holds an entry any more."""
+    db.execute("DELETE FROM withdrawn WHERE entry_uuid=?", (uuid,))
+
+
+def renamed(db: apsw.Connection, uuid: bytes, kept: bytes) -> None:
+    """What is attached to an entry is attached to another one from now on."""
+    db.execute("INSERT OR IGNORE INTO untold SELECT ? FROM untold WHERE entry_uuid=?", (kept, uuid))
+    db.execute("DELETE FROM untold WHERE entry_uuid=?", (uuid,))
+
+
+def due(db: apsw.Connection) -> list[bytes]:
+    """Entries of which it can be told by now what is attached to them."""
+    sql = "SELECT entry_uuid FROM untold u WHERE EXISTS (SELECT 1 FROM entry WHERE uuid=u.entry_uuid) ORDER BY 1"
+    return [bytes(uuid) for (uuid,) in db.execute(sql) if not is_held(db, uuid)]
+
+
+def told(db: apsw.Connection, uuid: bytes) -> None:
+    """What is attached to an entry waits no more."""
+    db.execute("DELETE FROM untold WHERE entry_uuid=?", (uuid,))
+
+
+def tidy(db: apsw.Connection) -> None:
+    """Let go of entries that are there no more."""
+    db.execute("DELETE FROM withdrawn WHERE NOT EXISTS (SELECT 1 FROM entry WHERE uuid=withdrawn.entry_uuid)")

@@ -1,0 +1,74 @@
+"""Restamping: a device whose clock ran ahead gives its changes the stamps that they should have had.
+
+What is stamped more than ten minutes ahead is put aside by whoever hears of it, until the clock gets there. A device
+that is told so, and whose clock is right by now, says for each such unit of its own which stamp it has from now on: the
+same order, and the present time. Everybody who hears that reads the one stamp as the other, wherever he meets it
+(pending.py): in what was put aside, in pages that come late, in the current state, in cells that were written already
+by somebody whose clock ran ahead as well. The stamps that were given up are never given again.
+
+A cell that was written with a stamp of the future may have made later writes of others look old, and they were not
+kept. So who has such a cell, this device first of all, goes through what it keeps once more (`recall`), and takes the
+current state of others.
+
+Source: Kulkarni et al., "Logical Physical Clocks" (2014), whose clocks never go back; here a stamp is given up instead.
+"""
+
+import logging
+from typing import Any, Final
+
+from index.model.change import ORIGIN_SYNC
+from index.model.hlc import Hlc, tick
+from index.store import changes, pending, streams
+from index.store.shared import Op
+from index.store.store import Store
+from index.store.streams import SHARED
+from sync.log import pages
+from sync.log.incoming import DRIFT_MS, Incoming
+
+log = logging.getLogger("sdmount.sync")
+
+_OWN: Final = (
+    "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM attribute WHERE device=?1 "
+    "UNION SELECT hlc FROM outbox UNION SELECT hlc FROM quarantine WHERE device=?1"
+)
+_STAMPED: Final = frozenset({"register", "attribute"})
+
+
+def restamp(store: Store) -> bool:
+    """Give changes of this device that are stamped in the future the stamps of now; returns whether there were any."""
+    limit = Hlc(store.now_ms() + DRIFT_MS, 0).packed()
+    known = pending.moved_of(store.db, store.device_uuid)
+    own = sorted({int(hlc) for (hlc,) in store.db.execute(_OWN, (store.device_uuid,))} - known.keys())
+    ahead = [hlc for hlc in own if hlc >= limit]
+    if not ahead and store.last_hlc.packed() < limit:
+        return False
+    log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
+    last = Hlc.unpacked(max([hlc for hlc in own if hlc < limit], default=0))
+    with store.note() as db:  # what is stamped from now on is of the present
+        changes.set_counter(db, "hlc", last.packed())
+    store.turn_back(last)
+    with store.write(ORIGIN_SYNC) as unit:
+        stamp = Hlc.unpacked(unit.hlc)
+        for hlc in ahead:
+            stamp = tick(stamp, 0)
+            pending.move_stamp(unit.db, unit.device, hlc, stamp.packed())
+            unit.tell("stamp", "move", hlc, stamp.packed())
+        unit.observe(stamp.packed())
+    store.moved |= set(ahead)
+    return True
+
+
+def recall(incoming: Incoming) -> None:
+    """Go through the operations of others and of this device that are kept, once more."""
+    store = incoming.store
+    told: list[tuple[bytes, int, list[Op]]] = []
+    for stream in streams.every(store.db):
+        if stream.kind == SHARED:
+            told += [
+                (stream.device, stream.epoch, [Op(*op) for op in pages.plain(pages.kept(row))])
+                for row in streams.kept_pages(store.db, stream.id)
+            ]
+    own: list[Any] = store.db.execute("SELECT epoch, seq, part, hlc, model, op, key, body FROM outbox").fetchall()
+    told += [(store.device_uuid, epoch, [Op.unpacked(*op)]) for epoch, *op in own]
+    for device, epoch, ops in told:
+        incoming.again(device, epoch, [op for op in ops if op.model in _STAMPED])
