@@ -319,6 +319,8 @@ class Replicator:
                 stream = pages.stream_of(sent.head)
                 if self.incoming.is_out(peer.device):
                     raise PageRefused("a device that was put out of the library tells nothing any more")
+                if self.incoming.is_out(stream.device) and not self._is_wanted(stream):
+                    return
                 page = self.incoming.proven(sent.head, bytes(sent.body))
                 began_s = trio.current_time()
                 await self._apply(page)
@@ -509,8 +511,12 @@ class Replicator:
         return now_s - self._came_s.get(stream, -math.inf) < RELAY_S or peer.have.get(stream, -1) >= mine.seq
 
     def _is_wanted(self, stream: StreamId) -> bool:
-        """Whether a stream is one of another member."""
-        return stream.device != self.store.device_uuid and not self.incoming.is_out(stream.device)
+        """Whether a stream is one of another member; or what one that was put out since had said to others."""
+        if stream.device == self.store.device_uuid:
+            return False
+        if not self.incoming.is_out(stream.device):
+            return True
+        return stream.kind == SHARED and self.incoming.key_of(stream.device) is not None
 
     def _is_newest(self, stream: StreamId) -> bool:
         return streams.newest_epoch(self.store.db, stream.device, stream.kind) <= stream.epoch
