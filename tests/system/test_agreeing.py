@@ -8,6 +8,7 @@ import pytest
 from tests.netlab import why_not
 from tests.system.devices import Device, devices
 from tests.system.harness import eventually
+from tests.system.watcher import watching
 
 TAGS = "user.xdg.tags"
 SECONDS = 30
@@ -78,6 +79,42 @@ def test_three_devices_show_one_tree(fuse, network, base):
             assert found == {"sun", "of ann", "of bob"}, device.name
             assert os.getxattr(device.mnt / path, "user.note") == b"of nas"
         for device in (ann, bob, nas):
+            device.verify()
+
+
+@pytest.mark.timeout(300)
+def test_who_watches_on_one_device_sees_what_is_done_on_another(fuse, network, base):
+    """As if it was done there; and nobody hears of it as of something new."""
+    with devices(base, "ann", "bob") as (_, (ann, bob)):
+        tree(ann, "Shared", 10)
+        tree(bob, "Shared", 10)
+        ann.admit(bob)
+        agree(ann, bob)
+        here, there = ann.mnt / "Shared" / "ann 0", bob.mnt / "Shared" / "ann 0"
+        names = sorted(os.listdir(there))
+        with watching(there) as watcher:
+            watcher.quiet(2)
+            watcher.forget()
+            (here / "new").write_bytes(b"new")
+            watcher.until_seen(("CREATE", "new"), ("CLOSE_WRITE", "new"), within_s=SECONDS)
+            (here / "made").mkdir()
+            watcher.until_seen(("CREATE", "made"), within_s=SECONDS)
+            (here / "new").rename(here / "newer")
+            watcher.until_seen(("MOVED_FROM", "new"), ("MOVED_TO", "newer"), within_s=SECONDS)
+            watcher.forget()
+            (here / "newer").write_bytes(b"newer, and longer")
+            watcher.until_seen(("MODIFY", "newer"), ("CLOSE_WRITE", "newer"), within_s=SECONDS)
+            eventually(lambda: (there / "newer").stat().st_size == 17, "its new size", SECONDS)
+            watcher.forget()
+            os.setxattr(here / "newer", TAGS, b"sea")
+            watcher.until_seen(("ATTRIB", "newer"), within_s=SECONDS)
+            eventually(lambda: os.getxattr(there / "newer", TAGS) == b"sea", "its tag", SECONDS)
+            (here / "newer").unlink()
+            (here / "made").rmdir()
+            watcher.until_seen(("DELETE", "newer"), ("DELETE", "made"), within_s=SECONDS)
+        assert sorted(os.listdir(there)) == names
+        agree(ann, bob)
+        for device in (ann, bob):
             device.verify()
 
 
