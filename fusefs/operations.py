@@ -141,7 +141,7 @@ class Operations(pyfuse3.Operations):
             view = await self.views.lookup(name)
             if view is not None:
                 return self._told(parent, view, None)
-        is_awaited = (parent_inode, name) in self.awaited
+        is_awaited = bool(self.awaited) and (parent_inode, name) in self.awaited
         held = None if is_awaited else parent.listing
         if held is not None and self.watch.is_quiet(parent):
             known = held.find(name)

@@ -18,8 +18,9 @@ import pyfuse3
 from fusefs.kernel import attrs
 from fusefs.kernel.guard import guarded
 from fusefs.kernel.handles import TextHandle
-from fusefs.kernel.poking import CREATE, MOVE, REMOVE, Place, Poke
+from fusefs.kernel.poking import CREATE, MOVE, REMOVE, Place
 from fusefs.operations import Operations
+from fusefs.pokeplan import Poke
 from fusefs.pokes import Phantom, Pokes
 from index.model.entry import KIND_OTHER
 from index.model.errors import NotFound, NotPermitted, Stale

@@ -2,9 +2,9 @@
 
 In: wishes (wishes.py). Out: calls of the poker, a worker process that pokes the mount (poker.py), and what its
 requests are answered by (poked.py). A round takes what is wished for, waits until the kernel has been told to forget
-it, asks who watches, looks what is there now, and has that poked, some names at a time. Half a second lies between two
-rounds; what is too much for one is told by one event for each directory. Nobody waits for a round, and one that fails
-costs its names: their directories are told of in the next.
+it, asks who watches, has made of it what is to be poked (pokeplan.py), and has that done, some names at a time. Half a
+second lies between two rounds. Nobody waits for a round, and one that fails costs its names: their directories are told
+of in the next.
 
 Only what the kernel holds can be watched, since a watch keeps its inode. Who watches is asked of /proc; where that does
 not show all who may, directories that somebody opened lately count as watched.
@@ -25,15 +25,15 @@ import trio
 
 from fusefs.invalidate import Notifier
 from fusefs.kernel.inodes import Ledger
-from fusefs.kernel.poking import CREATE, MOVE, REMOVE, TOUCH, TOUCH_DIRECTORY, WRITE, Place, Poke
+from fusefs.kernel.poking import Place
+from fusefs.pokeplan import Plan, Poke
 from fusefs.views.base import ViewNode
 from fusefs.wishes import Wish, Wishes
-from index.model import change
 from index.model.change import Change
 from index.model.entry import KIND_DIR, KIND_FILE, KIND_SYMLINK
 from index.model.errors import VdfsError
 from index.scan.workers import WorkerPool
-from vdfs.space.nodes import AnyStat, Node, stamp_of
+from vdfs.space.nodes import Node
 from vdfs.space.tree import Tree
 
 log = logging.getLogger("sdmount.mount")
@@ -46,11 +46,8 @@ _REST: Final = 10
 _REST_MAX_S: Final = 1.0
 #: How often what failed is tried again.
 _TRIES: Final = 4
-#: Pokes of a round, and of one call of the poker.
-ROUND_POKES_MAX: Final = 200
+#: Pokes of one call of the poker.
 CALL_POKES_MAX: Final = 32
-#: Names that are looked at between two turns of the loop.
-_SLICE: Final = 8
 #: How long the kernel may take to forget, and the poker to answer.
 _TOLD_S: Final = 2.0
 _CALL_S: Final = 5.0
@@ -81,6 +78,7 @@ class Pokes:
         self.mountpoint = os.fsencode(mountpoint)
         self.device = os.makedev(*map(int, device.split(":"))) if device else 0
         self.wishes = Wishes(tree, ledger)
+        self.plan = Plan(tree, ledger)
         #: A name at the top that the poker looks up first.
         self.greeting = b".poke-" + secrets.token_hex(8).encode()
         self.greeted = Phantom(self.greeting, KIND_FILE)
@@ -111,7 +109,6 @@ class Pokes:
     def greets(self, pid: int) -> bool:
         """Who looks up the greeting is the poker, if we have one of that number."""
         if pid not in self.pool.pids():
-            log.warning("process %d asks as the poker does and is none: its events are not raised", pid)
             return False
         self.pids = {old: began for old, began in self.pids.items() if _began(old) == began}
         self.pids[pid] = _began(pid)
@@ -163,13 +160,16 @@ class Pokes:
             is_watched = await self._who_watches()
             took_s = time.monotonic() - began_s
             names = {place: wish for place, wish in taken.items() if is_watched(place[0], wish.number)}
-            pokes = await self._plan(names, [ino for ino in directories if is_watched(ino, 0)])
+            pokes, left = await self.plan.of(names, [ino for ino in directories if is_watched(ino, 0)])
             self.wishes.settle_but({place for poke in pokes for place in poke.places})
             for at in range(0, len(pokes), CALL_POKES_MAX):
                 began_s = time.monotonic()
                 await self._call(pokes[at : at + CALL_POKES_MAX])
                 await trio.sleep(time.monotonic() - began_s)  # the poker is in the mount, so it cannot be ended
             self._failures = 0
+            for ino in left:
+                self.wishes.too_many(ino)
+                self._wake.set()
             await trio.sleep(0 if pokes else min(_REST * took_s, _REST_MAX_S))
         except (VdfsError, trio.TooSlowError) as error:
             await self._failed(error, {*directories, *(place[0] for place in taken)})
@@ -218,67 +218,6 @@ class Pokes:
         finally:
             self._asked, self._caller = {}, 0
             self.shown.clear()
-
-    # what is to be poked ----------------------------------------------------------------------------------------------
-
-    async def _plan(self, names: dict[Place, Wish], directories: list[int]) -> list[Poke]:
-        pokes: list[Poke] = []
-        too_many = dict.fromkeys(directories)
-        arrived = {wish.came: place for place, wish in names.items() if wish.came and not wish.was_there}
-        moved: set[Place] = set()
-        for count, (place, wish) in enumerate(names.items()):
-            if count % _SLICE == _SLICE - 1:
-                await trio.lowlevel.checkpoint()
-            parent = self.ledger.find(place[0])
-            if not isinstance(parent, Node) or place in moved:
-                continue
-            if len(pokes) >= ROUND_POKES_MAX:
-                too_many[place[0]] = None
-                continue
-            now = await self._now(parent, place[1])
-            to = arrived.get(wish.left) if wish.left and wish.was_there and now is None else None
-            poke = await self._move(parent, place[1], to) if to is not None else None
-            if poke is not None and to is not None:
-                moved.add(to)
-                pokes = [other for other in pokes if other.place != to]
-            else:
-                poke = self._poke(parent, place[1], wish, now)
-            if poke is not None and poke.do == TOUCH_DIRECTORY:
-                too_many[place[0]] = None
-            elif poke is not None:
-                pokes.append(poke)
-        for ino in list(too_many)[:ROUND_POKES_MAX]:
-            directory = self.ledger.find(ino)
-            if isinstance(directory, Node) and directory.is_dir:
-                pokes.append(Poke(TOUCH_DIRECTORY, directory))
-        return pokes
-
-    async def _now(self, parent: Node, name: bytes) -> tuple[Node, AnyStat] | None:
-        try:
-            return await self.tree.lookup(parent, name)
-        except (OSError, VdfsError):
-            return None
-
-    async def _move(self, parent: Node, name: bytes, to: Place) -> Poke | None:
-        there = self.ledger.find(to[0])
-        if not isinstance(there, Node) or (now := await self._now(there, to[1])) is None:
-            return None
-        return Poke(MOVE, parent, name, now, to=(there, to[1]))
-
-    def _poke(self, parent: Node, name: bytes, wish: Wish, now: tuple[Node, AnyStat] | None) -> Poke | None:
-        if now is None:
-            kind = KIND_FILE if wish.kind is None else wish.kind
-            return Poke(REMOVE, parent, name, number=wish.number, kind=kind) if wish.was_there else None
-        node, st = now
-        if not wish.was_there:
-            return Poke(CREATE, parent, name, now)
-        if wish.what in (change.META, change.ATTRS) or (node.is_dir and wish.kind == KIND_DIR):
-            return Poke(TOUCH, parent, name, now)
-        if wish.stamp is None or wish.stamp != stamp_of(st):
-            return Poke(WRITE, parent, name, now)
-        if wish.what == change.REMOVED or self.tree.in_conflict(parent, name):
-            return Poke(TOUCH_DIRECTORY, parent)  # other names may come or go with this one
-        return None  # another replica of what is shown came or changed
 
 
 def _began(pid: int) -> int:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fusefs.invalidate import Notifier
 from fusefs.kernel.inodes import Ledger
-from fusefs.kernel.poking import CREATE, MOVE, REMOVE, TOUCH, TOUCH_DIRECTORY, WRITE, Poke
-from fusefs.pokes import ROUND_POKES_MAX, Pokes
+from fusefs.kernel.poking import CREATE, MOVE, REMOVE, TOUCH, TOUCH_DIRECTORY, WRITE
+from fusefs.pokeplan import ROUND_POKES_MAX, Poke
+from fusefs.pokes import Pokes
 from fusefs.wishes import DIRECTORY_NAMES_MAX
 from index.scan.workers import WorkerPool
 from tests.vdfs.test_remote_space import World, is_plain, run_in
@@ -44,7 +45,7 @@ class Watching:
     async def round(self) -> list[Poke]:
         """What is poked now, of which each must fit what is known."""
         names, directories = self.pokes.wishes.take()
-        pokes = await self.pokes._plan(names, directories)
+        pokes, _ = await self.pokes.plan.of(names, directories)
         for poke in pokes:
             if poke.do == CREATE:
                 assert poke.name not in self.names, poke
@@ -145,6 +146,15 @@ def test_many_names_are_told_as_one_and_nothing_grows():
         assert (watcher.pokes.wishes.names, watcher.pokes.wishes.awaited) == ({}, {})
         assert [poke.do for poke in await watcher.round()] == [TOUCH_DIRECTORY]
         assert DIRECTORY_NAMES_MAX <= ROUND_POKES_MAX
+
+    watching(test)
+
+
+def test_directories_beyond_what_a_round_tells_are_left_for_the_next():
+    async def test(world: World, watcher: Watching) -> None:
+        told, left = await watcher.pokes.plan.of({}, [watcher.directory.ino, *range(10**6, 10**6 + 500)])
+        assert [poke.directory for poke in told] == [watcher.directory]
+        assert left == [*range(10**6 + ROUND_POKES_MAX - 1, 10**6 + 500)]
 
     watching(test)
 

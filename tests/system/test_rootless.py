@@ -24,10 +24,12 @@ DAILY = (
     "test_tools.py::test_git",
     "test_tools.py::test_tar",
     "test_behind.py::test_attributes_show",
-    "test_watchers.py::test_a_mount_of_ones_own_raises_them",
-    "test_watchers.py::test_what_another_device_does_raises_the_events_of_doing_it",
     "test_index_jobs.py::test_what_cannot_be_read_is_told_by_the_job",
     "test_index_jobs.py::test_a_file_that_cannot_be_read_is_told_and_is_read_when_it_can_be",
+)
+WATCHERS = (
+    "test_watchers.py::test_a_mount_of_ones_own_raises_them",
+    "test_watchers.py::test_what_another_device_does_raises_the_events_of_doing_it",
 )
 EVERYTHING = ("lifecycle", "locations", "union", "xattrs", "behind", "away", "views", "tools", "names")
 
@@ -57,6 +59,11 @@ def as_somebody_else(base: Path, tests: list[str], limit_s: float) -> None:
 @pytest.mark.timeout(240)
 def test_a_user_without_rights_mounts_and_works(base, fuse):
     as_somebody_else(base, list(DAILY), 200)
+
+
+@pytest.mark.timeout(240)
+def test_who_watches_hears_of_what_came_from_elsewhere(base, fuse):
+    as_somebody_else(base, list(WATCHERS), 200)
 
 
 @pytest.mark.long
