@@ -122,13 +122,11 @@ class PokedOperations(Operations):
             self.ledger.remember(self.pokes.greeted)
             return self.pokes.greeted.fill(_Face())
         poke = self.pokes.asked(ctx.pid, (parent_inode, name))
-        if poke is None:
+        if poke is not None and (poke.do == CREATE or poke.place != (parent_inode, name)):
+            return attrs.absent(0)
+        if poke is None or self.tree.is_known(poke.directory, name):  # what was gone may be there again
             return await super().lookup(parent_inode, name, ctx)
-        if poke.do == REMOVE:
-            return await self._show_gone(poke)
-        if poke.do == MOVE and poke.place == (parent_inode, name):
-            return await self._show_moved(poke)
-        return attrs.absent(0)
+        return await (self._show_gone(poke) if poke.do == REMOVE else self._show_moved(poke))
 
     @guarded
     async def _show_moved(self, poke: Poke) -> _Face:
@@ -165,10 +163,13 @@ class PokedOperations(Operations):
 
     def _poke(self, ctx: _Context, place: Place, do: str) -> Poke:
         """The poke that a request is part of. What is gone must have been shown first: the kernel may know something
-        else by that name, and would take that for removed."""
+        else by that name, and would take that for removed. What came may be gone again."""
         poke = self.pokes.asked(ctx.pid, place)
         if poke is None or poke.do != do or not (do == CREATE or place in self.pokes.shown):
             raise NotPermitted("this is for the poker to do only where it was asked for")
+        directory, name = poke.to or (poke.directory, poke.name)
+        if do != REMOVE and not self.tree.is_known(directory, name):
+            raise NotFound("it is gone again")
         return poke
 
     @guarded

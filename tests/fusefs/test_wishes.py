@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from fusefs.kernel.poking import CREATE, MOVE, REMOVE, TOUCH, TOUCH_DIRECTORY, W
 from fusefs.pokeplan import ROUND_POKES_MAX, Poke
 from fusefs.pokes import Pokes
 from fusefs.wishes import DIRECTORY_NAMES_MAX
+from index.model.entry import KIND_DIR
 from index.scan.workers import WorkerPool
 from tests.vdfs.test_remote_space import World, is_plain, run_in
 from vdfs.space.nodes import Node
@@ -165,6 +167,28 @@ def test_what_nobody_holds_is_not_wished_for():
         await watcher.round()
         await world.tell_file("d/a", "")
         assert watcher.pokes.wishes.names == {}
+
+    watching(test)
+
+
+@pytest.mark.parametrize("is_blind", [True, False])
+def test_where_not_all_who_watch_are_seen_what_was_opened_lately_counts_as_watched(is_blind):
+    """And of what is seen to be watched each counts: the directory, or what is in it."""
+
+    async def test(world: World, watcher: Watching) -> None:
+        async def call(_op: str, _args: object) -> dict[str, object]:
+            return {"inodes": [4711], "blind": is_blind}
+
+        watcher.pokes.pool.call = call
+        is_watched = await watcher.pokes._who_watches()
+        assert is_watched(4711, 1)
+        assert is_watched(1, 4711)
+        assert not is_watched(watcher.directory.ino, 1)
+        watcher.pokes.opened(watcher.directory)
+        assert (await watcher.pokes._who_watches())(watcher.directory.ino, 1) is is_blind
+        for ino in range(10**6, 10**6 + 300):
+            watcher.pokes.opened(Node(ino, KIND_DIR))
+        assert not (await watcher.pokes._who_watches())(watcher.directory.ino, 1)
 
     watching(test)
 

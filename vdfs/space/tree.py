@@ -177,6 +177,10 @@ class Tree(Merging):
             known.update(entries.names_beginning(self.store.db, ref.entry_id, stem))
         return known
 
+    def is_known(self, parent: Node, name: bytes) -> bool:
+        """Whether the index has a name just now; the disk is not asked."""
+        return bool(self.known_inos(parent, name)) or (parent is self.root and name in self.locations)
+
     def in_conflict(self, parent: Node, name: bytes) -> bool:
         """Whether a name in a directory stands for several versions, by the rows alone."""
         rows = ((ref, entries.child(self.store.db, ref.entry_id, name)) for ref in parent.parts)
