@@ -224,6 +224,9 @@ class RemoteRows:
 
     def _hang(self, unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> None:
         unit.db.execute("UPDATE entry SET parent_id=?, name=?, seq=? WHERE id=?", (parent_id, name, unit.seq, row.id))
+        unit.db.execute("DELETE FROM detached WHERE entry_id=?", (row.id,))
+        if parent_id is None:
+            unit.db.execute("INSERT INTO detached VALUES(?,?,NULL,0)", (row.id, row.branch_id))
         if parent_id is not None:
             unit.changed(change.ADDED, row.branch_id, row.id, parent_id, name, row.node)
 

@@ -2,8 +2,9 @@
 
 In: the database, open or not; no migration is done, and none of the code is used that keeps the tables right. Out: what
 SQLite finds (pages, indexes, rows that point nowhere), then what only we know of: every entry hangs in its branch,
-numbers are what they should be, hash states have their contents, sums add up, the index of names fits. Runs in a worker
-while the library is open, since it is a pass over everything.
+numbers are what they should be, hash states have their contents, sums add up, the index of names fits, and what other
+devices told does not contradict itself (told.py). Runs in a worker while the library is open, since it is a pass over
+everything.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import apsw
 
+from index.care import told
 from index.model.emitter import Emitter
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.store import search, sums
@@ -77,7 +79,8 @@ GIVEN: Final[Mapping[str, str]] = {
     "WHERE dot_device=:device), (SELECT coalesce(max(seq), 0) FROM outbox), "
     "(SELECT coalesce(max(seq), 0) FROM tombstone))",
     "hlc": "SELECT max((SELECT coalesce(max(hlc), 0) FROM tagging WHERE dot_device=:device), "
-    "(SELECT coalesce(max(hlc), 0) FROM outbox), (SELECT coalesce(max(hlc), 0) FROM attribute WHERE device=:device))",
+    "(SELECT coalesce(max(hlc), 0) FROM outbox), (SELECT coalesce(max(hlc), 0) FROM attribute WHERE device=:device), "
+    "(SELECT coalesce(max(hlc), 0) FROM register WHERE device=:device))",
 }
 
 
@@ -130,6 +133,7 @@ def _faults(db: apsw.Connection, path: Path, device: bytes) -> Iterator[str]:
         db.execute(HANGING)
         for sql, words in _SORTS:
             yield from (words.format(row[0]) for row in islice(db.execute(sql), _OF_A_SORT))
+        yield from told.faults(db, device, _OF_A_SORT)
         yield from _numbers(db, device)
         if sums.is_settled(db):
             wrong = sorted(sums.wrong(db))[:_OF_A_SORT]

@@ -15,6 +15,7 @@ from typing import Any, Final
 import apsw
 import msgpack
 
+from index.care import told
 from index.care.carried import ask_anew
 from index.care.checking import GIVEN, HANGING, LOOSE, MISNAMED, MISNUMBERED, ROOTLESS, UNHASHED, largest
 from index.model.errors import MissingDependency
@@ -40,6 +41,7 @@ def mend(
     done = (
         _afar(db, device, relists=relists)
         + _branches(db, device)
+        + told.mend(db, device)
         + _devices(db)
         + _locations(db, device)
         + _roots(db)
@@ -82,7 +84,6 @@ def _afar(db: apsw.Connection, device: bytes, *, relists: bool) -> list[str]:
     gone = _count(
         db, "DELETE FROM entry WHERE uid<0 AND branch_id NOT IN (SELECT id FROM branch WHERE device_uuid<>?)", device
     )
-    db.execute("DELETE FROM detached WHERE entry_id NOT IN (SELECT id FROM entry)")
     owners = {owner for _, owner in rootless} | _branches_told_of(db, device)
     if relists or (gone and not owners):
         owners = {one.device for one in streams.every(db)} - {device}

@@ -26,7 +26,7 @@ from index.store.search import uri
 #: Made anew from other tables.
 DERIVED: Final = ("sums", "search_todo")
 #: Local notes: a stale row of these would do harm, a lost one does none.
-_NOTES: Final = ("mirror", "mirror_state", "limbo", "ruling", "journal")
+_NOTES: Final = ("mirror", "mirror_state", "limbo", "ruling", "journal", "detached")
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "INTEGER": (int,), "TEXT": (str,), "BLOB": (bytes,), "ANY": (int, float, str, bytes),
 }  # fmt: skip

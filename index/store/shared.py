@@ -60,6 +60,11 @@ class Merged(NamedTuple):
     rows: set[tuple[str, bytes]]
 
 
+def make_row(db: apsw.Connection, model: str, key: bytes, fields: Mapping[str, object]) -> None:
+    """The row of a model as its registers say. MissingDependency where it refers to one that is not known."""
+    _MAKERS[model](db, key, fields)
+
+
 def merge(unit: Unit, device: bytes, ops: Iterable[Op]) -> Merged:
     """Take in what a device said, inside a unit."""
     merged = Merged(set(), set())
@@ -87,7 +92,7 @@ def make(unit: Unit, rows: set[tuple[str, bytes]], merged: Merged) -> None:
         for key in sorted(key for m, key in rows if m == model):
             fields = registers.fields_of(unit.db, model, key)
             try:
-                _MAKERS[model](unit.db, key, fields)
+                make_row(unit.db, model, key, fields)
             except MissingDependency as error:
                 held = Held(model.encode() + b":" + key, 0, 0, 0, ("row", "make", [model, key], None))
                 pending.wait_for(unit.db, error.uuid, held)

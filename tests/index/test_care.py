@@ -114,6 +114,15 @@ FAULTS: list[tuple[str, str]] = [
     ("UPDATE counter SET value=7 WHERE name='hlc'", "counter hlc says 7"),
     ("DELETE FROM counter WHERE name='seq'", "counter seq is missing"),
     ("DELETE FROM tag", "tagging  points to a row of tag"),
+    ("UPDATE tag SET name='other' WHERE name='tag 3'", "is not what was said of it"),
+    ("INSERT INTO detached SELECT id, branch_id, NULL, 1 FROM entry WHERE id=100", "entry 100 is noted as detached"),
+    ("INSERT INTO detached VALUES(999999, 1, NULL, 0)", "entry 999999 is noted as detached"),
+    ("INSERT INTO target VALUES(999999, x'2f')", "entry 999999 is told to lead somewhere"),
+    ("INSERT INTO alias VALUES(x'03', x'02'), (x'02', x'01')", "what 03 is an alias of"),
+    ("INSERT INTO alias VALUES(x'01', x'02')", "what 01 is an alias of"),
+    ("INSERT INTO stream(device, epoch, kind, start_seq, seq, floor_seq) VALUES(x'0e', 1, 0, 0, 7, 0)",
+     "a stream is of device 0e"),
+    ("INSERT INTO page VALUES(5, x'0e', 1, 1, 0, 7, 0, 0, 1, x'00', x'00')", "page 5 is not what it is kept as"),
     ("DELETE FROM meta WHERE key='library_uuid'", "library_uuid is missing"),
 ]  # fmt: skip
 

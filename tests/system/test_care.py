@@ -122,7 +122,7 @@ def test_lost_tags_are_read_back_from_the_files_that_carry_them(tagged: Mounted)
     tagged.unmount()
     (tagged.library_dir / "library.db.backup").unlink(missing_ok=True)
     db = apsw.Connection(str(database(tagged)), flags=apsw.SQLITE_OPEN_READONLY)
-    names = "('tagging', 'tagging_tag', 'attribute')"
+    names = "('tagging', 'tagging_tag', 'tagging_dot', 'attribute')"
     found = db.execute(f"SELECT pageno FROM dbstat WHERE pagetype='leaf' AND name IN {names}").fetchall()
     db.close()
     for (page,) in found:
