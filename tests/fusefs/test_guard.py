@@ -54,10 +54,14 @@ def test_an_answer_passes_through():
     assert (Handler.lookup.__name__, Handler.lookup.__doc__) == ("lookup", "Look a name up.")
 
 
+#: What those are made of that are made of more than words.
+SAYS = {errors.MissingDependency: ("tag", b"t" * 16), errors.PeerError: ("OfANewerVersion", "no such thing")}
+
+
 @pytest.mark.parametrize("kind", [kind for kind in kinds() if kind is not OsFailure])
 def test_each_error_of_ours_is_its_errno(kind, caplog):
     """And no line in the log: it is an answer, not a bug."""
-    assert errno_that_leaves(kind("no such thing")) == kind.errno
+    assert errno_that_leaves(kind(*SAYS.get(kind, ("no such thing",)))) == kind.errno
     assert caplog.records == []
 
 

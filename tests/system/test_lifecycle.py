@@ -685,7 +685,7 @@ def test_a_library_that_another_device_of_the_same_name_opens(library):
         (library.data / name).unlink()
     for _ in range(2):
         library.mount()
-        assert names(library.mnt / ".vdfs" / "devices") == [f"{slug}-2"]
+        assert names(library.mnt / ".vdfs" / "devices") == [slug, f"{slug}-2"]
         assert "Notes" in names(library.mnt)
         library.unmount()
 

@@ -27,7 +27,7 @@ _PLAIN: Final = "\x1b[0m"
 
 def add(commands: Commands) -> None:
     pair = commands.add("pair [--yes]", _pair, "show words by which another device can join this library")
-    join = commands.add("join WORDS|TICKET|-", _join, "join the library of a device that shows words")
+    join = commands.add("join WORDS|TICKET|- [--at HOST:PORT]", _join, "join the library of a device that shows words")
     join.add_argument(
         "text", metavar="WORDS|TICKET", nargs="*", help="the twelve words, or the ticket; `-`: on standard input"
     )

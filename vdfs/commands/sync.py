@@ -16,7 +16,9 @@ PUT_OUT = (
 
 
 def add(commands: Commands) -> None:
-    status = commands.add("sync status [--wait-synced]", _status, "how far this device is with the others")
+    status = commands.add(
+        "sync status [--wait-synced [--timeout S]]", _status, "how far this device is with the others"
+    )
     status.add_argument("--wait-synced", action="store_true", help="until all is here that reachable devices have")
     status.add_argument("--timeout", type=as_seconds, default=60.0, metavar="S", help="of that (default: 60)")
     events = commands.add("sync events [--limit N]", _events, "what happened between the devices")
