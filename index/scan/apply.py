@@ -70,9 +70,14 @@ def add(
         row = recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid, rule=rule))
     else:
         row = recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
+    return _made_again(unit, row)
+
+
+def _made_again(unit: Unit, row: Entry, *, inherits: bool = True) -> Entry:
+    """A name is there that may have left before, while other devices have it."""
     if not unit.remote:
         return row
-    leaving.made_again(unit, [row])
+    leaving.made_again(unit, [row], inherits=inherits)
     return recording.again(unit, row.id)
 
 
@@ -127,9 +132,7 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     if disk is None and verdict in (differ.REPLACED, differ.OTHER_KIND):
         return row
     if disk is not None and verdict == differ.REPLACED:
-        row = recording.restat_twins(unit, _replace(unit, row, st, branch_uuid, disk), st)
-        leaving.made_again(unit, [row])
-        return recording.again(unit, row.id)
+        return _made_again(unit, recording.restat_twins(unit, _replace(unit, row, st, branch_uuid, disk), st))
     doubted = verdict == differ.ATTRS and disk is not None and kinship.may_be_rewritten(unit, row, st, disk)
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
@@ -239,7 +242,7 @@ def _exchange(unit: Unit, a: Entry, b: Entry, st: Stat, disk: Disk) -> Entry:
     disk.moved(recording.arrive(unit, recording.again(unit, a.id)))
     new = recording.arrive(unit, recording.again(unit, b.id))
     disk.moved(new)
-    leaving.made_again(unit, [recording.again(unit, a.id)], inherits=False)
+    _made_again(unit, recording.again(unit, a.id), inherits=False)
     return new
 
 

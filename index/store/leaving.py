@@ -129,7 +129,7 @@ def _are_full(one: Entry, other: Entry) -> bool:
 def made_again(unit: Unit, rows: Sequence[Entry], *, inherits: bool = True) -> None:
     """Rows of ours, replicas of one name, have come to it. Where whiteouts are they have seen what these had, and the
     whiteouts end. `inherits`: a file goes on as the one that was there, where it has no annotations of its own."""
-    if not unit.remote or not rows:
+    if not unit.remote or not rows or not whiteouts.is_any(unit.db):
         return
     found = _of_name(unit, rows[0])
     if rows[0].kind == KIND_DIR:
@@ -217,6 +217,9 @@ def judge_all(unit: Unit) -> None:
 def read_as(unit: Unit, uuid: bytes, kept: bytes) -> None:
     """A uuid is an alias: whoever has it goes by another, on every device, so that nothing is told of it."""
     db = unit.db
+    if not whiteouts.is_any(db):
+        entries.read_uuid_as(db, uuid, kept)
+        return
     moved = whiteouts.of_dir(db, uuid) + whiteouts.of_uuid(db, uuid)
     stayed = whiteouts.of_dir(db, kept)
     came = [(row, moved) for row in _own_directories(db, kept)] + [(row, stayed) for row in _own_directories(db, uuid)]

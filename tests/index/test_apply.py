@@ -809,7 +809,7 @@ def test_a_content_is_kept_for_what_waits_in_limbo(world):
         limbo.put(unit.db, entries.get(unit.db, row.id), 0)
         entries.delete(unit.db, row.id)
         assert tidy.find(unit.db, limbo.KEEP_NS).contents == []
-        tidy.drop(unit.db, tidy.Strays([], [content], []), limbo.KEEP_NS)
+        tidy.drop(unit.db, tidy.Strays([], [content], [], []), limbo.KEEP_NS)
         assert contents.get(unit.db, content) is not None
         tidy.drop(unit.db, tidy.find(unit.db, limbo.KEEP_NS + 1), limbo.KEEP_NS + 1)
         tidy.drop(unit.db, tidy.find(unit.db, limbo.KEEP_NS + 1), limbo.KEEP_NS + 1)

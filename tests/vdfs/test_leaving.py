@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import trio
 
 from index.model import versions
-from index.store import annotating, changes, entries, leaving, sums, whiteouts
+from index.store import annotating, changes, entries, leaving, sums, tidy, whiteouts
 from tests.remote_rows import RemoteRows
 from tests.vdfs.test_remote_space import WHO, World, somewhere
 from vdfs.base.config import Config
@@ -165,6 +166,30 @@ def test_rows_that_go_and_are_told_again_are_hidden_again(life):
             for path in ("d/a", "d/e/a"):
                 world.rows.put_file(unit, world.far, path, b"ours", files[path])
         assert await shown(world) == ["b"]
+
+    life.live(act)
+
+
+def test_what_is_noted_of_directories_that_are_nowhere_goes_after_some_months(life):
+    """They may be told again until then."""
+
+    async def act(world: World) -> None:
+        await hold_all_on_both(world)
+        for path in ("d/a", "d/e/a"):
+            await world.unlink(path, "")
+        for path in ("d/e", "d"):
+            await world.remove_dir(path, "")
+        store = world.core.library.store
+        assert len(whiteouts.every(store.db)) == 4
+        world.rows.remove(world.far, "d")
+        now_ns = time.time_ns()
+        later_ns = now_ns + (tidy.WHITEOUT_KEEP_MS + 1000) * 1_000_000
+        assert tidy.find(store.db, now_ns).whiteouts == []
+        strays = tidy.find(store.db, later_ns)
+        assert sorted(name for _, name, _ in strays.whiteouts) == [b"a", b"a", b"e"]
+        with store.write("test") as unit:
+            tidy.drop(unit.db, strays, later_ns)
+        assert [one.name for one in whiteouts.every(store.db)] == [b"d"]
 
     life.live(act)
 

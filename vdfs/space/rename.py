@@ -19,7 +19,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from index.model import change, versions
@@ -297,7 +296,8 @@ class Renames:
                 if row is not None and (heir is None or is_alias):
                     recording.own_identity(unit, row, step.ref.entry_id, step.name)
             shown = {step.spot.entry_id for step, _ in done if src.is_dir or step.spot in src.spots}
-            leaving.made_again(unit, [row for row in map(partial(entries.get, unit.db), shown) if row is not None])
+            came = [entries.get(unit.db, entry_id) for entry_id in sorted(shown)]
+            leaving.made_again(unit, [row for row in came if row is not None])
         src.face = None
         _parted(src)
         for step, st in done:
