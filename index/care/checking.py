@@ -71,6 +71,8 @@ _SORTS: Final = (
     (MISNUMBERED, "entry {} goes by the number of another file"),
     (UNHASHED, "entry {} is told to be hashed, and has no content of its size with a hash"),
 )
+#: A stamp of a clock that ran ahead is given up, and counts as another.
+_COUNTS: Final = "hlc NOT IN (SELECT hlc FROM moved WHERE device=:device)"
 #: Counters, and the largest number that was given.
 GIVEN: Final[Mapping[str, str]] = {
     "entry": "SELECT max((SELECT coalesce(max(id), 0) FROM entry), (SELECT coalesce(max(node), 0) FROM entry), "
@@ -78,9 +80,10 @@ GIVEN: Final[Mapping[str, str]] = {
     "seq": "SELECT max((SELECT coalesce(max(seq), 0) FROM entry), (SELECT coalesce(max(dot_seq), 0) FROM tagging "
     "WHERE dot_device=:device), (SELECT coalesce(max(seq), 0) FROM outbox), "
     "(SELECT coalesce(max(seq), 0) FROM tombstone))",
-    "hlc": "SELECT max((SELECT coalesce(max(hlc), 0) FROM tagging WHERE dot_device=:device), "
-    "(SELECT coalesce(max(hlc), 0) FROM outbox), (SELECT coalesce(max(hlc), 0) FROM attribute WHERE device=:device), "
-    "(SELECT coalesce(max(hlc), 0) FROM register WHERE device=:device))",
+    "hlc": f"SELECT max((SELECT coalesce(max(hlc), 0) FROM tagging WHERE dot_device=:device AND {_COUNTS}), "
+    f"(SELECT coalesce(max(hlc), 0) FROM outbox WHERE {_COUNTS}), "
+    f"(SELECT coalesce(max(hlc), 0) FROM attribute WHERE device=:device AND {_COUNTS}), "
+    f"(SELECT coalesce(max(hlc), 0) FROM register WHERE device=:device AND {_COUNTS}))",
 }
 
 

@@ -13,6 +13,7 @@ from index.care.mend import mend
 from index.store import aliases, annotating
 from index.store.connection import connect
 from index.store.streams import OWNED
+from sync.log import restamping
 from tests.sync.world import DIRECTORY, Device, introduce, settle
 
 
@@ -171,3 +172,20 @@ def test_what_nobody_knows_the_teller_of_is_let_go_of(pair):
     mended(two)
     held = {bytes(device) for (device,) in two.db.execute("SELECT DISTINCT device FROM stream")}
     assert held == {one.uuid, two.uuid}
+
+
+def test_a_clock_that_ran_ahead_is_no_fault_once_its_stamps_are_given_up(tmp_path: Path):
+    """What was stamped so is there yet, and counts as stamped later; no counter is raised for it."""
+    now_ns = 1_800_000_000 * 10**9
+    times = [now_ns + 86_400 * 10**9]
+    device = Device(tmp_path, "one", clock=lambda: times[0])
+    summer = device.add(device.branch(b"Photos"), b"summer", DIRECTORY)
+    uuid = device.uuid_of(summer)
+    with device.store.write("test") as unit:
+        annotating.add_tag(unit, uuid, "sea")
+        annotating.set_cell(unit, uuid, b"user.xdg.comment", b"waves")
+    times[0] = now_ns
+    assert restamping.restamp(device.store)
+    assert checking.check(device.path, device.uuid) == []
+    assert mended(device) == []
+    device.store.close()

@@ -154,8 +154,8 @@ def test_a_disk_that_gets_full_at_the_end_is_told_and_changes_nothing(config: Co
         db.execute(
             "INSERT INTO entry(id, branch_id, parent_id, name, node, kind, mode, size_bytes, mtime_ns, ctime_ns, "
             "st_ino, nlink, uid, gid, seq) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 4000) "
-            "SELECT 100000+i, 2, (SELECT root_entry_id FROM branch WHERE id=2), CAST('more '||i AS BLOB), 100000+i, 1, "
-            "16877, 0, 0, 0, 100000+i, 1, 0, 0, 0 FROM n"
+            "SELECT 100000+i, b.id, b.root_entry_id, CAST('more '||i AS BLOB), 100000+i, 1, 16877, 0, 0, 0, 100000+i, "
+            "1, 0, 0, 0 FROM n CROSS JOIN branch b WHERE b.location_id IS NOT NULL"
         )
     db.close()
     destroy(path, "counter")
