@@ -2,7 +2,8 @@
 
     proxy HOST PORT MODE FILE   listens, prints its port, and stands between: MODE is `relay`, `flip:N` (one bit of the
                                 Nth byte that is relayed to HOST), `flop:N` (of what comes back), or `reflect` (HOST is
-                                not even asked). What goes to HOST is kept in FILE
+                                not even asked). What goes to HOST by the first
+                                connection is kept in FILE
     probe HOST PORT             sends what strangers send, and prints how many bytes came back for each, as JSON
     replay HOST PORT FILE       sends what was kept, and prints how many bytes came back
     crowd HOST PORT COUNT       holds so many connections, half of them telling a byte now and then; prints a line when
@@ -33,6 +34,7 @@ def proxy(host: str, port: str, mode: str, kept: str) -> None:
     listener = socket.create_server(("0.0.0.0", 0))
     print(listener.getsockname()[1], flush=True)
     with open(kept, "wb", buffering=0) as file:
+        is_first = True
         while True:
             here, _ = listener.accept()
             if kind == "reflect":
@@ -44,9 +46,8 @@ def proxy(host: str, port: str, mode: str, kept: str) -> None:
                 here.close()
                 continue
             there.settimeout(None)
-            file.truncate(0)
-            file.seek(0)
-            for one, other, wanted, into in ((here, there, "flip", file), (there, here, "flop", None)):
+            into_file, is_first = (file if is_first else None), False
+            for one, other, wanted, into in ((here, there, "flip", into_file), (there, here, "flop", None)):
                 where = int(at) if kind == wanted else -1
                 threading.Thread(target=pump, args=(one, other, where, into), daemon=True).start()
 
