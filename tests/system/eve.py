@@ -2,8 +2,7 @@
 
     proxy HOST PORT MODE FILE   listens, prints its port, and stands between: MODE is `relay`, `flip:N` (one bit of the
                                 Nth byte that is relayed to HOST), `flop:N` (of what comes back), or `reflect` (HOST is
-                                not even asked). What goes to HOST by the first
-                                connection is kept in FILE
+                                not even asked). What goes to HOST by the first connection is kept in FILE
     probe HOST PORT             sends what strangers send, and prints how many bytes came back for each, as JSON
     replay HOST PORT FILE       sends what was kept, and prints how many bytes came back
     crowd HOST PORT COUNT       holds so many connections, half of them telling a byte now and then; prints a line when

@@ -45,6 +45,7 @@ WRITE_STALL_S: Final = 30.0
 HANG_UP_LOOK_S: Final = 0.25  # how soon a client that went away is noticed while its requests run
 GOODBYE_S: Final = 1.0  # how long a refused client may go on sending before we close on it
 RECEIVE_BYTES: Final = 1 << 16
+SECRET: Final = frozenset(("action:device.join",))  # whose params are for no log
 LOGGED_CHARS: Final = 300  # of the params, when an operation fails for a reason of its own
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,8 @@ class _Client:
         except Exception as error:
             expected = _only_error(error)
             if not isinstance(expected, VdfsError):
-                log.exception("%s failed; its params: %.*s", call.method, LOGGED_CHARS, ascii(call.params))
+                params = "not told" if call.method in SECRET else ascii(call.params)
+                log.exception("%s failed; its params: %.*s", call.method, LOGGED_CHARS, params)
             line = jsonrpc.encode(jsonrpc.error_reply(id, expected))
         return line if isinstance(call, jsonrpc.Request) else None
 
