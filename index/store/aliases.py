@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import apsw
 
 SCHEMA = """
--- alias: uuid is read as kept, which is the smallest of its class and no alias itself.
+-- alias: uuids that turned out to name one file. What is said under uuid is read, and lies in the other tables, under
+-- kept: the smallest of all that are one, which is no alias itself. A row is never taken back.
 CREATE TABLE alias(
     uuid BLOB PRIMARY KEY,
     kept BLOB NOT NULL

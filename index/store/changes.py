@@ -55,8 +55,11 @@ CREATE TABLE journal(
 
 #: Apart, since a step of the schema made it anew.
 TOMBSTONE = """
--- tombstone: entry rows of ours that other devices may have and that are gone (kind 0) or are held back now (kind 1:
--- nobody deletes anything for it). A library that has no other device writes none.
+-- tombstone: entries of ours that other devices may have and are to hear the end of. A library that has no other device
+-- writes none; what all of them have heard is let go of.
+--   entry_id, branch_id   the entry, and where it was; one that is there again counts as there
+--   seq    the unit that wrote it
+--   kind   0: it is gone; 1: a rule holds it back now, and nobody deletes anything for it
 CREATE TABLE tombstone(
     entry_id  INTEGER PRIMARY KEY,
     branch_id INTEGER NOT NULL,

@@ -15,8 +15,11 @@ import msgpack
 from index.store import changes
 
 SCHEMA = """
--- waiting: an operation of a device that refers to a row which is not known; missing is that row's uuid. Or a row that
--- is to be made of its registers: then device is its model and key.
+-- waiting: what refers to a row that is not known, and is done the moment this comes.
+--   missing   the uuid of that row
+--   device, seq, part   whose operation, of which unit, as what line of it. Of a row that is to be made of its
+--             registers device is the model, a colon and the key, and both numbers are 0
+--   body      msgpack: [stamp, [model, op, key, body]]
 CREATE TABLE waiting(
     missing BLOB NOT NULL,
     device  BLOB NOT NULL,
@@ -26,7 +29,10 @@ CREATE TABLE waiting(
     PRIMARY KEY (missing, device, seq, part)
 ) STRICT, WITHOUT ROWID;
 
--- lost_dot: an addition of a tag that was removed before it was heard of.
+-- lost_dot: an addition of a tag that was removed before it was heard of. It is passed over when it comes, and the row
+-- goes once all is heard that its device said up to then.
+--   dot_device, dot_seq, dot_part   the addition: whose, in which unit, as what line of it
+--   entry_uuid, tag_uuid            what it added, and to what
 CREATE TABLE lost_dot(
     dot_device BLOB NOT NULL,
     dot_seq    INTEGER NOT NULL,
@@ -36,7 +42,10 @@ CREATE TABLE lost_dot(
     PRIMARY KEY (dot_device, dot_seq, dot_part)
 ) STRICT, WITHOUT ROWID;
 
--- quarantine: operations that are stamped later than any clock should be.
+-- quarantine: operations that are stamped more than ten minutes ahead of our clock, until it gets there.
+--   hlc      the stamp
+--   device, epoch, seq, part   whose operation, of which unit, as what line of it
+--   body     msgpack: [model, op, key, body]
 CREATE TABLE quarantine(
     hlc    INTEGER NOT NULL,
     device BLOB NOT NULL,
@@ -47,7 +56,9 @@ CREATE TABLE quarantine(
     PRIMARY KEY (hlc, device, seq, part, body)
 ) STRICT, WITHOUT ROWID;
 
--- moved: what a device stamped hlc, when its clock ran ahead, counts as stamped later.
+-- moved: stamps of a clock that ran ahead, and was told so.
+--   device, hlc   who gave the stamp, and which
+--   stamp         what it counts as, wherever it is met
 CREATE TABLE moved(
     device BLOB NOT NULL,
     hlc    INTEGER NOT NULL,

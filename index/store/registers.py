@@ -16,8 +16,13 @@ import apsw
 import msgpack
 
 SCHEMA = """
--- register: one field of a shared row. key is the row's global key (a uuid; of what one device owns: its uuid and then
--- the row's); value is msgpack; (hlc, device) is the stamp of who wrote it last.
+-- register: one field of a row that all devices share. The tables location, tag, saved_search and device are made of
+-- them, and of other devices branch; where a table says otherwise, this one is right.
+--   model   which table
+--   key     the row's key on all devices: its uuid; of a branch the uuid of its device, and then its own
+--   field   which fields there are: docs/protocol/peer-v1.md, 14
+--   value   msgpack
+--   hlc, device   the stamp of who wrote it last, also of what was removed; the greater stays
 CREATE TABLE register(
     model  TEXT NOT NULL,
     key    BLOB NOT NULL,

@@ -24,8 +24,11 @@ from index.store.contents import Read
 from index.store.unit import Unit
 
 SCHEMA = """
--- detached: rows of other devices that have no place yet. parent_rid: the number of the directory that they belong in,
--- at their owner; NULL: they are gone, or their owner is about to say where they are.
+-- detached: entries of other devices that hang in no directory (their parent_id is NULL) and show nowhere.
+--   branch_id   their branch
+--   parent_rid  the number, at their owner, of the directory that they belong in, which has not come yet; NULL: they
+--               are gone, or their owner is about to say where they are
+--   is_gone     1: their owner said that they are gone; they go when nothing lies in them any more
 CREATE TABLE detached(
     entry_id   INTEGER PRIMARY KEY,
     branch_id  INTEGER NOT NULL,

@@ -22,13 +22,17 @@ OWNED: Final = 0
 SHARED: Final = 1
 
 SCHEMA = """
--- stream: how far we have come with what a device tells in an epoch; our own streams have rows too.
---   kind       0 its own rows, 1 shared rows
+-- stream: how far we have come with what a device tells in an epoch. Our own streams have rows too: how far they go say
+-- the rows and operations themselves.
+--   device, epoch   whose, and in which run of numbers
+--   kind       0 its rows of entries, 1 its operations on shared rows
 --   start_seq  where the epoch begins
---   seq        everything up to here is applied; of our own streams 0, as the units say it
---   part_to, part_after   a range that is half applied: (seq, part_to], up to the row with the id part_after
---   floor_seq  what was told up to here is not kept any more: who lacks it takes the current state
---   round      counts how often all rows of a device were told anew; rows carry the one they were told in last
+--   seq        everything up to here is applied; of our streams of the epoch of now it means nothing
+--   part_to, part_after   a range that is half applied: (seq, part_to], up to the row with the id part_after; 0 when
+--              there is none
+--   floor_seq  what was told up to here is not kept any more: who lacks it takes the current state, of rows all of them
+--   round      counts how often all rows of a device were told anew; entries have the one they were told in last in
+--              scanned_mtime_ns, and what has an earlier one at the end is gone
 CREATE TABLE stream(
     device     BLOB NOT NULL,
     epoch      INTEGER NOT NULL,
@@ -42,8 +46,14 @@ CREATE TABLE stream(
     PRIMARY KEY (device, epoch, kind)
 ) STRICT, WITHOUT ROWID;
 
--- page: pages of other devices, as they came. Of a range of rows too large for one page there are several, each with
--- the rows after after_id up to last_id; is_last: the range ends with it.
+-- page: pages of other devices, as they came, for whoever asks (docs/protocol/peer-v1.md, 13). What is beside head and
+-- body stands in the head too.
+--   device, epoch, kind   the stream
+--   from_seq, to_seq      the range (from_seq, to_seq] of it
+--   after_id, last_id     of a range that has several pages: the rows above after_id, up to last_id
+--   is_last   1 where the range ends with it
+--   head      what was signed, and the signature
+--   body      compressed, as it came
 CREATE TABLE page(
     id       INTEGER PRIMARY KEY,
     device   BLOB NOT NULL,
@@ -59,7 +69,10 @@ CREATE TABLE page(
 ) STRICT;
 CREATE UNIQUE INDEX page_range ON page(device, epoch, kind, to_seq, after_id, from_seq);
 
--- boundary: where pages of ours ended that others may have; digest is the first 8 bytes of the hash of the page.
+-- boundary: where pages of ours ended that others may have. Whoever says that he stands elsewhere has heard what this
+-- database has forgotten: it is an old copy.
+--   epoch, kind, to_seq   the place
+--   digest   the first 8 bytes of the hash of the page's head
 CREATE TABLE boundary(
     epoch  INTEGER NOT NULL,
     kind   INTEGER NOT NULL,
@@ -68,7 +81,10 @@ CREATE TABLE boundary(
     PRIMARY KEY (epoch, kind, to_seq)
 ) STRICT, WITHOUT ROWID;
 
--- holding: what a device said that it has durably, stream by stream.
+-- holding: what a device said that it has durably, stream by stream. What all have is kept no longer.
+--   holder   who said it
+--   device, epoch, kind   of which stream
+--   seq      up to where; never lowered
 CREATE TABLE holding(
     holder BLOB NOT NULL,
     device BLOB NOT NULL,

@@ -6,7 +6,7 @@ A target is bytes, as readlink(2) tells it, and as long as a path may be. A row 
 import apsw
 
 SCHEMA = """
--- target: where a symbolic link of another device's branch leads, as its owner told
+-- target: where a symbolic link of another device's branch leads, as its owner told: the bytes of readlink(2).
 CREATE TABLE target(
     entry_id INTEGER PRIMARY KEY,
     target   BLOB NOT NULL

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import apsw
 
 SCHEMA = """
--- address: a host and a port of a device. worked_ns: when it was last reached there; is_manual: 1 where a person wrote
--- it down.
+-- address: a host and a port at which another device may be. Local, told to nobody.
+--   worked_ns   when it was last reached there; 0: never
+--   is_manual   1 where a person wrote it down
 CREATE TABLE address(
     device    BLOB NOT NULL,
     host      TEXT NOT NULL,
