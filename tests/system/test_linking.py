@@ -69,9 +69,6 @@ def test_the_network_goes_and_comes_back(base: Path) -> None:
         old = bob.node.address
         bob.node.add_address("10.77.0.99")
         bob.node.remove_address(old)
-        eventually(
-            lambda: "10.77.0.99" in str(ann.device("bob")["addresses"]) and ann.sees("bob"), "elsewhere", SECONDS
-        )
         works(ann, bob, "after the move")
         # Somebody else has the port when it comes back: it takes another one.
         port = bob.port
@@ -158,7 +155,7 @@ def test_idle_devices_do_next_to_nothing(base: Path) -> None:
         time.sleep(10)
         for device in (ann, bob):
             a_second = (wakeups(device.pid) - before[device.name]) / 10
-            assert a_second < 40, f"{device.name}: {a_second} a second"
+            assert a_second < 30, f"{device.name}: {a_second} a second"
 
 
 def wakeups(pid: int) -> int:
