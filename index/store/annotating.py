@@ -40,9 +40,8 @@ def remove_tag(unit: Unit, uuid: bytes, tag: str) -> None:
     """An entry carries a tag no more, as far as this device has heard of it."""
     is_held = heldback.is_held(unit.db, uuid)
     for tag_uuid, dots in tags.remove_dots(unit.db, uuid, tag).items():
-        if is_held:
-            continue
-        unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot) for dot in dots])
+        if not is_held:
+            unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot) for dot in dots])
 
 
 def copy(unit: Unit, source: bytes, target: bytes) -> None:
@@ -73,3 +72,4 @@ def tell_untold(unit: Unit) -> None:
         for tag_id, tag_uuid, dot in tags.dots_of(unit.db, uuid, unit.device):
             tags.drop_dot(unit.db, *dot[:3])
             _add(unit, uuid, tag_id, tag_uuid, dot.hlc, dot.part)
+            unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot)])  # had it come here from another uuid

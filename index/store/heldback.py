@@ -32,8 +32,9 @@ def is_held(db: apsw.Connection, uuid: bytes) -> bool:
 
 
 def waits(db: apsw.Connection, uuid: bytes) -> bool:
-    """The same of something that is attached just now; it is remembered that it waits."""
-    if not is_held(db, uuid):
+    """The same of something that is attached just now; it is remembered that it waits. So does what comes before that
+    is told which waited."""
+    if not is_held(db, uuid) and db.execute("SELECT 1 FROM untold WHERE entry_uuid=?", (uuid,)).fetchone() is None:
         return False
     db.execute("INSERT OR IGNORE INTO untold VALUES(?)", (uuid,))
     return True

@@ -199,6 +199,7 @@ def _apply_first(
         if row.parent_rid in have:
             number = ids[row.rid]
             unit.changed(change.ADDED, branch_id, number, above[row.parent_rid], row.name, number)
+    attach(unit, branch_id)  # what came before its directory
     return True
 
 
@@ -322,16 +323,16 @@ _ATTACHABLE: Final = (
 
 
 def attach(unit: Unit, branch_id: int) -> None:
-    """Put what is detached into directories that are there by now."""
+    """Put what is detached into directories that are there by now, where its name is free. Where it is not, its owner
+    has moved either of the two since: whichever that was will be told."""
     db = unit.db
     if db.execute("SELECT 1 FROM detached WHERE branch_id=? LIMIT 1", (branch_id,)).fetchone() is None:
         return
     found: list[Any] = db.execute(_ATTACHABLE, (branch_id,)).fetchall()
     for entry_id, parent_id in found:
         row = entries.get(db, entry_id)
-        if row is None or _lies_in(db, parent_id, entry_id):
+        if row is None or _lies_in(db, parent_id, entry_id) or entries.child(db, parent_id, row.name) is not None:
             continue
-        _make_way(unit, parent_id, row.name, entry_id)
         db.execute("UPDATE entry SET parent_id=?, seq=? WHERE id=?", (parent_id, unit.seq, entry_id))
         db.execute("DELETE FROM detached WHERE entry_id=?", (entry_id,))
         unit.changed(change.ADDED, branch_id, entry_id, parent_id, row.name, row.node)
@@ -347,6 +348,7 @@ def remove(unit: Unit, branch_id: int, rids: Sequence[int]) -> None:
         elif row is not None:
             db.execute("INSERT OR REPLACE INTO detached VALUES(?,?,NULL,1)", (row.id, branch_id))
     sweep(unit, branch_id)
+    attach(unit, branch_id)
 
 
 def sweep(unit: Unit, branch_id: int) -> None:

@@ -46,13 +46,19 @@ def told_too_early(machine: Machine, others: Sequence[Machine]) -> list[str]:
     found = []
     for uuid in sorted(machine.never_told):
         for other in others:
-            if other is machine or not other.is_up:
+            if other is machine or not other.is_up or _is_one_with(other, uuid):
                 continue
             for table in ("attribute", "tagging"):
                 sql = f"SELECT 1 FROM {table} WHERE entry_uuid=?"
                 if other.db.execute(sql, (uuid,)).fetchone() is not None:
                     found.append(f"{other.name} knows what {machine.name} attached to what it holds back: {table}")
     return found
+
+
+def _is_one_with(other: Machine, uuid: bytes) -> bool:
+    """Whether a device has the same file itself, as the one that holds it back has found out."""
+    sql = "SELECT 1 FROM alias WHERE uuid=?1 OR kept=?1 UNION SELECT 1 FROM entry WHERE uuid=?1 AND uid>=0"
+    return other.db.execute(sql, (uuid,)).fetchone() is not None
 
 
 def shared_of(machine: Machine) -> dict[str, list[Any]]:
@@ -97,14 +103,7 @@ def _lost(machines: Sequence[Machine], members: Sequence[Machine], promised: dic
     """Operations of which somebody said that he has them durably, and that nobody has any more."""
     found = []
     db = members[0].db
-    removed = {
-        tuple(dot[:3])
-        for machine in machines
-        for _, ops in machine.said
-        for _, _, model, op, _, body in ops
-        if (model, op) == ("tagging", "remove")
-        for dot in body
-    }
+    removed = set().union(*(machine.removed for machine in machines))
     for author in machines:
         if author.is_revoked:
             continue

@@ -71,6 +71,7 @@ class Machine(Device):
         self.loses_power = True  # when its disk dies in the middle of a write
         self._nursery: trio.Nursery | None = None
         self.said: list[tuple[tuple[int, int], list[Any]]] = []  # (epoch, seq), operations
+        self.removed: set[tuple[Any, ...]] = set()  # tags that it took off at some time
         self.promised: dict[StreamId, int] = {}  # durable here, as others were told
         self.identity = DeviceIdentity(
             self.uuid, name, name, self.keys.public_key, true_ns() + len(network.ports), self.keys
@@ -78,6 +79,7 @@ class Machine(Device):
         self._scope: trio.CancelScope | None = None
         self._wake = trio.Event()
         self.has_started = trio.Event()
+        self.fail: Callable[[str], None] = trace
         self.is_promised: Callable[[StreamId, int], bool] = lambda _stream, _seq: True
         self.heard_promise: Callable[[bytes, Any], None] = lambda _device, _places: None
 
@@ -120,6 +122,7 @@ class Machine(Device):
         self.sync.replicator.pages_kept = luck.choice([3, 64])
         self._watch_promises()
         self._forget_what_was_lost()
+        self._keep_promises()
 
     def close(self) -> None:
         """Let go of the store that was open last, which writes nothing any more: SQLite holds on to much."""
@@ -214,6 +217,13 @@ class Machine(Device):
         if is_told:
             self.file_number += 1
 
+    def _keep_promises(self) -> None:
+        """What it said to have durably is there after whatever happened."""
+        have = self.knows
+        for stream, seq in self.promised.items():
+            if have.get(stream, 0) < seq:
+                self.fail(f"{self.name} said to have {stream.device.hex()[:4]} up to {seq}: {have.get(stream)} is here")
+
     def _forget_what_was_lost(self) -> None:
         """What went with the power, or with a copy put in place, and nobody had yet, is not asked for."""
         here = set(self.db.execute("SELECT epoch, seq FROM outbox").fetchall())
@@ -238,6 +248,9 @@ class Machine(Device):
                 for part, hlc, model, op, key, body in rows
             ]
             self.said.append(((store.epoch, store.last_seq), said))
+            for _, _, model, op, _, body in said:
+                if (model, op) == ("tagging", "remove"):
+                    self.removed.update(tuple(dot[:3]) for dot in body)
 
     def _watch_promises(self) -> None:
         """What another one says that he has durably, and was heard to say, he is held to."""

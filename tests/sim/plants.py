@@ -103,7 +103,7 @@ def tombstones_by_time() -> Iterator[None]:
         with store.note() as db:
             db.execute("DELETE FROM tombstone")
 
-    with _changed(outgoing, "prune", sooner):
+    with _changed(outgoing, "prune", sooner), _changed(replicator, "PRUNE_S", 2.0):
         yield
 
 
@@ -134,10 +134,14 @@ def removed_comes_back() -> Iterator[None]:
         yield
 
 
-PLANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    plant.__name__: plant
-    for plant in (
-        no_tie_break, no_gap_check, acknowledged_too_early, cursor_by_clock, tombstones_by_time, dropped_while_waiting,
-        same_round, removed_comes_back,
-    )
-}  # fmt: skip
+#: The faults, each with what may happen in the stories that are to show it; nothing: whatever happens otherwise.
+PLANTS: dict[str, tuple[Callable[[], AbstractContextManager[None]], tuple[str, ...]]] = {
+    "no_tie_break": (no_tie_break, ()),
+    "no_gap_check": (no_gap_check, ("hiccup", "flap")),
+    "acknowledged_too_early": (acknowledged_too_early, ("lose_power", "die_at_a_write")),
+    "cursor_by_clock": (cursor_by_clock, ()),
+    "tombstones_by_time": (tombstones_by_time, ("part", "rejoin", "kill")),
+    "dropped_while_waiting": (dropped_while_waiting, ()),
+    "same_round": (same_round, ("flap", "delay", "kill")),
+    "removed_comes_back": (removed_comes_back, ("part", "rejoin", "prune", "join", "kill", "restore", "copy")),
+}

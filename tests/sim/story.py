@@ -61,6 +61,7 @@ class Story:
         seed: int,
         steps: int | None = None,
         without: Sequence[str] = (),
+        only: Sequence[str] = (),
     ) -> None:
         self.chance = Chance(seed)
         self.luck = self.chance.of("story")
@@ -78,7 +79,7 @@ class Story:
         self.deeds: dict[str, Deeds] = {}
         self.away: set[str] = set()  # whom the story wants down
         self.revoked: Machine | None = None
-        self.without = without
+        self.without, self.only = without, only
         self.events = self._draw_events()
 
     def _draw_events(self) -> list[tuple[int, Callable[[Machine], Any]]]:
@@ -87,9 +88,11 @@ class Story:
         kinds: list[tuple[int, Callable[[Machine], Any]]] = [
             (6, self.part), (6, self.rejoin), (4, self.flap), (3, self.delay), (3, self.kill), (3, self.lose_power),
             (3, self.die_at_a_write), (3, self.copy), (2, self.restore), (2, self.roll_back), (2, self.skew),
-            (2, self.fill_disk), (4, self.again), (3, self.network_changes), (3, self.prune), (1, self.revoke),
-            (2, self.speak_of_tomorrow), (2, self.join), (3, self.start_all),
+            (2, self.fill_disk), (3, self.hiccup), (4, self.again), (3, self.network_changes), (3, self.prune),
+            (1, self.revoke), (2, self.speak_of_tomorrow), (2, self.join), (3, self.start_all),
         ]  # fmt: skip
+        if self.only:
+            return [one for one in kinds if one[1].__name__ in self.only]
         kept = [one for one in kinds if luck.random() < 0.6 and one[1].__name__ not in self.without]
         return kept or [(1, self.flap)]
 
@@ -133,6 +136,7 @@ class Story:
         name = _NAMES[len(self.machines)]
         machine = Machine(self.chance, self.network, name, self.trace)
         machine.heard_promise = self.promised
+        machine.fail = self.fail
         machine.is_promised = lambda stream, seq: self.promises().get(stream, 0) >= seq
         self.machines.append(machine)
         self.deeds[name] = Deeds(self.chance.of(f"deeds/{name}"))
@@ -273,6 +277,20 @@ class Story:
             machine.store.is_full = False
         return "its disk is full" if machine.disk.is_full else "its disk has room"
 
+    def hiccup(self, machine: Machine) -> str | None:
+        """Its disk has no room for a moment."""
+        if machine.disk.is_full or not machine.is_up:
+            return None
+        machine.disk.is_full = True
+        self.nursery.start_soon(self._after_hiccup, machine, self.luck.choice([0.05, 0.3, 1.5]))
+        return "its disk is full for a moment"
+
+    async def _after_hiccup(self, machine: Machine, seconds: float) -> None:
+        await trio.sleep(seconds)
+        machine.disk.is_full = False
+        if machine.is_up:
+            machine.store.is_full = False
+
     def again(self, machine: Machine) -> str | None:
         """Pages that it has are sent once more."""
         if not machine.is_up or not machine.sync.replicator.peers:
@@ -299,13 +317,16 @@ class Story:
         if self.revoked is not None or not machine.is_up or len(self.machines) < 3:
             return None
         other = self._other(machine)
-        row = devices.get(machine.db, other.uuid)
-        if row is None:
-            return None
+        others = [one for one in self.machines if one is not other]
+        if not all(one.is_up and self._trusts_all(one, others) for one in others):
+            return None  # who knows of each other by that device alone could never meet
         self.revoked = other
         other.is_revoked = True
         machine.spawn(machine.sync.revoke, other.uuid)
         return f"puts {other.name} out"
+
+    def _trusts_all(self, machine: Machine, others: list[Machine]) -> bool:
+        return all(machine.sync.roster.is_trusted(one.uuid) for one in others)
 
     def speak_of_tomorrow(self, machine: Machine) -> str | None:
         if not machine.is_up or not machine.sync.replicator.peers:
@@ -445,9 +466,9 @@ class _errors_to(logging.Handler):  # reads as what it does
             self._fail(f"logged by {machine and machine.name}: {text}")
 
 
-def tell(seed: int, steps: int | None = None, without: Sequence[str] = ()) -> Outcome:
+def tell(seed: int, steps: int | None = None, without: Sequence[str] = (), only: Sequence[str] = ()) -> Outcome:
     """Run a seed to its end."""
-    story = Story(seed, steps, without)
+    story = Story(seed, steps, without, only)
     try:
         run(story.chance, story.main)
     except Exception as error:

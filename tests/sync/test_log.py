@@ -2,7 +2,12 @@
 
 import pytest
 
-from index.store import entries, tags
+from index.scan import recording
+from index.store import entries, metadata, places, shared, streams, tags
+from sync.log import epochs, pages
+from sync.log.messages import At
+from sync.log.outgoing import tell_untold
+from sync.log.restamping import restamp
 from sync.wire.identity import Keys
 from tests.sync.world import DIRECTORY, LINK, Device, assert_equal, introduce, settle
 
@@ -132,3 +137,114 @@ def test_the_same_file_met_apart_is_one_for_all(pair):
     assert sorted(tags.of_entry(a.db, kept)) == ["of a", "of b"]
     assert {row.uuid for row in entries.by_uuid(b.db, kept)} == {kept}
     assert len(entries.by_uuid(b.db, kept)) == 2
+
+
+# what the simulation found ------------------------------------------------------------------------------------------
+
+
+def test_rows_that_wait_for_one_location_are_all_made(tmp_path):
+    """Branches of two devices are told of before the location that they hold."""
+    a, b, c = (Device(tmp_path, name) for name in "abc")
+    introduce(a, b, c)
+    a.branch(b"Files")
+    a.tell(b)
+    b.branch(b"Files")
+    told = {one: one.out.shared(0) for one in (a, b)}
+    with c.store.write("test") as unit:
+        for one in (a, b):
+            ops = [shared.Op(*op) for op in pages.plain(told[one]) if op[3:5] == ["register", "set"]]
+            shared.merge(unit, one.uuid, [op for op in ops if op.key[0] in ("branch", "device")])
+        ops = [shared.Op(*op) for op in pages.plain(told[a])]
+        shared.merge(unit, a.uuid, [op for op in ops if op.model == "register" and op.key[0] == "location"])
+    assert {row.device_uuid for row in places.branches(c.db)} == {a.uuid, b.uuid}
+    for one in (a, b, c):
+        one.store.close()
+
+
+def test_a_row_that_comes_before_its_directory_takes_nobodys_place(pair):
+    """It waits until its name is free, and whoever is told later stays where he was told to be."""
+    a, b = pair
+    root = a.branch(b"Files")
+    one, two = a.add(root, b"one"), a.add(root, b"two", DIRECTORY)
+    settle(a, b)
+    with a.store.write("test") as unit:
+        recording.set_rule(unit, entries.get(unit.db, two), 1)
+    settle(a, b)
+    three = a.add(two, b"name")
+    settle(a, b)
+    with a.store.write("test") as unit:
+        recording.set_rule(unit, entries.get(unit.db, two), 0)
+        recording.swap_names(unit, entries.get(unit.db, one), entries.get(unit.db, three))
+    a.move(three, root, b"one")  # told in a later unit, from where it is
+    settle(a, b, limit=2)
+    assert_equal(a, b)
+
+
+def test_a_tag_on_what_a_rule_holds_back_is_told_when_that_is(pair):
+    a, b = pair
+    root = a.branch(b"Files")
+    settle(a, b)
+    with a.store.write("test") as unit:
+        row = a.row(unit, entries.get(unit.db, root).branch_id, root, b".hidden", 0o100644)
+        entries.set_rule(unit.db, row.id, 1, unit.seq)
+    uuid = a.uuid_of(row.id)
+    a.tag(uuid, "secret")
+    a.note(uuid, b"user.note", b"secret")
+    settle(a, b)
+    assert not tags.of_entry(b.db, uuid)
+    with a.store.write("test") as unit:
+        recording.set_rule(unit, entries.get(unit.db, row.id), 0)
+    tell_untold(a.store)
+    settle(a, b)
+    assert tags.of_entry(b.db, uuid) == ["secret"]
+    assert_equal(a, b)
+
+
+def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
+    """Others put it aside; told so, the device says which stamps it has, and later writes of others win."""
+    ahead_ns = [86_400 * 10**9]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + 10**9)
+    introduce(a, b)
+    uuid = b"u" * 16
+    a.note(uuid, b"user.note", b"of tomorrow")
+    a.tag(uuid, "tomorrow")
+    settle(a, b)
+    assert metadata.get(b.db, uuid, b"user.note") is None
+    ahead_ns[0] = 0
+    assert restamp(a.store)
+    settle(a, b)
+    b.into.release()
+    assert metadata.get(b.db, uuid, b"user.note") == b"of tomorrow"
+    b.note(uuid, b"user.note", b"later")
+    settle(a, b)
+    assert_equal(a, b)
+    assert metadata.get(a.db, uuid, b"user.note") == b"later"
+    a.store.close()
+    b.store.close()
+
+
+def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):
+    """What it had said comes back to it, and what it says since reaches all."""
+    a, b = Device(tmp_path, "a"), Device(tmp_path, "b")
+    introduce(a, b)
+    uuid = a.uuid_of(a.add(a.branch(b"Files"), b"f", data=b"1"))
+    settle(a, b)
+    a.store.close()
+    copy = a.path.read_bytes()
+    a.open()
+    a.tag(uuid, "forgotten")
+    settle(a, b)
+    a.store.close()
+    a.path.write_bytes(copy)
+    a.open()
+    a.tag(uuid, "since")
+    known = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)]
+    assert epochs.is_forgotten(a.store, known)
+    epochs.begin_again(a.store, known)
+    assert not epochs.is_forgotten(a.store, [At(*row.id, row.seq) for row in streams.every(b.db) if row.kind == 1])
+    settle(a, b)
+    assert sorted(tags.of_entry(a.db, uuid)) == ["forgotten", "since"]
+    assert_equal(a, b)
+    a.store.close()
+    b.store.close()
