@@ -187,7 +187,7 @@ def test_peers_are_told_in_a_file(base: Path) -> None:
 
         assert {slug: one["state"] for slug, one in told().items()} == {"ann": "own", "bob": "connected"}
         assert told()["bob"]["lag"] == 0
-        assert told()["bob"]["addresses"]
+        assert told()["bob"]["link"]
         bob.unmount()
         eventually(lambda: told()["bob"]["state"] == "away", "it is away", 30)
 

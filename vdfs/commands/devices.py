@@ -172,6 +172,12 @@ def device_list(result: Json) -> list[str]:
         if one["is_own"] and one["state"] == "revoked":
             state = "this device, revoked"
         rows.append(
-            [one["slug"], shown(one["name"]), state, " ".join(one["words"]), ", ".join(one["addresses"]) or "-"]
+            [
+                one["slug"],
+                shown(one["name"]),
+                state,
+                " ".join(one["words"]),
+                ", ".join(one["addresses"]) or one["link"] or "-",
+            ]
         )
     return table(rows)

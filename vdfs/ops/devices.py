@@ -73,7 +73,8 @@ class DeviceFacts:
     is_trusted: bool
     is_revoked: bool
     by: list[str] = attrs.field(metadata=doc("who vouched for it, who vouched for that one, and so on to this device"))
-    addresses: list[str]
+    link: str = attrs.field(metadata=doc("the other end of the link to it, an address; empty without one"))
+    addresses: list[str] = attrs.field(metadata=doc("where it was reached, and where people say that it is"))
 
 
 @attrs.frozen
@@ -162,7 +163,9 @@ def _devices(core: Core) -> list[DeviceFacts]:
     slugs = {member.device.uuid: member.device.slug for member in sync.roster.members()}
     out = []
     for member in sync.roster.members():
-        row, is_online = member.device, member.device.uuid in sync.replicator.peers
+        row = member.device
+        peer = sync.replicator.peers.get(row.uuid)
+        is_online = peer is not None
         state = (
             "revoked" if row.revoked or (member.is_own and sync.is_revoked) else "own" if member.is_own
             else "untrusted" if not member.is_trusted else "connected" if is_online else "away"
@@ -172,6 +175,7 @@ def _devices(core: Core) -> list[DeviceFacts]:
                 uuid_text(row.uuid), row.name, row.slug, row.os, list(member.words), state, member.is_own,
                 is_online, member.is_trusted, bool(row.revoked),
                 [slugs.get(uuid, "") for uuid in reversed(member.by)],
+                "" if peer is None else peer.channel.peer,
                 [str(Endpoint(one.host, one.port)) for one in whereabouts.of(core.library.store.db, row.uuid)],
             )
         )  # fmt: skip
