@@ -118,4 +118,5 @@ class Looking:
 
     def _note(self, endpoint: Endpoint, error: VdfsError) -> None:
         self._again_s[endpoint] = trio.current_time() + _AGAIN_S
-        log.info("pairing at %s: %s", endpoint, error)
+        if not self._has_found:  # else it is one of several places of the device that was found
+            log.info("pairing at %s: %s", endpoint, error)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.netlab import Laboratory, laboratory
-from tests.system.devices import Device, meet, pair
+from tests.system.devices import Device, Offer, meet, pair
 from tests.system.harness import PROGRAM_S, eventually, one_line
 
 OTHER_WORDS = "legal winner thank year wave sausage worth useful legal winner thank yellow"
@@ -248,6 +248,21 @@ def test_one_device_does_not_join_itself_nor_twice(make: Make) -> None:
         assert "members of one library already" in offer.fails()
     assert [one["id"] for one in alpha.devices()] == [one["id"] for one in before]
     meet(alpha, beta)
+
+
+def test_two_libraries_of_one_device_are_no_two_devices(make: Make) -> None:
+    """Both run with one key, so neither can be the other's member; both sides say so."""
+    alpha = make("alpha")
+    other = alpha.base / "other"
+    alpha.extra_mounts.append(other)
+    alpha.run("fusefs.sdmount", "--data-dir", alpha.data, "--library", "Other", "--", other, check=True)
+    offer = Offer(alpha.begin("--library", "Library", "pair", "--yes", "--json"))
+    try:
+        said = alpha.sd_fails("--library", "Other", "join", "--yes", *offer.words.split(), code=1)
+        assert "this very device, with another library" in said
+        assert "this very device, with another library" in offer.fails()
+    finally:
+        offer.close()
 
 
 def test_two_libraries_that_have_devices_stay_two(make: Make) -> None:
