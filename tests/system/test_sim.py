@@ -42,7 +42,10 @@ def test_a_seed_is_one_story():
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_fault_is_found(name):
     plant, only = PLANTS[name]
-    with plant():
-        found = next((seed for seed in range(SEEDS) if tell(seed, only=only).faults), None)
-    print(f"{name}: found by seed {found}")
-    assert found is not None, f"{name} was not found"
+    for seed in range(SEEDS):
+        with plant():
+            is_seen = bool(tell(seed, only=only).faults)
+        if is_seen and not tell(seed, only=only).faults:  # what goes wrong without it, too, shows nothing
+            print(f"{name}: found by seed {seed}")
+            return
+    pytest.fail(f"{name} was not found")
