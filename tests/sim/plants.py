@@ -143,5 +143,5 @@ PLANTS: dict[str, tuple[Callable[[], AbstractContextManager[None]], tuple[str, .
     "tombstones_by_time": (tombstones_by_time, ("part", "rejoin", "kill")),
     "dropped_while_waiting": (dropped_while_waiting, ()),
     "same_round": (same_round, ("flap", "delay", "kill")),
-    "removed_comes_back": (removed_comes_back, ("part", "rejoin", "prune", "join", "kill", "restore", "copy")),
+    "removed_comes_back": (removed_comes_back, ("part", "rejoin", "copy", "restore", "prune")),
 }
