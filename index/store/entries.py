@@ -89,6 +89,8 @@ SCHEMA += TODO
 #: What other devices are told of our rows: not what a rule holds back; of files those whose bytes are known, or not to
 #: be known.
 TELLABLE = "rule=0 AND uid>=0 AND (kind<>0 OR size_bytes=0 OR hash_state>=2)"
+#: The same, of a row that a statement calls e.
+E_TELLABLE = "e.rule=0 AND e.uid>=0 AND (e.kind<>0 OR e.size_bytes=0 OR e.hash_state>=2)"
 #: Apart, since a step of the schema made it.
 BY_SEQ = f"""
 -- told_since(): what others have not heard yet.

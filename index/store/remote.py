@@ -272,9 +272,9 @@ def _put(unit: Unit, old: Known, new: Entry, row: RemoteRow) -> bool:
             new.nlink, new.content_id, new.hash_state, new.version, unit.seq, new.scanned_mtime_ns, new.id,
         ),
     )  # fmt: skip
-    unit.db.execute("DELETE FROM detached WHERE entry_id=?", (new.id,)) if new.parent_id is not None else None
     if new.parent_id is None:
         return True
+    unit.db.execute("DELETE FROM detached WHERE entry_id=?", (new.id,))
     bytes_differ = (old.size_bytes, old.mtime_ns, old.content_id) != (new.size_bytes, new.mtime_ns, new.content_id)
     what = change.DATA if bytes_differ and new.kind == KIND_FILE else change.ATTRS
     if moved:

@@ -12,7 +12,6 @@ others heard of it would be followed by another with its number. Files that are 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import apsw
 import msgpack
 
 from index.model.change import ORIGIN_SYNC
@@ -36,13 +35,13 @@ _ROW: Final = (
     "e.ctime_ns, e.nlink, e.hash_state, c.full, c.sampled, e.version, e.seq FROM entry e "
 )
 _CONTENT: Final = "LEFT JOIN content c ON c.id=e.content_id AND e.kind=0 AND e.hash_state=2 AND e.size_bytes>0 "
-_TELLABLE: Final = "e.rule=0 AND e.uid>=0 AND (e.kind<>0 OR e.size_bytes=0 OR e.hash_state>=2)"
-_BY_ID: Final = f"{_ROW}{_CONTENT}WHERE {_TELLABLE} AND e.id>? ORDER BY e.id LIMIT ?"
+_BY_ID: Final = f"{_ROW}{_CONTENT}WHERE {entries.E_TELLABLE} AND e.id>? ORDER BY e.id LIMIT ?"
 _BY_SEQ: Final = (
-    f"{_ROW}INDEXED BY entry_seq {_CONTENT}WHERE {_TELLABLE} AND e.seq>? AND e.seq<=? ORDER BY e.seq LIMIT ?"
+    f"{_ROW}INDEXED BY entry_seq {_CONTENT}WHERE {entries.E_TELLABLE} AND e.seq>? AND e.seq<=? ORDER BY e.seq LIMIT ?"
 )
 _OF_RANGE: Final = (
-    f"{_ROW}INDEXED BY entry_seq {_CONTENT}WHERE {_TELLABLE} AND e.seq>? AND e.seq<=? AND e.id>? ORDER BY e.id LIMIT ?"
+    f"{_ROW}INDEXED BY entry_seq {_CONTENT}WHERE {entries.E_TELLABLE} AND e.seq>? AND e.seq<=? "
+    "AND e.id>? ORDER BY e.id LIMIT ?"
 )
 _OPS: Final = "SELECT seq, part, hlc, model, op, key, body FROM outbox"
 
@@ -84,9 +83,9 @@ class Outgoing:
 
     def owned(self, from_seq: int, part_to: int = 0, part_after: int = 0, limit: int = PAGE_ROWS) -> Page | None:
         """The page of rows that goes on from a place in the stream of rows."""
-        start = self._start(OWNED)
+        start, floor = self._bounds(OWNED)
         last = self.store.last_seq
-        if from_seq < start or start < from_seq < self._floor(OWNED) or max(from_seq, part_to) > last:
+        if from_seq < start or start < from_seq < floor or max(from_seq, part_to) > last:
             raise RewindNeeded("what went since is not known any more")
         if from_seq == start:
             to_seq = part_to or last
@@ -124,7 +123,8 @@ class Outgoing:
         """Tombstones of rows that have not come back since: (branch, number, kind, seq)."""
         return self.store.db.execute(
             "SELECT branch_id, entry_id, kind, seq FROM tombstone t WHERE seq>? AND seq<=? AND entry_id>? AND "
-            f"NOT EXISTS (SELECT 1 FROM entry e WHERE e.id=t.entry_id AND {_TELLABLE}) ORDER BY {order} LIMIT ?",
+            f"NOT EXISTS (SELECT 1 FROM entry e WHERE e.id=t.entry_id AND {entries.E_TELLABLE}) "
+            f"ORDER BY {order} LIMIT ?",
             (from_seq, to_seq, after_id, limit),
         ).fetchall()
 
@@ -184,7 +184,7 @@ class Outgoing:
     def shared(self, from_seq: int, limit: int = PAGE_ROWS) -> Page | None:
         """The page of operations that goes on from a place in the stream of shared rows. SnapshotNeeded where they are
         not kept any more."""
-        if from_seq < self._floor(SHARED):
+        if from_seq < self._bounds(SHARED)[1]:
             raise SnapshotNeeded("what was told since is not kept any more")
         found = self._ops("seq>?", from_seq, limit + 1)
         if not found:
@@ -199,13 +199,10 @@ class Outgoing:
         sql = f"{_OPS} WHERE epoch=? AND {where} ORDER BY seq, part LIMIT ?"
         return self.store.db.execute(sql, (self.store.epoch, seq, limit)).fetchall()
 
-    def _floor(self, kind: int) -> int:
+    def _bounds(self, kind: int) -> tuple[int, int]:
+        """(start_seq, floor_seq) of a stream of ours."""
         row = streams.get(self.store.db, self.stream(kind))
-        return 0 if row is None else row.floor_seq
-
-    def _start(self, kind: int) -> int:
-        row = streams.get(self.store.db, self.stream(kind))
-        return 0 if row is None else row.start_seq
+        return (0, 0) if row is None else (row.start_seq, row.floor_seq)
 
     def _seal(
         self,
@@ -220,7 +217,7 @@ class Outgoing:
     ) -> Page:
         store = self.store
         head = Head(
-            store.library_uuid, store.device_uuid, store.epoch, kind, self._start(kind), from_seq, to_seq, after_id,
+            store.library_uuid, store.device_uuid, store.epoch, kind, self._bounds(kind)[0], from_seq, to_seq, after_id,
             last_id, is_last, told, b"",
         )  # fmt: skip
         page = pages.seal(self.keys, head, body)
@@ -236,12 +233,6 @@ def _cut(seqs: list[int], limit: int, last: int) -> int:
     beyond = seqs[limit]
     whole = [seq for seq in seqs[:limit] if seq < beyond]
     return whole[-1] if whole else beyond
-
-
-def make_streams(db: apsw.Connection, device: bytes, epoch: int, start_seq: int) -> None:
-    """Our own streams of an epoch, from here on."""
-    for kind in (OWNED, SHARED):
-        streams.begin(db, StreamId(device, epoch, kind), start_seq)
 
 
 def begin_sharing(store: Store) -> None:

@@ -60,6 +60,7 @@ from sync.log.messages import (
 )  # fmt: skip
 from sync.log.pages import Page
 from sync.log.snapshot import Joining, Part
+from sync.net.bell import Bell
 from sync.net.channel import Call, Channel
 
 log = logging.getLogger("sdmount.sync")
@@ -100,20 +101,6 @@ class Pace(Protocol):
     def is_used(self) -> bool: ...
 
     def turn(self) -> AbstractAsyncContextManager[None]: ...
-
-
-class Bell:
-    """Something happened; whoever waits looks what."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-
-    def ring(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-        self._event = trio.Event()
 
 
 @attrs.define(eq=False)
@@ -232,7 +219,7 @@ class Replicator:
         device, channel = peer.device, peer.channel
         self._linked.append(peer)
         self.peers[device] = peer
-        self._tell_direct()
+        self._to_acknowledge.set()
         self.events.add(Event.CONNECTED, "connected", device)
         self.changed()
         failure: VdfsError | None = None
@@ -253,7 +240,7 @@ class Replicator:
                 del self.peers[device]
             self.events.add(Event.DISCONNECTED, f"disconnected: {channel.closed or 'closing'}", device)
             self.changed()
-            self._tell_direct()
+            self._to_acknowledge.set()
             self._ring_all()
         if failure is not None:
             raise failure
@@ -540,9 +527,6 @@ class Replicator:
 
     def _direct(self) -> tuple[bytes, ...]:
         return tuple(sorted(self.peers))
-
-    def _tell_direct(self) -> None:
-        self._to_acknowledge.set()
 
     async def _watch_writes(self) -> None:
         rung_s = -math.inf

@@ -9,7 +9,7 @@ import trio
 
 
 class Bell:
-    """For one who waits at a time."""
+    """For whoever waits: all who do are woken."""
 
     def __init__(self) -> None:
         self._has_rung = False
@@ -18,7 +18,7 @@ class Bell:
     def ring(self) -> None:
         """Something has happened."""
         if self._lot:
-            self._lot.unpark()
+            self._lot.unpark_all()
         else:
             self._has_rung = True
 

@@ -11,12 +11,11 @@ from index.model.errors import HandshakeFailed
 from sync.wire.codec import pack, record
 from sync.wire.forms import Bytes32, Bytes64, Length
 from sync.wire.frames import printable
-from sync.wire.identity import Keys, is_signed
+from sync.wire.identity import Keys, is_signed, is_static_of
 from sync.wire.noise import Handshake
 
 MAX_NAME_CHARS: Final = 64
 _MAX_OS_CHARS: Final = 8
-_STATIC_CONTEXT: Final = b"sdmount static 1"
 _CARD_CONTEXT: Final = b"sdmount pairing card 1"
 
 
@@ -46,9 +45,8 @@ def shown_name(name: str) -> str:
 
 def signed_card(keys: Keys, name: str, os_name: str, before: bytes, *, is_initiator: bool) -> SignedCard:
     """This device's card, for the handshake whose hash before the payload is `before`."""
-    static = keys.static_key
-    signature = keys.sign(_STATIC_CONTEXT + static)
-    card = DeviceCard(keys.public_key, static, signature, shown_name(name), shown_name(os_name)[:_MAX_OS_CHARS])
+    names = shown_name(name), shown_name(os_name)[:_MAX_OS_CHARS]
+    card = DeviceCard(keys.public_key, keys.static_key, keys.sign_static(), *names)
     return SignedCard(card, keys.sign(_to_sign(card, before, is_initiator=is_initiator)))
 
 
@@ -57,7 +55,7 @@ def checked_card(signed: SignedCard, shake: Handshake) -> DeviceCard:
     card = signed.card
     genuine = (
         card.noise_static == shake.remote_static
-        and is_signed(card.public_key, _STATIC_CONTEXT + card.noise_static, card.static_signature)
+        and is_static_of(card.public_key, card.noise_static, card.static_signature)
         and is_signed(
             card.public_key,
             _to_sign(card, shake.hash_before_payload, is_initiator=not shake.is_initiator),

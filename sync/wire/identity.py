@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import socket
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from index.model.errors import StoreCorrupt, VersionUnsupported
 from index.model.ids import uuid_text
+from index.store.devices import slug_of
 
 _SEED_BYTES = 32
 _STATIC_CONTEXT = b"sdmount static 1"
@@ -60,6 +60,10 @@ class Keys:
         """64 bytes."""
         return self._signing.sign(data).signature
 
+    def sign_static(self) -> bytes:
+        """The signature that says that the static key is this device's, 64 bytes."""
+        return self.sign(_STATIC_CONTEXT + self.static_key)
+
 
 @attrs.frozen
 class DeviceIdentity:
@@ -75,8 +79,7 @@ class DeviceIdentity:
     @property
     def card(self) -> list[object]:
         """What it shows of itself: [public key, static key, signature over that, when it was made]."""
-        static = self.keys.static_key
-        return [self.public_key, static, self.keys.sign(_STATIC_CONTEXT + static), self.created_ns]
+        return [self.public_key, self.keys.static_key, self.keys.sign_static(), self.created_ns]
 
 
 def uuid_of(public_key: bytes) -> bytes:
@@ -96,6 +99,11 @@ def is_signed(public_key: bytes, data: bytes, signature: bytes) -> bool:
     return True
 
 
+def is_static_of(public_key: bytes, static_key: bytes, signature: bytes) -> bool:
+    """Whether the device with a public key signed that a static key is its own."""
+    return is_signed(public_key, _STATIC_CONTEXT + static_key, signature)
+
+
 def is_card(uuid: bytes, card: object) -> bool:
     """Whether a card is that of the device with an id: the id is its key's, and the key signed the other one."""
     if not isinstance(card, list) or len(card) != 4:
@@ -103,12 +111,7 @@ def is_card(uuid: bytes, card: object) -> bool:
     public, static, signature, created_ns = card
     if not all(isinstance(part, bytes) for part in (public, static, signature)) or type(created_ns) is not int:
         return False
-    return len(static) == 32 and uuid_of(public) == uuid and is_signed(public, _STATIC_CONTEXT + static, signature)
-
-
-def slug_of(name: str) -> str:
-    """The name as one path component: lower case, anything but letters and digits a dash."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "device"
+    return len(static) == 32 and uuid_of(public) == uuid and is_static_of(public, static, signature)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -12,8 +12,9 @@ from nacl.signing import SigningKey, VerifyKey
 
 from index.model.errors import StoreCorrupt
 from index.model.ids import uuid_text
+from index.store.devices import slug_of
 from sync.wire import identity
-from sync.wire.identity import load_or_create, slug_of, write_atomically
+from sync.wire.identity import load_or_create, write_atomically
 
 
 def mode_of(path) -> int:

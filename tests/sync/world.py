@@ -13,8 +13,9 @@ from index.store.contents import Read
 from index.store.shared import Merged
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
+from sync.log import epochs
 from sync.log.incoming import Gap, Incoming
-from sync.log.outgoing import Outgoing, make_streams, prune
+from sync.log.outgoing import Outgoing, prune
 from sync.log.pages import Page, kept
 from sync.log.snapshot import Joining, read
 from sync.wire.identity import Keys, uuid_of
@@ -43,8 +44,8 @@ class Device:
         self.store.is_shared = True
         with self.store.note() as db:
             changes.set_meta(db, "library_uuid", LIBRARY)
-            make_streams(db, self.uuid, self.store.epoch, 0)
         self.store.library_uuid = LIBRARY
+        epochs.begin(self.store, "file")
         self.out = Outgoing(self.store, self.keys, self.targets.get)
         self.into = Incoming(self.store, self.key_of, self.heard.append)
         with self.store.write("test") as unit:
