@@ -19,11 +19,13 @@ from index.store import changes, devices
 from index.store.shared import Merged
 from index.store.store import Store
 from sync.log import epochs, snapshot
+from sync.log.backfill import ReadState
 from sync.log.events import Event, Events
+from sync.log.hub import Pace
 from sync.log.incoming import Incoming
 from sync.log.keeper import Keeper
 from sync.log.outgoing import Outgoing
-from sync.log.replicator import Pace, ReadState, Replicator
+from sync.log.replicator import Replicator
 from sync.log.snapshot import Part
 from sync.net.outside import Outside
 from sync.peers.introduction import Introductions
@@ -67,11 +69,11 @@ class Sync:
             store, self.incoming, self.keeper, pace=pace, events=self.events,
             read_state=read_state or self._read_state,
         )  # fmt: skip
-        self.replicator.changed = self._connections_changed
+        self.replicator.hub.changed = self._connections_changed
         self.links = Links(store, identity, self.roster, self.replicator, outside=outside)
         self.links.name = self._own_name()
         self.links.put_out = self._put_out
-        self.links.is_out = self.replicator.is_out = self.is_revoked
+        self.links.is_out = self.replicator.hub.is_out = self.is_revoked
         self.introductions = Introductions(self.links, adopt, library_name)
         self.pairings = Pairings(self.introductions)
         self.introductions.paired = lambda: self._heard(Merged(set(), {(devices.MODEL, identity.uuid)}))
@@ -112,7 +114,7 @@ class Sync:
 
     def _look_whether_out(self) -> None:
         if self.is_revoked and not self.links.is_out:
-            self.links.is_out = self.replicator.is_out = True
+            self.links.is_out = self.replicator.hub.is_out = True
             self.events.add(Event.STATE, "this device was put out of the library; it goes on by itself")
             self.links.refresh()
 

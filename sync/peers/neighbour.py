@@ -19,8 +19,9 @@ from index.model.errors import LinkClosed, VdfsError
 from index.store import whereabouts
 from index.store.devices import Device
 from index.store.store import Store
+from sync.log.hub import LIVE, Peer
 from sync.log.messages import LOG_CODEC, HeadsWanted, PutOut
-from sync.log.replicator import LIVE, Peer, Replicator
+from sync.log.replicator import Replicator
 from sync.net.addresses import Candidates, Endpoint, Memory
 from sync.net.channel import Channel
 from sync.net.dialing import GRACE_S, ROUND_S, Abandon, Action, Close, Dial, Dialing, Probe

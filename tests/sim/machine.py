@@ -23,8 +23,8 @@ from index.store import devices, places, streams
 from index.store.store import Store
 from index.store.streams import SHARED, StreamId
 from sync.engine import Sync
+from sync.log.hub import NoPace, Peer
 from sync.log.messages import Have
-from sync.log.replicator import NoPace, Peer
 from sync.peers.settling import Settling
 from sync.wire.cards import DeviceCard
 from sync.wire.identity import DeviceIdentity, Keys, uuid_of
@@ -118,8 +118,8 @@ class Machine(Device):
 
         store.wrote = note_down
         luck = self.chance.of(f"sizes/{self.name}/{self.boots}")
-        self.sync.replicator.page_rows = luck.choice([2, 7, 50, 2000])
-        self.sync.replicator.pages_kept = luck.choice([3, 64])
+        self.sync.replicator.hub.page_rows = luck.choice([2, 7, 50, 2000])
+        self.sync.replicator.upkeep.pages_kept = luck.choice([3, 64])
         self._watch_promises()
         self._forget_what_was_lost()
         self._keep_promises()
@@ -136,7 +136,7 @@ class Machine(Device):
 
     def at_once(self) -> Any:
         """The current state, read on the loop."""
-        return self.sync.replicator._state_at_once()
+        return self.sync.replicator.backfill.state_at_once()
 
     async def live(self) -> None:
         """Start, run until something ends it, wait to be started again."""

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from index.store import metadata, pending, registers, shared, streams
-from sync.log import incoming, messages, outgoing, replicator, snapshot
+from sync.log import incoming, messages, outgoing, snapshot, upkeep
 
 
 @contextmanager
@@ -59,19 +59,19 @@ def no_gap_check() -> Iterator[None]:
 def acknowledged_too_early() -> Iterator[None]:
     """What was applied is acknowledged before it is durable."""
 
-    async def acknowledge(self: replicator.Replicator) -> None:
+    async def acknowledge(self: upkeep.Upkeep) -> None:
         while True:
-            await self._to_acknowledge.wait()
-            await trio.sleep(replicator.ACK_S)
-            self._to_acknowledge = trio.Event()
-            notice = messages.Have(tuple(self.keeper.places().values()), self._direct())
-            for peer in list(self.peers.values()):
+            await self.hub.to_acknowledge.wait()
+            await trio.sleep(upkeep.ACK_S)
+            self.hub.to_acknowledge = trio.Event()
+            notice = messages.Have(tuple(self.keeper.places().values()), self.hub.direct())
+            for peer in list(self.hub.peers.values()):
                 try:
                     await peer.channel.notify(notice)
-                except replicator.LinkClosed:
+                except upkeep.LinkClosed:
                     continue
 
-    with _changed(replicator.Replicator, "_acknowledge", acknowledge):
+    with _changed(upkeep.Upkeep, "_acknowledge", acknowledge):
         yield
 
 
@@ -103,7 +103,7 @@ def tombstones_by_time() -> Iterator[None]:
         with store.note() as db:
             db.execute("DELETE FROM tombstone")
 
-    with _changed(outgoing, "prune", sooner), _changed(replicator, "PRUNE_S", 2.0):
+    with _changed(outgoing, "prune", sooner), _changed(upkeep, "PRUNE_S", 2.0):
         yield
 
 

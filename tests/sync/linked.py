@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 import trio
 
 from sync.log.events import Events
+from sync.log.hub import NoPace, Peer
 from sync.log.keeper import Keeper
 from sync.log.messages import LOG_CODEC
-from sync.log.replicator import NoPace, Peer, Replicator
+from sync.log.replicator import Replicator
 from sync.net.channel import Channel
 from sync.net.shaking import shake_hands
 from sync.wire.handshake import answer_paired, dial_paired
