@@ -1,6 +1,6 @@
 """open_core(): one open library with everything that runs on it. The composition of the floors below.
 
-Used by the mount (fusefs/sdmount.py) and, without a mount, by `run_offline`, which does one operation and closes again.
+Used by the mount (fusefs/server.py) and, without a mount, by `run_offline`, which does one operation and closes again.
 """
 
 import contextlib

@@ -417,6 +417,6 @@ def test_the_daemon_loads_no_decoder():
     import subprocess
     import sys
 
-    code = "import sys, fusefs.sdmount, vdfs.core, index.media.pipeline, index.media.driving; print(*sys.modules)"
+    code = "import sys, fusefs.server, vdfs.core, index.media.pipeline, index.media.driving; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert not {"PIL", "pi_heif", "tinytag"} & set(done.stdout.split())

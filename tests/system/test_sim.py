@@ -4,6 +4,8 @@ Each case runs some seeds of the simulation (tests/sim); `tools/sim --seed N` te
 faults that are planted show that it would see them.
 """
 
+import gc
+
 import pytest
 
 from tests.sim.plants import PLANTS
@@ -11,6 +13,15 @@ from tests.sim.story import tell
 
 SEEDS, IN_CASE = 500, 20
 LONG_SEEDS, IN_LONG_CASE = 10_000, 250
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _is_light():
+    """Each story ends with a collection: not of all that a run of tests holds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def end_equal(first: int, count: int) -> None:
