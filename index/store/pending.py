@@ -6,7 +6,7 @@ until that comes. What is stamped too far in the future is kept until the clock 
 neither wins every conflict for years nor drives the clocks of the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import apsw
@@ -67,7 +67,8 @@ CREATE TABLE moved(
 ) STRICT, WITHOUT ROWID;
 """
 
-#: The fact that says that what is kept is to be gone through once more.
+#: The fact that says that what is kept is to be gone through once more (1), or that it was, and which devices are
+#: still to be asked for their state (their uuids, one after the other).
 RECALL = "recall"
 
 
@@ -97,15 +98,34 @@ def arrived(db: apsw.Connection, uuid: bytes) -> list[Held]:
 
 
 def waits(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
-    """Whether an operation waits for something."""
-    sql = "SELECT 1 FROM waiting WHERE device=? AND seq=? AND part=? LIMIT 1"
+    """Whether an operation waits for a row, or for its time."""
+    sql = (
+        "SELECT 1 FROM waiting WHERE device=?1 AND seq=?2 AND part=?3 "
+        "UNION ALL SELECT 1 FROM quarantine WHERE device=?1 AND seq=?2 AND part=?3 LIMIT 1"
+    )
     return db.execute(sql, (device, seq, part)).fetchone() is not None
 
 
 def drop(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
-    """What an operation would have done was undone while it waited; returns whether it did."""
-    db.execute("DELETE FROM waiting WHERE device=? AND seq=? AND part=?", (device, seq, part))
-    return db.changes() > 0
+    """What an operation would have done was undone while it waited for a row, or for its time; returns whether it
+    did."""
+    dropped = 0
+    for table in ("waiting", "quarantine"):
+        db.execute(f"DELETE FROM {table} WHERE device=? AND seq=? AND part=?", (device, seq, part))
+        dropped += db.changes()
+    return dropped > 0
+
+
+def additions(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:
+    """The additions of tags that wait for a row, or for their time: entry, tag, and the addition."""
+    for device, seq, part, body in db.execute("SELECT device, seq, part, body FROM waiting WHERE length(device)=16"):
+        model, op, key, _ = msgpack.unpackb(body)[1]
+        if (model, op) == ("tagging", "add"):
+            yield key[0], key[1], bytes(device), int(seq), int(part)
+    for device, seq, part, body in db.execute("SELECT device, seq, part, body FROM quarantine"):
+        model, op, key, _ = msgpack.unpackb(body)
+        if (model, op) == ("tagging", "add"):
+            yield key[0], key[1], bytes(device), int(seq), int(part)
 
 
 def count_waiting(db: apsw.Connection) -> int:
@@ -149,6 +169,22 @@ def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None
     db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
     if changed:
         changes.set_meta(db, RECALL, 1)
+
+
+def recall_left(db: apsw.Connection) -> set[bytes] | None:
+    """Who is still to be asked for its state; empty: all are, and nothing was gone through yet; None: nobody."""
+    value = changes.get_meta(db, RECALL)
+    if value is None:
+        return None
+    return {value[at : at + 16] for at in range(0, len(value), 16)} if isinstance(value, bytes) else set()
+
+
+def note_recall(db: apsw.Connection, left: set[bytes]) -> None:
+    """These are still to be asked; nobody: it is over."""
+    if left:
+        changes.set_meta(db, RECALL, b"".join(sorted(left)))
+    else:
+        changes.drop_meta(db, RECALL)
 
 
 def moved_of(db: apsw.Connection, device: bytes) -> dict[int, int]:

@@ -153,6 +153,10 @@ def _move_outbox(db: apsw.Connection, device: bytes, copied: tuple[int, int], ep
 # said once more -------------------------------------------------------------------------------------------------------
 
 
+#: Not what is attached to entries that nobody has heard of.
+_TOLD: Final = "entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
+
+
 def say_again(unit: Unit, ops: Iterable[Op]) -> None:
     """What this device said in an epoch that others know in two continuations, and heard of just now, in this one."""
     for op in ops:
@@ -183,7 +187,7 @@ def say_all_again(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int
     for one in [one for one in registers.every(db) if one.device == unit.device]:
         unit.tell("register", "set", [one.model, one.key, one.field], one.value, one.hlc)
     cells: list[Any] = db.execute(
-        "SELECT entry_uuid, name, value, hlc FROM attribute WHERE device=?", (unit.device,)
+        f"SELECT entry_uuid, name, value, hlc FROM attribute WHERE device=? AND {_TOLD}", (unit.device,)
     ).fetchall()
     for uuid, name, value, hlc in cells:
         unit.tell("attribute", "set", [uuid, name], value, hlc)
@@ -193,7 +197,7 @@ def say_all_again(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[device, seq, part, 0, 0]])
     own = streams.get(db, StreamId(unit.device, unit.epoch, SHARED))
     start_seq = 0 if own is None else own.start_seq
-    sql = "SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=?"
+    sql = f"SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=? AND {_TOLD}"
     dots: list[Any] = db.execute(sql, (unit.device, start_seq)).fetchall()
     for seq, part in dots:
         _add_again(unit, seq, part)

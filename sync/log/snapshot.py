@@ -166,8 +166,10 @@ class Joining:
     def _take_aside(self, unit: Unit, rows: list[Any]) -> None:
         for hlc, device, epoch, seq, part, body in rows:
             self._dots.add((bytes(device), seq, part))
-            ops = self.put_aside(unit, device, epoch, [Op(seq, part, hlc, *msgpack.unpackb(body))])
-            self._merge(unit, device, ops)
+            op = Op(seq, part, hlc, *msgpack.unpackb(body))
+            if (op.model, op.op) == ("tagging", "add") and self._was_removed(unit, device, seq, part):
+                continue
+            self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
 
     def _believed(self, unit: Unit, device: bytes, op: Op) -> list[Op]:
         return self.put_aside(unit, device, 0, [op])
@@ -183,9 +185,10 @@ class Joining:
         """The end: what the other side removed goes, and its streams count as applied."""
         with self.store.write(ORIGIN_SYNC) as unit:
             gone = []
-            for uuid, tag_uuid, device, seq, part in list(tags.every_dot(unit.db)):
+            for uuid, tag_uuid, device, seq, part in [*tags.every_dot(unit.db), *pending.additions(unit.db)]:
                 if (device, seq, part) not in self._dots and self._covers(device, seq):
-                    tags.drop_dot(unit.db, device, seq, part)
+                    if not tags.drop_dot(unit.db, device, seq, part):
+                        pending.drop(unit.db, device, seq, part)
                     gone.append((uuid, tag_uuid, device, seq, part))
                     self.merged.entries.add(uuid)
             if epochs.is_forked(self.store):

@@ -212,7 +212,7 @@ def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     settle(a, b)
     assert metadata.get(b.db, uuid, b"user.note") is None
     ahead_ns[0] = 0
-    assert restamp(a.store)
+    assert restamp(a.store, aside_hlc=0)
     settle(a, b)
     b.into.release()
     assert metadata.get(b.db, uuid, b"user.note") == b"of tomorrow"
@@ -222,6 +222,83 @@ def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     assert metadata.get(a.db, uuid, b"user.note") == b"later"
     a.store.close()
     b.store.close()
+
+
+@pytest.fixture
+def slow_pair(tmp_path):
+    """Two devices, the second of which has a clock that is a day behind."""
+    a = Device(tmp_path, "a", lambda: 10**18 + 86_400 * 10**9)
+    b = Device(tmp_path, "b", lambda: 10**18)
+    introduce(a, b)
+    settle(a, b)
+    yield a, b
+    a.store.close()
+    b.store.close()
+
+
+def aside(device):
+    return device.db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
+
+
+def test_a_tag_that_is_taken_off_while_it_is_put_aside_does_not_come_when_its_time_has_come(slow_pair):
+    a, b = slow_pair
+    uuid = b"u" * 16
+    a.tag(uuid, "tomorrow", "stays")
+    settle(a, b)
+    assert aside(b)
+    assert tags.of_entry(b.db, uuid) == []
+    a.untag(uuid, "tomorrow")
+    for op in a.db.execute("SELECT seq, part, model, op, key, body FROM outbox ORDER BY seq DESC, part").fetchall():
+        if (op[2], op[3]) == ("tagging", "remove"):  # by somebody whose clock is right
+            with b.store.write("test") as unit:
+                shared.merge(unit, a.uuid, [shared.Op.unpacked(op[0], op[1], 0, *op[2:])])
+    b.store.now_ns = a.store.now_ns
+    b.into.release()
+    assert tags.of_entry(b.db, uuid) == ["stays"]
+
+
+def test_a_state_without_a_tag_that_is_put_aside_here_takes_it_off(slow_pair):
+    a, b = slow_pair
+    uuid = b"u" * 16
+    a.tag(uuid, "tomorrow", "stays")
+    settle(a, b)
+    a.untag(uuid, "tomorrow")
+    a.give_state(b)
+    b.store.now_ns = a.store.now_ns
+    b.into.release()
+    assert tags.of_entry(b.db, uuid) == ["stays"]
+    assert_equal(a, b)
+
+
+def test_a_clock_that_runs_behind_gives_up_no_stamp_that_others_believe(slow_pair):
+    """Only what somebody put aside, and later, is of the future."""
+    _, b = slow_pair
+    b.store.now_ns = lambda: 10**18 + 86_400 * 10**9
+    b.note(b"u" * 16, b"user.note", b"of today")
+    before = b.shared_rows()
+    b.store.now_ns = lambda: 10**18
+    assert not restamp(b.store, aside_hlc=b.store.last_hlc.packed() + 1)
+    assert b.shared_rows() == before
+    assert restamp(b.store, aside_hlc=0)
+    assert b.shared_rows() != before
+
+
+def test_what_nobody_was_told_of_is_not_told_when_all_is_told_again(pair):
+    """A device that came back from a copy says all that it has said; not what it has told nobody."""
+    a, b = pair
+    root = a.branch(b"Files")
+    row = entries.get(a.db, a.add(root, b"secret"))
+    with a.store.write("test") as unit:
+        recording.set_rule(unit, row, 1)
+    uuid = a.uuid_of(row.id)
+    a.tag(uuid, "secret")
+    a.note(uuid, b"user.note", b"secret")
+    settle(a, b)
+    epochs.begin_again(a.store, [])
+    b.give_state(a)
+    settle(a, b)
+    assert tags.of_entry(b.db, uuid) == []
+    assert metadata.get(b.db, uuid, b"user.note") is None
 
 
 def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):
