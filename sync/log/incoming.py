@@ -23,7 +23,7 @@ from index.store.shared import Merged, Op
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, Stream
 from index.store.unit import Unit
-from sync.log import epochs, pages, rows
+from sync.log import claims, epochs, pages, rows
 from sync.log.pages import Page
 
 log = logging.getLogger("sdmount.sync")
@@ -137,13 +137,17 @@ class Incoming:
         self.heard(merged)
 
     def believed(self, unit: Unit, device: bytes, epoch: int, ops: list[Op]) -> list[Op]:
-        """Those of some operations that are not stamped in the far future; the others are put aside."""
+        """Those of some operations that are not stamped in the far future; the others are put aside. What their author
+        has no right to say is passed over."""
         now_ms = self.store.now_ms()
         limit = Hlc(now_ms + DRIFT_MS, 0).packed()
         out = []
         latest = 0
         moved = pending.moved_of(unit.db, device)
         for op in ops:
+            if not claims.is_good(device, op):
+                log.warning("%s says of a device what is not so: %s", device.hex()[:8], op.key[2])
+                continue
             if op.hlc in moved:
                 op = op._replace(hlc=moved[op.hlc])
             if op.hlc >= limit:

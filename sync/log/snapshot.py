@@ -27,7 +27,7 @@ from index.store.shared import Merged, Op
 from index.store.store import Store
 from index.store.streams import SHARED, StreamId
 from index.store.unit import Unit
-from sync.log import epochs
+from sync.log import claims, epochs
 
 PART_ROWS: Final = 1000
 
@@ -95,6 +95,7 @@ class Joining:
         self.merged = Merged(set(), set())
         self._streams: list[tuple[StreamId, int, int]] = []
         self._dots: set[tuple[bytes, int, int]] = set()
+        self._vouches: list[tuple[bytes, Op]] = []  # they are looked at when all cards are known
 
     def take(self, part: Part) -> None:
         """Join one part, in a unit of its own. PageRefused when it has another form than it must have."""
@@ -122,6 +123,9 @@ class Joining:
             op = Op(0, 0, hlc, "register", "set", [model, key, field], value)
             _check(op)
             if model in shared.OWNED and key[:16] != device:
+                continue
+            if claims.is_vouch(op):
+                self._vouches.append((bytes(device), op))
                 continue
             fields += [Register(model, key, field, value, one.hlc, device) for one in self._believed(unit, device, op)]
         registers.merge(unit.db, fields)
@@ -160,13 +164,16 @@ class Joining:
         for device, seq, part, body in rows:
             hlc, said = msgpack.unpackb(body)
             self._dots.add((bytes(device), seq, part))
+            op = Op(seq, part, hlc, *said)
+            _check(op)
             if not self._was_removed(unit, device, seq, part):
-                self._merge(unit, device, [Op(seq, part, hlc, *said)])
+                self._merge(unit, device, self.put_aside(unit, device, 0, [op]))
 
     def _take_aside(self, unit: Unit, rows: list[Any]) -> None:
         for hlc, device, epoch, seq, part, body in rows:
             self._dots.add((bytes(device), seq, part))
             op = Op(seq, part, hlc, *msgpack.unpackb(body))
+            _check(op)
             if (op.model, op.op) == ("tagging", "add") and self._was_removed(unit, device, seq, part):
                 continue
             self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
@@ -184,6 +191,9 @@ class Joining:
     def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
         """The end: what the other side removed goes, and its streams count as applied."""
         with self.store.write(ORIGIN_SYNC) as unit:
+            for device, op in self._vouches:
+                if claims.is_signed_vouch(unit.db, self.store.library_uuid, op):
+                    self._merge(unit, device, self._believed(unit, device, op))
             gone = []
             for uuid, tag_uuid, device, seq, part in [*tags.every_dot(unit.db), *pending.additions(unit.db)]:
                 if (device, seq, part) not in self._dots and self._covers(device, seq):

@@ -27,13 +27,12 @@ from index.store import devices, places, registers
 from index.store.devices import Device
 from index.store.store import Store
 from index.store.unit import Unit
+from sync.log import claims
 from sync.wire.identity import DeviceIdentity, is_card, is_signed
 from sync.wire.words import fingerprint_words
 
 log = logging.getLogger("sdmount.sync")
 
-_VOUCH: Final = "vouch:"
-_CONTEXT: Final = b"sdmount vouch 1"
 _TAG_CONTEXT: Final = "sdmount library tag 1"
 
 
@@ -70,10 +69,10 @@ class Roster:
             if not is_card(uuid, fields.get("card")):
                 continue
             for field, signature in fields.items():
-                if not field.startswith(_VOUCH) or not isinstance(signature, bytes):
+                if not field.startswith(claims.VOUCH) or not isinstance(signature, bytes):
                     continue
                 try:
-                    voucher = rows[bytes.fromhex(field[len(_VOUCH) :])]
+                    voucher = rows[bytes.fromhex(field[len(claims.VOUCH) :])]
                 except (ValueError, KeyError):
                     continue
                 if is_signed(voucher.public_key, self._said(uuid, row), signature):
@@ -94,7 +93,7 @@ class Roster:
         return changed
 
     def _said(self, uuid: bytes, row: Device) -> bytes:
-        return _CONTEXT + self.store.library_uuid + uuid + row.public_key + row.static_key
+        return claims.vouched(self.store.library_uuid, uuid, row.public_key, row.static_key)
 
     # asked ------------------------------------------------------------------------------------------------------------
 
@@ -140,7 +139,7 @@ class Roster:
         row = devices.get(unit.db, uuid)
         assert row is not None
         signature = self.identity.keys.sign(self._said(uuid, row))
-        registers.put(unit, devices.MODEL, uuid, _VOUCH + self.identity.uuid.hex(), signature)
+        registers.put(unit, devices.MODEL, uuid, claims.vouch_field(self.identity.uuid), signature)
 
     def revoke(self, unit: Unit, uuid: bytes) -> None:
         """A device is no member any more, for all who hear of it."""

@@ -3,13 +3,13 @@
 import pytest
 
 from index.scan import recording
-from index.store import entries, metadata, places, shared, streams, tags
-from sync.log import epochs, pages
+from index.store import devices, entries, metadata, places, registers, shared, streams, tags
+from sync.log import claims, epochs, pages
 from sync.log.messages import At
 from sync.log.outgoing import tell_untold
 from sync.log.restamping import restamp
 from sync.wire.identity import Keys
-from tests.sync.world import DIRECTORY, LINK, Device, assert_equal, introduce, settle
+from tests.sync.world import DIRECTORY, LIBRARY, LINK, Device, assert_equal, introduce, settle
 
 
 @pytest.fixture
@@ -299,6 +299,51 @@ def test_what_nobody_was_told_of_is_not_told_when_all_is_told_again(pair):
     settle(a, b)
     assert tags.of_entry(b.db, uuid) == []
     assert metadata.get(b.db, uuid, b"user.note") is None
+
+
+@pytest.fixture
+def three(tmp_path):
+    made = [Device(tmp_path, name) for name in "abc"]
+    introduce(*made)
+    settle(*made)
+    yield made
+    for device in made:
+        device.store.close()
+
+
+def card_of(device, uuid):
+    return registers.fields_of(device.db, devices.MODEL, uuid).get("card")
+
+
+def test_nobody_writes_over_the_card_of_another(three):
+    """Neither by a page of his own nor by the state that he tells."""
+    a, b, c = three
+    good = card_of(a, c.uuid)
+    forged = [b.keys.public_key, b.keys.static_key, b.keys.sign_static(), 1]
+    with b.store.write("test") as unit:
+        registers.put(unit, devices.MODEL, c.uuid, "card", forged)
+    b.tell(a)
+    assert card_of(a, c.uuid) == good
+    b.give_state(a)
+    assert card_of(a, c.uuid) == good
+
+
+def test_nobody_writes_over_the_vouch_of_another(three):
+    a, b, c = three
+    field = claims.vouch_field(c.uuid)
+    said = claims.vouched(LIBRARY, a.uuid, a.keys.public_key, a.keys.static_key)
+    with c.store.write("test") as unit:
+        registers.put(unit, devices.MODEL, a.uuid, field, c.keys.sign(said))
+    settle(a, b, c)
+    good = registers.fields_of(a.db, devices.MODEL, a.uuid)[field]
+    with b.store.write("test") as unit:
+        registers.put(unit, devices.MODEL, a.uuid, field, b"x" * 64)
+    b.tell(a)
+    assert registers.fields_of(a.db, devices.MODEL, a.uuid)[field] == good
+    with b.store.note() as db:  # as if the one had said it whose it is
+        db.execute("UPDATE register SET device=? WHERE field=?", (c.uuid, field))
+    b.give_state(a)
+    assert registers.fields_of(a.db, devices.MODEL, a.uuid)[field] == good
 
 
 def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):

@@ -49,7 +49,7 @@ class Device:
         self.out = Outgoing(self.store, self.keys, self.targets.get)
         self.into = Incoming(self.store, self.key_of, self.heard.append)
         with self.store.write("test") as unit:
-            card = [self.keys.public_key, self.keys.static_key, b"s" * 64, 1]
+            card = [self.keys.public_key, self.keys.static_key, self.keys.sign_static(), 1]
             devices.say(unit, self.uuid, self.name, card, "Linux")
 
     def key_of(self, uuid: bytes) -> bytes | None:
