@@ -4,7 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from index.store import tags
+from index.store import streams, tags
+from sync.log.upkeep import PRUNE_S
 from tests.sync.linked import Node, connect, quiet, running
 from tests.sync.world import DIRECTORY, assert_equal, introduce
 
@@ -110,3 +111,50 @@ def test_what_somebody_told_who_was_put_out_since_is_no_fault_of_who_keeps_it(no
         assert b"late.txt" not in names
 
     run(main)
+
+
+def test_who_was_away_for_too_long_is_waited_for_no_more_and_comes_back_whole(tmp_path):
+    """After ninety days what is kept for him goes. When he comes he takes the current state, loses nothing that he did
+    meanwhile, and brings nothing back that was taken away."""
+    now_ns = [10**18]
+    a, b, c = nodes = [Node(tmp_path, name, lambda: now_ns[0]) for name in "abc"]
+    introduce(*nodes)
+
+    def kept() -> int:
+        return a.db.execute("SELECT count(*) FROM outbox").fetchone()[0]
+
+    async def main() -> None:
+        root = a.branch(b"Files")
+        file = a.add(root, b"f", data=b"1")
+        gone = a.add(root, b"gone", data=b"2")
+        uuid = a.uuid_of(file)
+        a.tag(uuid, "old", "stays")
+        async with running(*nodes) as nursery:
+            for pair in ((a, b), (b, c), (a, c)):
+                await connect(nursery, *pair)
+            await quiet(*nodes)
+        c.tag(uuid, "of c")
+        async with running(a, b) as nursery:
+            await connect(nursery, a, b)
+            a.untag(uuid, "old")
+            a.remove(gone)
+            await quiet(a, b)
+            await trio.sleep(2 * PRUNE_S)
+            assert kept(), "for who is expected to come back"
+            now_ns[0] += streams.RETIRED_NS + 10**9
+            await trio.sleep(2 * PRUNE_S)
+            assert not kept()
+            a.note(uuid, b"user.note", b"since")
+            await quiet(a, b)
+        async with running(*nodes) as nursery:
+            for pair in ((a, b), (c, b), (a, c)):
+                await connect(nursery, *pair)
+            await quiet(*nodes)
+            await trio.sleep(5)
+            await quiet(*nodes)
+        assert sorted(tags.of_entry(a.db, uuid)) == ["of c", "stays"]
+        assert_equal(*nodes)
+
+    run(main)
+    for node in nodes:
+        node.store.close()
