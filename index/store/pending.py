@@ -67,8 +67,7 @@ CREATE TABLE moved(
 ) STRICT, WITHOUT ROWID;
 """
 
-#: The fact that says that what is kept is to be gone through once more (1), or that it was, and which devices are
-#: still to be asked for their state (their uuids, one after the other).
+#: The fact that says that what is kept is to be gone through once more.
 RECALL = "recall"
 
 
@@ -169,22 +168,6 @@ def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None
     db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
     if changed:
         changes.set_meta(db, RECALL, 1)
-
-
-def recall_left(db: apsw.Connection) -> set[bytes] | None:
-    """Who is still to be asked for its state; empty: all are, and nothing was gone through yet; None: nobody."""
-    value = changes.get_meta(db, RECALL)
-    if value is None:
-        return None
-    return {value[at : at + 16] for at in range(0, len(value), 16)} if isinstance(value, bytes) else set()
-
-
-def note_recall(db: apsw.Connection, left: set[bytes]) -> None:
-    """These are still to be asked; nobody: it is over."""
-    if left:
-        changes.set_meta(db, RECALL, b"".join(sorted(left)))
-    else:
-        changes.drop_meta(db, RECALL)
 
 
 def moved_of(db: apsw.Connection, device: bytes) -> dict[int, int]:

@@ -212,7 +212,7 @@ def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     settle(a, b)
     assert metadata.get(b.db, uuid, b"user.note") is None
     ahead_ns[0] = 0
-    assert restamp(a.store, aside_hlc=0)
+    assert restamp(a.store)
     settle(a, b)
     b.into.release()
     assert metadata.get(b.db, uuid, b"user.note") == b"of tomorrow"
@@ -268,19 +268,6 @@ def test_a_state_without_a_tag_that_is_put_aside_here_takes_it_off(slow_pair):
     b.into.release()
     assert tags.of_entry(b.db, uuid) == ["stays"]
     assert_equal(a, b)
-
-
-def test_a_clock_that_runs_behind_gives_up_no_stamp_that_others_believe(slow_pair):
-    """Only what somebody put aside, and later, is of the future."""
-    _, b = slow_pair
-    b.store.now_ns = lambda: 10**18 + 86_400 * 10**9
-    b.note(b"u" * 16, b"user.note", b"of today")
-    before = b.shared_rows()
-    b.store.now_ns = lambda: 10**18
-    assert not restamp(b.store, aside_hlc=b.store.last_hlc.packed() + 1)
-    assert b.shared_rows() == before
-    assert restamp(b.store, aside_hlc=0)
-    assert b.shared_rows() != before
 
 
 def test_what_nobody_was_told_of_is_not_told_when_all_is_told_again(pair):
