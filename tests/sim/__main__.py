@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--plant", choices=sorted(PLANTS), help="with a fault put in on purpose; ends when it is found")
     given = parser.parse_args()
     without = given.without.split(",")
-    plant, only = PLANTS.get(given.plant, (contextlib.nullcontext, ()))
+    plant, only, _ = PLANTS.get(given.plant, (contextlib.nullcontext, (), 0))
     with plant():
         if given.seed is not None:
             outcome = tell(given.seed, given.steps, without, only)

@@ -52,8 +52,8 @@ def test_a_seed_is_one_story():
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_fault_is_found(name):
-    plant, only = PLANTS[name]
-    for seed in range(SEEDS):
+    plant, only, first = PLANTS[name]
+    for seed in range(first, first + SEEDS):
         with plant():
             is_seen = bool(tell(seed, only=only).faults)
         if is_seen and not tell(seed, only=only).faults:  # what goes wrong without it, too, shows nothing
