@@ -155,11 +155,13 @@ def put_aside(db: apsw.Connection, epoch: int, held: Held) -> None:
 
 def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None:
     """What a device stamped with the one counts as stamped with the other, wherever it is here. Of several that were
-    said the least counts."""
+    said the least counts. One that was given up for a stamp that is given up itself counts as what came of that."""
+    stamp = stamp_of(db, device, stamp)
     row = db.execute("SELECT stamp FROM moved WHERE device=? AND hlc=?", (device, hlc)).fetchone()
     if row is not None and row[0] <= stamp:
         return
     db.execute("INSERT OR REPLACE INTO moved VALUES(?,?,?)", (device, hlc, stamp))
+    db.execute("UPDATE moved SET stamp=? WHERE device=? AND stamp=?", (stamp, device, hlc))
     before = hlc if row is None else int(row[0])
     changed = 0
     for table in ("register", "attribute"):
@@ -168,6 +170,12 @@ def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None
     db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
     if changed:
         changes.set_meta(db, RECALL, 1)
+
+
+def stamp_of(db: apsw.Connection, device: bytes, hlc: int) -> int:
+    """What a stamp of a device counts as."""
+    row = db.execute("SELECT stamp FROM moved WHERE device=? AND hlc=?", (device, hlc)).fetchone()
+    return hlc if row is None else int(row[0])
 
 
 def moved_of(db: apsw.Connection, device: bytes) -> dict[int, int]:

@@ -178,11 +178,12 @@ class Incoming:
         merged = Merged(set(), set())
         with self.store.write(ORIGIN_SYNC) as unit:
             for held in pending.due(unit.db, limit):
-                op = Op(held.seq, held.part, held.hlc, *held.said)  # type: ignore[arg-type]  # as they were put aside
+                hlc = pending.stamp_of(unit.db, held.device, held.hlc)  # what came before it may have given it another
+                op = Op(held.seq, held.part, hlc, *held.said)  # type: ignore[arg-type]  # as they were put aside
                 one = shared.merge(unit, held.device, [op])
                 merged.entries.update(one.entries)
                 merged.rows.update(one.rows)
-                unit.observe(held.hlc)
+                unit.observe(hlc)
             self.tell(unit, merged)
         self.heard(merged)
         return True

@@ -34,9 +34,13 @@ _OWN: Final = (
 _STAMPED: Final = frozenset({"register", "attribute"})
 
 
-def restamp(store: Store) -> bool:
-    """Give changes of this device that are stamped in the future the stamps of now; returns whether there were any."""
-    limit = Hlc(store.now_ms() + DRIFT_MS, 0).packed()
+def restamp(store: Store, aside_hlc: int) -> bool:
+    """Give changes of this device that are stamped in the future the stamps of now; returns whether there were any.
+
+    `aside_hlc` is the first stamp that somebody put aside. What is earlier was believed, and is none of the future: a
+    clock that ran ahead may run behind by now.
+    """
+    limit = max(Hlc(store.now_ms() + DRIFT_MS, 0).packed(), aside_hlc)
     known = pending.moved_of(store.db, store.device_uuid)
     own = sorted({int(hlc) for (hlc,) in store.db.execute(_OWN, (store.device_uuid,))} - known.keys())
     ahead = [hlc for hlc in own if hlc >= limit]

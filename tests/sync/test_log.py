@@ -3,7 +3,7 @@
 import pytest
 
 from index.scan import recording
-from index.store import devices, entries, metadata, places, registers, shared, streams, tags
+from index.store import devices, entries, metadata, pending, places, registers, shared, streams, tags
 from sync.log import claims, epochs, pages
 from sync.log.messages import At
 from sync.log.outgoing import tell_untold
@@ -212,7 +212,7 @@ def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     settle(a, b)
     assert metadata.get(b.db, uuid, b"user.note") is None
     ahead_ns[0] = 0
-    assert restamp(a.store)
+    assert restamp(a.store, aside_hlc=0)
     settle(a, b)
     b.into.release()
     assert metadata.get(b.db, uuid, b"user.note") == b"of tomorrow"
@@ -268,6 +268,29 @@ def test_a_state_without_a_tag_that_is_put_aside_here_takes_it_off(slow_pair):
     b.into.release()
     assert tags.of_entry(b.db, uuid) == ["stays"]
     assert_equal(a, b)
+
+
+def test_a_clock_that_runs_behind_gives_up_no_stamp_that_others_believe(slow_pair):
+    """Only what somebody put aside, and later, is of the future."""
+    _, b = slow_pair
+    b.store.now_ns = lambda: 10**18 + 86_400 * 10**9
+    b.note(b"u" * 16, b"user.note", b"of today")
+    before = b.shared_rows()
+    b.store.now_ns = lambda: 10**18
+    assert not restamp(b.store, aside_hlc=b.store.last_hlc.packed() + 1)
+    assert b.shared_rows() == before
+    assert restamp(b.store, aside_hlc=0)
+    assert b.shared_rows() != before
+
+
+def test_a_stamp_that_is_given_up_twice_counts_as_the_last_whatever_is_heard_first(pair):
+    """A clock that was put back by half first, and told again."""
+    a, b = pair
+    for moves in (((30, 20), (20, 10)), ((70, 60), (50, 40), (60, 50))):
+        for hlc, stamp in moves:
+            with b.store.note() as db:
+                pending.move_stamp(db, a.uuid, hlc, stamp)
+    assert pending.moved_of(b.db, a.uuid) == {30: 10, 20: 10, 70: 40, 60: 40, 50: 40}
 
 
 def test_what_nobody_was_told_of_is_not_told_when_all_is_told_again(pair):
