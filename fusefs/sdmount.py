@@ -8,8 +8,6 @@ serves in the foreground instead. What serves is server.py.
 import argparse
 import contextlib
 import json
-import logging
-import logging.handlers
 import os
 import stat
 import subprocess
@@ -35,14 +33,8 @@ from vdfs.base.version import __version__
 from vdfs.commands.words import message
 from vdfs.library.lock import running_holder
 
-log = logging.getLogger("sdmount")
-
-#: How long open files keep a mount alive after it was told to end.
-_GRACE_S = 2.0
 #: How long the directories of the command line may take to say that they are there.
 _LOOK_S = 5.0
-#: How long `fusermount3` may take.
-_DETACH_S = 5.0
 _IGNORED_OPTIONS = frozenset(
     {"rw", "auto", "noauto", "user", "nofail", "_netdev", "nosuid", "nodev", "exec", "default_permissions"}
 )

@@ -71,6 +71,9 @@ CREATE TABLE moved(
 RECALL = "recall"
 
 
+_ADDED = ("tagging", "add")
+
+
 class Held(NamedTuple):
     """An operation that waits: whose, and what it says (model, op, key, body)."""
 
@@ -106,12 +109,15 @@ def waits(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
 
 
 def drop(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
-    """What an operation would have done was undone while it waited for a row, or for its time; returns whether it
-    did."""
+    """An addition of a tag was undone while it waited for a row, or for its time; returns whether it did."""
     dropped = 0
     for table in ("waiting", "quarantine"):
-        db.execute(f"DELETE FROM {table} WHERE device=? AND seq=? AND part=?", (device, seq, part))
-        dropped += db.changes()
+        at = f"FROM {table} WHERE device=? AND seq=? AND part=?"
+        for (body,) in db.execute(f"SELECT body {at}", (device, seq, part)).fetchall():
+            said = msgpack.unpackb(body)
+            if tuple((said[1] if table == "waiting" else said)[:2]) == _ADDED:
+                db.execute(f"DELETE {at} AND body=?", (device, seq, part, body))
+                dropped += db.changes()
     return dropped > 0
 
 
@@ -119,11 +125,11 @@ def additions(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, bytes, int, i
     """The additions of tags that wait for a row, or for their time: entry, tag, and the addition."""
     for device, seq, part, body in db.execute("SELECT device, seq, part, body FROM waiting WHERE length(device)=16"):
         model, op, key, _ = msgpack.unpackb(body)[1]
-        if (model, op) == ("tagging", "add"):
+        if (model, op) == _ADDED:
             yield key[0], key[1], bytes(device), int(seq), int(part)
     for device, seq, part, body in db.execute("SELECT device, seq, part, body FROM quarantine"):
         model, op, key, _ = msgpack.unpackb(body)
-        if (model, op) == ("tagging", "add"):
+        if (model, op) == _ADDED:
             yield key[0], key[1], bytes(device), int(seq), int(part)
 
 

@@ -71,7 +71,7 @@ def merge(unit: Unit, device: bytes, ops: Iterable[Op]) -> Merged:
     fields: dict[tuple[str, bytes, str], Register] = {}
     rest: list[Op] = []
     for op in ops:
-        if op.model == "register":
+        if (op.model, op.op) == ("register", "set"):
             model, key, field = op.key
             if model in OWNED and key[:16] != device:
                 log.warning("%s claims a row of %s", device.hex()[:8], key[:16].hex()[:8])
@@ -148,7 +148,8 @@ def _add_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> Non
 def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> None:
     uuid = aliases.canon(unit.db, key[0])
     for device, seq, part, *_ in body:
-        if tags.drop_dot(unit.db, device, seq, part) or pending.drop(unit.db, device, seq, part):
+        was_here = tags.drop_dot(unit.db, device, seq, part)
+        if pending.drop(unit.db, device, seq, part) or was_here:  # both, where a state told what is put aside here
             continue
         if not is_heard(unit, device, seq, held.device, held.seq):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])

@@ -1,10 +1,10 @@
 """Claims: what a device says of who a device is, held against the keys.
 
 Nearly every register is anybody's to write. A *card* is not: the id of a device follows from its key, and the key signs
-the rest, so a card that is good says the same whoever tells it, and one that is not is passed over. Nor is a *vouch*:
-it is its voucher's, by whose pages alone it comes; in a current state, which one device tells for all, its signature
-is looked at. Otherwise one member that means ill, or one that was put out and is not heard of yet, could write over the
-cards of all others, and nobody would know anybody any more.
+the other one, so a card that is good says the same of these whoever tells it, and one that is not is passed over. Nor
+is a *vouch*: it is its voucher's, by whose pages alone it comes, and in a current state, which one device tells for
+all, too; and his signature is looked at once both cards are known. Otherwise one member that means ill, or one that was
+put out and is not heard of yet, could write over the cards of all others, and nobody would know anybody any more.
 
 Source: RFC 8032 (Ed25519) by identity.py; the protocol, §11.
 """
@@ -35,12 +35,16 @@ def vouch_field(voucher: bytes) -> str:
 
 def is_of_cards(op: Op) -> bool:
     """Whether an operation writes who a device is, or who vouches for it."""
-    return op.model == "register" and op.key[0] == devices.MODEL and (op.key[2] == "card" or is_vouch(op))
+    return _is_of_device(op) and (op.key[2] == "card" or is_vouch(op))
 
 
 def is_vouch(op: Op) -> bool:
     """Whether an operation is a vouch."""
-    return op.model == "register" and op.key[0] == devices.MODEL and str(op.key[2]).startswith(VOUCH)
+    return _is_of_device(op) and str(op.key[2]).startswith(VOUCH)
+
+
+def _is_of_device(op: Op) -> bool:
+    return (op.model, op.op) == ("register", "set") and op.key[0] == devices.MODEL
 
 
 def is_good(author: bytes, op: Op) -> bool:
@@ -54,7 +58,9 @@ def is_good(author: bytes, op: Op) -> bool:
 
 
 def is_signed_vouch(db: apsw.Connection, library: bytes, op: Op) -> bool:
-    """Whether a vouch is signed by who is said to vouch, as far as both are known."""
+    """Whether an operation is no vouch, or one that is signed by who is said to vouch, as far as both are known."""
+    if not is_vouch(op):
+        return True
     _, device, field = op.key
     signature = _unpacked(op.body)
     try:
@@ -62,10 +68,11 @@ def is_signed_vouch(db: apsw.Connection, library: bytes, op: Op) -> bool:
     except ValueError:
         return False
     row = devices.get(db, device)
+    if not isinstance(signature, bytes):
+        return False
     if voucher is None or row is None:
         return True  # and of no use to anybody
-    said = vouched(library, device, row.public_key, row.static_key)
-    return isinstance(signature, bytes) and is_signed(voucher.public_key, said, signature)
+    return is_signed(voucher.public_key, vouched(library, device, row.public_key, row.static_key), signature)
 
 
 def _unpacked(body: object) -> Any:

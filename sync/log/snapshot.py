@@ -148,6 +148,7 @@ class Joining:
             self._dots.add((bytes(device), seq, part))
             if self._was_removed(unit, device, seq, part):
                 continue
+            pending.drop(unit.db, device, seq, part)  # somebody believed it
             self._merge(unit, device, [Op(seq, part, hlc, "tagging", "add", [uuid, tag_uuid], [hlc, order])])
 
     def _was_removed(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
@@ -166,7 +167,9 @@ class Joining:
             self._dots.add((bytes(device), seq, part))
             op = Op(seq, part, hlc, *said)
             _check(op)
-            if not self._was_removed(unit, device, seq, part):
+            if (op.model, op.op) != ("tagging", "add"):
+                raise PageRefused("only additions of tags wait for what they refer to")
+            if not tags.has_dot(unit.db, device, seq, part) and not self._was_removed(unit, device, seq, part):
                 self._merge(unit, device, self.put_aside(unit, device, 0, [op]))
 
     def _take_aside(self, unit: Unit, rows: list[Any]) -> None:
@@ -174,7 +177,9 @@ class Joining:
             self._dots.add((bytes(device), seq, part))
             op = Op(seq, part, hlc, *msgpack.unpackb(body))
             _check(op)
-            if (op.model, op.op) == ("tagging", "add") and self._was_removed(unit, device, seq, part):
+            if (op.model, op.op) == ("tagging", "add") and (
+                tags.has_dot(unit.db, device, seq, part) or self._was_removed(unit, device, seq, part)
+            ):
                 continue
             self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
 
@@ -190,6 +195,12 @@ class Joining:
 
     def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
         """The end: what the other side removed goes, and its streams count as applied."""
+        try:
+            self._finish(tell)
+        except (TypeError, ValueError, apsw.Error) as error:
+            raise PageRefused(f"the end of a snapshot makes no sense: {error}") from error
+
+    def _finish(self, tell: Callable[[Unit, Merged], None]) -> None:
         with self.store.write(ORIGIN_SYNC) as unit:
             for device, op in self._vouches:
                 if claims.is_signed_vouch(unit.db, self.store.library_uuid, op):
@@ -197,8 +208,8 @@ class Joining:
             gone = []
             for uuid, tag_uuid, device, seq, part in [*tags.every_dot(unit.db), *pending.additions(unit.db)]:
                 if (device, seq, part) not in self._dots and self._covers(device, seq):
-                    if not tags.drop_dot(unit.db, device, seq, part):
-                        pending.drop(unit.db, device, seq, part)
+                    tags.drop_dot(unit.db, device, seq, part)
+                    pending.drop(unit.db, device, seq, part)
                     gone.append((uuid, tag_uuid, device, seq, part))
                     self.merged.entries.add(uuid)
             if epochs.is_forked(self.store):

@@ -1,5 +1,6 @@
 """What devices tell each other, page by page, without a network."""
 
+import msgpack
 import pytest
 
 from index.scan import recording
@@ -268,6 +269,50 @@ def test_a_state_without_a_tag_that_is_put_aside_here_takes_it_off(slow_pair):
     b.into.release()
     assert tags.of_entry(b.db, uuid) == ["stays"]
     assert_equal(a, b)
+
+
+def test_a_tag_that_a_state_told_before_its_time_is_here_once_and_goes_once(slow_pair):
+    """What is put aside by one is believed by another, whose state tells it."""
+    a, b = slow_pair
+    uuid = b"u" * 16
+    b.tag(b"v" * 16, "tomorrow")  # the tag is known
+    settle(a, b)
+    a.tag(uuid, "tomorrow")
+    settle(a, b)
+    a.give_state(b)
+    assert list(pending.additions(b.db)) == []
+    assert tags.of_entry(b.db, uuid) == ["tomorrow"]
+    b.untag(uuid, "tomorrow")
+    b.store.now_ns = a.store.now_ns
+    b.into.release()
+    assert tags.of_entry(b.db, uuid) == []
+
+
+def test_a_removal_that_is_heard_before_what_is_put_aside_counts(slow_pair):
+    a, b = slow_pair
+    uuid = b"u" * 16
+    a.tag(uuid, "tomorrow")
+    (seq, part, key) = a.db.execute("SELECT seq, part, key FROM outbox WHERE model='tagging'").fetchone()
+    with b.store.write("test") as unit:
+        dot = [a.uuid, seq, part, 0, 0]
+        shared.merge(unit, b"d" * 16, [shared.Op(1, 0, 1, "tagging", "remove", msgpack.unpackb(key), [dot])])
+    settle(a, b)
+    b.store.now_ns = a.store.now_ns
+    b.into.release()
+    assert tags.of_entry(b.db, uuid) == []
+
+
+def test_a_removal_takes_away_no_other_operation_that_is_put_aside(slow_pair):
+    a, b = slow_pair
+    uuid = b"u" * 16
+    a.note(uuid, b"user.note", b"of tomorrow")
+    settle(a, b)
+    before = aside(b)
+    seq, part = b.db.execute("SELECT seq, part FROM quarantine ORDER BY seq DESC").fetchone()
+    with b.store.write("test") as unit:
+        dot = [a.uuid, seq, part, 0, 0]
+        shared.merge(unit, b"d" * 16, [shared.Op(1, 0, 1, "tagging", "remove", [uuid, b"t" * 16], [dot])])
+    assert aside(b) == before
 
 
 def test_a_clock_that_runs_behind_gives_up_no_stamp_that_others_believe(slow_pair):
