@@ -119,7 +119,7 @@ class Frames:
         try:
             with memoryview(self._buffer) as view, view[_LENGTH.size : end] as body:
                 message = msgpack.unpackb(body, strict_map_key=False)
-        except (ValueError, msgpack.exceptions.UnpackException) as error:
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise FrameError(f"a frame that is no msgpack: {error}") from error
         del self._buffer[:end]
         if not isinstance(message, list) or not message:
