@@ -71,7 +71,8 @@ CREATE TABLE moved(
 RECALL = "recall"
 
 
-_ADDED = ("tagging", "add")
+#: The operation that others may undo while it waits.
+ADDED = ("tagging", "add")
 
 
 class Held(NamedTuple):
@@ -115,7 +116,7 @@ def drop(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
         at = f"FROM {table} WHERE device=? AND seq=? AND part=?"
         for (body,) in db.execute(f"SELECT body {at}", (device, seq, part)).fetchall():
             said = msgpack.unpackb(body)
-            if tuple((said[1] if table == "waiting" else said)[:2]) == _ADDED:
+            if tuple((said[1] if table == "waiting" else said)[:2]) == ADDED:
                 db.execute(f"DELETE {at} AND body=?", (device, seq, part, body))
                 dropped += db.changes()
     return dropped > 0
@@ -125,11 +126,11 @@ def additions(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, bytes, int, i
     """The additions of tags that wait for a row, or for their time: entry, tag, and the addition."""
     for device, seq, part, body in db.execute("SELECT device, seq, part, body FROM waiting WHERE length(device)=16"):
         model, op, key, _ = msgpack.unpackb(body)[1]
-        if (model, op) == _ADDED:
+        if (model, op) == ADDED:
             yield key[0], key[1], bytes(device), int(seq), int(part)
     for device, seq, part, body in db.execute("SELECT device, seq, part, body FROM quarantine"):
         model, op, key, _ = msgpack.unpackb(body)
-        if (model, op) == _ADDED:
+        if (model, op) == ADDED:
             yield key[0], key[1], bytes(device), int(seq), int(part)
 
 

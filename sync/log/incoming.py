@@ -145,14 +145,14 @@ class Incoming:
         latest = 0
         moved = pending.moved_of(unit.db, device)
         for op in ops:
-            if (op.model, op.op) == ("tagging", "add") and pending.is_lost(unit.db, device, op.seq, op.part):
-                continue  # removed by somebody who was heard first
             if not claims.is_good(device, op) or not claims.is_signed_vouch(unit.db, self.store.library_uuid, op):
                 log.warning("%s says of a device what is not so: %s", device.hex()[:8], op.key[2])
                 continue
             if op.hlc in moved:
                 op = op._replace(hlc=moved[op.hlc])
             if op.hlc >= limit:
+                if (op.model, op.op) == pending.ADDED and pending.is_lost(unit.db, device, op.seq, op.part):
+                    continue  # removed by somebody who was heard first
                 pending.put_aside(
                     unit.db, epoch, Held(device, op.seq, op.part, op.hlc, (op.model, op.op, op.key, op.body))
                 )

@@ -327,13 +327,14 @@ def test_a_file_that_cannot_be_read_is_told_and_is_read_when_it_can_be(library):
     (docs / "secret").chmod(0)
     library.mount(docs)
     library.wait_idle()
-
-    def told() -> list[str]:
-        jobs = [job for job in jobs_of(library) if job["kind"] == "classify" and "Docs" in job["title"]]
-        stories = [library.sd_json("job", "show", str(job["id"])) for job in jobs]
-        return [note["text"] for story in stories for note in story["notes"]]
-
-    eventually(lambda: told() == [f"{docs / 'secret'}: the permission to read it is denied"], "it is told")
+    told = [
+        library.sd_json("job", "show", str(job["id"]))
+        for job in jobs_of(library)
+        if job["kind"] == "classify" and "Docs" in job["title"]
+    ]
+    assert [note["text"] for story in told for note in story["notes"]] == [
+        f"{docs / 'secret'}: the permission to read it is denied"
+    ]
     assert library.sd_json("info", library.mnt / "Docs/secret")["hash_state"] == "failed"
     (docs / "secret").chmod(0o600)
     eventually(lambda: library.sd_json("info", library.mnt / "Docs/secret")["hash_state"] == "full", "it is read")

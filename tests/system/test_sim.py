@@ -53,7 +53,7 @@ def test_a_seed_is_one_story():
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_fault_is_found(name):
     plant, only, first = PLANTS[name]
-    for seed in range(first, first + SEEDS):
+    for seed in [*range(first, SEEDS), *range(first)]:
         with plant():
             is_seen = bool(tell(seed, only=only).faults)
         if is_seen and not tell(seed, only=only).faults:  # what goes wrong without it, too, shows nothing
