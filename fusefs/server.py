@@ -116,7 +116,7 @@ def _serve(
                         report(ok=True, warnings=warnings)
                     else:
                         for line in warnings:
-                            _complain(line)
+                            print(message(f"sdmount: {line}"), file=sys.stderr)
                         nursery.start_soon(_show_progress, core)
 
     run_to_end(run)
@@ -206,7 +206,3 @@ def _log_to(config: Config, *, foreground: bool) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(os.environ.get("SDMOUNT_LOG_LEVEL", "INFO"))
-
-
-def _complain(text: str) -> None:
-    print(message(f"sdmount: {text}"), file=sys.stderr)

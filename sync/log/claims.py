@@ -33,46 +33,31 @@ def vouch_field(voucher: bytes) -> str:
     return VOUCH + voucher.hex()
 
 
-def is_of_cards(op: Op) -> bool:
-    """Whether an operation writes who a device is, or who vouches for it."""
-    return _is_of_device(op) and (op.key[2] == "card" or is_vouch(op))
-
-
 def is_vouch(op: Op) -> bool:
     """Whether an operation is a vouch."""
     return _is_of_device(op) and str(op.key[2]).startswith(VOUCH)
+
+
+def is_good(db: apsw.Connection, library: bytes, author: bytes, op: Op) -> bool:
+    """Whether an operation's author may say that. The signature of a vouch is looked at once both cards are known."""
+    if is_vouch(op):
+        return op.key[2] == vouch_field(author) and _is_signed(db, library, author, op.key[1], _unpacked(op.body))
+    if _is_of_device(op) and op.key[2] == "card":
+        return is_card(op.key[1], _unpacked(op.body))
+    return True
 
 
 def _is_of_device(op: Op) -> bool:
     return (op.model, op.op) == ("register", "set") and op.key[0] == devices.MODEL
 
 
-def is_good(author: bytes, op: Op) -> bool:
-    """Whether an operation's author may say that."""
-    if not is_of_cards(op):
-        return True
-    _, device, field = op.key
-    if field == "card":
-        return is_card(device, _unpacked(op.body))
-    return bool(field == vouch_field(author))
-
-
-def is_signed_vouch(db: apsw.Connection, library: bytes, op: Op) -> bool:
-    """Whether an operation is no vouch, or one that is signed by who is said to vouch, as far as both are known."""
-    if not is_vouch(op):
-        return True
-    _, device, field = op.key
-    signature = _unpacked(op.body)
-    try:
-        voucher = devices.get(db, bytes.fromhex(field[len(VOUCH) :]))
-    except ValueError:
-        return False
-    row = devices.get(db, device)
+def _is_signed(db: apsw.Connection, library: bytes, voucher_uuid: bytes, uuid: bytes, signature: object) -> bool:
     if not isinstance(signature, bytes):
         return False
+    voucher, row = devices.get(db, voucher_uuid), devices.get(db, uuid)
     if voucher is None or row is None:
         return True  # and of no use to anybody
-    return is_signed(voucher.public_key, vouched(library, device, row.public_key, row.static_key), signature)
+    return is_signed(voucher.public_key, vouched(library, uuid, row.public_key, row.static_key), signature)
 
 
 def _unpacked(body: object) -> Any:

@@ -145,7 +145,7 @@ class Incoming:
         latest = 0
         moved = pending.moved_of(unit.db, device)
         for op in ops:
-            if not claims.is_good(device, op) or not claims.is_signed_vouch(unit.db, self.store.library_uuid, op):
+            if not claims.is_good(unit.db, self.store.library_uuid, device, op):
                 log.warning("%s says of a device what is not so: %s", device.hex()[:8], op.key[2])
                 continue
             if op.hlc in moved:
