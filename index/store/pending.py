@@ -6,7 +6,7 @@ until that comes. What is stamped too far in the future is kept until the clock 
 neither wins every conflict for years nor drives the clocks of the others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 import apsw
@@ -67,7 +67,8 @@ CREATE TABLE moved(
 ) STRICT, WITHOUT ROWID;
 """
 
-#: The fact that says that what is kept is to be gone through once more.
+#: The fact that says that what is kept is to be gone through once more (1), or that it was, and which devices are to be
+#: asked for their state yet (their ids in one).
 RECALL = "recall"
 
 
@@ -176,7 +177,26 @@ def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None
         changed += db.changes()
     db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
     if changed:
+        note_recall(db, None)
+
+
+def recall_left(db: apsw.Connection) -> set[bytes] | None:
+    """Who is to be asked for its state yet; None when nothing was gone through yet, and an empty set when nothing is to
+    be."""
+    value = changes.get_meta(db, RECALL)
+    if value is None:
+        return set()
+    return {value[at : at + 16] for at in range(0, len(value), 16)} if isinstance(value, bytes) else None
+
+
+def note_recall(db: apsw.Connection, left: Set[bytes] | None) -> None:
+    """Who is to be asked from now on, as `recall_left` says it."""
+    if left:
+        changes.set_meta(db, RECALL, b"".join(sorted(left)))
+    elif left is None:
         changes.set_meta(db, RECALL, 1)
+    else:
+        changes.drop_meta(db, RECALL)
 
 
 def stamp_of(db: apsw.Connection, device: bytes, hlc: int) -> int:

@@ -28,6 +28,7 @@ from index.store.store import Store
 from index.store.streams import SHARED, StreamId
 from index.store.unit import Unit
 from sync.log import claims, epochs
+from sync.log.claims import Card
 
 PART_ROWS: Final = 1000
 
@@ -95,7 +96,8 @@ class Joining:
         self.merged = Merged(set(), set())
         self._streams: list[tuple[StreamId, int, int]] = []
         self._dots: set[tuple[bytes, int, int]] = set()
-        self._vouches: list[tuple[bytes, Op]] = []  # they are looked at when all cards are known
+        self._vouches: list[tuple[bytes, int, Op]] = []  # device, epoch: they are looked at when all cards are known
+        self._cards: dict[bytes, Card] = {}  # those that it shows, also where they are not of the present yet
 
     def take(self, part: Part) -> None:
         """Join one part, in a unit of its own. PageRefused when it has another form than it must have."""
@@ -124,8 +126,7 @@ class Joining:
             _check(op)
             if model in shared.OWNED and key[:16] != device:
                 continue
-            if claims.is_vouch(op):
-                self._vouches.append((bytes(device), op))
+            if self._is_of_keys(bytes(device), 0, op):
                 continue
             fields += [Register(model, key, field, value, one.hlc, device) for one in self._believed(unit, device, op)]
         registers.merge(unit.db, fields)
@@ -177,11 +178,23 @@ class Joining:
             self._dots.add((bytes(device), seq, part))
             op = Op(seq, part, hlc, *msgpack.unpackb(body))
             _check(op)
+            if self._is_of_keys(bytes(device), epoch, op):
+                continue
             if (op.model, op.op) == pending.ADDED and (
                 tags.has_dot(unit.db, device, seq, part) or self._was_removed(unit, device, seq, part)
             ):
                 continue
             self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
+
+    def _is_of_keys(self, device: bytes, epoch: int, op: Op) -> bool:
+        """Keep the card that an operation shows; whether it is a vouch, which waits for the end."""
+        if claims.is_vouch(op):
+            self._vouches.append((device, epoch, op))
+            return True
+        shown = claims.card_of(op)
+        if shown is not None:
+            self._cards[shown[0]] = shown[1]
+        return False
 
     def _believed(self, unit: Unit, device: bytes, op: Op) -> list[Op]:
         return self.put_aside(unit, device, 0, [op])
@@ -202,8 +215,9 @@ class Joining:
 
     def _finish(self, tell: Callable[[Unit, Merged], None]) -> None:
         with self.store.write(ORIGIN_SYNC) as unit:
-            for device, op in self._vouches:
-                self._merge(unit, device, self._believed(unit, device, op))
+            for device, epoch, op in self._vouches:
+                if claims.is_proven(unit.db, self.store.library_uuid, device, op, self._cards):
+                    self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
             gone = []
             for uuid, tag_uuid, device, seq, part in [*tags.every_dot(unit.db), *pending.additions(unit.db)]:
                 if (device, seq, part) not in self._dots and self._covers(device, seq):

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from index.model.errors import LinkClosed, NoSpace, VdfsError
-from index.store import changes, devices, pending, streams
+from index.store import devices, pending, streams
 from index.store.streams import StreamId
 from sync.log import outgoing, restamping
 from sync.log.backfill import Backfill
@@ -98,18 +98,29 @@ class Upkeep:
 
     async def _recall(self) -> None:
         """A stamp of the future was given up that had made what others wrote look old: it is gone through once more,
-        and the state of others taken."""
-        if not self.hub.peers or changes.get_meta(self.store.db, pending.RECALL) is None:
+        and the state of every other device taken, of one that is away when it is back."""
+        left = pending.recall_left(self.store.db)
+        if left == set():
             return
-        restamping.recall(self.incoming)
-        for peer in list(self.hub.peers.values()):
+        awaited = set(self._awaited())
+        if left is None:
+            restamping.recall(self.incoming)
+            left = awaited
+        self._note_recall(left & awaited)
+        for peer in [self.hub.peers[device] for device in sorted(left & self.hub.peers.keys())]:
             try:
                 await self.backfill.take(peer)
             except VdfsError as error:
                 log.info("the current state of %s could not be taken: %s", peer.device.hex()[:8], error)
                 return  # once more
+            left = pending.recall_left(self.store.db)
+            if left is None:  # what came with it is a reason to begin anew
+                return
+            self._note_recall(left - {peer.device})
+
+    def _note_recall(self, left: set[bytes]) -> None:
         with self.store.note() as db:
-            changes.drop_meta(db, pending.RECALL)
+            pending.note_recall(db, left)
 
     async def _tell_ahead(self) -> None:
         """Who stamps in the future is told so, now and then."""

@@ -3,13 +3,15 @@
 import msgpack
 import pytest
 
+from index.model.hlc import Hlc
 from index.scan import recording
 from index.store import devices, entries, metadata, pending, places, registers, shared, streams, tags
+from index.store.pending import Held
 from sync.log import claims, epochs, pages
 from sync.log.messages import At
 from sync.log.outgoing import tell_untold
 from sync.log.restamping import restamp
-from sync.wire.identity import Keys
+from sync.wire.identity import Keys, uuid_of
 from tests.sync.world import DIRECTORY, LIBRARY, LINK, Device, assert_equal, introduce, settle
 
 
@@ -399,6 +401,37 @@ def test_nobody_writes_over_the_vouch_of_another(three):
         db.execute("UPDATE register SET device=? WHERE field=?", (c.uuid, field))
     b.give_state(a)
     assert registers.fields_of(a.db, devices.MODEL, a.uuid)[field] == good
+
+
+def test_a_vouch_whose_cards_nobody_shows_is_passed_over(three):
+    """What a card that is put aside shows is shown."""
+    a, b, c = three
+    keys = Keys(b"n" * 32)
+    new, field, late = uuid_of(keys.public_key), claims.vouch_field(c.uuid), a.store.last_hlc.packed() + 1000
+
+    def say(vouch: bytes) -> None:  # as if the one had said it whose it is
+        with b.store.note() as db:
+            row = (devices.MODEL, new, field, msgpack.packb(vouch), late, c.uuid)
+            db.execute(
+                "INSERT OR REPLACE INTO register(model, key, field, value, hlc, device) VALUES(?,?,?,?,?,?)", row
+            )
+        b.give_state(a)
+
+    def heard() -> object:
+        return registers.fields_of(a.db, devices.MODEL, new).get(field)
+
+    good = c.keys.sign(claims.vouched(LIBRARY, new, keys.public_key, keys.static_key))
+    for vouch in (b"x" * 64, good):
+        say(vouch)
+        assert heard() is None
+    card = [keys.public_key, keys.static_key, keys.sign_static(), 1]
+    said = ("register", "set", [devices.MODEL, new, "card"], msgpack.packb(card))
+    with b.store.note() as db:
+        pending.put_aside(db, 1, Held(b.uuid, 99, 0, Hlc(b.store.now_ms() + 10**9, 0).packed(), said))
+    say(b"x" * 64)
+    assert heard() is None
+    say(good)
+    assert heard() == good
 
 
 def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from index.store import streams, tags
+from index.store import metadata, pending, streams, tags
 from sync.log.upkeep import PRUNE_S
 from tests.sync.linked import Node, connect, quiet, running
 from tests.sync.world import DIRECTORY, assert_equal, introduce
@@ -109,6 +109,38 @@ def test_what_somebody_told_who_was_put_out_since_is_no_fault_of_who_keeps_it(no
         names = {bytes(name) for (name,) in two.db.execute("SELECT name FROM entry")}
         assert b"now.txt" in names
         assert b"late.txt" not in names
+
+    run(main)
+
+
+def test_whose_state_is_wanted_is_asked_when_he_is_back(nodes):
+    """What a stamp of the future had made look old may be with one who is away by now, and with nobody else."""
+    a, b, c = nodes
+
+    async def main() -> None:
+        uuid = c.uuid_of(c.add(c.branch(b"Files"), b"f", data=b"1"))
+        c.note(uuid, b"user.note", b"of c")
+        async with running(a, b, c) as nursery:
+            await connect(nursery, a, c)
+            await connect(nursery, b, c)
+            await quiet(a, b, c)
+        for one in (a, b):
+            with one.store.note() as db:
+                db.execute("DELETE FROM attribute")
+        with a.store.note() as db:
+            pending.note_recall(db, None)
+        async with running(a, b) as nursery:
+            await connect(nursery, a, b)
+            await quiet(a, b)
+            await trio.sleep(5)
+            assert pending.recall_left(a.db) == {c.uuid}
+            assert metadata.get(a.db, uuid, b"user.note") is None
+        async with running(a, c) as nursery:
+            await connect(nursery, a, c)
+            await quiet(a, c)
+            await trio.sleep(5)
+            assert pending.recall_left(a.db) == set()
+            assert metadata.get(a.db, uuid, b"user.note") == b"of c"
 
     run(main)
 

@@ -30,6 +30,8 @@ LAG_S = 1.0
 # How long a program of ours may take on a busy machine before it counts as hung.
 PROGRAM_S = 60.0
 LOOK_S = 0.01
+#: How many times longer than on an idle machine something is waited for.
+PATIENCE = 4
 # Whom tests become that need somebody who is not root; `nobody` by number, as its name differs between systems.
 NOBODY = 65534
 
@@ -388,8 +390,9 @@ def as_nobody(scratch: Path, *command: str | Path) -> list[str]:
 
 
 def eventually(check: Callable[[], T], what: str, within_s: float = 10.0) -> T:
-    """The first true answer of a check; a check that raises is not true yet."""
-    until_s = time.monotonic() + within_s
+    """The first true answer of a check; a check that raises is not true yet. `within_s` is what it may take on a
+    machine that does nothing else: on a busy one it is waited for longer before it counts as missing."""
+    until_s = time.monotonic() + PATIENCE * within_s
     while True:
         last: BaseException | None = None
         try:
@@ -398,7 +401,7 @@ def eventually(check: Callable[[], T], what: str, within_s: float = 10.0) -> T:
         except (AssertionError, OSError, LookupError, ValueError) as error:
             last = error
         if time.monotonic() > until_s:
-            raise AssertionError(f"not within {within_s:g} s: {what}") from last
+            raise AssertionError(f"not within {PATIENCE * within_s:g} s: {what}") from last
         time.sleep(LOOK_S)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from index.scan import inotify
+from tests.system.harness import PATIENCE
 
 KINDS = {
     inotify.IN_MODIFY: "MODIFY",
@@ -81,7 +82,8 @@ class Watcher:
         """Wait until what was seen is enough; returns how long that took."""
         began_s = time.monotonic()
         while not check(self.plain()):
-            assert time.monotonic() - began_s < within_s, f"not within {within_s:g} s: {what}; seen: {self.plain()}"
+            is_late = time.monotonic() - began_s > PATIENCE * within_s
+            assert not is_late, f"not within {PATIENCE * within_s:g} s: {what}; seen: {self.plain()}"
             self.look(0.05)
         return time.monotonic() - began_s
 

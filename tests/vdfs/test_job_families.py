@@ -57,6 +57,24 @@ def test_cancelling_a_job_cancels_its_parts_and_keeps_them_in_the_history(tmp_pa
     assert steps.done == [0]
 
 
+def test_a_job_that_is_cancelled_in_the_moment_it_hears_some_news_is_cancelled_like_its_part(tmp_path):
+    """It was about to look at its part, which had stopped before it came to that: no end of its own."""
+
+    async def main() -> None:
+        for _ in range(30):  # who of the two is first is by chance
+            steps = Steps(2)
+            steps.gates[1] = trio.Event()
+            async with running(tmp_path, *family(steps)) as jobs:
+                job = jobs.submit("parent", "p", "k", {})
+                await steps.at.wait()
+                await trio.testing.wait_all_tasks_blocked()
+                jobs._tell()
+                jobs.cancel(job.id)
+                assert (await jobs.wait(job.id)).status is Status.CANCELLED
+
+    trio.run(main)
+
+
 def test_a_job_that_is_resumed_before_its_part_has_stopped_goes_on_with_it(tmp_path):
     part = Stubborn()
 

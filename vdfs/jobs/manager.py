@@ -181,7 +181,9 @@ class JobManager:
         found = next((child for child in self.table.children(job.id) if child.kind == kind), None)
         if found is None:
             found = self.add(kind, title, job.key, args, job.priority, job.id)
-        return await self.wait(found.id)
+        found = await self.wait(found.id)
+        await trio.lowlevel.checkpoint()  # a part that was stopped with it is no part that ended
+        return found
 
     @property
     def held_by(self) -> str | None:

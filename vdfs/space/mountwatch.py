@@ -77,6 +77,7 @@ class MountWatch:
         with open("/proc/self/mountinfo", "rb") as table:
             poll = select.poll()
             poll.register(table, select.POLLPRI)
+            self._reach()  # this descriptor is not told of what changed before it was opened
             while True:
                 if await trio.to_thread.run_sync(poll.poll, _POLL_MS, abandon_on_cancel=True):
                     self._reach()

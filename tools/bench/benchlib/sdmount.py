@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,12 +171,14 @@ class Sdmount:
         """Processor time so far of the mount's process alone."""
         return _ticks_of(self._known(), children=False) / os.sysconf("SC_CLK_TCK")
 
-    def wake_ups(self) -> int:
-        """How often a thread of the mount's process has given the processor up to wait, so far."""
-        found = 0
+    def wake_ups(self) -> dict[str, int]:
+        """How often each thread of the mount's process has given the processor up to wait, so far."""
+        found = {}
         for task in Path(f"/proc/{self._known()}/task").iterdir():
-            lines = (task / "status").read_text().splitlines()
-            found += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+            with suppress(OSError):  # it has ended
+                lines = (task / "status").read_text().splitlines()
+                counted = (line.split()[1] for line in lines if line.startswith("voluntary_ctxt_switches:"))
+                found[task.name] = sum(map(int, counted))
         return found
 
     def forget_peak(self) -> None:

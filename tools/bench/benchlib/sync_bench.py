@@ -194,14 +194,18 @@ class _Run:
         self.found.caught = ((ended_ns - pair.connected_ns()) / 1e9, *used)
 
     def _rest(self, what: str, products: list[Sdmount]) -> None:
-        """What a mount's process does while nobody asks it for anything, a minute."""
+        """What a mount's process does while nobody asks it for anything, a minute. Wake-ups of threads that ended
+        meanwhile are not among them."""
         say(f"idle: {what}")
         before = [(one.server_s(), one.wake_ups()) for one in products]
         time.sleep(self.idle_s)
         after = [(one.server_s(), one.wake_ups()) for one in products]
         share = 60.0 / self.idle_s / len(products)
-        used, woken = (sum(b[at] - a[at] for a, b in zip(before, after, strict=True)) * share for at in (0, 1))
-        self.found.idle[what] = used, woken
+        used_s, woken = 0.0, 0
+        for (begun_s, slept), (ended_s, sleeps) in zip(before, after, strict=True):
+            used_s += ended_s - begun_s
+            woken += sum(count - slept.get(thread, 0) for thread, count in sleeps.items())
+        self.found.idle[what] = used_s * share, woken * share
 
     def _measure_syncthing(self, tree: Tree) -> None:
         """Before ours, so that its processes are gone when what is idle is measured."""
