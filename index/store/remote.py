@@ -117,11 +117,13 @@ def apply(
     if not is_first:
         wanted.update(row.rid for row in rows)
     have = known(db, branch_id, wanted)
+    (top,) = next(db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)), (None,))
     for row in rows:
         old = have.get(row.rid)
         if old is None:
             continue
-        is_other = old.mark != mark and old.uuid != canon.get(row.uuid, row.uuid)
+        is_top = not row.parent_rid and old.id == top  # it is what it was, whatever it is called
+        is_other = old.mark != mark and old.uuid != canon.get(row.uuid, row.uuid) and not is_top
         if is_other or old.kind != row.kind:
             _give_up_number(unit, old)
             del have[row.rid]
@@ -210,6 +212,8 @@ def _give_up_number(unit: Unit, old: Known) -> None:
         return
     if row.parent_id is not None:
         _take_down(unit, row, is_gone=True)
+    else:  # it was the top of the branch, or hung nowhere
+        unit.db.execute("INSERT OR REPLACE INTO detached VALUES(?,?,NULL,1)", (row.id, row.branch_id))
     unit.db.execute("UPDATE entry SET st_ino=-id WHERE id=?", (old.id,))
 
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 import trio
 
 from index.model.errors import LinkClosed, MissingDependency, NoSpace, PageRefused
-from index.store import streams
-from index.store.streams import StreamId
 from sync.log import pages
 from sync.log.backfill import Backfill
 from sync.log.events import Event
@@ -57,10 +55,10 @@ class Following:
             peer.heads = {at.stream: at.seq for at in reply.places}
             self._settle(peer)
         elif isinstance(reply, Behind):
-            stream = StreamId(reply.device, reply.epoch, reply.kind)
+            if self.keeper.places().get(reply.at.stream, reply.at) != reply.at:
+                return False  # somebody else has told it meanwhile
             if reply.is_rewound:
-                with self.store.note() as db:
-                    streams.rewind(db, stream)
+                self.hub.rewind(reply.at.stream)
             else:
                 await self.backfill.take(peer)
             return False

@@ -73,6 +73,13 @@ class Peer:
     bytes_out: int = 0
     rows_in: int = 0
 
+    def stand(self, places: Sequence[At]) -> None:
+        """It says where it stands: perhaps further back than it was, where all of a stream is to be told anew."""
+        for at in places:
+            self.places[at.stream] = at
+            if at.stream in self.have:
+                self.have[at.stream] = min(self.have[at.stream], at.seq)
+
     def stall(self, stream: StreamId, missing: bytes = b"") -> None:
         """What came of a stream cannot be applied yet."""
         self.stalled[stream] = missing
@@ -158,6 +165,12 @@ class Hub:
         if not self.incoming.is_out(stream.device):
             return True
         return stream.kind == SHARED and self.incoming.key_of(stream.device) is not None
+
+    def rewind(self, stream: StreamId) -> None:
+        """All rows of a device are to be told anew: nobody is to count on what was here of them."""
+        with self.store.note() as db:
+            streams.rewind(db, stream)
+        self.acknowledge_soon()
 
     async def spoken(self, peer: Peer, places: Sequence[At]) -> None:
         """A device said how far it knows what. Where it knows of us what we have forgotten, we begin anew, and hear of

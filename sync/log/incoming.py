@@ -222,7 +222,7 @@ class Incoming:
         for uuid in every.keys() - branches.keys():  # what it holds is told no more
             body.rows.pop(uuid, None)
         body = body._replace(gone=[one for one in body.gone if one.branch in branches or one.branch not in every])
-        rootless = {uuid for uuid, row in branches.items() if row.root_entry_id is None and uuid in body.rows}
+        tops = {uuid: row.root_entry_id for uuid, row in branches.items()}
         for uuid in (*body.rows, *(one.branch for one in body.gone)):
             if uuid not in branches:
                 raise MissingDependency(places.BRANCH, uuid)
@@ -260,5 +260,7 @@ class Incoming:
             else:
                 streams.advance_part(unit.db, facts.stream, facts.to_seq, facts.last_id)
             streams.keep(unit.db, page.row())
-        if rootless:  # they can be shown now
-            self.heard(Merged(set(), {(places.BRANCH, facts.device + uuid) for uuid in rootless}))
+        now = {row.uuid: row.root_entry_id for row in places.branches(store.db)}
+        other = {(places.BRANCH, facts.device + uuid) for uuid in body.rows if now.get(uuid) != tops[uuid]}
+        if other:  # they can be shown now, or are shown from another top
+            self.heard(Merged(set(), other))

@@ -56,12 +56,10 @@ class PageSent:
 
 @message(18)
 class Behind:
-    """What goes on from where you are is not kept here. `is_rewound`: of rows all are told anew, from the beginning;
-    else of shared rows there is the current state."""
+    """What goes on from there is not kept here. `is_rewound`: of rows all are told anew, from the beginning; else of
+    shared rows there is the current state. Who has got further meanwhile need not do either."""
 
-    device: Bytes16
-    epoch: U63
-    kind: U8
+    at: At
     is_rewound: bool
 
 

@@ -125,7 +125,7 @@ class Replicator:
                 streams.note_holding(db, peer.device, peer.have)
             peer.bell.ring()
         elif isinstance(message, Again):
-            peer.places.update({at.stream: at for at in message.places})
+            peer.stand(message.places)
             peer.is_told = False
             peer.bell.ring()
         elif isinstance(message, Ahead) and restamping.restamp(self.store, message.hlc):

@@ -24,7 +24,7 @@ _SHORT_ROWS: Final = 200
 class Serving:
     """Used on the loop only."""
 
-    _at_fault: StreamId
+    _at_fault: At
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -33,7 +33,8 @@ class Serving:
     async def serve(self, peer: Peer, call: Call, follow: Follow) -> None:
         """Answer a Follow for as long as the link lasts."""
         await self.hub.spoken(peer, follow.places)
-        peer.places = {at.stream: at for at in follow.places}
+        peer.places = {}
+        peer.stand(follow.places)
         peer.direct = frozenset(follow.direct)
         peer.is_told = False
         peer.bell.ring()
@@ -42,14 +43,13 @@ class Serving:
             try:
                 page = self._page_for(peer)
             except (SnapshotNeeded, RewindNeeded) as error:
-                stream = self._at_fault
-                await call.reply(Behind(*stream, isinstance(error, RewindNeeded)))
+                await call.reply(Behind(self._at_fault, isinstance(error, RewindNeeded)))
                 return
             if page is not None:
+                peer.places[page.facts.stream] = after(page)  # at once: it may say meanwhile that it stands elsewhere
                 if self.keeper.is_own(page.facts.stream):
                     await self.store.make_durable()
                 await call.reply(PageSent(page.head, page.body))
-                peer.places[page.facts.stream] = after(page)
                 peer.pages_out += 1
                 peer.bytes_out += len(page.head) + len(page.body)
                 peer.is_told = False
@@ -72,7 +72,7 @@ class Serving:
                 at = peer.places.get(stream) or At(*stream, self.keeper.start_of(stream))
                 if _has_all(at, mine) or (stream.device != own and self._comes_itself(peer, stream, mine, now_s)):
                     continue
-                self._at_fault = stream
+                self._at_fault = at
                 rows = self.hub.page_rows
                 page = self.keeper.next_page(at, min(_SHORT_ROWS, rows) if self.pace.is_used else rows)
                 if page is not None:

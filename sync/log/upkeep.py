@@ -153,8 +153,7 @@ class Upkeep:
             peer = self.hub.peers.get(stream.device)
             if peer is None or not self._is_newest(stream):
                 continue
-            with self.store.note() as db:
-                streams.rewind(db, stream)
+            self.hub.rewind(stream)
             try:
                 await peer.channel.notify(Again((self.keeper.places()[stream],)))
             except LinkClosed:

@@ -44,9 +44,10 @@ def _alone(machine: Machine) -> list[str]:
 def told_too_early(machine: Machine, others: Sequence[Machine]) -> list[str]:
     """Whether anybody has heard of entries that rules of a device have held back from their first day."""
     found = []
-    for uuid in sorted(machine.never_told):
+    for uuid in sorted(machine.never_told) if machine.is_up else ():
         for other in others:
-            if other is machine or not other.is_up or _is_one_with(other, uuid):
+            # Who has found out that it is one with another may be heard of that later, when its clock ran ahead.
+            if other is machine or not other.is_up or _is_one_with(other, uuid) or _has_alias(machine, uuid):
                 continue
             for table in ("attribute", "tagging"):
                 sql = f"SELECT 1 FROM {table} WHERE entry_uuid=?"
@@ -57,8 +58,13 @@ def told_too_early(machine: Machine, others: Sequence[Machine]) -> list[str]:
 
 def _is_one_with(other: Machine, uuid: bytes) -> bool:
     """Whether a device has the same file itself, as the one that holds it back has found out."""
-    sql = "SELECT 1 FROM alias WHERE uuid=?1 OR kept=?1 UNION SELECT 1 FROM entry WHERE uuid=?1 AND uid>=0"
-    return other.db.execute(sql, (uuid,)).fetchone() is not None
+    sql = "SELECT 1 FROM entry WHERE uuid=? AND uid>=0"
+    return _has_alias(other, uuid) or other.db.execute(sql, (uuid,)).fetchone() is not None
+
+
+def _has_alias(machine: Machine, uuid: bytes) -> bool:
+    sql = "SELECT 1 FROM alias WHERE uuid=?1 OR kept=?1"
+    return machine.db.execute(sql, (uuid,)).fetchone() is not None
 
 
 def shared_of(machine: Machine) -> dict[str, list[Any]]:

@@ -292,6 +292,10 @@ class Machine(Device):
             one.sync.links.refresh()
             one.sync.introductions.paired()
 
+    def meets(self, other: "Machine") -> bool:
+        """Whether each of two knows the other."""
+        return all(devices.get(a.db, b.uuid) is not None for a, b in ((self, other), (other, self)))
+
     @property
     def knows(self) -> dict[StreamId, int]:
         return {row.id: row.seq for row in streams.every(self.db)}

@@ -372,8 +372,21 @@ class Story:
         for machine in self.members():
             for fault in checks.told_too_early(machine, self.machines):
                 self.fail(fault)
+        self._pair_again()
         for machine in self.members():
             self.deeds[machine.name].finish(machine)
+
+    def _pair_again(self) -> None:
+        """Whom an old copy has not heard of is a stranger to it: somebody has to pair the two once more."""
+        members = [one for one in self.members() if one.is_up]
+        together = members[:1]
+        while len(together) < len(members):
+            left = [one for one in members if one not in together]
+            near = next((one for one in left if any(one.meets(other) for other in together)), None)
+            if near is None:
+                near = left[0]
+                self._pair(together[0], near)
+            together.append(near)
 
     def members(self) -> list[Machine]:
         """Who is not put out, by the word of anybody who is not."""

@@ -403,6 +403,33 @@ def test_nobody_writes_over_the_vouch_of_another(three):
     assert registers.fields_of(a.db, devices.MODEL, a.uuid)[field] == good
 
 
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_branch_that_an_old_copy_begins_once_more_has_one_top(tmp_path, is_elsewhere):
+    """Its number may be that of the old one, or of another row by now."""
+    a, b = Device(tmp_path, "a"), Device(tmp_path, "b")
+    introduce(a, b)
+    a.branch(b"Other")
+    settle(a, b)
+    a.store.close()
+    copy = a.path.read_bytes()
+    a.open()
+    a.add(a.branch(b"Files"), b"forgotten", data=b"1")
+    settle(a, b)
+    a.store.close()
+    a.path.write_bytes(copy)
+    a.open()
+    known = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)]
+    epochs.begin_again(a.store, known)
+    root = a.branch(b"Others" if is_elsewhere else b"Files")
+    a.add(a.branch(b"Files") if is_elsewhere else root, b"f", data=b"2")
+    settle(a, b)
+    assert_equal(a, b)
+    tops = b.db.execute("SELECT branch_id, id FROM entry WHERE parent_id IS NULL ORDER BY branch_id").fetchall()
+    assert tops == b.db.execute("SELECT id, root_entry_id FROM branch ORDER BY id").fetchall()
+    a.store.close()
+    b.store.close()
+
+
 def test_a_vouch_whose_cards_nobody_shows_is_passed_over(three):
     """What a card that is put aside shows is shown."""
     a, b, c = three
