@@ -389,13 +389,15 @@ class Story:
             together.append(near)
 
     def members(self) -> list[Machine]:
-        """Who is not put out, by the word of anybody who is not."""
+        """Who is not put out, by the word of anybody who is not, or of his own: who put him out may have forgotten it
+        with an old copy."""
         out = {
             bytes(uuid)
             for machine in self.machines
             if not machine.is_revoked and machine.is_up
             for (uuid,) in machine.db.execute("SELECT uuid FROM device WHERE revoked=1")
         }
+        out |= {machine.uuid for machine in self.machines if machine.is_up and machine.sync.is_revoked}
         return [machine for machine in self.machines if machine.uuid not in out]
 
     async def end(self) -> None:
