@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -143,6 +144,42 @@ def test_a_kill_in_the_middle_of_joining_leaves_two_libraries_or_one(base: Path,
         assert ann.library_id == bob.library_id
         meet(ann, bob)
         agree(ann, bob)
+
+
+@pytest.mark.parametrize("offers", ["ann", "bob"])
+def test_a_copy_that_is_older_than_the_pairing_is_paired_once_more(base: Path, offers: str) -> None:
+    """It has forgotten the other, who has not forgotten it, and neither loses anything."""
+    with devices(base, "ann", "bob") as (_, (ann, bob)):
+        for device in (ann, bob):
+            top = device.folder(device.name)
+            (top / "file").write_text(device.name)
+            device.add(top)
+            device.settle()
+        os.setxattr(ann.mnt / "ann/file", TAGS, b"before")
+        ann.wait_idle()
+        ann.unmount()
+        kept = ann.library_dir.with_name("kept")
+        shutil.copytree(ann.library_dir, kept)
+        ann.mount()
+        one, other = (ann, bob) if offers == "ann" else (bob, ann)
+        pair(one, other)
+        agree(ann, bob)
+        os.setxattr(bob.mnt / "ann/file", TAGS, b"before,of bob")
+        os.setxattr(ann.mnt / "bob/file", NOTE, b"forgotten")
+        eventually(lambda: os.getxattr(bob.mnt / "bob/file", NOTE) == b"forgotten", "the note", 20)
+        agree(ann, bob)
+        ann.unmount()
+        shutil.rmtree(ann.library_dir)
+        shutil.move(kept, ann.library_dir)
+        ann.mount()
+        assert [row["name"] for row in ann.devices()] == ["ann"]
+        pair(one, other)
+        agree(ann, bob)
+        assert ann.library_id == bob.library_id
+        for device in (ann, bob):
+            assert tags(device.mnt / "ann/file") == {"before", "of bob"}, device.name
+            assert os.getxattr(device.mnt / "bob/file", NOTE) == b"forgotten", device.name
+            device.verify()
 
 
 # -- names and addresses -----------------------------------------------------------------------------------------------
