@@ -24,14 +24,18 @@ Source: RFC 6762, RFC 6763.
 import contextlib
 import logging
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import trio
 
 from sync.net.addresses import Endpoint
+from sync.net.announcement import Announcement
 from sync.net.interfaces import LocalAddress, NetworkWatch
-from sync.net.multicast import Announcement, Multicast
 from sync.net.revision import Revision
 from sync.net.sightings import Sightings
+
+if TYPE_CHECKING:
+    from sync.net.multicast import Multicast
 
 log = logging.getLogger("sdmount.net")
 
@@ -87,10 +91,11 @@ class Discovery:
     async def run(self) -> None:
         """For ever; at its end (cancellation) goodbye is said."""
         self._token = trio.lowlevel.current_trio_token()
+        multicast_on = await trio.to_thread.run_sync(_load, limiter=self._threads)
         while True:
             network, floods = self._network.revision.value, self._floods.value
             self._sightings.begin_generation()
-            multicast = Multicast(self._sightings, _used(self._network.addresses), lambda: self._soon(self._floods))
+            multicast = multicast_on(self._sightings, _used(self._network.addresses), lambda: self._soon(self._floods))
             try:
                 if await self._open(multicast):
                     await self._serve(multicast, network, floods)
@@ -101,7 +106,7 @@ class Discovery:
                 with trio.move_on_after(CLOSE_S, shield=True):
                     await trio.to_thread.run_sync(multicast.close, limiter=self._threads, abandon_on_cancel=True)
 
-    async def _open(self, multicast: Multicast) -> bool:
+    async def _open(self, multicast: "Multicast") -> bool:
         """Whether there is multicast here."""
         try:
             with trio.fail_after(OPEN_S):
@@ -114,7 +119,7 @@ class Discovery:
             return False
         return True
 
-    async def _serve(self, multicast: Multicast, network: int, floods: int) -> None:
+    async def _serve(self, multicast: "Multicast", network: int, floods: int) -> None:
         """Until the network is another one, or there were too many strangers."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_announced, multicast)
@@ -124,7 +129,7 @@ class Discovery:
             await self._network.revision.beyond(network)
             nursery.cancel_scope.cancel()
 
-    async def _keep_announced(self, multicast: Multicast) -> None:
+    async def _keep_announced(self, multicast: "Multicast") -> None:
         seen = -1
         while True:
             seen = await self._announced.beyond(seen)
@@ -134,7 +139,7 @@ class Discovery:
         await trio.sleep(HEARD_AGAIN_S)
         self._sightings.forget_older()
 
-    async def _ask_again(self, multicast: Multicast) -> None:
+    async def _ask_again(self, multicast: "Multicast") -> None:
         wait_s = ASK_AGAIN_S
         while True:
             await trio.sleep(wait_s)
@@ -152,6 +157,13 @@ class Discovery:
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(revision.bump, idempotent=True)
+
+
+def _load() -> "type[Multicast]":
+    """What speaks multicast DNS takes long to load, and a device that has nobody to talk to does without."""
+    from sync.net.multicast import Multicast
+
+    return Multicast
 
 
 def _used(addresses: Iterable[LocalAddress]) -> list[LocalAddress]:

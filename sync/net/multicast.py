@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import attrs
 from zeroconf import (
     DNSQuestionType,
     RecordUpdate,
@@ -34,8 +33,9 @@ from zeroconf import (
     current_time_millis,
 )
 
+from sync.net.announcement import Announcement
 from sync.net.interfaces import LocalAddress
-from sync.net.sightings import MAX_TEXT_BYTES, SERVICE, TAG_BYTES, Sightings, instance_of, read, text_of
+from sync.net.sightings import MAX_TEXT_BYTES, SERVICE, Sightings, instance_of, read, text_of
 
 log = logging.getLogger("sdmount.net")
 
@@ -51,19 +51,6 @@ _ASKS_PER_S = 8.0
 _ANSWER_MS = 1000
 #: Types of records.
 _A, _PTR, _TXT, _AAAA, _SRV = 1, 12, 16, 28, 33
-
-
-@attrs.frozen
-class Announcement:
-    """What is told: the port, and tags of 8 bytes, of this device and of an open offer to pair, as far as any."""
-
-    port: int
-    tag: bytes | None = None
-    offer: bytes | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if not 0 < self.port < 65536 or any(len(tag) != TAG_BYTES for tag in (self.tag, self.offer) if tag is not None):
-            raise ValueError("a port from 1 to 65535 and tags of 8 bytes")
 
 
 class Multicast:

@@ -13,9 +13,9 @@ from typing import Protocol
 import attrs
 
 from sync.net.addresses import Endpoint
+from sync.net.announcement import Announcement
 from sync.net.discovery import Discovery
 from sync.net.interfaces import LocalAddress, NetworkWatch
-from sync.net.multicast import Announcement
 from sync.net.revision import Revision
 from sync.net.transport import Listener, Stream, dial_tcp, listen_tcp
 

@@ -22,7 +22,7 @@ from sync.log.replicator import Replicator
 from sync.net import addresses
 from sync.net.acceptor import Acceptor
 from sync.net.addresses import Endpoint, Remembered
-from sync.net.multicast import Announcement
+from sync.net.announcement import Announcement
 from sync.net.outside import Outside, of_this_machine
 from sync.net.revision import Revision
 from sync.net.transport import Listener, Stream

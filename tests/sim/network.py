@@ -17,7 +17,7 @@ import trio
 
 from index.model.errors import Deadline, LinkClosed, Unreachable
 from sync.net.addresses import Endpoint
-from sync.net.multicast import Announcement
+from sync.net.announcement import Announcement
 from sync.net.outside import Outside
 from sync.net.revision import Revision
 from tests.sim.chance import Chance

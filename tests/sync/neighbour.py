@@ -14,9 +14,9 @@ from pathlib import Path
 import trio
 
 from sync.net import discovery as discovery_module
+from sync.net.announcement import Announcement
 from sync.net.discovery import Discovery
 from sync.net.interfaces import NetworkWatch
-from sync.net.multicast import Announcement
 
 
 def tag_of(text: str) -> bytes | None:

@@ -15,9 +15,9 @@ import pytest
 import trio
 from zeroconf._protocol.incoming import DNSIncoming
 
+from sync.net.announcement import Announcement
 from sync.net.discovery import Discovery
 from sync.net.interfaces import NetworkWatch
-from sync.net.multicast import Announcement
 from sync.net.sightings import MAX_ENDPOINTS
 from tests.netlab import Laboratory, Node, laboratory
 
@@ -459,7 +459,7 @@ CANCELLED = """
 import threading, time, trio
 from sync.net.discovery import Discovery
 from sync.net.interfaces import NetworkWatch
-from sync.net.multicast import Announcement
+from sync.net.announcement import Announcement
 
 async def main(wait_s):
     discovery = Discovery(NetworkWatch())
