@@ -65,7 +65,7 @@ def join(unit: Unit, one: bytes, other: bytes) -> bytes:
 def tell_untold(unit: Unit) -> None:
     """What waited for entries that others may hear of by now is told: this device's cells and tags, as said when they
     were; the tags under numbers of this unit."""
-    for uuid in heldback.due(unit.db):
+    for uuid in heldback.due(unit.db, unit.device):
         heldback.told(unit.db, uuid)
         for name, value, hlc in metadata.cells_of(unit.db, uuid, unit.device):
             unit.tell("attribute", "set", [uuid, name], value, hlc)

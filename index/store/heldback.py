@@ -56,10 +56,17 @@ def renamed(db: apsw.Connection, uuid: bytes, kept: bytes) -> None:
     db.execute("DELETE FROM untold WHERE entry_uuid=?", (uuid,))
 
 
-def due(db: apsw.Connection) -> list[bytes]:
-    """Entries of which it can be told by now what is attached to them."""
-    sql = "SELECT entry_uuid FROM untold u WHERE EXISTS (SELECT 1 FROM entry WHERE uuid=u.entry_uuid) ORDER BY 1"
-    return [bytes(uuid) for (uuid,) in db.execute(sql) if not is_held(db, uuid)]
+_DUE = (
+    "SELECT entry_uuid FROM untold u WHERE EXISTS (SELECT 1 FROM entry WHERE uuid=u.entry_uuid) "
+    "OR EXISTS (SELECT 1 FROM tagging WHERE entry_uuid=u.entry_uuid AND dot_device<>?1) "
+    "OR EXISTS (SELECT 1 FROM attribute WHERE entry_uuid=u.entry_uuid AND device<>?1) ORDER BY 1"
+)
+
+
+def due(db: apsw.Connection, own: bytes) -> list[bytes]:
+    """Entries of which it can be told by now what is attached to them; also those that are gone, where another device
+    has heard of them before. `own`: this device."""
+    return [bytes(uuid) for (uuid,) in db.execute(_DUE, (own,)) if not is_held(db, uuid)]
 
 
 def told(db: apsw.Connection, uuid: bytes) -> None:

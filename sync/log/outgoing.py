@@ -249,7 +249,7 @@ def begin_sharing(store: Store) -> None:
 
 def tell_untold(store: Store) -> None:
     """What waited for entries that a rule held back is told, where it holds them no more."""
-    if heldback.due(store.db):
+    if heldback.due(store.db, store.device_uuid):
         with store.write(ORIGIN_SYNC) as unit:
             annotating.tell_untold(unit)
 

@@ -203,6 +203,28 @@ def test_a_tag_on_what_a_rule_holds_back_is_told_when_that_is(pair):
     assert_equal(a, b)
 
 
+def test_what_another_has_heard_of_is_told_though_it_is_gone_by_then(pair):
+    """It was held back, then was not for a moment, in which the other one tagged it."""
+    a, b = pair
+    root = a.branch(b"Files")
+    settle(a, b)
+    with a.store.write("test") as unit:
+        row = a.row(unit, entries.get(unit.db, root).branch_id, root, b".hidden", 0o100644)
+        entries.set_rule(unit.db, row.id, 1, unit.seq)
+    uuid = a.uuid_of(row.id)
+    a.tag(uuid, "of a")
+    with a.store.write("test") as unit:
+        recording.set_rule(unit, entries.get(unit.db, row.id), 0)
+    settle(a, b)
+    a.remove(row.id)
+    b.tag(uuid, "of b")
+    settle(a, b)
+    tell_untold(a.store)
+    settle(a, b)
+    assert sorted(tags.of_entry(b.db, uuid)) == ["of a", "of b"]
+    assert_equal(a, b)
+
+
 def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     """Others put it aside; told so, the device says which stamps it has, and later writes of others win."""
     ahead_ns = [86_400 * 10**9]
