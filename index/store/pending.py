@@ -67,9 +67,10 @@ CREATE TABLE moved(
 ) STRICT, WITHOUT ROWID;
 """
 
-#: The fact that says that what is kept is to be gone through once more (1), or that it was, and which devices are to be
-#: asked for their state yet (their ids in one).
+#: The fact that says that what is kept is to be gone through once more (1), is just now (2), or was, and which devices
+#: are to be asked for their state yet (their ids in one).
 RECALL = "recall"
+_BEGUN = 2
 
 
 #: The operation that others may undo while it waits.
@@ -187,6 +188,16 @@ def recall_left(db: apsw.Connection) -> set[bytes] | None:
     if value is None:
         return set()
     return {value[at : at + 16] for at in range(0, len(value), 16)} if isinstance(value, bytes) else None
+
+
+def begin_recall(db: apsw.Connection) -> None:
+    """What is kept is being gone through; should this be the last that is heard of it, it is once more."""
+    changes.set_meta(db, RECALL, _BEGUN)
+
+
+def is_recalling(db: apsw.Connection) -> bool:
+    """Whether that was begun, and there was no reason since to do it once more."""
+    return changes.get_meta(db, RECALL) == _BEGUN
 
 
 def note_recall(db: apsw.Connection, left: Set[bytes] | None) -> None:

@@ -276,9 +276,10 @@ def _put(unit: Unit, old: Known, new: Entry, row: RemoteRow) -> bool:
             new.nlink, new.content_id, new.hash_state, new.version, unit.seq, new.scanned_mtime_ns, new.id,
         ),
     )  # fmt: skip
+    if new.parent_id is not None or not row.parent_rid:  # it hangs somewhere, or is the top
+        unit.db.execute("DELETE FROM detached WHERE entry_id=?", (new.id,))
     if new.parent_id is None:
         return True
-    unit.db.execute("DELETE FROM detached WHERE entry_id=?", (new.id,))
     bytes_differ = (old.size_bytes, old.mtime_ns, old.content_id) != (new.size_bytes, new.mtime_ns, new.content_id)
     what = change.DATA if bytes_differ and new.kind == KIND_FILE else change.ATTRS
     if moved:
@@ -368,6 +369,7 @@ def sweep(unit: Unit, branch_id: int) -> None:
             return
         db.executemany("DELETE FROM detached WHERE entry_id=?", empty)
         for (entry_id,) in empty:
+            db.execute("UPDATE branch SET root_entry_id=NULL WHERE id=? AND root_entry_id=?", (branch_id, entry_id))
             entries.delete(db, entry_id)
 
 

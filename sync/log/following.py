@@ -55,12 +55,13 @@ class Following:
             peer.heads = {at.stream: at.seq for at in reply.places}
             self._settle(peer)
         elif isinstance(reply, Behind):
-            if self.keeper.places().get(reply.at.stream, reply.at) != reply.at:
-                return False  # somebody else has told it meanwhile
-            if reply.is_rewound:
-                self.hub.rewind(reply.at.stream)
-            else:
-                await self.backfill.take(peer)
+            if not reply.is_rewound:
+                if self.keeper.places().get(reply.at.stream, reply.at) == reply.at:
+                    await self.backfill.take(peer)
+                return False
+            async with self.hub.applying:  # not in the middle of a page, at whose end the place moves
+                if self.keeper.places().get(reply.at.stream, reply.at) == reply.at:  # nobody told it meanwhile
+                    self.hub.rewind(reply.at.stream)
             return False
         return True
 
@@ -90,6 +91,8 @@ class Following:
                 if self.incoming.is_out(stream.device) and not self.hub.is_wanted(stream):
                     return
                 page = self.incoming.proven(sent.head, bytes(sent.body))
+                if self._is_told_elsewhere(page):
+                    raise Gap("somebody else is telling all rows anew")
                 began_s = trio.current_time()
                 await self._apply(page)
             except MissingDependency as error:
@@ -109,10 +112,20 @@ class Following:
         peer.rows_in += facts.told
         self.events.batch(peer.device, facts.told, size_bytes, trio.current_time() - began_s)
         self.hub.came_s[facts.stream] = trio.current_time()
-        self._settle(peer)
+        for one in self.hub.peers.values():
+            self._settle(one)
         self.hub.acknowledge_soon()
         self.hub.applied.ring()
         self.hub.ring_all()
+
+    def _is_told_elsewhere(self, page: Page) -> bool:
+        """Whether a page begins with all rows of a device while somebody else is in the middle of telling them: two who
+        keep them as of different moments would have us begin again and again."""
+        facts = page.facts
+        if not facts.is_base or facts.after_id:
+            return False
+        at = self.keeper.places().get(facts.stream)
+        return at is not None and at.part_to not in (0, facts.to_seq) and self.hub.moves(facts.stream)
 
     async def _apply(self, page: Page) -> None:
         steps = self.incoming.take(page, lambda: 50 if self.pace.is_used else 2000)
@@ -131,9 +144,13 @@ class Following:
                 await peer.has_stalled.wait()
             await trio.sleep(RETRY_S)
             places = self.keeper.places()
-            wanted = [places.get(stream, At(*stream, 0)) for stream in peer.stalled]
-            peer.stalled.clear()
-            peer.has_stalled = trio.Event()
+            wanted = [places.get(stream, At(*stream, 0)) for stream in peer.stalled if not self.hub.moves(stream)]
+            for at in wanted:
+                del peer.stalled[at.stream]
+            if not peer.stalled:
+                peer.has_stalled = trio.Event()
+            if not wanted:  # others tell it
+                continue
             try:
                 await peer.channel.notify(Again(tuple(wanted)))
             except LinkClosed:

@@ -3,6 +3,7 @@
 Following, serving, backfill and upkeep know each other by it alone. Used on the loop only.
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
@@ -125,9 +126,25 @@ class Hub:
         else:
             del self.peers[peer.device]
         self.events.add(Event.DISCONNECTED, f"disconnected: {peer.channel.closed or 'closing'}", peer.device)
+        self._ask_others(peer)
         self.changed()
         self.acknowledge_soon()
         self.ring_all()
+
+    def _ask_others(self, gone: Peer) -> None:
+        """What a device that is away has begun to tell anew, others must be asked for: they had told it before."""
+        mine = self.keeper.places()
+        for stream in gone.heads:
+            at = mine.get(stream)
+            if at is None or not self.is_wanted(stream):
+                continue
+            one = next((one for one in self.peers.values() if one.heads.get(stream, 0) > at.seq), None)
+            if one is not None:
+                one.stall(stream)
+
+    def moves(self, stream: StreamId) -> bool:
+        """Whether something of a stream was applied just now."""
+        return trio.current_time() - self.came_s.get(stream, -math.inf) < RELAY_S
 
     def pause(self, paused: bool) -> None:
         """Neither tell nor take in until somebody says otherwise."""
@@ -167,9 +184,11 @@ class Hub:
         return stream.kind == SHARED and self.incoming.key_of(stream.device) is not None
 
     def rewind(self, stream: StreamId) -> None:
-        """All rows of a device are to be told anew: nobody is to count on what was here of them."""
+        """All rows of a device are to be told anew: nobody is to count on what was here of them. `applying` is held."""
         with self.store.note() as db:
             streams.rewind(db, stream)
+        for peer in self.peers.values():
+            peer.is_up_to_date = False
         self.acknowledge_soon()
 
     async def spoken(self, peer: Peer, places: Sequence[At]) -> None:

@@ -261,6 +261,6 @@ class Incoming:
                 streams.advance_part(unit.db, facts.stream, facts.to_seq, facts.last_id)
             streams.keep(unit.db, page.row())
         now = {row.uuid: row.root_entry_id for row in places.branches(store.db)}
-        other = {(places.BRANCH, facts.device + uuid) for uuid in body.rows if now.get(uuid) != tops[uuid]}
-        if other:  # they can be shown now, or are shown from another top
+        other = {(places.BRANCH, facts.device + uuid) for uuid, top in tops.items() if now.get(uuid) != top}
+        if other:  # they can be shown now, or no more, or are shown from another top
             self.heard(Merged(set(), other))

@@ -14,6 +14,7 @@ Source: Kulkarni et al., "Logical Physical Clocks" (2014), whose clocks never go
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any, Final
 
 from index.model.change import ORIGIN_SYNC
@@ -31,6 +32,7 @@ _OWN: Final = (
     "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM attribute WHERE device=?1 "
     "UNION SELECT hlc FROM outbox UNION SELECT hlc FROM quarantine WHERE device=?1"
 )
+_AT_ONCE: Final = 50
 _STAMPED: Final = frozenset({"register", "attribute"})
 
 
@@ -62,17 +64,19 @@ def restamp(store: Store, aside_hlc: int) -> bool:
     return True
 
 
-def recall(incoming: Incoming) -> None:
-    """Go through the operations of others and of this device that are kept, once more."""
+def recall(incoming: Incoming) -> Iterator[None]:
+    """Go through the operations of others and of this device that are kept, once more; yields between units."""
     store = incoming.store
-    told: list[tuple[bytes, int, list[Op]]] = []
     for stream in streams.every(store.db):
         if stream.kind == SHARED:
-            told += [
-                (stream.device, stream.epoch, [Op(*op) for op in pages.plain(pages.kept(row))])
-                for row in streams.kept_pages(store.db, stream.id)
-            ]
+            for row in streams.kept_pages(store.db, stream.id):
+                ops = [Op(*op) for op in pages.plain(pages.kept(row))]
+                incoming.again(stream.device, stream.epoch, [op for op in ops if op.model in _STAMPED])
+                yield
     own: list[Any] = store.db.execute("SELECT epoch, seq, part, hlc, model, op, key, body FROM outbox").fetchall()
-    told += [(store.device_uuid, epoch, [Op.unpacked(*op)]) for epoch, *op in own]
-    for device, epoch, ops in told:
-        incoming.again(device, epoch, [op for op in ops if op.model in _STAMPED])
+    for start in range(0, len(own), _AT_ONCE):
+        some = [(epoch, Op.unpacked(*op)) for epoch, *op in own[start : start + _AT_ONCE]]
+        for epoch in {epoch for epoch, _ in some}:
+            ops = [op for its, op in some if its == epoch and op.model in _STAMPED]
+            incoming.again(store.device_uuid, epoch, ops)
+        yield

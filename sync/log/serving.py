@@ -4,7 +4,6 @@ Shared rows go before rows of entries, ours before those of others; then whateve
 page of each link at a time.
 """
 
-import math
 from typing import Final
 
 import trio
@@ -64,13 +63,12 @@ class Serving:
         """What a device is told next: shared rows first, and of these ours."""
         places = self.keeper.places()
         own = self.store.device_uuid
-        now_s = trio.current_time()
         for kind in KINDS:
             for stream, mine in sorted(places.items(), key=lambda one: (one[0].device != own, one[0])):
                 if stream.kind != kind or (stream.device == peer.device and _is_of_now(stream, peer)):
                     continue
                 at = peer.places.get(stream) or At(*stream, self.keeper.start_of(stream))
-                if _has_all(at, mine) or (stream.device != own and self._comes_itself(peer, stream, mine, now_s)):
+                if _has_all(at, mine) or (stream.device != own and self._comes_itself(peer, stream, mine)):
                     continue
                 self._at_fault = at
                 rows = self.hub.page_rows
@@ -79,11 +77,11 @@ class Serving:
                     return page
         return None
 
-    def _comes_itself(self, peer: Peer, stream: StreamId, mine: At, now_s: float) -> bool:
+    def _comes_itself(self, peer: Peer, stream: StreamId, mine: At) -> bool:
         """Whether a page is left to the link that a device has to its author."""
         if stream.device not in peer.direct:
             return False
-        return now_s - self.hub.came_s.get(stream, -math.inf) < RELAY_S or peer.have.get(stream, -1) >= mine.seq
+        return self.hub.moves(stream) or peer.have.get(stream, -1) >= mine.seq
 
 
 def _is_of_now(stream: StreamId, peer: Peer) -> bool:

@@ -29,6 +29,8 @@ ACK_S: Final = 0.25
 PRUNE_S: Final = 60.0
 #: Whose clock runs ahead is told so again after so long.
 AHEAD_S: Final = 10.0
+#: What is kept is gone through for the sake of a stamp, and one device asked for its state, no oftener than this.
+RECALL_S: Final = 30.0
 #: Of another device's rows at least so many pages are kept, before those that are superseded are looked at.
 PAGES_KEPT: Final = 64
 
@@ -42,6 +44,8 @@ class Upkeep:
         self.pages_kept = PAGES_KEPT
         self._written = Bell()
         self._ahead_told_s = -math.inf
+        self._recalled_s = -math.inf
+        self._asked_s: dict[bytes, float] = {}  # when the state of a device was asked for last
         self.store.wrote = self._written.ring
 
     async def run(self) -> None:
@@ -100,23 +104,34 @@ class Upkeep:
         """A stamp of the future was given up that had made what others wrote look old: it is gone through once more,
         and the state of every other device taken, of one that is away when it is back."""
         left = pending.recall_left(self.store.db)
-        if left == set():
+        if left == set() or (left is None and trio.current_time() < self._recalled_s + RECALL_S):
             return
-        awaited = set(self._awaited())
         if left is None:
-            restamping.recall(self.incoming)
-            left = awaited
-        self._note_recall(left & awaited)
-        for peer in [self.hub.peers[device] for device in sorted(left & self.hub.peers.keys())]:
-            try:
-                await self.backfill.take(peer)
-            except VdfsError as error:
-                log.info("the current state of %s could not be taken: %s", peer.device.hex()[:8], error)
-                return  # once more
-            left = pending.recall_left(self.store.db)
-            if left is None:  # what came with it is a reason to begin anew
+            self._recalled_s = trio.current_time()
+            self._asked_s.clear()
+            with self.store.note() as db:
+                pending.begin_recall(db)
+            for _ in restamping.recall(self.incoming):
+                async with self.pace.turn():
+                    pass
+            if not pending.is_recalling(self.store.db):  # there is a reason to begin anew, in a while
                 return
-            self._note_recall(left - {peer.device})
+            self._note_recall(set(self._awaited()))
+        elif gone := left - set(self._awaited()):
+            self._note_recall(left - gone)
+        for device in sorted((pending.recall_left(self.store.db) or set()) & self.hub.peers.keys()):
+            if trio.current_time() < self._asked_s.get(device, -math.inf) + RECALL_S:
+                continue
+            self._asked_s[device] = trio.current_time()
+            try:
+                await self.backfill.take(self.hub.peers[device])
+            except (VdfsError, KeyError) as error:
+                log.info("the current state of %s could not be taken: %s", device.hex()[:8], error)
+                continue
+            left = pending.recall_left(self.store.db)
+            if left is None:  # what came with it is a reason to begin anew, in a while
+                return
+            self._note_recall(left - {device})
 
     def _note_recall(self, left: set[bytes]) -> None:
         with self.store.note() as db:
@@ -153,7 +168,11 @@ class Upkeep:
             peer = self.hub.peers.get(stream.device)
             if peer is None or not self._is_newest(stream):
                 continue
-            self.hub.rewind(stream)
+            async with self.hub.applying:
+                before = self.keeper.places().get(stream)
+                if before is None or before.part_to:  # all of it is being told just now
+                    continue
+                self.hub.rewind(stream)
             try:
                 await peer.channel.notify(Again((self.keeper.places()[stream],)))
             except LinkClosed:

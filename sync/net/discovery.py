@@ -91,7 +91,8 @@ class Discovery:
     async def run(self) -> None:
         """For ever; at its end (cancellation) goodbye is said."""
         self._token = trio.lowlevel.current_trio_token()
-        multicast_on = await trio.to_thread.run_sync(_load, limiter=self._threads)
+        while (multicast_on := await self._loaded()) is None:  # noqa: ASYNC110  (nothing tells when it can be)
+            await trio.sleep(RETRY_S)
         while True:
             network, floods = self._network.revision.value, self._floods.value
             self._sightings.begin_generation()
@@ -106,18 +107,28 @@ class Discovery:
                 with trio.move_on_after(CLOSE_S, shield=True):
                     await trio.to_thread.run_sync(multicast.close, limiter=self._threads, abandon_on_cancel=True)
 
+    async def _loaded(self) -> "type[Multicast] | None":
+        try:
+            return await trio.to_thread.run_sync(_load, limiter=self._threads, abandon_on_cancel=True)
+        except Exception as error:  # it was installed anew under this process, or no descriptor is left, say
+            self._complain(error)
+            return None
+
     async def _open(self, multicast: "Multicast") -> bool:
         """Whether there is multicast here."""
         try:
             with trio.fail_after(OPEN_S):
                 await trio.to_thread.run_sync(multicast.open, limiter=self._threads, abandon_on_cancel=True)
         except (OSError, RuntimeError, trio.TooSlowError) as error:
-            if not self._has_complained:
-                log.warning("no multicast here (%s); devices are reached by addresses that are known", error)
-            self._has_complained = True
+            self._complain(error)
             self._sightings.forget_older()
             return False
         return True
+
+    def _complain(self, error: Exception) -> None:
+        if not self._has_complained:
+            log.warning("no multicast here (%s); devices are reached by addresses that are known", error)
+        self._has_complained = True
 
     async def _serve(self, multicast: "Multicast", network: int, floods: int) -> None:
         """Until the network is another one, or there were too many strangers."""

@@ -135,9 +135,11 @@ class Roster:
     # written ----------------------------------------------------------------------------------------------------------
 
     def vouch(self, unit: Unit, uuid: bytes) -> None:
-        """Say that this device has paired with another one, whose row is there."""
+        """Say that this device has paired with another one, whose row is there. Its card is told with that, also to
+        those who may have it already: a vouch that comes alone is of no use, and is passed over in a current state."""
         row = devices.get(unit.db, uuid)
         assert row is not None
+        registers.put(unit, devices.MODEL, uuid, "card", registers.fields_of(unit.db, devices.MODEL, uuid)["card"])
         signature = self.identity.keys.sign(self._said(uuid, row))
         registers.put(unit, devices.MODEL, uuid, claims.vouch_field(self.identity.uuid), signature)
 

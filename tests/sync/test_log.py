@@ -7,7 +7,7 @@ from index.model.hlc import Hlc
 from index.scan import recording
 from index.store import devices, entries, metadata, pending, places, registers, shared, streams, tags
 from index.store.pending import Held
-from sync.log import claims, epochs, pages
+from sync.log import claims, epochs, incoming, pages
 from sync.log.messages import At
 from sync.log.outgoing import tell_untold
 from sync.log.restamping import restamp
@@ -448,6 +448,62 @@ def test_a_branch_that_an_old_copy_begins_once_more_has_one_top(tmp_path, is_els
     assert_equal(a, b)
     tops = b.db.execute("SELECT branch_id, id FROM entry WHERE parent_id IS NULL ORDER BY branch_id").fetchall()
     assert tops == b.db.execute("SELECT id, root_entry_id FROM branch ORDER BY id").fetchall()
+    a.store.close()
+    b.store.close()
+
+
+def killed_while_it_clears_away(tmp_path, monkeypatch):
+    """Two devices, of which the one came back from a copy without a branch, and the other was cut off in the middle of
+    taking that branch down; and the number of its top."""
+    monkeypatch.setattr(incoming, "_LOOKED_AT", 3)
+    a, b = Device(tmp_path, "a"), Device(tmp_path, "b")
+    introduce(a, b)
+    a.add(a.branch(b"Other"), b"x")
+    settle(a, b)
+    a.store.close()
+    copy = a.path.read_bytes()
+    a.open()
+    root = a.branch(b"Files")
+    for number in range(8):
+        a.add(root, b"f%d" % number)
+    settle(a, b)
+    a.store.close()
+    a.path.write_bytes(copy)
+    a.open()
+    epochs.begin_again(a.store, [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)])
+    page = a.out.owned(streams.get(a.db, a.out.stream(streams.OWNED)).start_seq, 0, 0, 100)
+    steps = b.into.take(b.into.proven(page.head, page.body))
+    while not b.db.execute("SELECT 1 FROM detached d JOIN branch ON root_entry_id=d.entry_id").fetchone():
+        next(steps)
+    steps.close()
+    return a, b, root
+
+
+def tops(device):
+    sql = "SELECT b.uuid, e.id IS NOT NULL FROM branch b LEFT JOIN entry e ON e.id=b.root_entry_id ORDER BY b.id"
+    return dict(device.db.execute(sql).fetchall())
+
+
+def test_a_top_that_was_on_its_way_out_is_there_again_when_it_is_told_again(tmp_path, monkeypatch):
+    a, b, root = killed_while_it_clears_away(tmp_path, monkeypatch)
+    assert a.branch(b"Files") == root
+    settle(a, b, limit=100)
+    a.add(root, b"later", data=b"3")
+    settle(a, b, limit=100)
+    assert list(tops(b).values()) == [1, 1]
+    assert_equal(a, b)
+    a.store.close()
+    b.store.close()
+
+
+def test_a_branch_whose_top_is_gone_has_none_and_who_shows_it_is_told(tmp_path, monkeypatch):
+    a, b, _ = killed_while_it_clears_away(tmp_path, monkeypatch)
+    b.heard.clear()
+    settle(a, b, limit=100)
+    (gone,) = (uuid for uuid, is_there in tops(b).items() if not is_there)
+    row = next(row for row in places.branches(b.db) if row.uuid == gone)
+    assert row.root_entry_id is None
+    assert any((places.BRANCH, a.uuid + gone) in one.rows for one in b.heard)
     a.store.close()
     b.store.close()
 

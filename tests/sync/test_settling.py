@@ -2,12 +2,14 @@
 
 import contextlib
 
+import msgpack
 import pytest
 import trio
 
 from index.model.errors import LinkClosed, VdfsError
 from index.store import changes, devices
 from index.store.store import Store
+from sync.log import claims
 from sync.net.channel import Channel
 from sync.net.shaking import shake_hands
 from sync.peers.roster import Roster
@@ -147,6 +149,18 @@ def test_members_of_one_library_are_told_so(sides):
     settle(bob, ann)
     assert "members of one library already" in ann.failure
     assert "members of one library already" in bob.failure
+
+
+def test_a_vouch_never_comes_without_its_card(sides):
+    """Also where that was told before: who takes a current state in between must find both in it."""
+    ann, bob, *_ = sides
+    settle(ann, bob)
+    with ann.store.write("test") as unit:
+        ann.roster.vouch(unit, bob.identity.uuid)
+        seq = unit.seq
+    keys = [msgpack.unpackb(key) for (key,) in ann.store.db.execute("SELECT key FROM outbox WHERE seq=?", (seq,))]
+    vouch = claims.vouch_field(ann.identity.uuid)
+    assert keys == [[devices.MODEL, bob.identity.uuid, field] for field in ("card", vouch)]
 
 
 @pytest.mark.parametrize("dies", ["ann", "bob"])
