@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import time
 
 import pytest
 import trio
@@ -19,7 +20,11 @@ PATIENCE_S = 20.0
 @pytest.fixture
 def node():
     with laboratory() as lab:
-        yield lab.node("a", "10.77.0.1", "fd77::1")
+        made = lab.node("a", "10.77.0.1", "fd77::1")
+        until_s = time.monotonic() + PATIENCE_S
+        while len(made.inside(local_addresses)) < 5 and time.monotonic() < until_s:  # its cable was just plugged in
+            time.sleep(0.02)
+        yield made
 
 
 def test_the_loopback_is_here():
