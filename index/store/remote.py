@@ -117,7 +117,7 @@ def apply(
     if not is_first:
         wanted.update(row.rid for row in rows)
     have = known(db, branch_id, wanted)
-    (top,) = next(db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)), (None,))
+    top = _top(db, branch_id)
     for row in rows:
         old = have.get(row.rid)
         if old is None:
@@ -171,8 +171,8 @@ def _apply_first(
     Nobody can have asked for what is in a directory that was not there, so that alone is told of as new.
     """
     db = unit.db
-    root = db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)).fetchone()
-    if root is None or root[0] is None or unit.one_with(root[0]):
+    top = _top(db, branch_id)
+    if top is None or unit.one_with(top):
         return False
     if canon or any(row.nlink > 1 and row.kind != KIND_DIR for row in rows):
         return False
@@ -205,15 +205,15 @@ def _apply_first(
     return True
 
 
+def _top(db: apsw.Connection, branch_id: int) -> int | None:
+    """The row that the root of a branch is here."""
+    row = db.execute("SELECT root_entry_id FROM branch WHERE id=?", (branch_id,)).fetchone()
+    return None if row is None or row[0] is None else int(row[0])
+
+
 def _give_up_number(unit: Unit, old: Known) -> None:
     """Its owner came back from an old copy, and gives another file the number that this one had."""
-    row = entries.get(unit.db, old.id)
-    if row is None:
-        return
-    if row.parent_id is not None:
-        _take_down(unit, row, is_gone=True)
-    else:  # it was the top of the branch, or hung nowhere
-        unit.db.execute("INSERT OR REPLACE INTO detached VALUES(?,?,NULL,1)", (row.id, row.branch_id))
+    _let_go(unit, old.id)
     unit.db.execute("UPDATE entry SET st_ino=-id WHERE id=?", (old.id,))
 
 
@@ -299,6 +299,15 @@ def _make_way(unit: Unit, parent_id: int | None, name: bytes, entry_id: int) -> 
         _take_down(unit, held, is_gone=False)
 
 
+def _let_go(unit: Unit, entry_id: int) -> None:
+    """A row is gone at its owner, wherever it hung here; it goes when nothing lies in it any more."""
+    row = entries.get(unit.db, entry_id)
+    if row is not None and row.parent_id is not None:
+        _take_down(unit, row, is_gone=True)
+    elif row is not None:
+        unit.db.execute("INSERT OR REPLACE INTO detached VALUES(?,?,NULL,1)", (row.id, row.branch_id))
+
+
 def _take_down(unit: Unit, row: Entry, *, is_gone: bool) -> None:
     unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
     unit.db.execute("UPDATE entry SET parent_id=NULL, seq=? WHERE id=?", (unit.seq, row.id))
@@ -345,13 +354,8 @@ def attach(unit: Unit, branch_id: int) -> None:
 
 def remove(unit: Unit, branch_id: int, rids: Sequence[int]) -> None:
     """Rows are gone at their owner, or held back. What still lies in one of them here will be told of."""
-    db = unit.db
-    for one in sorted(known(db, branch_id, rids).values(), reverse=True):
-        row = entries.get(db, one.id)
-        if row is not None and row.parent_id is not None:
-            _take_down(unit, row, is_gone=True)
-        elif row is not None:
-            db.execute("INSERT OR REPLACE INTO detached VALUES(?,?,NULL,1)", (row.id, branch_id))
+    for one in sorted(known(unit.db, branch_id, rids).values(), reverse=True):
+        _let_go(unit, one.id)
     sweep(unit, branch_id)
     attach(unit, branch_id)
 

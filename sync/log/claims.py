@@ -56,9 +56,7 @@ def is_good(db: apsw.Connection, library: bytes, author: bytes, op: Op) -> bool:
             return False
         voucher, device = _known(db, author), _known(db, op.key[1])
         return voucher is None or device is None or _is_signed(library, op, voucher, device)
-    if _is_of_device(op) and op.key[2] == "card":
-        return is_card(op.key[1], _unpacked(op.body))
-    return True
+    return not _is_of_card(op) or card_of(op) is not None
 
 
 def is_proven(db: apsw.Connection, library: bytes, author: bytes, op: Op, cards: Mapping[bytes, Card]) -> bool:
@@ -71,10 +69,14 @@ def is_proven(db: apsw.Connection, library: bytes, author: bytes, op: Op, cards:
 
 def card_of(op: Op) -> tuple[bytes, Card] | None:
     """The device and the card that an operation shows, if it is one and good."""
-    if not _is_of_device(op) or op.key[2] != "card":
+    if not _is_of_card(op):
         return None
     card = _unpacked(op.body)
     return (bytes(op.key[1]), Card(card[0], card[1])) if is_card(op.key[1], card) else None
+
+
+def _is_of_card(op: Op) -> bool:
+    return _is_of_device(op) and bool(op.key[2] == "card")
 
 
 def _is_of_device(op: Op) -> bool:

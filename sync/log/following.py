@@ -5,11 +5,13 @@ that cannot be applied leaves the cursor where it is: one that speaks of a branc
 for that, one with a gap before it is asked for anew, and one that is not what it says it is ends the link.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import trio
 
 from index.model.errors import LinkClosed, MissingDependency, NoSpace, PageRefused
+from index.store.streams import StreamId
 from sync.log import pages
 from sync.log.backfill import Backfill
 from sync.log.events import Event
@@ -55,19 +57,30 @@ class Following:
             peer.heads = {at.stream: at.seq for at in reply.places}
             self._settle(peer)
         elif isinstance(reply, Behind):
-            if not reply.is_rewound:
-                if self.keeper.places().get(reply.at.stream, reply.at) == reply.at:
-                    await self.backfill.take(peer)
-                return False
-            async with self.hub.applying:  # not in the middle of a page, at whose end the place moves
-                if self.keeper.places().get(reply.at.stream, reply.at) == reply.at:  # nobody told it meanwhile
-                    self.hub.rewind(reply.at.stream)
+            await self._begin_anew(peer, reply)
             return False
         return True
 
-    def _settle(self, peer: Peer) -> None:
-        """Whether we have all that a device said that it has."""
+    async def _begin_anew(self, peer: Peer, behind: Behind) -> None:
+        """Unless somebody else has told more meanwhile."""
+        if not behind.is_rewound:
+            if self._stands_at(behind.at):
+                await self.backfill.take(peer)
+            return
+        async with self.hub.applying:  # not in the middle of a page, at whose end the place moves
+            if self._stands_at(behind.at):
+                self.hub.rewind(behind.at.stream)
+
+    def _stands_at(self, at: At) -> bool:
+        return self.keeper.places().get(at.stream, at) == at
+
+    def _settle(self, *peers: Peer) -> None:
+        """Whether we have all that devices said that they have."""
         mine = {stream: at.seq for stream, at in self.keeper.places().items()}
+        for peer in peers:
+            self._settle_one(peer, mine)
+
+    def _settle_one(self, peer: Peer, mine: Mapping[StreamId, int]) -> None:
         # Of our own it may have been told up to a unit that says nothing, which is no head of ours.
         theirs = {s: seq for s, seq in peer.heads.items() if self.hub.is_wanted(s)}
         has_all = bool(peer.heads) and all(mine.get(s, 0) >= seq for s, seq in theirs.items())  # once it has said them
@@ -112,8 +125,7 @@ class Following:
         peer.rows_in += facts.told
         self.events.batch(peer.device, facts.told, size_bytes, trio.current_time() - began_s)
         self.hub.came_s[facts.stream] = trio.current_time()
-        for one in self.hub.peers.values():
-            self._settle(one)
+        self._settle(*self.hub.peers.values())
         self.hub.acknowledge_soon()
         self.hub.applied.ring()
         self.hub.ring_all()

@@ -15,6 +15,8 @@ Source: Kulkarni et al., "Logical Physical Clocks" (2014), whose clocks never go
 
 import logging
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from index.model.change import ORIGIN_SYNC
@@ -73,10 +75,10 @@ def recall(incoming: Incoming) -> Iterator[None]:
                 ops = [Op(*op) for op in pages.plain(pages.kept(row))]
                 incoming.again(stream.device, stream.epoch, [op for op in ops if op.model in _STAMPED])
                 yield
-    own: list[Any] = store.db.execute("SELECT epoch, seq, part, hlc, model, op, key, body FROM outbox").fetchall()
-    for start in range(0, len(own), _AT_ONCE):
-        some = [(epoch, Op.unpacked(*op)) for epoch, *op in own[start : start + _AT_ONCE]]
-        for epoch in {epoch for epoch, _ in some}:
-            ops = [op for its, op in some if its == epoch and op.model in _STAMPED]
-            incoming.again(store.device_uuid, epoch, ops)
-        yield
+    sql = "SELECT epoch, seq, part, hlc, model, op, key, body FROM outbox ORDER BY epoch, seq, part"
+    own: list[Any] = store.db.execute(sql).fetchall()
+    for epoch, rows in groupby(own, itemgetter(0)):
+        ops = [op for op in (Op.unpacked(*row[1:]) for row in rows) if op.model in _STAMPED]
+        for start in range(0, len(ops), _AT_ONCE):
+            incoming.again(store.device_uuid, epoch, ops[start : start + _AT_ONCE])
+            yield

@@ -107,25 +107,31 @@ class Upkeep:
         if left == set() or (left is None and trio.current_time() < self._recalled_s + RECALL_S):
             return
         if left is None:
-            self._recalled_s = trio.current_time()
-            self._asked_s.clear()
-            with self.store.note() as db:
-                pending.begin_recall(db)
-            for _ in restamping.recall(self.incoming):
-                async with self.pace.turn():
-                    pass
-            if not pending.is_recalling(self.store.db):  # there is a reason to begin anew, in a while
-                return
-            self._note_recall(set(self._awaited()))
+            await self._go_through_what_is_kept()
         elif gone := left - set(self._awaited()):
             self._note_recall(left - gone)
+        await self._ask_for_states()
+
+    async def _go_through_what_is_kept(self) -> None:
+        self._recalled_s = trio.current_time()
+        self._asked_s.clear()
+        with self.store.note() as db:
+            pending.begin_recall(db)
+        for _ in restamping.recall(self.incoming):
+            async with self.pace.turn():
+                pass
+        if pending.is_recalling(self.store.db):  # else there is a reason to begin anew, in a while
+            self._note_recall(set(self._awaited()))
+
+    async def _ask_for_states(self) -> None:
         for device in sorted((pending.recall_left(self.store.db) or set()) & self.hub.peers.keys()):
-            if trio.current_time() < self._asked_s.get(device, -math.inf) + RECALL_S:
+            peer = self.hub.peers.get(device)  # who is gone by now is asked when it is back
+            if peer is None or trio.current_time() < self._asked_s.get(device, -math.inf) + RECALL_S:
                 continue
             self._asked_s[device] = trio.current_time()
             try:
-                await self.backfill.take(self.hub.peers[device])
-            except (VdfsError, KeyError) as error:
+                await self.backfill.take(peer)
+            except VdfsError as error:
                 log.info("the current state of %s could not be taken: %s", device.hex()[:8], error)
                 continue
             left = pending.recall_left(self.store.db)

@@ -1,8 +1,10 @@
 """Devices that are linked by real channels over streams in memory: the log at work."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import trio
+import trio.testing
 
 from sync.log.events import Events
 from sync.log.hub import NoPace, Peer
@@ -13,7 +15,7 @@ from sync.net.channel import Channel
 from sync.net.shaking import shake_hands
 from sync.wire.handshake import answer_paired, dial_paired
 from tests.fakes.memory import memory_pair
-from tests.sync.world import LIBRARY, Device
+from tests.sync.world import LIBRARY, Device, introduce
 
 
 class Node(Device):
@@ -24,6 +26,21 @@ class Node(Device):
         self.events = Events()
         self.keeper = Keeper(self.store, self.out)
         self.replicator = Replicator(self.store, self.into, self.keeper, pace=NoPace(), events=self.events)
+
+
+@contextmanager
+def made(directory: Path, names: str):
+    """Devices of these names, of one letter each, which know each other's keys."""
+    nodes = [Node(directory, name) for name in names]
+    introduce(*nodes)
+    yield nodes
+    for node in nodes:
+        node.store.close()
+
+
+def run(main) -> None:
+    """With a clock that leaps."""
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
 
 
 @asynccontextmanager

@@ -183,20 +183,26 @@ def test_a_row_that_comes_before_its_directory_takes_nobodys_place(pair):
     assert_equal(a, b)
 
 
+def hidden(device, root):
+    """A file that a rule holds back from its first moment."""
+    with device.store.write("test") as unit:
+        row = device.row(unit, entries.get(unit.db, root).branch_id, root, b".hidden", 0o100644)
+        entries.set_rule(unit.db, row.id, 1, unit.seq)
+    return row.id
+
+
 def test_a_tag_on_what_a_rule_holds_back_is_told_when_that_is(pair):
     a, b = pair
     root = a.branch(b"Files")
     settle(a, b)
-    with a.store.write("test") as unit:
-        row = a.row(unit, entries.get(unit.db, root).branch_id, root, b".hidden", 0o100644)
-        entries.set_rule(unit.db, row.id, 1, unit.seq)
-    uuid = a.uuid_of(row.id)
+    held = hidden(a, root)
+    uuid = a.uuid_of(held)
     a.tag(uuid, "secret")
     a.note(uuid, b"user.note", b"secret")
     settle(a, b)
     assert not tags.of_entry(b.db, uuid)
     with a.store.write("test") as unit:
-        recording.set_rule(unit, entries.get(unit.db, row.id), 0)
+        recording.set_rule(unit, entries.get(unit.db, held), 0)
     tell_untold(a.store)
     settle(a, b)
     assert tags.of_entry(b.db, uuid) == ["secret"]
@@ -208,15 +214,13 @@ def test_what_another_has_heard_of_is_told_though_it_is_gone_by_then(pair):
     a, b = pair
     root = a.branch(b"Files")
     settle(a, b)
-    with a.store.write("test") as unit:
-        row = a.row(unit, entries.get(unit.db, root).branch_id, root, b".hidden", 0o100644)
-        entries.set_rule(unit.db, row.id, 1, unit.seq)
-    uuid = a.uuid_of(row.id)
+    held = hidden(a, root)
+    uuid = a.uuid_of(held)
     a.tag(uuid, "of a")
     with a.store.write("test") as unit:
-        recording.set_rule(unit, entries.get(unit.db, row.id), 0)
+        recording.set_rule(unit, entries.get(unit.db, held), 0)
     settle(a, b)
-    a.remove(row.id)
+    a.remove(held)
     b.tag(uuid, "of b")
     settle(a, b)
     tell_untold(a.store)
@@ -432,14 +436,10 @@ def test_a_branch_that_an_old_copy_begins_once_more_has_one_top(tmp_path, is_els
     introduce(a, b)
     a.branch(b"Other")
     settle(a, b)
-    a.store.close()
-    copy = a.path.read_bytes()
-    a.open()
+    copy = a.kept()
     a.add(a.branch(b"Files"), b"forgotten", data=b"1")
     settle(a, b)
-    a.store.close()
-    a.path.write_bytes(copy)
-    a.open()
+    a.put_back(copy)
     known = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)]
     epochs.begin_again(a.store, known)
     root = a.branch(b"Others" if is_elsewhere else b"Files")
@@ -460,16 +460,12 @@ def killed_while_it_clears_away(tmp_path, monkeypatch):
     introduce(a, b)
     a.add(a.branch(b"Other"), b"x")
     settle(a, b)
-    a.store.close()
-    copy = a.path.read_bytes()
-    a.open()
+    copy = a.kept()
     root = a.branch(b"Files")
     for number in range(8):
         a.add(root, b"f%d" % number)
     settle(a, b)
-    a.store.close()
-    a.path.write_bytes(copy)
-    a.open()
+    a.put_back(copy)
     epochs.begin_again(a.store, [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)])
     page = a.out.owned(streams.get(a.db, a.out.stream(streams.OWNED)).start_seq, 0, 0, 100)
     steps = b.into.take(b.into.proven(page.head, page.body))
@@ -545,14 +541,10 @@ def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):
     introduce(a, b)
     uuid = a.uuid_of(a.add(a.branch(b"Files"), b"f", data=b"1"))
     settle(a, b)
-    a.store.close()
-    copy = a.path.read_bytes()
-    a.open()
+    copy = a.kept()
     a.tag(uuid, "forgotten")
     settle(a, b)
-    a.store.close()
-    a.path.write_bytes(copy)
-    a.open()
+    a.put_back(copy)
     a.tag(uuid, "since")
     known = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)]
     assert epochs.is_forgotten(a.store, known)

@@ -1,28 +1,19 @@
 """The log at work over real channels, with a clock that leaps."""
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 from index.store import metadata, pending, streams, tags
-from sync.log.messages import Behind
 from sync.log.upkeep import PRUNE_S
-from tests.sync.linked import Node, connect, quiet, running
+from tests.sync.linked import Node, connect, made, quiet, run, running
 from tests.sync.world import DIRECTORY, assert_equal, introduce
 
 
 @pytest.fixture
 def nodes(tmp_path):
-    made = [Node(tmp_path, name) for name in "abc"]
-    introduce(*made)
-    yield made
-    for node in made:
-        node.store.close()
-
-
-def run(main):
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    with made(tmp_path, "abc") as nodes:
+        yield nodes
 
 
 def test_what_one_has_the_other_gets_and_then_whatever_comes(nodes):
@@ -111,31 +102,6 @@ def test_what_somebody_told_who_was_put_out_since_is_no_fault_of_who_keeps_it(no
         names = {bytes(name) for (name,) in two.db.execute("SELECT name FROM entry")}
         assert b"now.txt" in names
         assert b"late.txt" not in names
-
-    run(main)
-
-
-def test_who_is_told_to_begin_anew_does_not_where_another_has_told_it_more_meanwhile(nodes):
-    """Else all of that would come once more, or, from somebody who counts on what it had, never."""
-    a, b, _ = nodes
-
-    async def main() -> None:
-        root = a.branch(b"Files")
-        a.add(root, b"f", data=b"1")
-        async with running(a, b) as nursery:
-            await connect(nursery, a, b)
-            await quiet(a, b)
-            (here,) = (at for at in b.keeper.places().values() if at.device == a.uuid and at.kind == streams.OWNED)
-            following, peer = b.replicator.following, b.replicator.peers[a.uuid]
-            assert not await following._hear(peer, Behind(attrs.evolve(here, seq=here.seq - 1), is_rewound=True))
-            assert b.keeper.places()[here.stream] == here
-            await trio.sleep(1)
-            us = a.replicator.peers[b.uuid]
-            assert us.have[here.stream] == here.seq
-            assert not await following._hear(peer, Behind(here, is_rewound=True))
-            assert b.keeper.places()[here.stream].seq == 0
-            us.stand((attrs.evolve(here, seq=0),))
-            assert (us.places[here.stream].seq, us.have[here.stream]) == (0, 0)
 
     run(main)
 

@@ -3,33 +3,37 @@
 import os
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
-import trio.testing
 
 from index.model.errors import PageRefused
 from index.store import pending, streams
 from sync.log.messages import Behind
-from tests.sync.linked import Node, connect, quiet, running
-from tests.sync.world import assert_equal, introduce, settle
+from tests.sync.linked import connect, made, quiet, run, running
+from tests.sync.world import assert_equal, settle
 
 
 @pytest.fixture
 def nodes(tmp_path):
-    made = [Node(tmp_path, name) for name in "abcd"]
-    introduce(*made)
-    yield made
-    for node in made:
-        node.store.close()
-
-
-def run(main):
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.005))
+    with made(tmp_path, "abcd") as nodes:
+        yield nodes
 
 
 def rows_of(node):
     """The stream of a device's rows."""
     return next(one for one in node.keeper.places() if one.device == node.uuid and one.kind == streams.OWNED)
+
+
+@asynccontextmanager
+async def told(author, other):
+    """The root of a branch of a device with one file, and where the one stands in its rows whom it told that."""
+    root = author.branch(b"Files")
+    author.add(root, b"f", data=b"1")
+    async with running(author, other) as nursery:
+        await connect(nursery, author, other)
+        await quiet(author, other)
+        yield root, other.keeper.places()[rows_of(author)]
 
 
 class Slowly:
@@ -46,17 +50,32 @@ class Slowly:
         yield
 
 
+def test_who_is_told_to_begin_anew_does_not_where_another_has_told_it_more_meanwhile(nodes):
+    """Else all of that would come once more, or, from somebody who counts on what it had, never."""
+    a, b, _, _ = nodes
+
+    async def main() -> None:
+        async with told(a, b) as (_, here):
+            following, peer = b.replicator.following, b.replicator.peers[a.uuid]
+            assert not await following._hear(peer, Behind(attrs.evolve(here, seq=here.seq - 1), is_rewound=True))
+            assert b.keeper.places()[here.stream] == here
+            await trio.sleep(1)
+            us = a.replicator.peers[b.uuid]
+            assert us.have[here.stream] == here.seq
+            assert not await following._hear(peer, Behind(here, is_rewound=True))
+            assert b.keeper.places()[here.stream].seq == 0
+            us.stand((attrs.evolve(here, seq=0),))
+            assert (us.places[here.stream].seq, us.have[here.stream]) == (0, 0)
+
+    run(main)
+
+
 def test_who_is_told_to_begin_anew_in_the_middle_of_a_page_goes_on(nodes):
     """The place moves at the end of a page only: until then it looks as if nothing had come."""
     a, b, _, _ = nodes
 
     async def main() -> None:
-        root = a.branch(b"Files")
-        a.add(root, b"f", data=b"1")
-        async with running(a, b) as nursery:
-            await connect(nursery, a, b)
-            await quiet(a, b)
-            here = b.keeper.places()[rows_of(a)]
+        async with told(a, b) as (root, here):
             b.replicator.following.pace = Slowly(0.5)
             for number in range(200):
                 a.add(root, b"new %d" % number)

@@ -52,6 +52,19 @@ class Device:
             card = [self.keys.public_key, self.keys.static_key, self.keys.sign_static(), 1]
             devices.say(unit, self.uuid, self.name, card, "Linux")
 
+    def kept(self) -> bytes:
+        """A copy of its database, to be put back."""
+        self.store.close()
+        copy = self.path.read_bytes()
+        self.open()
+        return copy
+
+    def put_back(self, copy: bytes) -> None:
+        """It comes back from an old copy, and does not know that."""
+        self.store.close()
+        self.path.write_bytes(copy)
+        self.open()
+
     def key_of(self, uuid: bytes) -> bytes | None:
         found = devices.get(self.store.db, uuid)
         return KEYS.get(uuid) if found is None else found.public_key
