@@ -141,7 +141,7 @@ def made_again(unit: Unit, rows: Sequence[Entry], *, inherits: bool = True) -> N
         vector = _joined(unit, rows)
         for one in seen:
             vector = versions.join(vector, versions.unpack(one.version))
-        packed = versions.pack(versions.bump(vector, unit.branch_uuid(rows[0].branch_id)))
+        packed = versions.pack(versions.bump(vector, unit.branch_uuid(rows[0].branch_id), unit.hlc))
         for row in rows:
             entries.set_version(unit.db, row.id, packed, unit.seq)
         uuid = _inherited(unit, rows[0], seen) if inherits else None
@@ -297,8 +297,12 @@ def _is_hidden(unit: Unit, row: Entry) -> bool:
     if KIND_DIR in (row.kind, one.kind):
         return row.kind == one.kind and not whiteouts.shows_any(unit.db, row.id)
     held = _held(unit.db, row) if row.kind == one.kind else None
-    is_same = None not in (held, one.held) and held == one.held
-    if is_same or (row.kind != KIND_SYMLINK and versions.covers(versions.unpack(one.version), _vector(unit, row))):
+    seen, vector = versions.unpack(one.version), _vector(unit, row)
+    if None not in (held, one.held) and held == one.held:
+        if not versions.covers(seen, vector):  # written since, and yet the same: what comes here is later than that
+            whiteouts.put(unit.db, one._replace(version=versions.pack(versions.join(seen, vector))))
+        return True
+    if row.kind != KIND_SYMLINK and versions.covers(seen, vector):
         return True
     if row.kind == KIND_SYMLINK and None in (held, one.held):
         return True

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from index.model.errors import Busy, Invalid
+from tests.system.harness import eventually, gone
 from vdfs.library import lock
 from vdfs.library.lock import acquire, read_holder, running_holder
 
@@ -88,6 +89,43 @@ def test_looking_does_not_take_it_away(elsewhere, tmp_path):
     elsewhere.wait()
     assert running_holder(tmp_path) is None
     acquire(tmp_path).release()
+
+
+# A process whose first thread ends while another one holds what it has open for a while.
+LINGERS = """
+import ctypes, sys, threading, time
+from pathlib import Path
+from vdfs.library.lock import acquire
+held = acquire(Path(sys.argv[1]))
+held.note("/mnt/there", "/run/there.sock")
+threading.Thread(target=lambda: (time.sleep(float(sys.argv[2])), ctypes.CDLL(None)._exit(0))).start()
+print("held", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_holder_of_which_the_first_thread_has_ended_is_waited_for(tmp_path):
+    """As after `kill -9` while another thread waits for the disk: it looks ended, and holds the lock yet."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LINGERS, str(tmp_path), "1.5"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        eventually(lambda: gone(process.pid), "its first thread ends", 5)
+        assert process.poll() is None, "it holds the lock yet"
+        assert running_holder(tmp_path) is None
+        acquire(tmp_path).release()
+
+
+def test_a_lock_whose_holder_nobody_sees_is_believed_after_a_moment(elsewhere, tmp_path):
+    """It may be of another pid namespace: a container that shares the data directory."""
+    text = (tmp_path / "lock").read_text()
+    (tmp_path / "lock").write_text(text.replace(str(elsewhere.pid), "4194305"))  # no pid is as large
+    holder = running_holder(tmp_path)
+    assert holder is not None
+    assert holder.pid == 4194305
+    with pytest.raises(Busy, match="process 4194305"):
+        acquire(tmp_path)
 
 
 def test_two_who_look_at_once_do_not_take_each_other_for_a_holder(tmp_path):

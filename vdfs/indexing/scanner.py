@@ -137,12 +137,13 @@ class Scanner:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to walk or to judge."""
+        """Whether nothing is left to walk, to judge, or to take in of what was heard."""
         is_judged = self.rulers is None or self.rulers.settled()
         return is_judged and not self.pending_dirs()
 
     def pending_dirs(self) -> int:
-        return len(self._todo) + len(self._again) + len(self._uncovered) + (1 if self._busy else 0)
+        heard = 0 if self.watch is None else self.watch.pending_dirs()
+        return len(self._todo) + len(self._again) + len(self._uncovered) + (1 if self._busy else 0) + heard
 
     # working ----------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 The flock is the truth (the kernel drops it with the process, so nothing is ever stale); the JSON in the file is
 information for people and for `sd`, which finds the running process through it: pid, mountpoint, socket. The
-descriptor is close-on-exec, so no child keeps the lock.
+descriptor is close-on-exec, so no child keeps the lock. A process that was killed has it until its last thread has
+ended, one that waits for the disk, say; or a child of it until it has become another program. That is waited for.
 """
 
 import fcntl
@@ -19,6 +20,9 @@ from index.model.errors import Busy, Invalid
 #: How long the lock is waited for while a server holds it, and while somebody does who will be done soon.
 _SERVER_S = 0.2
 _OFFLINE_S = 5.0
+#: The same while its holder is ending; and where nobody is seen by its number, who may be of another pid namespace.
+_ENDING_S = 5.0
+_UNSEEN_S = 0.5
 
 
 @attrs.frozen
@@ -83,7 +87,7 @@ def _take(fd: int, directory: Path) -> None:
         except OSError:
             holder = read_holder(directory)
             waits_s = _SERVER_S if holder is not None and holder.socket else _OFFLINE_S
-            if time.monotonic() - began_s > waits_s:
+            if time.monotonic() - began_s > max(waits_s, _end_is_waited_for_s(holder)):
                 raise
             time.sleep(0.01)
 
@@ -109,17 +113,35 @@ def _noted_holder(directory: Path) -> Holder:
         time.sleep(0.01)
 
 
+def _end_is_waited_for_s(holder: Holder | None) -> float:
+    """How long a holder that was killed is given to let go; 0 for one that lives. Source: proc(5), the state in stat:
+    that of the first thread, which may be gone before the others."""
+    if holder is None or holder.pid <= 0:
+        return 0
+    try:
+        state = Path(f"/proc/{holder.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return _UNSEEN_S
+    return _ENDING_S if state in "ZX" else 0
+
+
 def running_holder(directory: Path) -> Holder | None:
-    """The holder if the library is held right now, else None."""
+    """The holder if the library is held right now, and not by one that was killed and is about to let go; else None."""
     try:
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
+    began_s = time.monotonic()
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _noted_holder(directory)
-    else:
-        return None
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                holder = _noted_holder(directory)
+                if time.monotonic() - began_s >= _end_is_waited_for_s(holder):
+                    return holder
+                time.sleep(0.01)
+            else:
+                return None
     finally:
         os.close(fd)

@@ -98,6 +98,12 @@ class Watch(Watches):
                 return False
         return True
 
+    def pending_dirs(self) -> int:
+        """In how many directories something was heard that has not been looked at."""
+        if self._has_events.poll(0):
+            self._gather()
+        return len(self._dirty.keys() | self._batch.keys() | self._attributes)
+
     def place(self, entry_id: int, wd: int, st_ino: int, lapses: int) -> None:
         """A worker watched a directory before it listed it, and here is its row (0: there is none). What was heard
         since is looked at; all of the directory, when some of that was lost since there were so many lapses. One that
