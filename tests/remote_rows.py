@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from index.model import change, versions
+from index.model import change, hlc, versions
 from index.model.change import ORIGIN_SYNC
 from index.model.content import sampled_id
 from index.model.entry import HASH_FULL, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry
@@ -163,7 +163,15 @@ class RemoteRows:
         """The vector of a version that was written over the one that the owner has."""
         row = self.at(branch_id, path)
         branch = next(one for one in places.branches(self.store.db) if one.id == branch_id)
-        return versions.bump(versions.unpack(row.version) or {branch.uuid: 1}, branch.uuid)
+        return versions.bump(versions.unpack(row.version) or {branch.uuid: 1}, branch.uuid, self.stamp())
+
+    def stamped(self, branch_id: int) -> dict[bytes, int]:
+        """The vector of a file that has come to a name just now."""
+        return {next(one.uuid for one in places.branches(self.store.db) if one.id == branch_id): self.stamp()}
+
+    def stamp(self) -> int:
+        """A stamp as the other device's clock gives it now."""
+        return hlc.tick(self.store.last_hlc, self.store.now_ms()).packed()
 
     def directory(self, branch_id: int, path: str, *, mtime_ns: int = OLD_NS, mode: int = 0o755) -> int:
         """An empty directory."""
@@ -208,7 +216,10 @@ class RemoteRows:
     def move(self, branch_id: int, old: str, new: str | None) -> int:
         """Another place; None: none for now, it is detached."""
         row = self.at(branch_id, old)
+        version = None if row.kind == KIND_DIR or new is None else versions.pack(self.stamped(branch_id))
         with self.store.write(ORIGIN_SYNC) as unit:
+            if version is not None:
+                entries.set_version(unit.db, row.id, version, unit.seq)
             parent_id = None if new is None else self._above(unit, branch_id, new)
             name = row.name if new is None else os.fsencode(new.rpartition("/")[2])
             unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
@@ -273,12 +284,13 @@ class Own(NamedTuple):
 
     uuid: bytes
     branch_uuid: bytes
+    version: dict[bytes, int]
 
 
 def own_version(store: Store, name: bytes) -> Own:
     """The one file of this device that has a name, identified."""
-    sql = "SELECT e.uuid, b.uuid FROM entry e JOIN branch b ON b.id=e.branch_id WHERE e.name=? AND e.uid>=0"
-    ((uuid, branch_uuid),) = store.db.execute(sql, (name,)).fetchall()
+    sql = "SELECT e.uuid, b.uuid, e.version FROM entry e JOIN branch b ON b.id=e.branch_id WHERE e.name=? AND e.uid>=0"
+    ((uuid, branch_uuid, version),) = store.db.execute(sql, (name,)).fetchall()
     assert isinstance(uuid, bytes)
     assert isinstance(branch_uuid, bytes)
-    return Own(uuid, branch_uuid)
+    return Own(uuid, branch_uuid, versions.unpack(version) or {branch_uuid: 1})

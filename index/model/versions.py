@@ -1,9 +1,13 @@
 """Version vectors over branches: which replica of a file has seen which changes of the others.
 
-A vector maps the uuid of a branch (a branch belongs to one device, so it names the device too) to the number of
-changes made there. A replica whose vector is dominated is *stale*; when neither of two dominates and the bytes
+A vector maps the uuid of a branch (a branch belongs to one device, so it names the device too) to the stamp of the
+last change made there. A replica whose vector is dominated is *stale*; when neither of two dominates and the bytes
 differ, that is a conflict, and both stay visible. Pure values; packed as msgpack with sorted keys, so that equal
 vectors are equal bytes.
+
+Stamps are of the device's hybrid logical clock, not counts of changes: a vector goes with a name, and names go from
+file to file. What is made or moved where another file was must not look like an older version of that; a count that
+begins again would. Nor does a clock begin again in a library that came back from an old copy.
 
 Source: Parker et al., "Detection of Mutual Inconsistency in Distributed Systems" (1983).
 """
@@ -28,10 +32,10 @@ def unpack(raw: bytes | None) -> dict[bytes, int]:
     return {bytes(k): int(v) for k, v in msgpack.unpackb(raw)}
 
 
-def bump(vector: Vector, branch: bytes) -> dict[bytes, int]:
-    """The vector after one more change on `branch`."""
+def bump(vector: Vector, branch: bytes, stamp: int) -> dict[bytes, int]:
+    """The vector after one more change on `branch`, in a unit that is stamped so."""
     out = dict(vector)
-    out[branch] = out.get(branch, 0) + 1
+    out[branch] = max(out.get(branch, 0) + 1, stamp)
     return out
 
 

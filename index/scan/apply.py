@@ -218,6 +218,9 @@ def _renew(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, node: int | Non
         entries.set_scanned(unit.db, row.id, None, None)
     elif row.kind == KIND_FILE:
         recording.new_bytes(unit, row, branch_uuid)
+    else:
+        version = versions.bump(recording.vector_of(row, branch_uuid), branch_uuid, unit.hlc)
+        entries.set_version(unit.db, row.id, versions.pack(version), unit.seq)
     return recording.again(unit, row.id)
 
 
@@ -225,9 +228,11 @@ def _new_version(
     unit: Unit, row: Entry, source: Entry | Kept, st: Stat, branch_uuid: bytes, disk: Disk
 ) -> tuple[bytes | None, bytes | None]:
     """(uuid that the source takes over, None to keep its own; packed vector that has seen both) of a rename over."""
-    if row.kind != KIND_FILE:
+    if row.kind == KIND_DIR:
         return None, None
-    version = recording.over(row, source, branch_uuid)
+    version = recording.over(unit, row, source, branch_uuid)
+    if row.kind != KIND_FILE:
+        return None, version
     annotated = source.uuid is not None and metadata.has_any(unit.db, source.uuid)
     if st.nlink > 1 or annotated or not kinship.takes_over(unit, row, disk):
         return None, version
@@ -270,7 +275,7 @@ def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> 
     had = recording.vector_of(alone, unit.branch_uuid(alone.branch_id)) if alone.version is not None else None
     new = recording.change_branch(unit, alone, *place, st)
     if had is not None:
-        version = versions.pack(versions.bump(had, unit.branch_uuid(new.branch_id)))
+        version = versions.pack(versions.bump(had, unit.branch_uuid(new.branch_id), unit.hlc))
         entries.set_version(unit.db, new.id, version, unit.seq)
     if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
         recording.note_new_bytes(unit, new)
@@ -312,5 +317,5 @@ def _link(unit: Unit, place: Place, st: Stat, twin: Entry, disk: Disk) -> Entry:
     """Another name of a file that is known by others."""
     twin = _known_twin(unit, twin, st, disk)
     row = recording.plain_row(unit, *place, st, node=twin.node, uuid=twin.uuid)
-    row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state, version=twin.version)
+    row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state)
     return recording.insert(unit, row)

@@ -68,6 +68,8 @@ def _meet_one(unit: Unit, row: Entry, other: Entry) -> None:
         if row.node != other.node and row.node == row.id:
             entries.set_node(unit.db, row.id, other.node, unit.seq)
             unit.parts_changed()
+            if row.uuid != other.uuid:  # it is here for the first time, perhaps with all that is in it
+                recording.hold_apart(unit, row.id, other.id)
         if other.uid >= 0:
             _are_one(unit, row, other)
     elif row.kind == KIND_FILE and other.uid >= 0 and _same_bytes(row, other):

@@ -18,7 +18,7 @@ _TWINS_TOLD = 64
 
 
 def vector_of(row: Entry | Kept, branch_uuid: bytes) -> dict[bytes, int]:
-    """The version vector of a row; NULL stands for {its branch: 1}."""
+    """The version vector of a row; NULL stands for {its branch: 1}, of what was there before all that is stamped."""
     return versions.unpack(row.version) if row.version is not None else {branch_uuid: 1}
 
 
@@ -58,7 +58,7 @@ def plain_row(
         gid=st.gid,
         content_id=None,
         hash_state=HASH_LEFT if branch_id in unit.shallow else HASH_NONE,
-        version=None,
+        version=None if st.kind == KIND_DIR else versions.pack({unit.branch_uuid(branch_id): unit.hlc}),
         seq=unit.seq,
         scanned_ns=None,
         scanned_mtime_ns=None,
@@ -69,7 +69,8 @@ def plain_row(
 
 
 def first_row(unit: Unit, branch_id: int, parent_id: int, name: bytes, st: Stat, kind: int, rule: int) -> Entry:
-    """`plain_row` of a name that is judged and alone, at half the price: a first scan has hundreds of thousands."""
+    """`plain_row` of a name that is judged and alone, at half the price: a first scan has hundreds of thousands. Nobody
+    knows another file by the name, so that it needs no stamp."""
     entry_id = unit.new_id()
     uuid = new_entry_uuid() if kind in (KIND_DIR, KIND_SYMLINK) else None
     state = HASH_LEFT if branch_id in unit.shallow else HASH_NONE
@@ -278,20 +279,29 @@ def _renumbered(unit: Unit, old: Entry, new: Entry) -> None:
 
 
 def arrive(unit: Unit, row: Entry) -> Entry:
-    """A file has come to its name. What other branches have under it are versions of something else, or of what was
-    here before: neither has seen the other, so that neither is hidden. Replicas that share the number have come
-    along."""
-    if row.kind == KIND_DIR:
-        return row
-    there = [(other, vector_of(other, unit.branch_uuid(other.branch_id))) for other in same_name_elsewhere(unit, row)]
+    """A file has come to its name. What other branches have under it, or will turn out to have, are versions of
+    something else, or of what was here before: neither has seen the other, so that neither is hidden. Replicas that
+    share the number have come along."""
+    return row if row.kind == KIND_DIR else _held_apart(unit, row, _versions_beside(unit, row))
+
+
+#: What other branches have under a name, with their vectors.
+_Versions = Sequence[tuple[Entry, versions.Vector]]
+
+
+def _versions_beside(unit: Unit, row: Entry) -> _Versions:
+    found = same_name_elsewhere(unit, row)
+    return [(other, vector_of(other, unit.branch_uuid(other.branch_id))) for other in found]
+
+
+def _held_apart(unit: Unit, row: Entry, there: _Versions) -> Entry:
+    """A file gets a version that has seen none of those beside but for its replicas, and that none of them has seen."""
     ours = unit.branch_uuid(row.branch_id)
     own = vector_of(row, ours)
-    if not any(other.node != row.node and _is_related(own, vector) for other, vector in there):
-        return row
     # One that was written meanwhile is no replica any more.
     replicas = [(other, vector) for other, vector in there if other.node == row.node and versions.covers(own, vector)]
     others = [vector for other, vector in there if (other, vector) not in replicas]
-    fresh = {ours: _unseen(own, ours, others)}
+    fresh = {ours: _unseen(unit, own, ours, others)}
     for other, vector in replicas:  # it has seen what they are, and nothing that they may yet become
         branch = unit.branch_uuid(other.branch_id)
         fresh[branch] = vector.get(branch, 0)
@@ -304,22 +314,20 @@ def arrive(unit: Unit, row: Entry) -> Entry:
 
 
 def arrive_together(unit: Unit, rows: list[Entry]) -> None:
-    """All that is shown as one name, and what is older, has come to another: none has seen what was there. Which of
-    them has seen which others stays as it was."""
-    had = {row.id: vector_of(row, unit.branch_uuid(row.branch_id)) for row in rows if row.kind != KIND_DIR}
+    """All that is shown as one name, and what is older, has come to another: none has seen what was there, or will turn
+    out to be. Which of them has seen which others stays as it was."""
+    rows = [row for row in rows if row.kind != KIND_DIR]
+    had = {row.id: vector_of(row, unit.branch_uuid(row.branch_id)) for row in rows}
     others = [
         vector_of(other, unit.branch_uuid(other.branch_id))
         for row in rows
-        if row.id in had
         for other in same_name_elsewhere(unit, row)
         if other.id not in had
     ]
-    if not any(_is_related(vector, other) for vector in had.values() for other in others):
-        return
     fresh = {}
     for row in rows:
         ours = unit.branch_uuid(row.branch_id)
-        fresh[row.id] = {ours: _unseen(had[row.id], ours, others)}
+        fresh[row.id] = {ours: _unseen(unit, had[row.id], ours, others)}
     for row in rows:
         joined: versions.Vector = {}
         for one in rows:
@@ -332,9 +340,10 @@ def _is_related(one: versions.Vector, other: versions.Vector) -> bool:
     return versions.dominates(one, other) or versions.dominates(other, one)
 
 
-def _unseen(own: versions.Vector, branch: bytes, others: Sequence[versions.Vector]) -> int:
-    """A count for a file's own branch that none of the others has seen."""
-    return max(max((vector.get(branch, 0) for vector in others), default=0) + 1, own.get(branch, 0))
+def _unseen(unit: Unit, own: versions.Vector, branch: bytes, others: Sequence[versions.Vector]) -> int:
+    """A stamp for a file's own branch that nobody has seen."""
+    seen = max((vector.get(branch, 0) for vector in others), default=0)
+    return max(seen + 1, own.get(branch, 0), unit.hlc)
 
 
 def meet(unit: Unit, directory: Entry, number: int) -> None:
@@ -343,12 +352,21 @@ def meet(unit: Unit, directory: Entry, number: int) -> None:
     entries.set_node(unit.db, directory.id, number, unit.seq)
     unit.parts_changed()
     for other in unit.one_with(directory.id):
-        for entry_id, other_id in entries.versions_under_one_name(unit.db, directory.id, other):
-            here, there = again(unit, entry_id), again(unit, other_id)
-            if here.is_ours and there.is_ours:
-                arrive(unit, here)
-            elif here.uuid != there.uuid and (here.is_ours or there.is_ours):
-                arrive(unit, here if here.is_ours else there)
+        hold_apart(unit, directory.id, other)
+
+
+def hold_apart(unit: Unit, directory: int, other: int) -> None:
+    """The files of two directories that turned out to be one have not seen each other."""
+    for entry_id, other_id in entries.versions_under_one_name(unit.db, directory, other):
+        here, there = again(unit, entry_id), again(unit, other_id)
+        if not here.is_ours:
+            here, there = there, here
+        if not here.is_ours or (here.uuid == there.uuid and not there.is_ours):
+            continue
+        beside = _versions_beside(unit, here)
+        own = vector_of(here, unit.branch_uuid(here.branch_id))
+        if any(one.node != here.node and _is_related(own, vector) for one, vector in beside):
+            _held_apart(unit, here, beside)
 
 
 def same_name_elsewhere(unit: Unit, row: Entry) -> list[Entry]:
@@ -357,10 +375,11 @@ def same_name_elsewhere(unit: Unit, row: Entry) -> list[Entry]:
     return [other for other in (entries.child(unit.db, directory, row.name) for directory in beside) if other]
 
 
-def over(row: Entry, source: Entry | Kept, branch_uuid: bytes) -> bytes:
+def over(unit: Unit, row: Entry, source: Entry | Kept, branch_uuid: bytes) -> bytes:
     """The packed vector of what came over a row on its branch: it has seen what the row had, of others nothing more."""
     own = vector_of(source, branch_uuid).get(branch_uuid, 0)
-    return versions.pack(versions.bump(versions.join(vector_of(row, branch_uuid), {branch_uuid: own}), branch_uuid))
+    seen = versions.join(vector_of(row, branch_uuid), {branch_uuid: own})
+    return versions.pack(versions.bump(seen, branch_uuid, unit.hlc))
 
 
 def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
@@ -451,7 +470,7 @@ def insert(unit: Unit, row: Entry) -> Entry:
 
 
 def new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
-    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid)
+    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid, unit.hlc)
     entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
 
 

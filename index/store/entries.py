@@ -35,7 +35,8 @@ SCHEMA = """
 --              A row of another device says what that one told: uid and gid are -1, st_ino is the number that the row
 --              has there, scanned_ns is NULL. But for node, rule and seq its columns are its owner's to write
 --   content_id the bytes, once known; hash_state 0 nothing, 1 sampled, 2 full, 3 could not be read, 4 left
---   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that never changed
+--   version    packed version vector; NULL stands for {this branch: 1}, the vector of a file that was there when its
+--              branch was listed first, and never changed
 --   seq        the unit that wrote the row last, here; of rows of ours what other devices page by
 --   scanned_ns, scanned_mtime_ns  directories only: wall clock at the last whole listing, and the directory's mtime
 --              then; NULL = never listed

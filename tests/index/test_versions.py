@@ -47,20 +47,21 @@ def test_of_two_vectors_one_thing_is_true(a, b):
 
 @given(VECTOR, BRANCH)
 def test_a_change_dominates_what_it_came_from(vector, branch):
-    """By one, on its own branch only."""
-    changed = bump(vector, branch)
-    assert dominates(changed, vector)
-    assert changed == {**vector, branch: vector.get(branch, 0) + 1}
+    """On its own branch only, by its stamp, or by one where that is no later."""
+    for stamp in (0, 100):
+        changed = bump(vector, branch, stamp)
+        assert dominates(changed, vector)
+        assert changed == {**vector, branch: max(vector.get(branch, 0) + 1, stamp)}
 
 
-@given(VECTOR, BRANCH, BRANCH)
-def test_changes_apart_conflict_and_a_change_after_both_ends_it(vector, first, second):
+@given(VECTOR, BRANCH, BRANCH, st.integers(0, 5))
+def test_changes_apart_conflict_and_a_change_after_both_ends_it(vector, first, second, stamp):
     """Two branches change one version: neither dominates; who has seen both and changes again dominates both."""
-    one, other = bump(vector, first), bump(vector, second)
+    one, other = bump(vector, first, stamp), bump(vector, second, stamp)
     if first != second:
         assert not covers(one, other)
         assert not covers(other, one)
-    settled = bump(join(one, other), first)
+    settled = bump(join(one, other), first, stamp)
     assert dominates(settled, one)
     assert dominates(settled, other)
 
@@ -70,7 +71,7 @@ def test_nothing_is_changed_in_place(a, b, branch):
     """Vectors are values: what a row holds does not move under it."""
     before = dict(a), dict(b)
     join(a, b)
-    bump(a, branch)
+    bump(a, branch, 0)
     assert before == (a, b)
 
 

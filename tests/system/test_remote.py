@@ -276,7 +276,7 @@ def test_a_later_version_of_another_device_hides_ours_which_stays_where_it_lies(
         branch = next(row for row in places.branches(rows.store.db) if row.id == far.photos)
         rows.file(
             far.photos, "plan.txt", b"theirs, which have seen mine", uuid=ours.uuid,
-            version={ours.branch_uuid: 1, branch.uuid: 1},
+            version={**ours.version, branch.uuid: 1},
         )  # fmt: skip
     far.library.mount()
     top = far.library.mnt / "Photos"

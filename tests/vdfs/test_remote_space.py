@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from index.care import checking
@@ -153,7 +153,7 @@ class World:
         if not self.takes(path) and (known is None or known.kind == KIND_DIR):
             return
         data = (b"ours", b"theirs")[self.clock % 2]
-        version = None if known is None else self.rows.later(self.far, path)
+        version = self.rows.stamped(self.far) if known is None else self.rows.later(self.far, path)
         self.rows.file(self.far, path, data, mtime_ns=(1 << 60) + self.clock, version=version)
 
     async def tell_dir(self, path: str, _other: str) -> None:
@@ -255,14 +255,26 @@ def run_in(test: Callable[[World], Awaitable[None]], *, meets: bool = False) -> 
     trio.run(main)
 
 
+#: A version of ours that is another device's, too, makes room for what is renamed over the one that is shown.
+MAKES_ROOM = [(World.make_behind, "b", "d"), (World.join, "a", "a"), (World.rename, "a", "b")]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), PATH, PATH), max_size=25), st.booleans(), st.booleans())
+@example(MAKES_ROOM, False, True)
 def test_whatever_happens_in_any_order(steps, meets, is_full):
     go_through(steps, meets, is_full)
 
 
+#: What is hidden is written anew there, with the same bytes.
+SAME_BYTES = [
+    (World.unlink, "d/a", "a"), (World.tell_file, "a", "a"), (World.tell_file, "d/a", "a"), (World.make, "d/a", "a"),
+]  # fmt: skip
+
+
 @settings(max_examples=40, deadline=None)
 @given(FEW, st.booleans())
+@example(SAME_BYTES, False)
 def test_what_leaves_and_comes_again(steps, meets):
     go_through(steps, meets, is_full=True)
 
@@ -283,6 +295,7 @@ def go_through(steps: list[tuple[Step, str, str]], meets: bool, is_full: bool) -
                     what_was_made_has_seen(world, path if step is World.make else other, hidden)
             if is_told:
                 world.note()
+                nothing_new_is_taken_for_old(world, path if step is World.tell_file else other)
             nothing_of_theirs_was_written(world)
             no_number_has_two_places(world)
             hidden_is_what_was_seen(world)
@@ -335,6 +348,22 @@ def what_was_made_has_seen(world: World, path: str, hidden: Entry | None) -> Non
     vector = recording.vector_of(at, branch.uuid)
     assert versions.dominates(vector, recording.vector_of(row, far))
     assert at.uuid is not None
+
+
+def nothing_new_is_taken_for_old(world: World, path: str) -> None:
+    """What was told a moment ago is not what ours of the name has seen, unless they hold the same. It may be hidden
+    where ours left the name, if that is the same."""
+    store = world.core.library.store
+    row = world.there(path)
+    if row is None or row.kind == KIND_DIR or row.is_hidden:
+        return
+    told = recording.vector_of(row, next(one.uuid for one in world.core.tree.remotes.values()))
+    for branch in world.core.tree.branches.values():
+        at = entries.get(store.db, branch.root_entry_id)
+        for name in path.split("/"):
+            at = None if at is None else entries.child(store.db, at.id, os.fsencode(name))
+        if at is not None and at.kind != KIND_DIR and at.content_id != row.content_id:
+            assert not versions.covers(recording.vector_of(at, branch.uuid), told), (at, row)
 
 
 def hidden_is_what_was_seen(world: World) -> None:

@@ -215,6 +215,7 @@ class Renames:
         aside = _alone(Spot(ref, name, row.id), ref, self.tree.conflict_name(ref.branch, row, number))
         (st,) = await self._on_disk([aside])
         with self.store.write(ORIGIN_MOUNT) as unit:
+            recording.part_ways(unit, row)
             self._write_row(unit, aside, st, set())
             moved = entries.get(unit.db, row.id)
             if moved is not None:
@@ -278,7 +279,7 @@ class Renames:
         is_alias = any(spot.name != step.name for spot in over for step, _ in done)
         destroyed = set() if dst is None else {spot.entry_id for spot in _spots(dst)}
         with self.store.write(ORIGIN_MOUNT) as unit:
-            heir, vector = self._new_version(unit, src, over_file, over, leads, done[0][0].ref.branch.uuid)
+            heir, vector = self._new_version(unit, src, over_file, over, leads, [step.ref.branch for step, _ in done])
             for replaced in self._rows(aliased):
                 self._drop(unit, replaced, keep=replaced.nlink > 1)
             gone = self._rows([step.spot for step, _ in done])
@@ -291,6 +292,8 @@ class Renames:
                     entries.set_uuid(unit.db, step.spot.entry_id, heir, unit.seq)
                 if vector is not None and step.spot in src.spots:
                     entries.set_version(unit.db, step.spot.entry_id, vector, unit.seq)
+            if vector is None:
+                recording.arrive_together(unit, self._rows([step.spot for step, _ in done]))
             for step, _ in done:  # a version in conflict goes its own way from now on
                 row = entries.get(unit.db, step.spot.entry_id)
                 if row is not None and (heir is None or is_alias):
@@ -373,9 +376,10 @@ class Renames:
             recording.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
 
     def _new_version(
-        self, unit: Unit, src: Node, dst: Node | None, over: list[Spot], leads: leaving.Targets, branch_uuid: bytes
+        self, unit: Unit, src: Node, dst: Node | None, over: list[Spot], leads: leaving.Targets, on: list[Branch]
     ) -> tuple[bytes | None, bytes | None]:
-        """(uuid that the source takes over, packed vector that has seen all) of a name renamed over another's.
+        """(uuid that the source takes over, packed vector that has seen all) of a name renamed over another's, on some
+        branches. What the source had seen on others is of its old name.
 
         What is no file keeps its own uuid; it too must have seen the versions of the target that stay behind.
         """
@@ -386,13 +390,18 @@ class Renames:
             return None, None
         theirs = leaving.seen_by(unit, targets, [row for row in self._rows(dst.spots) if not row.is_ours], leads)
         vector: versions.Vector = {}
-        for row in (*sources, *targets, *theirs):
+        for row in sources:
+            seen = recording.vector_of(row, unit.branch_uuid(row.branch_id))
+            vector = versions.join(vector, {one.uuid: seen[one.uuid] for one in on if one.uuid in seen})
+        for row in (*targets, *theirs):
             vector = versions.join(vector, recording.vector_of(row, unit.branch_uuid(row.branch_id)))
         uuid = sources[0].uuid
         annotated = uuid is not None and metadata.has_any(unit.db, uuid)
         own = src.kind != KIND_FILE or annotated or sources[0].nlink > 1
         heir = None if own else recording.heir_uuid(unit, targets[0])
-        return heir, versions.pack(versions.bump(vector, branch_uuid))
+        for uuid in {one.uuid for one in on}:
+            vector = versions.bump(vector, uuid, unit.hlc)
+        return heir, versions.pack(vector)
 
     def _rows(self, spots: Sequence[Spot]) -> list[Entry]:
         return list(rows_of(self.tree, spots).values())
