@@ -326,7 +326,7 @@ VIRTUAL: dict[bytes, Virtual] = {
     b"user.vdfs.kind": Virtual(_kind, "all", "file, directory, symlink or special"),
     b"user.vdfs.mime": Virtual(_mime, "all", "media type, by the first bytes once they were read, before by name"),
     b"user.vdfs.type": Virtual(_type, "file", "image, video, audio, document, code, …: the kind of what is in it"),
-    b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and stamp of its last change, commas between"),
+    b"user.vdfs.version": Virtual(_version, "file", "version vector: branch and its last stamp, commas between"),
     b"user.vdfs.conflict": Virtual(_conflict, "file", "the other names of a conflict, NUL between them"),
     b"user.vdfs.rule": Virtual(_rule, "all", "the [rule](rules.md) that holds it back from being read and found"),
     b"user.vdfs.error": Virtual(_error, "file", "why the last attempt to read it failed"),
