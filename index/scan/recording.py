@@ -305,7 +305,8 @@ def _held_apart(unit: Unit, row: Entry, there: _Versions) -> Entry:
     for other, vector in replicas:  # it has seen what they are, and nothing that they may yet become
         branch = unit.branch_uuid(other.branch_id)
         fresh[branch] = vector.get(branch, 0)
-    entries.set_version(unit.db, row.id, versions.pack(fresh), unit.seq)
+    if fresh != own:
+        entries.set_version(unit.db, row.id, versions.pack(fresh), unit.seq)
     if len(replicas) == sum(other.node == row.node for other, _ in there):
         return again(unit, row.id)
     parted = part(unit, row)

@@ -30,6 +30,8 @@ class Taken:
     wire_bytes: int
     telling_peak_bytes: int
     taking_peak_bytes: int
+    telling_own_bytes: int  # the most that was seen of what is no page of a mapped file
+    taking_own_bytes: int
 
 
 class Pair:
@@ -55,9 +57,11 @@ class Pair:
         self._introduce(limit_s)
         with closing(sqlite3.connect(f"file:{taking.library()}?mode=ro", uri=True)) as db:
             deadline = time.monotonic() + limit_s
+            own = [0, 0]
             while db.execute(_DONE, (teller,)).fetchone() is None:
                 if time.monotonic() > deadline:
                     raise Failed(f"not all is there after {limit_s:.0f} s")
+                own = [max(most, one.own_bytes()) for one, most in zip(both, own, strict=True)]
                 time.sleep(LOOK_S)
             ended_ns = time.time_ns()
             used = [one.server_s() - start for one, start in zip(both, before, strict=True)]
@@ -65,7 +69,7 @@ class Pair:
         wire_bytes = int(taking.told("sync", "metrics")["bytes_in"])
         memory = [one.memory().peak_bytes for one in both]
         seconds = (ended_ns - self.connected_ns()) / 1e9
-        return Taken(rows, seconds, used[0], used[1], wire_bytes, memory[0], memory[1])
+        return Taken(rows, seconds, used[0], used[1], wire_bytes, *memory, *own)
 
     def connected_ns(self) -> int:
         """When the taking device came to be connected last."""

@@ -55,16 +55,24 @@ def tables(found: Found, parts: Sequence[str]) -> list[list[str]]:
 def _backfill(found: Found) -> list[list[str]]:
     samples = found.samples
     head = ["backfill", "rows a second", "telling, of processor", "taking, of processor", "bytes a row"]
-    table = [[*head, "peak, telling", "peak, taking", "/ SQLite alone", "aim, taking"]]
+    table = [[*head, "peak (own), telling", "peak (own), taking", "/ SQLite alone", "aim, taking"]]
     for name in (OURS, THEIRS, FLOOR):
         row = [name, *(_rate(samples.seconds_of(kind, name)) for kind in ("wall", "telling", "taking"))]
         row.append(f"{median(found.wire_bytes[name]):.0f}" if found.wire_bytes[name] else "-")
-        peaks = [(one.telling_peak_bytes, one.taking_peak_bytes) for one in found.taken] if name == OURS else []
-        row += [report.mebibytes(max(some)) for some in zip(*peaks, strict=True)] or ["-", "-"]
+        row += _peaks(found.taken) if name == OURS else ["-", "-"]
         row.append(report.cell(samples.ratios("taking", name, FLOOR)) if name != FLOOR else "-")
         row.append(_rows_verdict(samples) if name == OURS else "")
         table.append(row)
     return table
+
+
+def _peaks(taken: Sequence[Taken]) -> list[str]:
+    """Of the two ends: the most resident memory, and the most of it that is no page of the database."""
+    if not taken:
+        return ["-", "-"]
+    telling = max(one.telling_peak_bytes for one in taken), max(one.telling_own_bytes for one in taken)
+    taking = max(one.taking_peak_bytes for one in taken), max(one.taking_own_bytes for one in taken)
+    return [f"{report.mebibytes(peak)} ({report.mebibytes(own)})" for peak, own in (telling, taking)]
 
 
 def _rows_verdict(samples: Samples) -> str:
