@@ -21,6 +21,7 @@ from index.model.errors import NotFound, Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
 from index.scan.inotify import IN_CREATE, Event, Inotify, WatchLimitReached
 from index.store import entries
+from tests.vdfs.job_steps import until
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
@@ -537,3 +538,31 @@ def test_what_has_no_row_yet_is_kept_up_to_a_bound(monkeypatch):
     kept.add(Event(2, IN_CREATE, 0, b"b"))
     assert kept.lapses == 1
     assert kept.take(1) == []
+
+
+def test_idle_is_only_who_has_looked_at_all_that_it_heard(run):
+    """What happened behind the mount counts as work that is left, from the moment on that the kernel tells of it until
+    the index has it: whoever waits for idle, and asks then, finds it."""
+
+    async def test(core: Core, x: Path, _: Path) -> None:
+        branch = next(one for one in core.tree.branches.values() if one.root_path == os.fsencode(x))
+        assert core.scanner.watch is not None
+
+        def known() -> int:
+            return len(list(entries.children(core.library.store.db, branch.root_entry_id)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.scanner.watch.run)
+            await names(core)
+            with trio.fail_after(20):
+                await until(lambda: core.scanner.idle)
+                for number in range(2000):
+                    (x / f"n{number}").touch()
+                assert not core.scanner.idle, "the kernel has told of it, and nobody has looked"
+                while not core.scanner.idle:
+                    assert known() < 2000 or core.scanner.pending_dirs()
+                    await trio.lowlevel.checkpoint()
+            assert known() == 2000
+            nursery.cancel_scope.cancel()
+
+    run(test)
