@@ -219,8 +219,7 @@ def _renew(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, node: int | Non
     elif row.kind == KIND_FILE:
         recording.new_bytes(unit, row, branch_uuid)
     else:
-        version = versions.bump(recording.vector_of(row, branch_uuid), branch_uuid, unit.hlc)
-        entries.set_version(unit.db, row.id, versions.pack(version), unit.seq)
+        entries.set_version(unit.db, row.id, recording.later(unit, row, branch_uuid), unit.seq)
     return recording.again(unit, row.id)
 
 

@@ -471,8 +471,12 @@ def insert(unit: Unit, row: Entry) -> Entry:
 
 
 def new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
-    vector = versions.bump(vector_of(row, branch_uuid), branch_uuid, unit.hlc)
-    entries.set_changed(unit.db, row.id, versions.pack(vector), unit.seq)
+    entries.set_changed(unit.db, row.id, later(unit, row, branch_uuid), unit.seq)
+
+
+def later(unit: Unit, row: Entry, branch_uuid: bytes) -> bytes:
+    """The packed vector of a row after one more change."""
+    return versions.pack(versions.bump(vector_of(row, branch_uuid), branch_uuid, unit.hlc))
 
 
 def note_new_bytes(unit: Unit, row: Entry) -> None:

@@ -37,10 +37,10 @@ def leave(unit: Unit, ours: Sequence[Entry], theirs: Iterable[Entry], leads: Tar
     rows = [row for row in theirs if row.kind != KIND_DIR and not row.is_ours and not row.is_hidden]
     if not rows or not ours:
         return
-    seen = _joined(unit, ours)
+    seen = joined(unit, ours)
     known = seen_by(unit, ours, rows, leads)
     unsure = [row for row in rows if row not in known and _may_be_same(unit, row, ours, seen, leads or {})]
-    seen = versions.join(seen, _joined(unit, known))
+    seen = versions.join(seen, joined(unit, known))
     for row in known:
         _put(unit, row, seen, is_seen=True)
     for row in unsure:
@@ -51,7 +51,7 @@ def leave(unit: Unit, ours: Sequence[Entry], theirs: Iterable[Entry], leads: Tar
 
 def seen_by(unit: Unit, ours: Sequence[Entry], theirs: Iterable[Entry], leads: Targets | None = None) -> list[Entry]:
     """Those of some replicas of other devices that are known to be what replicas of ours are, or older."""
-    seen = _joined(unit, ours)
+    seen = joined(unit, ours)
     return [row for row in theirs if _is_seen(unit, row, ours, seen, leads or {})]
 
 
@@ -138,7 +138,7 @@ def made_again(unit: Unit, rows: Sequence[Entry], *, inherits: bool = True) -> N
     found = [one for one in found if one.kind != KIND_DIR]
     seen = [one for one in found if one.is_seen]
     if seen:
-        vector = _joined(unit, rows)
+        vector = joined(unit, rows)
         for one in seen:
             vector = versions.join(vector, versions.unpack(one.version))
         packed = versions.pack(versions.bump(vector, unit.branch_uuid(rows[0].branch_id), unit.hlc))
@@ -321,7 +321,7 @@ def _held(db: apsw.Connection, row: Entry) -> bytes | None:
     return None if content is None else content.full
 
 
-def _joined(unit: Unit, rows: Iterable[Entry]) -> versions.Vector:
+def joined(unit: Unit, rows: Iterable[Entry]) -> versions.Vector:
     """All that some rows have seen."""
     seen: versions.Vector = {}
     for row in rows:

@@ -28,6 +28,7 @@ from tests.remote_rows import RemoteRows, content_of
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
+from vdfs.space.branches import Branch
 from vdfs.space.namespace import Caller
 from vdfs.space.nodes import Node
 
@@ -339,10 +340,7 @@ def what_was_made_has_seen(world: World, path: str, hidden: Entry | None) -> Non
         return
     assert not row.is_hidden
     branch = next(one for one in world.core.tree.branches.values() if one.root_path == os.fsencode(disk))
-    at = entries.get(store.db, branch.root_entry_id)
-    for name in path.split("/"):
-        assert at is not None
-        at = entries.child(store.db, at.id, os.fsencode(name))
+    at = ours_at(world, branch, path)
     assert at is not None
     far = next(one.uuid for one in world.core.tree.remotes.values())
     vector = recording.vector_of(at, branch.uuid)
@@ -350,18 +348,24 @@ def what_was_made_has_seen(world: World, path: str, hidden: Entry | None) -> Non
     assert at.uuid is not None
 
 
+def ours_at(world: World, branch: Branch, path: str) -> Entry | None:
+    """Our row at a path of a branch."""
+    db = world.core.library.store.db
+    at = entries.get(db, branch.root_entry_id)
+    for name in path.split("/"):
+        at = None if at is None else entries.child(db, at.id, os.fsencode(name))
+    return at
+
+
 def nothing_new_is_taken_for_old(world: World, path: str) -> None:
     """What was told a moment ago is not what ours of the name has seen, unless they hold the same. It may be hidden
     where ours left the name, if that is the same."""
-    store = world.core.library.store
     row = world.there(path)
     if row is None or row.kind == KIND_DIR or row.is_hidden:
         return
     told = recording.vector_of(row, next(one.uuid for one in world.core.tree.remotes.values()))
     for branch in world.core.tree.branches.values():
-        at = entries.get(store.db, branch.root_entry_id)
-        for name in path.split("/"):
-            at = None if at is None else entries.child(store.db, at.id, os.fsencode(name))
+        at = ours_at(world, branch, path)
         if at is not None and at.kind != KIND_DIR and at.content_id != row.content_id:
             assert not versions.covers(recording.vector_of(at, branch.uuid), told), (at, row)
 

@@ -389,18 +389,15 @@ class Renames:
         if not sources or not targets:
             return None, None
         theirs = leaving.seen_by(unit, targets, [row for row in self._rows(dst.spots) if not row.is_ours], leads)
-        vector: versions.Vector = {}
-        for row in sources:
-            seen = recording.vector_of(row, unit.branch_uuid(row.branch_id))
-            vector = versions.join(vector, {one.uuid: seen[one.uuid] for one in on if one.uuid in seen})
-        for row in (*targets, *theirs):
-            vector = versions.join(vector, recording.vector_of(row, unit.branch_uuid(row.branch_id)))
+        branches = {one.uuid for one in on}
+        had = {branch: stamp for branch, stamp in leaving.joined(unit, sources).items() if branch in branches}
+        vector = versions.join(had, leaving.joined(unit, [*targets, *theirs]))
+        for branch in branches:
+            vector = versions.bump(vector, branch, unit.hlc)
         uuid = sources[0].uuid
         annotated = uuid is not None and metadata.has_any(unit.db, uuid)
         own = src.kind != KIND_FILE or annotated or sources[0].nlink > 1
         heir = None if own else recording.heir_uuid(unit, targets[0])
-        for uuid in {one.uuid for one in on}:
-            vector = versions.bump(vector, uuid, unit.hlc)
         return heir, versions.pack(vector)
 
     def _rows(self, spots: Sequence[Spot]) -> list[Entry]:
