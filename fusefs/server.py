@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from fusefs.mount import mount_options, serve_mount
+from fusefs.stacks import tell_on_signal
 from fusefs.views.special import ROOT_LINKS
 from index.model.errors import VdfsError
 from index.scan.mounts import device_at
@@ -93,7 +94,7 @@ def _serve(
     async def run() -> None:
         async with trio.open_nursery() as outer:
             scope = outer.cancel_scope
-
+            outer.start_soon(tell_on_signal, config.stacks_path)
             async with open_core(
                 config, library, mountpoint=mountpoint, create=options.get("create", "here"),
                 xattrs=options.get("xattr", "copy"), rescan_s=float(options.get("rescan", "60")), stop=scope.cancel,
@@ -118,6 +119,7 @@ def _serve(
                         for line in warnings:
                             print(message(f"sdmount: {line}"), file=sys.stderr)
                         nursery.start_soon(_show_progress, core)
+            scope.cancel()
 
     run_to_end(run)
     log.info("ended")

@@ -132,7 +132,8 @@ class Mounted:
         self.wait_idle()
 
     def verify(self, *arguments: str) -> None:
-        """The index agrees with the disk."""
+        """The index agrees with the disk, once what was heard by now is taken in."""
+        self.wait_idle()
         done = self.run("vdfs.cli", "--data-dir", self.data, "index", "verify", *arguments)
         assert done.returncode == 0, f"index verify: exit {done.returncode}\n{done.stdout}{done.stderr}\n{self.log()}"
 

@@ -8,13 +8,15 @@ times of its own) is left out.
 import os
 import random
 import shutil
+import signal
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.system.harness import Mounted, eventually
+from tests.system.harness import Mounted, eventually, what_it_does
 
 ROWS = """
 WITH RECURSIVE up(id, path) AS (
@@ -86,7 +88,23 @@ def calm(library: Mounted, within_s: float = 60.0) -> None:
         if done.returncode == 0:
             return
         if time.monotonic() > until_s:
-            raise AssertionError(f"{done.stdout}{done.stderr}{library.sd('job', 'list')}{library.log()[-3000:]}")
+            raise AssertionError(f"{done.stdout}{done.stderr}\n{what_holds_up(library)}\n{library.log()[-3000:]}")
+
+
+def what_holds_up(library: Mounted) -> str:
+    """For a failure's message: where threads and tasks of the server are now, twice, and what its jobs say if it
+    answers."""
+    pid = library.pid
+    for _ in range(2):
+        os.kill(pid, signal.SIGUSR1)
+        time.sleep(2)
+    stacks = library.data / "state" / "sdmount.stacks"
+    told = stacks.read_text()[-20_000:] if stacks.exists() else "it says nothing"
+    try:
+        jobs = library.sd("job", "list", check=False)
+    except subprocess.TimeoutExpired:
+        jobs = f"sd job list has no answer; the process: {what_it_does(pid)}"
+    return f"{told}\n{jobs}"
 
 
 def equals_fresh(library: Mounted, *tops: Path, mode: str = "content", within_s: float = 60.0) -> None:

@@ -98,6 +98,24 @@ def test_workers_hold_neither_the_mount_nor_the_lock(library):
         assert not [path for path in held if path.endswith("/lock")], held
 
 
+def test_what_a_server_is_doing_is_told_to_whoever_asks(library):
+    """Stacks of its threads and where its tasks wait; it goes on as before, and no name of a user's is told."""
+    source = library.folder("Secret")
+    fill(source)
+    library.mount(source)
+    told = library.data / "state" / "sdmount.stacks"
+    for count in (1, 2):
+        os.kill(library.pid, signal.SIGUSR1)
+        eventually(lambda count=count: told.read_text().count("where it waits:") == count, "it is told")
+    text = told.read_text()
+    assert "(most recent call first)" in text, "threads"
+    assert "_walk_forever (scanner.py:" in text, "tasks"
+    assert "Secret" not in text
+    assert stat.S_IMODE(told.stat().st_mode) == 0o600
+    assert tree(library.mnt / "Secret") == tree(source)
+    library.unmount()
+
+
 def test_what_cannot_be_mounted_is_said_in_one_line(library):
     """Each refusal is exit 1 and one line that names the thing; nothing is mounted, nothing is left running."""
     file = library.disk / "a file"

@@ -33,6 +33,10 @@ class Config:
     def log_path(self) -> Path:
         return self.state_dir / "sdmount.log"
 
+    @property
+    def stacks_path(self) -> Path:
+        return self.state_dir / "sdmount.stacks"
+
     def library_dir(self, name: str) -> Path:
         """The directory of a library by name; Invalid when the name cannot be a file name."""
         if not name or "/" in name or "\0" in name or name.startswith(".") or len(os.fsencode(name)) > 200:
