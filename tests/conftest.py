@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# How long an example takes says something of the machine and of who else works on it: it fails no test.
+hypothesis.settings.register_profile(
+    "sdmount", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("sdmount")
 
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: the first red one names the room. Anything else comes after these.

@@ -85,14 +85,13 @@ def is_at(there: Stat | None, st: Stat) -> bool:
 
 def arrived(unit: Unit, row: Entry, disk: Disk) -> tuple[Entry, Stat] | None:
     """The row that was written for a file or directory where it is now, before it was known that it left: a first
-    listing asks for no moves. None when there is none, or somebody has attached something to it since."""
+    listing asks for no moves. None when there is none."""
     if row.nlink > 1 and row.kind != KIND_DIR:
         return None
     for other, there in elsewhere(unit, row.branch_id, row.stat, disk, row):
         if other.id < row.id or there is None or not is_at(there, row.stat) or is_below(unit, other.parent_id, row):
             continue
-        is_bare = other.uuid is None or not metadata.has_any(unit.db, other.uuid)
-        if is_bare and same_file(unit, row, place(other), there, disk):
+        if same_file(unit, row, place(other), there, disk):
             return other, there
     return None
 

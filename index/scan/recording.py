@@ -524,6 +524,13 @@ def alias(unit: Unit, one: bytes, other: bytes) -> bytes:
     return kept
 
 
+def carries_too(unit: Unit, row: Entry, uuid: bytes | None) -> None:
+    """What was attached to a file under a uuid that it had for a moment is its own."""
+    if uuid is None or uuid == row.uuid or not metadata.has_any(unit.db, uuid):
+        return
+    entries.set_uuid(unit.db, row.id, uuid if row.uuid is None else alias(unit, row.uuid, uuid), unit.seq)
+
+
 def join_versions(unit: Unit, first: Entry, second: Entry, first_branch: bytes, second_branch: bytes) -> None:
     """Two replicas hold the same bytes: each has seen what the other has. Of one that is another device's that is for
     the device to say."""

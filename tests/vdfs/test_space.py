@@ -16,11 +16,12 @@ import pytest
 import trio
 import trio.testing
 
-from index.model.entry import KIND_FILE
+from index.model.entry import KIND_FILE, Stat
 from index.model.errors import NotFound, Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
+from index.scan import pipeline, recording
 from index.scan.inotify import IN_CREATE, Event, Inotify, WatchLimitReached
-from index.store import entries
+from index.store import annotating, entries, metadata
 from tests.vdfs.job_steps import until
 from vdfs.base.config import Config
 from vdfs.core import open_core
@@ -506,6 +507,39 @@ def test_watches_of_what_left_the_library_end_after_a_while(run):
         assert not {wd, found.wd} & core.watch._inotify.watched()
         assert core.watch._inotify.watched() == core.watch._entry_of.keys()
         assert found.ref.watch == -1
+
+    run(test)
+
+
+@pytest.mark.parametrize("annotated", [{"before"}, {"since"}, {"before", "since"}])
+def test_a_file_that_was_listed_where_it_went_before_it_was_known_to_leave_is_itself(run, annotated):
+    """A first listing asks for no moves. What was attached to it under either name it carries."""
+
+    async def test(core: Core, x: Path, y: Path) -> None:
+        (x / "d").mkdir()
+        (x / "f").write_bytes(b"f")
+        old = entries.get(core.library.store.db, (await look(core, b"f")).spots[0].entry_id)
+        (directory,) = (await look(core, b"d")).parts
+        store = core.library.store
+        if "before" in annotated:
+            with store.write("test") as unit:
+                annotating.set_cell(unit, recording.ensure_uuid(unit, old), b"user.note", b"before")
+        uuid = entries.get(store.db, old.id).uuid
+        (x / "f").rename(x / "d" / "g")
+        first = pipeline.WalkState(directory.branch.id, directory.branch.uuid, core.tree, first=True)
+        added = [[b"g", tuple(Stat.of((x / "d" / "g").stat())), 0, None]]
+        with store.write("test") as unit:
+            pipeline.take_report(unit, first, [directory.entry_id, None, 0, added, [], [], [], [], None])
+            newer = entries.child(unit.db, directory.entry_id, b"g")
+            assert newer.id != old.id
+            if "since" in annotated:
+                annotating.set_cell(unit, recording.ensure_uuid(unit, newer), b"user.comment", b"since")
+        with pytest.raises(NotFound):
+            await look(core, b"f")
+        row = entries.child(store.db, directory.entry_id, b"g")
+        assert (row.id, row.node) == (old.id, old.node)
+        assert uuid in (row.uuid, None)
+        assert {value.decode() for value in metadata.all_of(store.db, row.uuid).values()} == annotated
 
     run(test)
 

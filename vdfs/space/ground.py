@@ -22,7 +22,7 @@ from index.model import change
 from index.model.change import ORIGIN_SCAN
 from index.model.entry import KIND_DIR, Entry, Stat, ns
 from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
-from index.scan import apply, differ, kinship
+from index.scan import apply, differ, kinship, recording
 from index.store import entries
 from vdfs.space.branches import CALL_DEADLINE_S, MISSING, NAME_DEADLINE_S, Branch
 from vdfs.space.dirs import DirRef
@@ -148,7 +148,8 @@ class Ground(BranchDisk):
                     return False
                 newer, st = found
                 apply.remove(unit, newer, ref.branch.uuid, keep=False)
-                apply.take_in(unit, kinship.place(newer), None, st, ref.branch.uuid, self)
+                here = apply.take_in(unit, kinship.place(newer), None, st, ref.branch.uuid, self)
+                recording.carries_too(unit, here, newer.uuid)
                 return row.kind == KIND_DIR
 
         if self.store.following(remove):
