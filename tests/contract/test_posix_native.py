@@ -35,7 +35,7 @@ def place() -> Iterator[Path]:
 def run(directory: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(directory), "--json", *arguments],
-        capture_output=True, text=True, check=False, timeout=100,
+        capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)

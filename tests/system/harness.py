@@ -366,13 +366,23 @@ os.execv(command[0], command)
 """
 
 
-def private_mounts() -> list[str]:
-    """The head of a command line that root runs with a copy of all mounts, of which nobody hears."""
+#: In a copy of all mounts: the volumes of other tests are let go of, for who ejects one there asks whether others have
+#: it. Then the command.
+_LET_GO = """
+awk '$1 ~ "^/dev/loop" && $2 ~ "/(sdmount-test-|pytest-of-)" { print $2 }' /proc/self/mounts |
+    while read -r point; do umount -l "$point"; done
+exec "$@"
+"""
+
+
+def private_mounts(*options: str) -> list[str]:
+    """The head of a command line that root runs with a copy of all mounts, of which nobody hears. `options`: what
+    else of its own it has."""
     private = ["unshare", "--mount", "--propagation", "private"]
     refused = subprocess.run([*private, "true"], capture_output=True, text=True, check=False).stderr.strip()
     if refused:  # in a chroot, for one
         pytest.skip(f"mounts cannot be kept private here: {refused}")
-    return private
+    return [*private, *options, "sh", "-c", _LET_GO, "sh"]
 
 
 def as_nobody(scratch: Path, *command: str | Path) -> list[str]:

@@ -948,7 +948,7 @@ def test_nobody_is_ended_who_has_the_number_of_the_server_in_a_container(library
         "{sys.executable}" -m fusefs.sdumount --data-dir "{library.data}" "{library.mnt}" || exit 3
         kill $bystander
     """
-    inside = [*private_mounts(), "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script]
+    inside = [*private_mounts("--pid", "--fork", "--mount-proc", "--kill-child"), "sh", "-c", script]
     done = subprocess.run(
         inside, capture_output=True, text=True, timeout=90, check=False, env=library.environment({}), cwd="/"
     )
