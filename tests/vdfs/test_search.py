@@ -14,6 +14,7 @@ from index.model.errors import Exists, Invalid, NotFound
 from index.store import finding, registers, saved, search
 from index.store.connection import one
 from index.store.reading import SearchReader
+from sync.log import epochs
 from vdfs.base.config import Config
 from vdfs.core import open_core
 from vdfs.ops.context import Core
@@ -134,6 +135,25 @@ def test_the_index_follows_while_the_library_is_open(run):
             await eventually(lambda: one(db, "SELECT count(*) FROM search_todo")[0] <= 64)
             assert (len(await found(core, "beach")), len(await found(core, "sea"))) == (100, 100)
             assert await trio.to_thread.run_sync(search.check, core.library.store.path) == []
+            nursery.cancel_scope.cancel()
+
+    run(check)
+
+
+def test_an_index_of_another_epoch_is_made_anew_while_the_library_is_open(run):
+    """A device that learns from others that its database was an old copy counts anew from that moment on."""
+
+    async def check(core: Core) -> None:
+        store = core.library.store
+        await make(core, *(f"beach {number}" for number in range(50)))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(core.scanner.pool.run)
+            nursery.start_soon(Indexer(store, core.scanner.pool).run)
+            await eventually(lambda: is_indexed(core))
+            epochs.new_epoch(store, copied_seq=0, known_seq=store.last_seq)
+            assert any("another state" in fault for fault in search.check(store.path))
+            await eventually(lambda: search.check(store.path) == [] and is_indexed(core))
+            assert len(await found(core, "beach")) == 50
             nursery.cancel_scope.cancel()
 
     run(check)

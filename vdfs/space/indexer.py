@@ -35,6 +35,7 @@ class Indexer:
         self._store = store
         self._pool = pool
         self._known: Known | None = None  # how far the index is; None where it was not looked at yet
+        self._epoch = 0  # in which it was
 
     async def run(self) -> None:
         """Follow the library until cancelled."""
@@ -53,6 +54,7 @@ class Indexer:
 
     async def _catch_up(self) -> None:
         if self._is_behind():
+            self._epoch = self._store.epoch
             async with self._pool.stream("names", {"database": str(self._store.path)}) as stream:
                 async for known in stream:
                     self._known = Known._make(known)
@@ -62,7 +64,7 @@ class Indexer:
             await trio.lowlevel.checkpoint()
 
     def _is_behind(self) -> bool:
-        if self._known is None:
+        if self._known is None or self._epoch != self._store.epoch:  # of another epoch it is made anew
             return True
         newest, line = one(self._store.db, "SELECT (SELECT max(id) FROM entry), (SELECT max(seq) FROM search_todo)")
         return (newest or 0) > self._known.indexed_id or line > self._known.done_seq
