@@ -32,6 +32,11 @@ def unpack(raw: bytes | None) -> dict[bytes, int]:
     return {bytes(k): int(v) for k, v in msgpack.unpackb(raw)}
 
 
+def of(raw: bytes | None, branch: bytes) -> dict[bytes, int]:
+    """The vector of a row of a branch; NULL stands for {branch: 1}, of what was there before all that is stamped."""
+    return {branch: 1} if raw is None else unpack(raw)
+
+
 def bump(vector: Vector, branch: bytes, stamp: int) -> dict[bytes, int]:
     """The vector after one more change on `branch`, in a unit that is stamped so."""
     out = dict(vector)

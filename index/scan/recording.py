@@ -18,8 +18,8 @@ _TWINS_TOLD = 64
 
 
 def vector_of(row: Entry | Kept, branch_uuid: bytes) -> dict[bytes, int]:
-    """The version vector of a row; NULL stands for {its branch: 1}, of what was there before all that is stamped."""
-    return versions.unpack(row.version) if row.version is not None else {branch_uuid: 1}
+    """What the file of a row has seen."""
+    return versions.of(row.version, branch_uuid)
 
 
 def plain_row(

@@ -330,7 +330,7 @@ def joined(unit: Unit, rows: Iterable[Entry]) -> versions.Vector:
 
 
 def _vector(unit: Unit, row: Entry) -> versions.Vector:
-    return versions.unpack(row.version) if row.version is not None else {unit.branch_uuid(row.branch_id): 1}
+    return versions.of(row.version, unit.branch_uuid(row.branch_id))
 
 
 def _uuid_of(db: apsw.Connection, entry_id: int | None) -> bytes | None:

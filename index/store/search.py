@@ -413,7 +413,7 @@ def check(library_db: Path) -> list[str]:
         try:
             db.set_busy_timeout(_CHECK_PATIENCE_MS)
             if not _belongs(db):
-                return ["the index of names belongs to another state of the library; it is made anew while the library is mounted"]
+                return ["the index of names is of another state of the library; while mounted it is made anew"]
             return _faults(db)
         finally:
             db.close()
