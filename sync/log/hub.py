@@ -3,6 +3,7 @@
 Following, serving, backfill and upkeep know each other by it alone. Used on the loop only.
 """
 
+import logging
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -29,6 +30,12 @@ LIVE, BULK = 2, 4
 #: something is waited for longer.
 RELAY_S: Final = 2.0
 _SEEN_AGAIN_NS: Final = 3600 * 10**9
+#: Who comes back from an old copy learns so once, or once more from somebody who knew a copy before. Who learns it
+#: again and again is told of by two.
+_DOUBLE_AFTER: Final = 3
+_DOUBLE_CURE: Final = "nothing is lost, but have one of the two begin with an empty data directory and `sd join`"
+
+log = logging.getLogger("sdmount.sync")
 
 
 class Pace(Protocol):
@@ -106,6 +113,7 @@ class Hub:
     to_acknowledge: trio.Event = attrs.field(factory=trio.Event)  # something is to be said to all: what is durable here
     is_paused: bool = False
     is_out: bool = False  # this device is no member any more: nobody will ask for what it says
+    _begun: int = 0  # how often this run has heard that others know more of this device than itself
     _resumed: trio.Event = attrs.field(factory=trio.Event)
     _linked: list[Peer] = attrs.field(factory=list)
 
@@ -197,6 +205,10 @@ class Hub:
         if epochs.is_forgotten(self.store, places):
             epochs.begin_again(self.store, places)
             self.events.add(Event.STATE, "came back from an old copy; tells all anew", peer.device)
+            self._begun += 1
+            if self._begun == _DOUBLE_AFTER:
+                log.warning("another machine seems to be at work with a copy of %s; %s", self.store.path, _DOUBLE_CURE)
+                self.events.add(Event.STATE, f"another machine seems to be at work as this device; {_DOUBLE_CURE}")
             own = self.store.device_uuid
             wanted = Again(tuple(at for at in self.keeper.places().values() if at.device == own and at.kind == SHARED))
             for one in list(self.peers.values()):

@@ -34,6 +34,16 @@ class Keeper:
                 out[row.id] = At(*row.id, row.seq, row.part_to, row.part_after)
         return out
 
+    def heads(self) -> tuple[At, ...]:
+        """What others can have from here, by how far it goes. An epoch of this device that was given up before anything
+        was told in it is nobody's to have."""
+        void = {
+            row.id
+            for row in streams.of_device(self.store.db, self.store.device_uuid)
+            if row.seq <= row.start_seq and not self.is_own(row.id)
+        }
+        return tuple(at for stream, at in self.places().items() if stream not in void)
+
     def next_page(self, at: At, limit: int = PAGE_ROWS) -> Page | None:
         """The page that goes on from a place. SnapshotNeeded or RewindNeeded where none can."""
         stream = at.stream

@@ -110,7 +110,7 @@ class Replicator:
         elif isinstance(message, StateWanted):
             await self.backfill.give(call)
         elif isinstance(message, HeadsWanted):
-            await call.reply(Heads(tuple(self.hub.keeper.places().values())))
+            await call.reply(Heads(self.hub.keeper.heads()))
         else:
             raise Unsupported(f"{type(message).__name__} is not answered here")
 

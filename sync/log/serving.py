@@ -55,7 +55,7 @@ class Serving:
                 continue
             if not peer.is_told:
                 peer.is_told = True
-                await call.reply(UpToDate(tuple(self.keeper.places().values())))
+                await call.reply(UpToDate(self.keeper.heads()))
             with trio.move_on_after(RELAY_S):
                 await peer.bell.wait()
 

@@ -9,7 +9,7 @@ import trio
 
 from index.model.errors import PageRefused
 from index.store import pending, streams
-from sync.log.messages import Behind
+from sync.log.messages import At, Behind
 from tests.sync.linked import connect, made, quiet, run, running
 from tests.sync.world import assert_equal, settle
 
@@ -165,5 +165,27 @@ def test_whose_state_cannot_be_had_keeps_nobody_else_waiting(nodes):
             assert a.store._commits - before < 30
         assert asked.count(second.uuid) == 1
         assert 5 < asked.count(first.uuid) < 15
+
+    run(main)
+
+
+def test_who_hears_again_and_again_of_more_than_it_knows_to_have_said_is_one_of_two(nodes):
+    """Somebody who comes back from an old copy hears that once: at the third time it is said what is the matter."""
+    a, b, _, _ = nodes
+    hub = a.replicator.hub
+
+    def says_so() -> bool:
+        return any("another machine" in line.text for line in hub.events.lines)
+
+    async def main() -> None:
+        async with told(a, b):
+            peer = a.replicator.peers[b.uuid]
+            for number in range(3):
+                assert not says_so(), number
+                ahead = At(a.uuid, a.store.epoch + 1, streams.SHARED, 10**6)
+                await hub.spoken(peer, [ahead])
+            assert says_so()
+            await quiet(a, b)
+        assert_equal(a, b)
 
     run(main)

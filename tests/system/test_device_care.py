@@ -184,6 +184,41 @@ def test_a_copy_that_is_older_than_the_pairing_is_paired_once_more(base: Path, o
             eventually(lambda device=device: device.verify() is None, "its index of names is of this epoch", 20)
 
 
+def test_two_machines_with_copies_of_one_data_directory_lose_nothing(base: Path) -> None:
+    """A cloned disk: each hears from others what the other said as if it had forgotten it."""
+    with devices(base, "ann", "bob", "eve") as (_, (ann, bob, eve)):
+        for device in (ann, bob):
+            top = device.folder(device.name)
+            (top / "file").write_text(device.name)
+            device.add(top)
+            device.settle()
+        pair(ann, bob)
+        agree(ann, bob)
+        for device in (ann, eve):
+            device.unmount()
+        shutil.rmtree(eve.data)
+        shutil.copytree(ann.data, eve.data, symlinks=True)
+        ann.mount()
+        eve.mount()
+        three = (ann, bob, eve)
+        for number in range(6):  # while the link that there is goes to the one or the other
+            for device in three:
+                os.setxattr(device.mnt / "bob/file", f"user.of_{device.name}", b"%d" % number)
+            time.sleep(1)
+        for device, other in ((ann, eve), (eve, ann)):  # there is one link to both: one of them waits for it
+            other.unmount()
+            if not device.is_mounted():
+                device.mount()
+            agree(device, bob)
+        ann.mount()
+        eve.unmount()
+        agree(ann, bob)
+        for device in (ann, bob):
+            assert {os.getxattr(device.mnt / "bob/file", f"user.of_{one.name}") for one in three} == {b"5"}
+            device.settle()
+            eventually(lambda device=device: device.verify() is None, "its index of names is of this epoch", 20)
+
+
 # -- names and addresses -----------------------------------------------------------------------------------------------
 
 
