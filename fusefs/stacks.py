@@ -2,13 +2,15 @@
 
 For whoever looks after a mount that does not answer. The stack of each thread is written by the signal's own handler
 (faulthandler), so also while the loop hangs in a call; then, if the loop goes on, where each of its tasks waits. Both
-go to a file of their own beside the log, as lines of code only, never values: no path, name or secret is in them.
+go to a file of their own beside the log, as lines of code only, never values: no user's path, name or secret is in
+them. Where the file cannot be had (a full disk) the mount does without.
 
 Source: Python's faulthandler; trio.lowlevel.Task.iter_await_frames.
 """
 
 import contextlib
 import faulthandler
+import logging
 import os
 import signal
 import time
@@ -18,17 +20,27 @@ from typing import TextIO
 
 import trio
 
+log = logging.getLogger("sdmount")
+
 
 async def tell_on_signal(path: Path) -> None:
     """Until cancelled. What is told is added to the file, which servers of several libraries may share."""
-    with path.open("a", encoding="utf-8") as out, trio.open_signal_receiver(signal.SIGUSR1) as signals:
-        path.chmod(0o600)
+    with _opened(path) as out, trio.open_signal_receiver(signal.SIGUSR1) as signals:
         faulthandler.register(signal.SIGUSR1, out, all_threads=True, chain=True)
         try:
             async for _ in signals:
                 _tell_tasks(out)
         finally:
             faulthandler.unregister(signal.SIGUSR1)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        path.touch(0o600)
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        log.warning("SIGUSR1 tells nothing: %s", error)
+        return Path(os.devnull).open("a", encoding="utf-8")
 
 
 def _tell_tasks(out: TextIO) -> None:

@@ -161,12 +161,6 @@ def every(db: apsw.Connection) -> list[Stream]:
     return [Stream._make(row) for row in db.execute("SELECT * FROM stream ORDER BY device, epoch, kind")]
 
 
-def of_device(db: apsw.Connection, device: bytes) -> list[Stream]:
-    """The streams of a device that are known, of all its epochs."""
-    sql = "SELECT * FROM stream WHERE device=? ORDER BY epoch, kind"
-    return [Stream._make(row) for row in db.execute(sql, (device,))]
-
-
 def begin(db: apsw.Connection, stream: StreamId, start_seq: int) -> None:
     """A stream is known from here on; nothing of it is applied. One that is known stays as it is."""
     db.execute(

@@ -39,8 +39,8 @@ class Keeper:
         was told in it is nobody's to have."""
         void = {
             row.id
-            for row in streams.of_device(self.store.db, self.store.device_uuid)
-            if row.seq <= row.start_seq and not self.is_own(row.id)
+            for row in streams.every(self.store.db)
+            if row.device == self.store.device_uuid and row.seq <= row.start_seq and not self.is_own(row.id)
         }
         return tuple(at for stream, at in self.places().items() if stream not in void)
 

@@ -116,6 +116,17 @@ def test_what_a_server_is_doing_is_told_to_whoever_asks(library):
     library.unmount()
 
 
+def test_where_nothing_can_be_told_the_mount_lives_on(library):
+    """The file of the stacks cannot be had, as on a full disk; the signal does no harm."""
+    source = library.folder("Files")
+    fill(source)
+    (library.data / "state" / "sdmount.stacks").mkdir(parents=True)
+    library.mount(source)
+    os.kill(library.pid, signal.SIGUSR1)
+    assert tree(library.mnt / "Files") == tree(source)
+    assert "SIGUSR1 tells nothing" in library.log()
+
+
 def test_what_cannot_be_mounted_is_said_in_one_line(library):
     """Each refusal is exit 1 and one line that names the thing; nothing is mounted, nothing is left running."""
     file = library.disk / "a file"
