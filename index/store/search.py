@@ -317,9 +317,9 @@ def follow_in_worker(args: Mapping[str, Any], context: Emitter) -> None:
         index.close()
 
 
-def _connected(library_db: Path) -> apsw.Connection:
+def _connected(library_db: Path, mode: str = "rwc") -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-    db = apsw.Connection(uri(path_beside(library_db), "rwc"), flags=flags)
+    db = apsw.Connection(uri(path_beside(library_db), mode), flags=flags)
     try:
         db.set_busy_timeout(_PATIENCE_MS)
         db.pragma("cache_size", -16_000)
@@ -409,9 +409,11 @@ def check(library_db: Path) -> list[str]:
     if not path_beside(library_db).exists():
         return []
     try:
-        db = _connected(library_db)
+        db = _connected(library_db, "rw")  # made by who keeps it only, who may be throwing this one away
         try:
             db.set_busy_timeout(_CHECK_PATIENCE_MS)
+            if one(db, "SELECT count(*) FROM main.sqlite_master")[0] == 0:  # being made, by who made the file just now
+                return []
             if not _belongs(db):
                 return ["the index of names is of another state of the library; while mounted it is made anew"]
             return _faults(db)
@@ -420,4 +422,5 @@ def check(library_db: Path) -> list[str]:
     except (apsw.CorruptError, apsw.NotADBError) as error:
         return [f"the index of names is damaged: {error}"]
     except apsw.Error as error:
-        return [f"the index of names cannot be checked: {error}"]
+        is_gone = isinstance(error, apsw.CantOpenError) and not path_beside(library_db).exists()
+        return [] if is_gone else [f"the index of names cannot be checked: {error}"]

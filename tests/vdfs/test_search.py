@@ -159,6 +159,21 @@ def test_an_index_of_another_epoch_is_made_anew_while_the_library_is_open(run):
     run(check)
 
 
+def test_an_index_that_is_just_being_made_is_no_fault(run):
+    """Its file comes before its tables, and who checks makes none."""
+
+    async def check(core: Core) -> None:
+        path = search.path_beside(core.library.store.path)
+        assert search.check(core.library.store.path) == []
+        assert not path.exists()
+        path.touch()
+        assert search.check(core.library.store.path) == []
+        search.SearchIndex(core.library.store.path).close()
+        assert search.check(core.library.store.path) == []
+
+    run(check)
+
+
 def test_a_damaged_index_is_done_without_and_built_anew(run):
     """Searches go on, exact; who keeps it notices and begins again."""
 
