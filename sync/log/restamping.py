@@ -30,10 +30,12 @@ from sync.log.incoming import DRIFT_MS, Incoming
 
 log = logging.getLogger("sdmount.sync")
 
-_OWN: Final = (
-    "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM attribute WHERE device=?1 "
-    "UNION SELECT hlc FROM outbox UNION SELECT hlc FROM quarantine WHERE device=?1"
+_TOLD: Final = (
+    "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM outbox "
+    "UNION SELECT hlc FROM quarantine WHERE device=?1 UNION SELECT hlc FROM attribute WHERE device=?1 "
+    "AND entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
 )
+_UNTOLD: Final = "SELECT hlc FROM attribute WHERE device=?1 AND entry_uuid IN (SELECT entry_uuid FROM untold)"
 _AT_ONCE: Final = 50
 _STAMPED: Final = frozenset({"register", "attribute"})
 
@@ -41,17 +43,17 @@ _STAMPED: Final = frozenset({"register", "attribute"})
 def restamp(store: Store, aside_hlc: int) -> bool:
     """Give changes of this device that are stamped in the future the stamps of now; returns whether there were any.
 
-    `aside_hlc` is the first stamp that somebody put aside. What is earlier was believed, and is none of the future: a
-    clock that ran ahead may run behind by now.
+    `aside_hlc` is the first stamp that somebody put aside. What was told before is believed, and none of the future: a
+    clock that ran ahead may run behind by now. What nobody was told of says nothing of the kind.
     """
-    limit = max(Hlc(store.now_ms() + DRIFT_MS, 0).packed(), aside_hlc)
-    known = pending.moved_of(store.db, store.device_uuid)
-    own = sorted({int(hlc) for (hlc,) in store.db.execute(_OWN, (store.device_uuid,))} - known.keys())
-    ahead = [hlc for hlc in own if hlc >= limit]
+    future = Hlc(store.now_ms() + DRIFT_MS, 0).packed()
+    limit = max(future, aside_hlc)
+    told, untold = (_stamps(store, sql) for sql in (_TOLD, _UNTOLD))
+    ahead = sorted({hlc for hlc in told if hlc >= limit} | {hlc for hlc in untold - told if hlc >= future})
     if not ahead and store.last_hlc.packed() < limit:
         return False
     log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
-    last = Hlc.unpacked(max([hlc for hlc in own if hlc < limit], default=0))
+    last = Hlc.unpacked(max((told | untold) - set(ahead), default=0))
     with store.note() as db:  # what is stamped from now on is of the present
         changes.set_counter(db, "hlc", last.packed())
     store.turn_back(last)
@@ -64,6 +66,12 @@ def restamp(store: Store, aside_hlc: int) -> bool:
         unit.observe(stamp.packed())
     store.moved |= set(ahead)
     return True
+
+
+def _stamps(store: Store, sql: str) -> set[int]:
+    """The stamps of this device that a statement finds, without those that were given up."""
+    found = {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,))}
+    return found - pending.moved_of(store.db, store.device_uuid).keys()
 
 
 def recall(incoming: Incoming) -> Iterator[None]:

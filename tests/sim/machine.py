@@ -150,6 +150,12 @@ class Machine(Device):
                     self.trace(f"{self.name}: up")
                     async with trio.open_nursery() as self._nursery:
                         await self.sync.run()
+            except BaseExceptionGroup as group:  # at the end of all it has what ends this task in it, too
+                ended, faults = group.split(trio.Cancelled)
+                if faults is not None and not self.disk.is_dead and not self.disk.is_full:
+                    raise
+                if ended is not None:
+                    raise ended from None
             except Exception:
                 if not self.disk.is_dead and not self.disk.is_full:
                     raise

@@ -253,6 +253,38 @@ def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     b.store.close()
 
 
+def test_what_nobody_was_told_of_is_no_proof_that_a_stamp_was_believed(tmp_path):
+    """A file that a rule holds back was tagged first, with a stamp of tomorrow, like what is told."""
+    ahead_ns = [0]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + 10**9)
+    introduce(a, b)
+    held = hidden(a, a.branch(b"Files"))
+    settle(a, b)
+    ahead_ns[0] = 86_400 * 10**9
+    secret, known = a.uuid_of(held), b"u" * 16
+    a.note(secret, b"user.note", b"secret")
+    a.note(known, b"user.note", b"of tomorrow")
+    settle(a, b)
+    ((author, aside_hlc),) = pending.earliest_aside(b.db)
+    assert author == a.uuid
+    ahead_ns[0] = 0
+    assert restamp(a.store, aside_hlc)
+    assert a.store.last_hlc.time_ms < 10**12 + incoming.DRIFT_MS
+    assert not restamp(a.store, aside_hlc)
+    settle(a, b)
+    b.into.release()
+    assert metadata.get(b.db, known, b"user.note") == b"of tomorrow"
+    with a.store.write("test") as unit:
+        recording.set_rule(unit, entries.get(unit.db, held), 0)
+    tell_untold(a.store)
+    settle(a, b)
+    assert metadata.get(b.db, secret, b"user.note") == b"secret"
+    assert_equal(a, b)
+    a.store.close()
+    b.store.close()
+
+
 @pytest.fixture
 def slow_pair(tmp_path):
     """Two devices, the second of which has a clock that is a day behind."""
