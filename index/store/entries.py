@@ -392,10 +392,12 @@ def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) 
 
 
 def set_stat_of_links(db: apsw.Connection, row: Entry, st: tuple[int, ...], seq: int) -> None:
-    """Write what the disk says of an inode into the rows of all its names in a branch."""
+    """Write what the disk says of an inode into the rows of all its names in a branch, but for those that say of other
+    bytes: these have a new version."""
     db.execute(
         "UPDATE entry SET mode=:mode, size_bytes=:size, mtime_ns=:mtime, ctime_ns=:ctime, nlink=:nlink, uid=:uid, "
-        f"gid=:gid, seq=:seq WHERE {_OF_NODE} AND branch_id=:branch AND st_ino=:st_ino",
+        f"gid=:gid, seq=:seq WHERE {_OF_NODE} AND branch_id=:branch AND st_ino=:st_ino "
+        "AND size_bytes=:size AND mtime_ns=:mtime",
         dict(
             zip(("mode", "size", "mtime", "ctime", "st_ino", "nlink", "uid", "gid"), st, strict=True),
             seq=seq, node=row.node, branch=row.branch_id,

@@ -159,7 +159,6 @@ class Deeds:
             return None
         with machine.store.write("test") as unit:
             st = row.stat._replace(nlink=row.nlink + 1)
-            entries.set_stat_of_links(unit.db, row, st, unit.seq)
             made = recording.plain_row(
                 unit, row.branch_id, place[0], place[1], st, node=row.node, uuid=row.uuid, rule=0
             )
@@ -167,6 +166,7 @@ class Deeds:
             entries.set_identity(unit.db, made.id, row.content_id, row.hash_state, row.uuid, unit.seq)
             if row.version is not None:
                 entries.set_version(unit.db, made.id, row.version, unit.seq)
+            recording.restat_twins(unit, made, st)
         return f"{made.id} is {row.id}, too"
 
     def hold(self, machine: Machine) -> str | None:

@@ -442,6 +442,24 @@ def test_a_file_that_is_linked_while_it_is_written_has_one_version(files):
     assert sorted(name for name in names(top) if name.startswith("w")) == ["w", "w2"]
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["through the mount", "behind the mount"])
+def test_all_names_of_a_file_that_is_linked_while_it_is_written_have_the_new_version(files, behind):
+    top, first = files.mnt / "A", "behind" if behind else "here"
+    (top / first).write_bytes(b"old")
+    for number in range(2):
+        os.link(top / first, top / f"{first} {number}")
+    files.settle()
+    with open((files.a if behind else top) / f"{first} 0", "r+b") as file:
+        file.write(b"newer")
+        file.flush()
+        os.link(top / first, top / f"{first} 2")
+    files.settle()
+    with contextlib.closing(sqlite3.connect(files.library.library_dir / "library.db")) as db:
+        said = db.execute("SELECT name, version FROM entry WHERE cast(name AS text) LIKE ?", (f"{first}%",)).fetchall()
+    assert len(said) == 4
+    assert len({version for _, version in said}) == 1, said
+
+
 # nothing that was not seen is destroyed -------------------------------------------------------------------------------
 
 

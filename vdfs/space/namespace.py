@@ -290,7 +290,7 @@ class Namespace:
                 unit, branch.id, target.entry_id, name, Stat.of(st), self.tree,
                 node=node.ino, uuid=old.uuid if old else None,
             )  # fmt: skip
-            entries.set_stat_of_links(unit.db, row, Stat.of(st), unit.seq)
+            row = recording.restat_twins(unit, row, Stat.of(st))
         parent.names_changed()
         node.face = None
         node.links = node.links or set()
