@@ -151,9 +151,15 @@ def is_lost(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     return db.execute(sql, (device, seq, part)).fetchone() is not None
 
 
-def forget_lost(db: apsw.Connection, device: bytes, seq: int) -> None:
-    """All that a device said up to a unit was heard of."""
-    db.execute("DELETE FROM lost_dot WHERE dot_device=? AND dot_seq<=?", (device, seq))
+def has_lost(db: apsw.Connection, device: bytes, after_seq: int, seq: int) -> bool:
+    """Whether additions of a device that lie in a range of units were removed before they came."""
+    sql = "SELECT 1 FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=? LIMIT 1"
+    return db.execute(sql, (device, after_seq, seq)).fetchone() is not None
+
+
+def forget_lost(db: apsw.Connection, device: bytes, after_seq: int, seq: int) -> None:
+    """All was heard of that a device said in a range of units of one epoch. What it said in one before may come yet."""
+    db.execute("DELETE FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=?", (device, after_seq, seq))
 
 
 def put_aside(db: apsw.Connection, epoch: int, held: Held) -> None:

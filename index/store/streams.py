@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from index.store.connection import one
+
 #: The two kinds of streams.
 OWNED: Final = 0
 SHARED: Final = 1
@@ -224,6 +226,13 @@ def covers(db: apsw.Connection, device: bytes, seq: int) -> bool:
     return db.execute(sql, (device, SHARED, seq, seq)).fetchone() is not None
 
 
+def end_of(db: apsw.Connection, stream: Stream) -> int | None:
+    """Where the next epoch of a stream's device begins; None while there is none."""
+    sql = "SELECT min(start_seq) FROM stream WHERE device=? AND kind=? AND start_seq>?"
+    (start_seq,) = one(db, sql, stream.device, stream.kind, stream.start_seq)
+    return None if start_seq is None else int(start_seq)
+
+
 def is_same_epoch(db: apsw.Connection, device: bytes, seq: int, later_seq: int) -> bool:
     """Whether a unit of a device that others heard of is of the epoch in which it made a later one."""
     sql = "SELECT max(start_seq) FROM stream WHERE device=? AND kind=? AND start_seq<?"
@@ -279,6 +288,11 @@ def note_boundary(db: apsw.Connection, stream: StreamId, to_seq: int, digest: by
 def drop_boundaries(db: apsw.Connection, stream: StreamId, before: int) -> None:
     """Nobody stands before a place any more, but for those who take the current state."""
     db.execute("DELETE FROM boundary WHERE epoch=? AND kind=? AND to_seq<?", (stream.epoch, stream.kind, before))
+
+
+def last_boundary(db: apsw.Connection, stream: StreamId) -> int:
+    """Where the last page of a stream of ours ended that others may have; 0 when there was none."""
+    return int(one(db, "SELECT coalesce(max(to_seq), 0) FROM boundary WHERE epoch=? AND kind=?", *stream[1:])[0])
 
 
 def has_boundary(db: apsw.Connection, stream: StreamId, to_seq: int) -> bool:

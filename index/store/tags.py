@@ -146,10 +146,13 @@ def has_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     return db.execute(sql, (device, seq, part)).fetchone() is not None
 
 
-def every_dot(db: apsw.Connection) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:
-    """All additions: (entry, tag, device, seq, part)."""
+def every_dot(db: apsw.Connection, untold_by: bytes) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:
+    """All additions that were told: (entry, tag, device, seq, part); not those by which this device (`untold_by`)
+    tagged what nobody is to hear of."""
     rows = db.execute(
-        "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part FROM tagging g JOIN tag t ON t.id=g.tag_id"
+        "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part FROM tagging g JOIN tag t ON t.id=g.tag_id "
+        "WHERE g.dot_device<>? OR g.entry_uuid NOT IN (SELECT entry_uuid FROM untold)",
+        (untold_by,),
     )
     return ((bytes(u), bytes(t), bytes(d), int(s), int(p)) for u, t, d, s, p in rows)
 

@@ -86,11 +86,9 @@ def begin_again(store: Store, places: Iterable[At]) -> None:
     may be known in two continuations."""
     log.warning("%s is older than what others know of it: this device tells everything anew", store.path)
     known_seq = max((max(at.seq, at.part_to) for at in places if at.device == store.device_uuid), default=0)
+    known_seq = max(known_seq, streams.last_boundary(store.db, StreamId(store.device_uuid, store.epoch, SHARED)))
     own = streams.get(store.db, StreamId(store.device_uuid, store.epoch, SHARED))
-    forked = store.epoch
-    new_epoch(store, 0 if own is None else own.floor_seq, known_seq)
-    with store.note() as db:
-        changes.set_meta(db, _FORKED, msgpack.packb(sorted({*_forked(db), forked})))
+    new_epoch(store, 0 if own is None else own.floor_seq, known_seq, is_forked=True)
 
 
 def _forked(db: apsw.Connection) -> list[int]:
@@ -104,11 +102,12 @@ def is_forked(store: Store, epoch: int | None = None) -> bool:
     return bool(found) if epoch is None else epoch in found
 
 
-def new_epoch(store: Store, copied_seq: int, known_seq: int) -> None:
+def new_epoch(store: Store, copied_seq: int, known_seq: int, *, is_forked: bool = False) -> None:
     """What is told from now on is of another epoch, whose numbers lie beyond any that others know (`known_seq`).
 
     Of the old one this device is a listener like all others from now on: it knows what it had told when the copy was
-    made (`copied_seq`), and hears of the rest. What it wrote since is of the new one.
+    made (`copied_seq`), and hears of the rest. What it wrote since is of the new one. `is_forked`: others may know the
+    old one in two continuations.
     """
     device, old = store.device_uuid, store.epoch
     epoch = old + 1 + int.from_bytes(ids.random_bytes(_EPOCH_BYTES), "big")
@@ -117,7 +116,9 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int) -> None:
     last_seq = max(store.last_seq + beyond, start_seq + 1)  # beyond its beginning, also when there is nothing
     with store.note() as db:
         streams.advance(db, StreamId(device, old, SHARED), copied_seq)
-        _move_outbox(db, device, (old, copied_seq), epoch, beyond)
+        _move_outbox(db, device, (old, copied_seq), epoch, beyond, known_seq)
+        if is_forked:
+            changes.set_meta(db, _FORKED, msgpack.packb(sorted({*_forked(db), old})))
         db.execute(
             "UPDATE tagging SET dot_seq=dot_seq+? WHERE dot_device=? AND dot_seq>?", (beyond, device, copied_seq)
         )
@@ -131,22 +132,24 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int) -> None:
     store.leap(last_seq)
 
 
-def _move_outbox(db: apsw.Connection, device: bytes, copied: tuple[int, int], epoch: int, beyond: int) -> None:
-    """What was said since is of the new epoch; tags are added and removed by the numbers that they have there. What was
-    added and is gone by now is not said again: somebody may have heard of it, and taken it away."""
+def _move_outbox(
+    db: apsw.Connection, device: bytes, copied: tuple[int, int], epoch: int, beyond: int, known_seq: int
+) -> None:
+    """What was said since is of the new epoch. Tags are added by the numbers that they have there, and those that they
+    had are taken away where somebody may have heard of them (up to `known_seq`). What was added and is gone by now is
+    not said again: it may have been taken away by somebody who had heard of it."""
     rows: list[Any] = db.execute(
-        "SELECT seq, part, model, op, body FROM outbox WHERE epoch=? AND seq>?", copied
+        "SELECT seq, part, hlc, key, body FROM outbox WHERE epoch=? AND seq>? AND model='tagging' AND op='add'", copied
     ).fetchall()
-    for seq, part, model, op, body in rows:
-        if (model, op) == ("tagging", "add") and not tags.has_dot(db, device, seq, part):
+    for seq, part, hlc, key, body in rows:
+        if not tags.has_dot(db, device, seq, part):
             db.execute("DELETE FROM outbox WHERE epoch=? AND seq=? AND part=?", (copied[0], seq, part))
-        elif (model, op) == ("tagging", "remove"):
-            dots = [
-                [who, at + beyond if who == device and at > copied[1] else at, *rest]
-                for who, at, *rest in msgpack.unpackb(body)
-            ]
-            sql = "UPDATE outbox SET body=? WHERE epoch=? AND seq=? AND part=?"
-            db.execute(sql, (msgpack.packb(dots), copied[0], seq, part))
+        elif seq <= known_seq:
+            db.execute(
+                "INSERT INTO outbox(epoch, seq, part, hlc, model, op, key, body) SELECT epoch, seq, max(part) + 1, ?, "
+                "'tagging', 'remove', ?, ? FROM outbox WHERE epoch=? AND seq=?",
+                (hlc, key, msgpack.packb([[device, seq, part, *msgpack.unpackb(body)]]), copied[0], seq),
+            )
     db.execute("UPDATE outbox SET epoch=?, seq=seq+? WHERE epoch=? AND seq>?", (epoch, beyond, *copied))
 
 

@@ -129,7 +129,7 @@ class Incoming:
             if page.facts.device == unit.device and epochs.is_forked(self.store, page.facts.epoch):
                 epochs.say_again(unit, ops)
             streams.advance(unit.db, page.facts.stream, page.facts.to_seq)
-            pending.forget_lost(unit.db, page.facts.device, page.facts.to_seq)
+            pending.forget_lost(unit.db, page.facts.device, stream.start_seq, page.facts.to_seq)
             streams.keep(unit.db, page.row())
             self.tell(unit, merged)
         if page.facts.device == self.store.device_uuid:  # what it had said in an epoch before

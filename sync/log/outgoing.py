@@ -18,10 +18,10 @@ from index.model.change import ORIGIN_SYNC
 from index.model.entry import KIND_FILE, KIND_SYMLINK
 from index.model.errors import RewindNeeded, SnapshotNeeded
 from index.model.ids import new_entry_uuids
-from index.store import annotating, entries, heldback, streams
+from index.store import annotating, entries, heldback, pending, streams
 from index.store.remote import RemoteRow
 from index.store.store import Store
-from index.store.streams import OWNED, SHARED, StreamId
+from index.store.streams import OWNED, SHARED, Stream, StreamId
 from sync.log import pages, rows
 from sync.log.pages import Head, Page
 from sync.log.rows import Gone
@@ -280,3 +280,16 @@ def prune(store: Store, others: Sequence[bytes]) -> None:
                 with store.note():
                     streams.drop_pages(db, row.id, seq)
                     streams.raise_floor(db, row.id, seq)
+            _forget_lost(store, row, waiting)
+
+
+def _forget_lost(store: Store, stream: Stream, others: Sequence[bytes]) -> None:
+    """Additions of tags that were removed before they came, in an epoch that has ended, come no more once nobody has
+    more of it than this device."""
+    db = store.db
+    end_seq = streams.end_of(db, stream)
+    if end_seq is None or not pending.has_lost(db, stream.device, stream.seq, end_seq):
+        return
+    if all(streams.held_by_all(db, [one], stream.id) == stream.seq for one in others):
+        with store.note():
+            pending.forget_lost(db, stream.device, stream.seq, end_seq)

@@ -19,6 +19,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+import msgpack
+
 from index.model.change import ORIGIN_SYNC
 from index.model.hlc import Hlc, tick
 from index.store import changes, pending, streams
@@ -48,30 +50,50 @@ def restamp(store: Store, aside_hlc: int) -> bool:
     """
     future = Hlc(store.now_ms() + DRIFT_MS, 0).packed()
     limit = max(future, aside_hlc)
-    told, untold = (_stamps(store, sql) for sql in (_TOLD, _UNTOLD))
+    moved = pending.moved_of(store.db, store.device_uuid)
+    told = (_stamps(store, _TOLD) | set(moved.values())) - moved.keys()
+    untold = _stamps(store, _UNTOLD) - moved.keys()
     ahead = sorted({hlc for hlc in told if hlc >= limit} | {hlc for hlc in untold - told if hlc >= future})
     if not ahead and store.last_hlc.packed() < limit:
+        _say_again(store, aside_hlc, future)
         return False
     log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
     last = Hlc.unpacked(max((told | untold) - set(ahead), default=0))
     with store.note() as db:  # what is stamped from now on is of the present
         changes.set_counter(db, "hlc", last.packed())
     store.turn_back(last)
+    store.moved |= set(ahead)  # none of these is given again
     with store.write(ORIGIN_SYNC) as unit:
         stamp = Hlc.unpacked(unit.hlc)
         for hlc in ahead:
             stamp = tick(stamp, 0)
+            while stamp.packed() in store.moved:
+                stamp = tick(stamp, 0)
             pending.move_stamp(unit.db, unit.device, hlc, stamp.packed())
             unit.tell("stamp", "move", hlc, stamp.packed())
         unit.observe(stamp.packed())
-    store.moved |= set(ahead)
     return True
 
 
+def _say_again(store: Store, aside_hlc: int, future: int) -> None:
+    """Who puts aside what has another stamp by now has put aside, too, what said so: it was stamped in the future
+    itself, where somebody else had believed that. It is said once more, now."""
+    moved = pending.moved_of(store.db, store.device_uuid)
+    if aside_hlc < future or aside_hlc not in moved:
+        return
+    said: list[Any] = store.db.execute(
+        "SELECT key FROM outbox WHERE model='stamp' AND op='move' AND hlc<?", (future,)
+    ).fetchall()
+    known = {msgpack.unpackb(key) for (key,) in said}
+    left = [(hlc, stamp) for hlc, stamp in sorted(moved.items()) if hlc >= aside_hlc and hlc not in known]
+    if left:
+        with store.write(ORIGIN_SYNC) as unit:
+            for hlc, stamp in left:
+                unit.tell("stamp", "move", hlc, stamp)
+
+
 def _stamps(store: Store, sql: str) -> set[int]:
-    """The stamps of this device that a statement finds, without those that were given up."""
-    found = {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,))}
-    return found - pending.moved_of(store.db, store.device_uuid).keys()
+    return {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,))}
 
 
 def recall(incoming: Incoming) -> Iterator[None]:

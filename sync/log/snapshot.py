@@ -40,15 +40,16 @@ class Part(NamedTuple):
     rows: list[Any]
 
 
+#: What this device attached to entries that nobody is to hear of is not told; what others did is known to them.
+_TOLD: Final = "entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
 _SORTS: Final[dict[str, str]] = {
     "moved": "SELECT device, hlc, stamp FROM moved",
     "register": "SELECT model, key, field, value, hlc, device FROM register",
     "alias": "SELECT uuid, kept FROM alias",
-    "attribute": "SELECT entry_uuid, name, value, hlc, device FROM attribute "
-    "WHERE entry_uuid NOT IN (SELECT entry_uuid FROM untold)",
+    "attribute": f"SELECT entry_uuid, name, value, hlc, device FROM attribute WHERE device<>:own OR {_TOLD}",
     "tagging": (
         "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part, g.hlc, g.part FROM tagging g "
-        "JOIN tag t ON t.id=g.tag_id WHERE g.entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
+        f"JOIN tag t ON t.id=g.tag_id WHERE g.dot_device<>:own OR {_TOLD}"
     ),
     "lost": "SELECT dot_device, dot_seq, dot_part, entry_uuid, tag_uuid FROM lost_dot",
     "waiting": "SELECT device, seq, part, body FROM waiting WHERE length(device)=16",
@@ -78,7 +79,7 @@ def read(db: apsw.Connection, device: bytes, epoch: int) -> Iterator[Part]:
     yield Part("stream", vector)
     for sort, sql in _SORTS.items():
         rows: list[Any] = []
-        for row in db.execute(sql):
+        for row in db.execute(sql, {"own": device}):
             rows.append(list(row))
             if len(rows) == PART_ROWS:
                 yield Part(sort, rows)
@@ -219,7 +220,8 @@ class Joining:
                 if claims.is_proven(unit.db, self.store.library_uuid, device, op, self._cards):
                     self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
             gone = []
-            for uuid, tag_uuid, device, seq, part in [*tags.every_dot(unit.db), *pending.additions(unit.db)]:
+            told = tags.every_dot(unit.db, untold_by=unit.device)
+            for uuid, tag_uuid, device, seq, part in [*told, *pending.additions(unit.db)]:
                 if (device, seq, part) not in self._dots and self._covers(device, seq):
                     tags.drop_dot(unit.db, device, seq, part)
                     pending.drop(unit.db, device, seq, part)
@@ -236,7 +238,7 @@ class Joining:
                     streams.advance(unit.db, stream, seq)
                     streams.drop_pages(unit.db, stream, seq)
                     streams.raise_floor(unit.db, stream, seq)
-                    pending.forget_lost(unit.db, stream.device, seq)
+                    pending.forget_lost(unit.db, stream.device, start_seq, seq)
             tell(unit, self.merged)
 
     def _covers(self, device: bytes, seq: int) -> bool:

@@ -15,9 +15,18 @@ def wrong(machines: Sequence[Machine], members: Sequence[Machine], promised: dic
     found += _lost(machines, members, promised)
     for one in members:
         for other in machines:
-            if other not in members and (rows := one.rows_of(other.uuid)):
+            if other in members or not _is_out(one, other):
+                continue
+            if rows := one.rows_of(other.uuid):
                 found.append(f"{one.name} still knows what {other.name} holds, which is out: {rows[:2]}")
     return found
+
+
+def _is_out(machine: Machine, other: Machine) -> bool:
+    """Whether a device knows that another was put out: nobody may who was told so by one that came back from a copy
+    of before, and told nobody else but the one."""
+    found = machine.db.execute("SELECT revoked FROM device WHERE uuid=?", (other.uuid,)).fetchone()
+    return found is None or bool(found[0])
 
 
 def _alone(machine: Machine) -> list[str]:

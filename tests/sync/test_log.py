@@ -5,11 +5,23 @@ import pytest
 
 from index.model.hlc import Hlc
 from index.scan import recording
-from index.store import devices, entries, metadata, pending, places, registers, shared, streams, tags
+from index.store import (
+    aliases,
+    annotating,
+    devices,
+    entries,
+    metadata,
+    pending,
+    places,
+    registers,
+    shared,
+    streams,
+    tags,
+)
 from index.store.pending import Held
 from sync.log import claims, epochs, incoming, pages
 from sync.log.messages import At
-from sync.log.outgoing import tell_untold
+from sync.log.outgoing import prune, tell_untold
 from sync.log.restamping import restamp
 from sync.wire.identity import Keys, uuid_of
 from tests.sync.world import DIRECTORY, LIBRARY, LINK, Device, assert_equal, introduce, settle
@@ -229,6 +241,38 @@ def test_what_another_has_heard_of_is_told_though_it_is_gone_by_then(pair):
     assert_equal(a, b)
 
 
+def test_a_tag_on_what_a_rule_holds_back_outlives_the_state_of_another(pair):
+    """The other one has heard of all that was said up to there, and has not that tag."""
+    a, b = pair
+    held = hidden(a, a.branch(b"Files"))
+    uuid = a.uuid_of(held)
+    a.tag(uuid, "secret")
+    a.note(b"u" * 16, b"user.note", b"told")
+    settle(a, b)
+    b.give_state(a)
+    assert tags.of_entry(a.db, uuid) == ["secret"]
+
+
+def test_a_state_holds_what_others_said_of_what_a_rule_holds_back(pair):
+    """b finds out that its file is one with a's, which a has tagged and nobody was told of here."""
+    a, b = pair
+    known = a.uuid_of(a.add(a.branch(b"Files"), b"f"))
+    a.tag(known, "of a")
+    a.note(known, b"user.note", b"of a")
+    settle(a, b)
+    secret = b.uuid_of(hidden(b, b.branch(b"Files")))
+    b.tag(secret, "of b")
+    with b.store.write("test") as unit:
+        annotating.join(unit, known, secret)
+    b.give_state(a)
+    kept = aliases.canon(a.db, known)
+    assert tags.of_entry(a.db, kept) == ["of a"]
+    tell_untold(b.store)
+    settle(a, b)
+    assert sorted(tags.of_entry(a.db, kept)) == ["of a", "of b"]
+    assert_equal(a, b)
+
+
 def test_what_was_stamped_by_a_clock_that_ran_ahead_counts_as_of_now(tmp_path):
     """Others put it aside; told so, the device says which stamps it has, and later writes of others win."""
     ahead_ns = [86_400 * 10**9]
@@ -283,6 +327,39 @@ def test_what_nobody_was_told_of_is_no_proof_that_a_stamp_was_believed(tmp_path)
     assert_equal(a, b)
     a.store.close()
     b.store.close()
+
+
+def test_who_did_not_believe_that_a_stamp_was_given_up_is_told_so_again(tmp_path):
+    """One whose clock ran ahead, too, believed what came first, and let it have another stamp of the future."""
+    ahead_ns, further_ns = [86_400 * 10**9], [86_400 * 10**9]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + further_ns[0])
+    c = Device(tmp_path, "c", lambda: 10**18)
+    introduce(a, b, c)
+    a.note(b"u" * 16, b"user.note", b"believed")
+    settle(a, b)
+    further_ns[0] = 0
+    a.note(b"v" * 16, b"user.note", b"put aside")
+    settle(a, b)
+    ahead_ns[0] = 0
+    assert restamp(a.store, dict(pending.earliest_aside(b.db))[a.uuid])
+    settle(a, b, c)
+    for _ in range(4):
+        for other in (b, c):
+            if (aside_hlc := dict(pending.earliest_aside(other.db)).get(a.uuid)) is not None:
+                restamp(a.store, aside_hlc)
+        settle(a, b, c)
+    for other in (b, c):
+        while other.into.release():
+            pass
+        assert a.uuid not in dict(pending.earliest_aside(other.db))
+        assert metadata.get(other.db, b"u" * 16, b"user.note") == b"believed"
+        assert metadata.get(other.db, b"v" * 16, b"user.note") == b"put aside"
+    last_seq = a.store.last_seq
+    assert not restamp(a.store, max(pending.moved_of(a.db, a.uuid)))
+    assert a.store.last_seq == last_seq, "what is said already is not said again"
+    for one in (a, b, c):
+        one.store.close()
 
 
 @pytest.fixture
@@ -565,6 +642,36 @@ def test_a_vouch_whose_cards_nobody_shows_is_passed_over(three):
     assert heard() is None
     say(good)
     assert heard() == good
+
+
+def test_a_tag_that_is_known_in_both_continuations_is_one_tag(tmp_path):
+    """An old copy told it once more, after a place that it had forgotten, before anybody found out."""
+    a, b, c = (Device(tmp_path, name) for name in "abc")
+    introduce(a, b, c)
+    uuid = a.uuid_of(a.add(a.branch(b"Files"), b"f", data=b"1"))
+    settle(a, b, c)
+    a.tag(uuid, "red")
+    copy = a.kept()
+    settle(a, b)
+    a.untag(uuid, "red")
+    settle(a, b)
+    a.put_back(copy)
+    while a.store.last_seq <= streams.get(b.db, a.out.stream(streams.SHARED)).seq:
+        a.kept()  # each start leaps
+    a.note(uuid, b"user.note", b"since")
+    assert a.tell(c), "c takes it for all that was ever said"
+    known = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)]
+    assert epochs.is_forgotten(a.store, known)
+    epochs.begin_again(a.store, known)
+    c.tell(b)
+    b.give_state(a)
+    settle(a, b, c)
+    assert tags.of_entry(c.db, uuid) == tags.of_entry(a.db, uuid)
+    for one in (a, b, c):
+        prune(one.store, [])
+    assert_equal(a, b, c)
+    for one in (a, b, c):
+        one.store.close()
 
 
 def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):
