@@ -71,6 +71,7 @@ class Machine(Device):
         self.loses_power = True  # when its disk dies in the middle of a write
         self._nursery: trio.Nursery | None = None
         self.said: list[tuple[tuple[int, int], list[Any]]] = []  # (epoch, seq), operations
+        self._noted_epoch = -1
         self.removed: set[tuple[Any, ...]] = set()  # tags that it took off at some time
         self.promised: dict[StreamId, int] = {}  # durable here, as others were told
         self.identity = DeviceIdentity(
@@ -244,6 +245,11 @@ class Machine(Device):
     def _note_down(self) -> None:
         """What the last unit said, for the oracle."""
         store = self.store
+        if store.epoch != self._noted_epoch:  # what it begins with was written beside all units
+            self._noted_epoch = store.epoch
+            sql = "SELECT body FROM outbox WHERE epoch=? AND model='tagging' AND op='remove'"
+            for (body,) in store.db.execute(sql, (store.epoch,)):
+                self.removed.update(tuple(dot[:3]) for dot in msgpack.unpackb(body))
         rows = store.db.execute(
             "SELECT part, hlc, model, op, key, body FROM outbox WHERE epoch=? AND seq=? ORDER BY part",
             (store.epoch, store.last_seq),
