@@ -70,6 +70,9 @@ def add(
         row = recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid, rule=rule))
     else:
         row = recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
+        if row.nlink > 1 and row.kind == KIND_FILE and disk.was_written(parent_id, name):  # a name of a known file
+            recording.doubt(unit, row)
+            row = recording.again(unit, row.id)
     return _made_again(unit, row)
 
 
@@ -137,14 +140,19 @@ def change_row(unit: Unit, row: Entry, st: Stat, branch_uuid: bytes, disk: Disk 
     entries.set_stat(unit.db, row.id, st, unit.seq)
     if verdict == differ.DATA and row.kind == KIND_FILE:
         recording.new_bytes(unit, row, branch_uuid)
+        if row.nlink > 1:  # nobody hears of it by its names in other locations
+            for other in recording.same_beside(unit, row.branch_id, row.stat):
+                recording.restat(unit, other, st)
     elif doubted:
-        entries.set_unsure(unit.db, row.id, unit.seq)
         verdict = differ.DATA
     recording.retry_unread(unit, row)
     what = {differ.DATA: change.DATA, differ.TIMES: change.TIMES}.get(verdict, change.ATTRS)
     unit.changed(what, row.branch_id, row.id, row.parent_id, row.name, row.node)
     row = recording.again(unit, row.id)
-    return row if disk is None else recording.restat_twins(unit, row, st)
+    row = row if disk is None else recording.restat_twins(unit, row, st)
+    if doubted:
+        recording.doubt(unit, row)
+    return recording.again(unit, row.id)
 
 
 def remove(unit: Unit, row: Entry, branch_uuid: bytes, *, keep: bool = True) -> None:
@@ -265,7 +273,7 @@ def _doubt_written(unit: Unit, row: Entry, place: Place, disk: Disk) -> None:
     if row.kind == KIND_FILE and (
         disk.was_written(*place[1:]) or (row.parent_id is not None and disk.was_written(row.parent_id, row.name))
     ):
-        entries.set_unsure(unit.db, row.id, unit.seq)
+        recording.doubt(unit, recording.again(unit, row.id))
 
 
 def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> Entry:
@@ -276,8 +284,6 @@ def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> 
     if had is not None:
         version = versions.pack(versions.bump(had, unit.branch_uuid(new.branch_id), unit.hlc))
         entries.set_version(unit.db, new.id, version, unit.seq)
-    if new.kind == KIND_FILE and (old.size_bytes, old.mtime_ns) != (st.size_bytes, st.mtime_ns):
-        recording.note_new_bytes(unit, new)
     _doubt_written(unit, old, place, disk)
     return recording.again(unit, new.id)
 
@@ -307,8 +313,7 @@ def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
     if twin.ctime_ns != st.ctime_ns:
         names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
         if any(disk.was_written(*kinship.place(one)[1:]) for one in names):
-            for one in names:
-                entries.set_unsure(unit.db, one.id, unit.seq)
+            recording.doubt(unit, row)
     return recording.again(unit, row.id)
 
 

@@ -170,6 +170,8 @@ def take_identities(unit: Unit, results: Iterable[tuple[int, Identity | Unidenti
                 again.append(entry_id)
         elif (row.size_bytes, row.mtime_ns, row.st_ino) != (result.size_bytes, result.mtime_ns, result.inode):
             again.append(entry_id)
+        elif result.ctime_ns < row.ctime_ns and row.hash_state == HASH_NONE:
+            again.append(entry_id)  # something happened since; if that was a write, its times were given back
         elif result.sampled is not None:
             good.append((row, result))
     if good:
@@ -198,20 +200,27 @@ def _identified(unit: Unit, good: list[tuple[Entry, Identity]]) -> None:
         else:
             content_id = next(exact)
             level = HASH_FULL
-            unsure = row.content_id if row.hash_state == HASH_NONE else None
-            known = None if unsure is None else contents.get(unit.db, unsure)
-            if known is not None and known.full not in (None, bytes.fromhex(result.full)):
-                recording.note_new_bytes(unit, row)  # written in place, and given its times back
+            if row.hash_state == HASH_NONE:
+                _note_if_new(unit, row, bytes.fromhex(result.full))
         if row.nlink > 1:
             twins = entries.by_node(unit.db, row.node)
             own_uuid = next((t.uuid for t in twins if t.uuid is not None), None) or new_entry_uuid()
             for twin in twins:
                 if (twin.branch_id, twin.st_ino) == (row.branch_id, row.st_ino):
+                    if twin.id != row.id and result.full is not None and twin.content_id not in (None, content_id):
+                        _note_if_new(unit, twin, bytes.fromhex(result.full))
                     entries.set_identity(unit.db, twin.id, content_id, level, own_uuid, unit.seq)
         else:
             found.append((content_id, level, row.uuid or next(fresh), unit.seq, row.id))
         unit.changed(change.META, row.branch_id, row.id, row.parent_id, row.name, row.node)
     entries.set_identities(unit.db, found)
+
+
+def _note_if_new(unit: Unit, row: Entry, full: bytes) -> None:
+    """A file that was written in place, and given its times back, is a new version by each of its names."""
+    known = None if row.content_id is None else contents.get(unit.db, row.content_id)
+    if known is not None and known.full not in (None, full):
+        recording.note_new_bytes(unit, row)
 
 
 def _twins(unit: Unit, row: Entry) -> list[Entry]:

@@ -101,6 +101,20 @@ def restat(unit: Unit, row: Entry, st: Stat) -> None:
     retry_unread(unit, row)
 
 
+def doubt(unit: Unit, row: Entry) -> None:
+    """The bytes of a file may be others, whatever lstat says: by all names that its inode has, also in branches beside,
+    they are to be read again."""
+    names = [row]
+    if row.nlink > 1:
+        names += [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
+        names += entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
+    for one in names:
+        if one.kind == KIND_FILE and one.st_ino == row.st_ino and one.hash_state not in (HASH_NONE, HASH_LEFT):
+            entries.set_unsure(unit.db, one.id, unit.seq)
+            if one.branch_id != row.branch_id:
+                unit.changed(change.DATA, one.branch_id, one.id, one.parent_id, one.name, one.node)
+
+
 def retry_unread(unit: Unit, row: Entry) -> None:
     """A file that could not be read is another by what lstat says: maybe it can be read now."""
     if row.kind == KIND_FILE and row.hash_state == HASH_FAILED:
@@ -117,7 +131,7 @@ def change_branch(unit: Unit, row: Entry, branch_id: int, parent_id: int, name: 
             entries.set_unsure(unit.db, below.id, unit.seq)
         join_links(unit, below._replace(branch_id=branch_id))
     entries.move(unit.db, row.id, parent_id, name, unit.seq)
-    entries.set_stat(unit.db, row.id, st, unit.seq)
+    restat(unit, again(unit, row.id), st)
     unit.changed(change.ADDED, branch_id, row.id, parent_id, name, row.node)
     return again(unit, row.id)
 
@@ -414,7 +428,7 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
         return row
     row = join_links(unit, row)
     twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
-    twins += _beside(unit, row.branch_id, st)
+    twins += same_beside(unit, row.branch_id, st)
     if len(twins) > _TWINS_TOLD:  # thousands of names of one file: in one step, where no bytes are new
         entries.set_stat_of_links(unit.db, row, st, unit.seq)
         for twin in twins[:_TWINS_TOLD]:
@@ -443,7 +457,7 @@ def one_link_less(unit: Unit, row: Entry) -> None:
             unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 
-def _beside(unit: Unit, branch_id: int, st: Stat) -> list[Entry]:
+def same_beside(unit: Unit, branch_id: int, st: Stat) -> list[Entry]:
     """The rows of other branches that show an inode as it is: names of one file in several locations."""
     found = entries.by_st_ino_beside(unit.db, branch_id, st.st_ino)
     return [one for one in found if (one.kind, one.size_bytes, one.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]

@@ -132,7 +132,8 @@ class Attributes:
                     with self.store.write(ORIGIN_MOUNT) as unit:
                         apply.change_row(unit, row, Stat.of(st), ref.branch.uuid)
             return
-        spots = self.tree.replicas(node) if node.links else node.spots
+        # Whose name was removed while it was open may have others that nobody has looked at.
+        spots = node.spots if node.spots and not node.links else self.tree.replicas(node)
         wrote = wrote or any(handle.wrote for handle in node.handles)
         for spot in spots:
             row = entries.get(self.store.db, spot.entry_id)
@@ -152,9 +153,7 @@ class Attributes:
         with self.store.write(origin) as unit:
             now = recording.restat_twins(unit, apply.change_row(unit, row, st, branch_uuid), st)
             if now.kind == KIND_FILE and now.hash_state != HASH_NONE and (wrote or self._was_written(now)):
-                for twin in entries.by_node(unit.db, now.node):
-                    if twin.branch_id == now.branch_id:
-                        entries.set_unsure(unit.db, twin.id, unit.seq)
+                recording.doubt(unit, now)
 
     def _was_written(self, row: Entry) -> bool:
         return row.parent_id is not None and bool(self.tree.was_written(row.parent_id, row.name))

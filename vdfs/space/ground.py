@@ -20,7 +20,7 @@ from trio.lowlevel import TrioToken, current_trio_token, spawn_system_task
 
 from index.model import change
 from index.model.change import ORIGIN_SCAN
-from index.model.entry import KIND_DIR, Entry, Stat, ns
+from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat, ns
 from index.model.errors import Deadline, NoSpace, Stale, Unreachable, VdfsError
 from index.scan import apply, differ, kinship, recording
 from index.store import entries
@@ -144,7 +144,11 @@ class Ground(BranchDisk):
             with self.store.write(ORIGIN_SCAN) as unit:
                 found = kinship.arrived(unit, row, self)
                 if found is None or entries.is_larger(unit.db, found[0].id, _UNIT_ROWS):
-                    apply.remove(unit, row, ref.branch.uuid)
+                    gone = row
+                    if row.kind == KIND_FILE and self.was_written(ref.entry_id, row.name):
+                        recording.doubt(unit, row)  # where it turns up nothing is known of what was heard by this name
+                        gone = recording.again(unit, row.id)
+                    apply.remove(unit, gone, ref.branch.uuid)
                     return False
                 newer, st = found
                 apply.remove(unit, newer, ref.branch.uuid, keep=False)

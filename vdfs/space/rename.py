@@ -370,7 +370,7 @@ class Renames:
         elif step.ref.branch is step.spot.dir.branch:
             unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
             entries.move(unit.db, row.id, step.ref.entry_id, step.name, unit.seq)
-            entries.set_stat(unit.db, row.id, Stat.of(st), unit.seq)
+            recording.restat(unit, row, Stat.of(st))
             unit.changed(change.ADDED, row.branch_id, row.id, step.ref.entry_id, step.name, row.node)
         else:
             recording.change_branch(unit, row, step.ref.branch.id, step.ref.entry_id, step.name, Stat.of(st))
@@ -489,7 +489,7 @@ class Renames:
                 a, b = entries.get(unit.db, step.spot.entry_id), entries.get(unit.db, other.entry_id)
                 if a is not None and b is not None:
                     recording.swap_names(unit, a, b)
-                    entries.set_stat(unit.db, a.id, Stat.of(st), unit.seq)
+                    recording.restat(unit, a, Stat.of(st))
             for (_, step), st in zip(moves, stats[len(swaps) :], strict=True):
                 self._write_row(unit, step, st, set())
             for spots in (ours, theirs):
