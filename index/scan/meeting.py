@@ -16,7 +16,7 @@ import apsw
 from index.model import change, versions
 from index.model.entry import HASH_FULL, KIND_DIR, KIND_FILE, Entry
 from index.scan import recording
-from index.store import entries
+from index.store import aliases, entries, heldback
 from index.store.unit import Unit
 
 #: Names of an entry that are told of when its annotations change.
@@ -93,6 +93,8 @@ def _are_one(unit: Unit, row: Entry, own: Entry) -> None:
     elif row.uuid is not None and row.uuid != own.uuid:
         kept = recording.alias(unit, row.uuid, own.uuid)
         annotated(unit, [kept])
+    if own.rule and row.uuid is not None:  # others know it by now, whatever holds it back here
+        heldback.withdraw(unit.db, aliases.canon(unit.db, row.uuid))
 
 
 def _has_seen(unit: Unit, own: Entry, row: Entry) -> None:

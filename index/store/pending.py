@@ -7,12 +7,13 @@ neither wins every conflict for years nor drives the clocks of the others.
 """
 
 from collections.abc import Iterator, Sequence, Set
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import apsw
 import msgpack
 
 from index.store import changes
+from index.store.connection import one
 
 SCHEMA = """
 -- waiting: what refers to a row that is not known, and is done the moment this comes.
@@ -170,19 +171,23 @@ def put_aside(db: apsw.Connection, epoch: int, held: Held) -> None:
 
 def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None:
     """What a device stamped with the one counts as stamped with the other, wherever it is here. Of several that were
-    said the least counts. One that was given up for a stamp that is given up itself counts as what came of that."""
+    said the least counts, for the others as well. One that was given up for a stamp that is given up itself counts as
+    what came of that."""
     stamp = stamp_of(db, device, stamp)
     row = db.execute("SELECT stamp FROM moved WHERE device=? AND hlc=?", (device, hlc)).fetchone()
-    if row is not None and row[0] <= stamp:
+    if row is not None:
+        if row[0] != stamp:  # the greater may be known instead of the one that was given up
+            move_stamp(db, device, max(int(row[0]), stamp), min(int(row[0]), stamp))
+        return
+    if hlc == stamp:
         return
     db.execute("INSERT OR REPLACE INTO moved VALUES(?,?,?)", (device, hlc, stamp))
     db.execute("UPDATE moved SET stamp=? WHERE device=? AND stamp=?", (stamp, device, hlc))
-    before = hlc if row is None else int(row[0])
     changed = 0
     for table in ("register", "attribute"):
-        db.execute(f"UPDATE {table} SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
+        db.execute(f"UPDATE {table} SET hlc=? WHERE device=? AND hlc=?", (stamp, device, hlc))
         changed += db.changes()
-    db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, before))
+    db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, hlc))
     if changed:
         note_recall(db, None)
 
@@ -241,10 +246,25 @@ def due(db: apsw.Connection, before_hlc: int) -> list[Held]:
     return found
 
 
-def earliest_aside(db: apsw.Connection) -> list[tuple[bytes, int]]:
-    """The devices of which something is put aside, each with the first stamp of that."""
-    rows = db.execute("SELECT device, min(hlc) FROM quarantine GROUP BY device ORDER BY device")
-    return [(bytes(device), int(hlc)) for device, hlc in rows]
+def earliest_aside(db: apsw.Connection, limit_hlc: int) -> list[tuple[bytes, int]]:
+    """The devices of which something is put aside, each with the first of its stamps that is not believed just now
+    (`limit_hlc` and later): put aside, or believed before, by a clock that was ahead as well."""
+    rows: list[Any] = db.execute("SELECT device, min(hlc) FROM quarantine GROUP BY device ORDER BY device").fetchall()
+    believed = (
+        "SELECT min(hlc) FROM (SELECT hlc FROM register WHERE device=?1 AND hlc>=?2 "
+        "UNION ALL SELECT hlc FROM attribute WHERE device=?1 AND hlc>=?2)"
+    )
+    found: list[tuple[bytes, int]] = []
+    for device, hlc in rows:
+        (earlier,) = one(db, believed, device, limit_hlc)
+        found.append((bytes(device), int(hlc) if earlier is None else min(int(hlc), int(earlier))))
+    return found
+
+
+def stamps_aside(db: apsw.Connection, device: bytes, most: int) -> tuple[int, ...]:
+    """The first stamps of a device by which something is put aside."""
+    sql = "SELECT DISTINCT hlc FROM quarantine WHERE device=? ORDER BY hlc LIMIT ?"
+    return tuple(int(hlc) for (hlc,) in cast(list[tuple[int]], db.execute(sql, (device, most)).fetchall()))
 
 
 def aside(db: apsw.Connection) -> dict[bytes, int]:

@@ -37,7 +37,8 @@ log = logging.getLogger("sdmount.store")
 
 #: Pages in the log from which on it is folded into the database: 16 MiB.
 _CHECKPOINT_PAGES = 4096
-#: Among so many numbers the first unit of a store that was opened gets its own, where there are other devices.
+#: Among so many numbers the first unit of a store that was opened gets its own, where there are other devices; and its
+#: stamp, whose least bits are a quarter of a second.
 _LEAP_BYTES = 3
 
 
@@ -87,6 +88,7 @@ class Store:
             self.is_shared = bool(devices.others(self.db, device_uuid))
             if self.is_shared:  # so that a copy of this very moment, put in place later, gives other numbers
                 self.last_seq += int.from_bytes(ids.random_bytes(_LEAP_BYTES), "big")
+                self.last_hlc = Hlc.unpacked(packed + int.from_bytes(ids.random_bytes(_LEAP_BYTES), "big"))
         except apsw.Error as error:
             self.db.close()
             raise translate(error, path) from error

@@ -16,6 +16,7 @@ U63 = Annotated[int, Range(0, (1 << 63) - 1)]
 #: How many streams anybody may speak of at once.
 STREAMS_MAX: Final = 4096
 DEVICES_MAX: Final = 1024
+STAMPS_MAX: Final = 1024
 
 
 @record
@@ -118,9 +119,11 @@ class PutOut:
 
 @message(27)
 class Ahead:
-    """What you stamped so, or later, is put aside here until that time comes: your clock is ahead of ours. A notice."""
+    """What you stamped so, or later, is put aside here until that time comes: your clock is ahead of ours. `stamps`:
+    the first of these stamps, as you may have forgotten them. A notice."""
 
     hlc: U63
+    stamps: Annotated[tuple[U63, ...], Length(0, STAMPS_MAX)] = ()
 
 
 LOG_MESSAGES: Final = (

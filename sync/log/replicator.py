@@ -128,7 +128,7 @@ class Replicator:
             peer.stand(message.places)
             peer.is_told = False
             peer.bell.ring()
-        elif isinstance(message, Ahead) and restamping.restamp(self.store, message.hlc):
+        elif isinstance(message, Ahead) and restamping.restamp(self.store, message.hlc, message.stamps):
             self.hub.events.add(Event.STATE, "the clock here ran ahead: what is stamped so is of now", peer.device)
 
     async def news(self, deadline_s: float) -> None:

@@ -14,7 +14,7 @@ Source: Kulkarni et al., "Logical Physical Clocks" (2014), whose clocks never go
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -24,6 +24,7 @@ import msgpack
 from index.model.change import ORIGIN_SYNC
 from index.model.hlc import Hlc, tick
 from index.store import changes, pending, streams
+from index.store.connection import one
 from index.store.shared import Op
 from index.store.store import Store
 from index.store.streams import SHARED
@@ -42,23 +43,25 @@ _AT_ONCE: Final = 50
 _STAMPED: Final = frozenset({"register", "attribute"})
 
 
-def restamp(store: Store, aside_hlc: int) -> bool:
+def restamp(store: Store, aside_hlc: int, stamps: Iterable[int] = ()) -> bool:
     """Give changes of this device that are stamped in the future the stamps of now; returns whether there were any.
 
     `aside_hlc` is the first stamp that somebody put aside. What was told before is believed, and none of the future: a
-    clock that ran ahead may run behind by now. What nobody was told of says nothing of the kind.
+    clock that ran ahead may run behind by now. What nobody was told of says nothing of the kind. `stamps`: more of
+    those that were put aside. Of some nothing is known here any more: something else was said since, and all have both.
     """
     future = Hlc(store.now_ms() + DRIFT_MS, 0).packed()
     limit = max(future, aside_hlc)
     moved = pending.moved_of(store.db, store.device_uuid)
     told = (_stamps(store, _TOLD) | set(moved.values())) - moved.keys()
     untold = _stamps(store, _UNTOLD) - moved.keys()
-    ahead = sorted({hlc for hlc in told if hlc >= limit} | {hlc for hlc in untold - told if hlc >= future})
+    given = {hlc for hlc in (aside_hlc, *stamps) if hlc <= max(told | moved.keys(), default=0)} - moved.keys()
+    ahead = sorted({hlc for hlc in told | given if hlc >= limit} | {hlc for hlc in untold - told if hlc >= future})
     if not ahead and store.last_hlc.packed() < limit:
         _say_again(store, aside_hlc, future)
         return False
     log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
-    last = Hlc.unpacked(max((told | untold) - set(ahead), default=0))
+    last = Hlc.unpacked(max({*(told | untold) - set(ahead), _heard(store, future)}))
     with store.note() as db:  # what is stamped from now on is of the present
         changes.set_counter(db, "hlc", last.packed())
     store.turn_back(last)
@@ -90,6 +93,15 @@ def _say_again(store: Store, aside_hlc: int, future: int) -> None:
         with store.write(ORIGIN_SYNC) as unit:
             for hlc, stamp in left:
                 unit.tell("stamp", "move", hlc, stamp)
+
+
+def _heard(store: Store, future: int) -> int:
+    """The last stamp of others that is none of the future: what is said from now on comes after it."""
+    sql = (
+        "SELECT coalesce(max(hlc), 0) FROM (SELECT hlc FROM register WHERE hlc<?1 AND device<>?2 "
+        "UNION ALL SELECT hlc FROM attribute WHERE hlc<?1 AND device<>?2)"
+    )
+    return int(one(store.db, sql, future, store.device_uuid)[0])
 
 
 def _stamps(store: Store, sql: str) -> set[int]:

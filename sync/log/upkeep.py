@@ -10,13 +10,15 @@ from typing import Final
 import trio
 
 from index.model.errors import LinkClosed, NoSpace, VdfsError
+from index.model.hlc import Hlc
 from index.store import devices, pending, streams
 from index.store.streams import StreamId
 from sync.log import outgoing, restamping
 from sync.log.backfill import Backfill
 from sync.log.following import RETRY_S
 from sync.log.hub import RELAY_S, Hub
-from sync.log.messages import Again, Ahead, Have
+from sync.log.incoming import DRIFT_MS
+from sync.log.messages import STAMPS_MAX, Again, Ahead, Have
 from sync.net.bell import Bell
 
 log = logging.getLogger("sdmount.sync")
@@ -147,12 +149,13 @@ class Upkeep:
         """Who stamps in the future is told so, now and then."""
         if trio.current_time() < self._ahead_told_s + AHEAD_S:
             return
-        for device, hlc in pending.earliest_aside(self.store.db):
+        limit = Hlc(self.store.now_ms() + DRIFT_MS, 0).packed()
+        for device, hlc in pending.earliest_aside(self.store.db, limit):
             self._ahead_told_s = trio.current_time()
             peer = self.hub.peers.get(device)
             if peer is not None:
                 try:
-                    await peer.channel.notify(Ahead(hlc))
+                    await peer.channel.notify(Ahead(hlc, pending.stamps_aside(self.store.db, device, STAMPS_MAX)))
                 except LinkClosed:
                     continue
 

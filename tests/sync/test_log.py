@@ -195,6 +195,12 @@ def test_a_row_that_comes_before_its_directory_takes_nobodys_place(pair):
     assert_equal(a, b)
 
 
+def ahead_of(device):
+    """What a device would tell others of their stamps, by theirs."""
+    limit = Hlc(device.store.now_ms() + incoming.DRIFT_MS, 0).packed()
+    return dict(pending.earliest_aside(device.db, limit))
+
+
 def hidden(device, root):
     """A file that a rule holds back from its first moment."""
     with device.store.write("test") as unit:
@@ -310,7 +316,7 @@ def test_what_nobody_was_told_of_is_no_proof_that_a_stamp_was_believed(tmp_path)
     a.note(secret, b"user.note", b"secret")
     a.note(known, b"user.note", b"of tomorrow")
     settle(a, b)
-    ((author, aside_hlc),) = pending.earliest_aside(b.db)
+    ((author, aside_hlc),) = ahead_of(b).items()
     assert author == a.uuid
     ahead_ns[0] = 0
     assert restamp(a.store, aside_hlc)
@@ -342,17 +348,17 @@ def test_who_did_not_believe_that_a_stamp_was_given_up_is_told_so_again(tmp_path
     a.note(b"v" * 16, b"user.note", b"put aside")
     settle(a, b)
     ahead_ns[0] = 0
-    assert restamp(a.store, dict(pending.earliest_aside(b.db))[a.uuid])
+    assert restamp(a.store, ahead_of(b)[a.uuid])
     settle(a, b, c)
     for _ in range(4):
         for other in (b, c):
-            if (aside_hlc := dict(pending.earliest_aside(other.db)).get(a.uuid)) is not None:
+            if (aside_hlc := ahead_of(other).get(a.uuid)) is not None:
                 restamp(a.store, aside_hlc)
         settle(a, b, c)
     for other in (b, c):
         while other.into.release():
             pass
-        assert a.uuid not in dict(pending.earliest_aside(other.db))
+        assert a.uuid not in ahead_of(other)
         assert metadata.get(other.db, b"u" * 16, b"user.note") == b"believed"
         assert metadata.get(other.db, b"v" * 16, b"user.note") == b"put aside"
     last_seq = a.store.last_seq
@@ -360,6 +366,127 @@ def test_who_did_not_believe_that_a_stamp_was_given_up_is_told_so_again(tmp_path
     assert a.store.last_seq == last_seq, "what is said already is not said again"
     for one in (a, b, c):
         one.store.close()
+
+
+def test_what_is_said_after_stamps_were_given_up_comes_after_what_was_seen(tmp_path):
+    """The clock of the other one is five minutes ahead, which all believe."""
+    ahead_ns = [86_400 * 10**9]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + 300 * 10**9)
+    introduce(a, b)
+    uuid = b"u" * 16
+    b.note(uuid, b"user.note", b"of b")
+    a.note(uuid, b"user.other", b"of tomorrow")
+    settle(a, b)
+    ahead_ns[0] = 0
+    assert restamp(a.store, ahead_of(b)[a.uuid])
+    a.note(uuid, b"user.note", b"of a, later")
+    settle(a, b)
+    assert [metadata.get(one.db, uuid, b"user.note") for one in (a, b)] == [b"of a, later"] * 2
+    a.store.close()
+    b.store.close()
+
+
+def test_a_stamp_that_was_believed_is_told_ahead_when_another_is_put_aside(tmp_path):
+    """Else what its device says from then on would be stamped after it, in the future, and be put aside for ever."""
+    ahead_ns = [7200 * 10**9]
+    a, b = (Device(tmp_path, name, lambda: 10**18 + ahead_ns[0]) for name in "ab")
+    introduce(a, b)
+    a.note(b"u" * 16, b"user.note", b"believed")
+    settle(a, b)
+    ahead_ns[0] = 0
+    a.note(b"v" * 16, b"user.note", b"put aside")
+    settle(a, b)
+    assert restamp(a.store, ahead_of(b)[a.uuid])
+    settle(a, b)
+    while b.into.release():
+        pass
+    assert metadata.get(b.db, b"v" * 16, b"user.note") == b"put aside"
+    assert not ahead_of(b)
+    a.store.close()
+    b.store.close()
+
+
+def test_a_stamp_of_the_future_is_given_up_though_its_device_has_forgotten_it(tmp_path):
+    """All had heard of it, and put it aside; it was no reason to keep it when something else was said."""
+    ahead_ns, later_ns = [86_400 * 10**9], [0]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0] + later_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + later_ns[0])
+    introduce(a, b)
+    for value in (b"first", b"second"):
+        a.note(b"u" * 16, b"user.note", value)
+        settle(a, b)
+        prune(a.store, [])
+    ahead_ns[0] = 0
+    assert restamp(a.store, ahead_of(b)[a.uuid], pending.stamps_aside(b.db, a.uuid, 100))
+    settle(a, b)
+    for _ in range(2):
+        while b.into.release():
+            pass
+        assert metadata.get(b.db, b"u" * 16, b"user.note") == b"second"
+        later_ns[0] = 3 * 86_400 * 10**9
+    assert_equal(a, b)
+    a.store.close()
+    b.store.close()
+
+
+def test_a_stamp_that_is_given_up_for_two_others_is_one_stamp(pair):
+    """In whatever order that is heard, and also where the greater of them is known already."""
+    a, _ = pair
+    device, given_up, greater, least = b"d" * 16, 1000, 25, 10
+    for order in ((greater, least), (least, greater)):
+        hlc = given_up + order[0]
+        with a.store.note() as db:
+            db.execute(
+                "INSERT INTO attribute VALUES(?, ?, ?, ?, ?)", (hlc.to_bytes(16, "big"), b"x", b"1", hlc, device)
+            )
+            for stamp in order:
+                pending.move_stamp(db, device, hlc, stamp)
+            assert {pending.stamp_of(db, device, one) for one in (hlc, greater, least)} == {least}
+        assert a.db.execute("SELECT DISTINCT hlc FROM attribute WHERE device=?", (device,)).fetchall() == [(least,)]
+
+
+def test_a_copy_gives_no_stamp_that_was_given_since_it_was_made(tmp_path):
+    """By a machine whose clock is behind that of others, and which would begin where the copy ends."""
+    a = Device(tmp_path, "a", lambda: 10**18)
+    b = Device(tmp_path, "b", lambda: 10**18 + 300 * 10**9)
+    introduce(a, b)
+    b.note(b"u" * 16, b"user.note", b"of the present")
+    settle(a, b)
+    copy = a.kept()
+    a.note(b"u" * 16, b"user.other", b"told")
+    settle(a, b)
+    a.put_back(copy)
+    epochs.begin(a.store, "another file")
+    a.note(b"u" * 16, b"user.other", b"since")
+    settle(a, b)
+    assert_equal(a, b)
+    a.store.close()
+    b.store.close()
+
+
+def test_what_is_said_of_a_file_that_a_rule_holds_back_is_told_where_it_is_one_with_a_known_one(pair):
+    a, b = pair
+    root = a.branch(b"Photos")
+    with a.store.write("test") as unit:
+        held = a.row(unit, entries.get(unit.db, root).branch_id, root, b"x", 0o100644, b"sand").id
+        entries.set_rule(unit.db, held, 1, unit.seq)
+    a.identify(held, b"sand")
+    a.tag(a.uuid_of(held), "of a")
+    theirs = b.add(b.branch(b"Photos"), b"x", data=b"sand")
+    known = b.uuid_of(theirs)
+    b.tag(known, "of b")
+    settle(a, b)
+    known = aliases.canon(b.db, known)
+    assert "of b" in tags.of_entry(a.db, known)
+    b.remove(theirs)
+    settle(a, b)
+    a.untag(known, "of b")
+    settle(a, b)
+    assert "of b" not in tags.of_entry(b.db, known)
+    tell_untold(a.store)
+    settle(a, b)
+    assert_equal(a, b)
 
 
 @pytest.fixture
