@@ -149,11 +149,22 @@ def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> 
     uuid = aliases.canon(unit.db, key[0])
     for device, seq, part, *_ in body:
         was_here = tags.drop_dot(unit.db, device, seq, part)
+        if device == unit.device and held.device != unit.device:  # what it says itself is that it has another number
+            _remove_renumbered(unit, key, seq, part)
         if pending.drop(unit.db, device, seq, part) or was_here:  # both, where a state told what is put aside here
             continue
         if not is_heard(unit, device, seq, held.device, held.seq):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])
     merged.entries.add(uuid)
+
+
+def _remove_renumbered(unit: Unit, key: Any, seq: int, part: int) -> None:
+    """An addition of this device that has another number by now was removed by the one that it had."""
+    at = tags.renumbered(unit.db, seq, part)
+    while at is not None:
+        if tags.drop_dot(unit.db, unit.device, *at):
+            unit.tell("tagging", "remove", key, [[unit.device, *at, 0, 0]])
+        at = tags.renumbered(unit.db, *at)
 
 
 def is_heard(unit: Unit, device: bytes, seq: int, by: bytes, by_seq: int) -> bool:

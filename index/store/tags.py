@@ -37,6 +37,18 @@ CREATE TABLE tagging(
 CREATE INDEX tagging_tag ON tagging(tag_id, entry_uuid);
 -- has_dot(): what another device says of an addition.
 CREATE INDEX tagging_dot ON tagging(dot_device, dot_seq, dot_part);
+
+-- renumbered: additions of this device that it said before its database was put back, and has said again in an epoch
+-- after. Who has heard of such a one by its old number may remove it by that.
+--   seq, part           the unit and the line that it had
+--   new_seq, new_part   and has since
+CREATE TABLE renumbered(
+    seq      INTEGER NOT NULL,
+    part     INTEGER NOT NULL,
+    new_seq  INTEGER NOT NULL,
+    new_part INTEGER NOT NULL,
+    PRIMARY KEY (seq, part)
+) STRICT, WITHOUT ROWID;
 """
 SCHEMA += TAGGING
 
@@ -144,6 +156,28 @@ def has_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     """Whether an addition is here, of whatever tag to whatever entry."""
     sql = "SELECT 1 FROM tagging WHERE dot_device=? AND dot_seq=? AND dot_part=? LIMIT 1"
     return db.execute(sql, (device, seq, part)).fetchone() is not None
+
+
+def renumber(db: apsw.Connection, old: tuple[int, int], new: tuple[int, int]) -> None:
+    """An addition of this device is known by another unit and line from now on."""
+    db.execute("INSERT OR REPLACE INTO renumbered VALUES(?,?,?,?)", (*old, *new))
+
+
+def renumber_after(db: apsw.Connection, device: bytes, seq: int, beyond: int) -> None:
+    """So are all that this device made after a unit, so many numbers later."""
+    db.execute("UPDATE renumbered SET new_seq=new_seq+? WHERE new_seq>?", (beyond, seq))
+    db.execute(
+        "INSERT OR REPLACE INTO renumbered SELECT dot_seq, dot_part, dot_seq+?, dot_part FROM tagging "
+        "WHERE dot_device=? AND dot_seq>?",
+        (beyond, device, seq),
+    )
+    db.execute("UPDATE tagging SET dot_seq=dot_seq+? WHERE dot_device=? AND dot_seq>?", (beyond, device, seq))
+
+
+def renumbered(db: apsw.Connection, seq: int, part: int) -> tuple[int, int] | None:
+    """By what an addition of this device is known by now, if not by that."""
+    row = db.execute("SELECT new_seq, new_part FROM renumbered WHERE seq=? AND part=?", (seq, part)).fetchone()
+    return None if row is None else (int(row[0]), int(row[1]))
 
 
 def every_dot(db: apsw.Connection, untold_by: bytes) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:

@@ -119,9 +119,7 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int, *, is_forked: bool 
         _move_outbox(db, device, (old, copied_seq), epoch, beyond, known_seq)
         if is_forked:
             changes.set_meta(db, _FORKED, msgpack.packb(sorted({*_forked(db), old})))
-        db.execute(
-            "UPDATE tagging SET dot_seq=dot_seq+? WHERE dot_device=? AND dot_seq>?", (beyond, device, copied_seq)
-        )
+        tags.renumber_after(db, device, copied_seq, beyond)
         db.execute("DELETE FROM tombstone")  # all rows are told anew
         streams.drop_epochs_before(db, device, epoch, OWNED)
         for kind in (OWNED, SHARED):
@@ -170,15 +168,18 @@ def say_again(unit: Unit, ops: Iterable[Op]) -> None:
 
 
 def _add_again(unit: Unit, seq: int, part: int) -> None:
-    """A tag that was added in an epoch before gets a number of this one, so that nobody takes it for removed."""
+    """A tag that was added in an epoch before gets a number of this one, so that nobody takes it for removed; one that
+    has such a number already has come back by the old one, and keeps the new."""
     found: list[Any] = unit.db.execute(
         "SELECT g.entry_uuid, g.tag_id, t.uuid, g.hlc, g.part FROM tagging g JOIN tag t ON t.id=g.tag_id "
         "WHERE g.dot_device=? AND g.dot_seq=? AND g.dot_part=?",
         (unit.device, seq, part),
     ).fetchall()
     for entry_uuid, tag_id, tag_uuid, hlc, order in found:
-        tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, order))
-        unit.tell("tagging", "add", [entry_uuid, tag_uuid], [hlc, order])
+        if tags.renumbered(unit.db, seq, part) is None:
+            tags.renumber(unit.db, (seq, part), (unit.seq, unit.part))
+            tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, order))
+            unit.tell("tagging", "add", [entry_uuid, tag_uuid], [hlc, order])
         tags.drop_dot(unit.db, unit.device, seq, part)
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[unit.device, seq, part, hlc, order]])
 

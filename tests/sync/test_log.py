@@ -801,6 +801,29 @@ def test_a_tag_that_is_known_in_both_continuations_is_one_tag(tmp_path):
         one.store.close()
 
 
+def test_a_tag_that_another_took_off_stays_off_when_an_old_copy_has_it(tmp_path):
+    """The copy gives it another number; by the old one it was removed."""
+    a, b, c = (Device(tmp_path, name) for name in "abc")
+    introduce(a, b, c)
+    uuid = a.uuid_of(a.add(a.branch(b"Files"), b"f", data=b"1"))
+    a.tag(uuid, "red", "blue")
+    settle(a, b, c)
+    copy = a.kept()
+    a.note(uuid, b"user.note", b"forgotten")
+    settle(a, b)
+    b.untag(uuid, "red")
+    settle(a, b)
+    a.put_back(copy)
+    epochs.begin_again(a.store, [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(b.db)])
+    settle(a, b, c)
+    for one in (a, b, c):
+        assert tags.of_entry(one.db, uuid) == ["blue"]
+        prune(one.store, [])
+    assert_equal(a, b, c)
+    for one in (a, b, c):
+        one.store.close()
+
+
 def test_a_copy_that_nothing_tells_from_the_original_is_found_out(tmp_path):
     """What it had said comes back to it, and what it says since reaches all."""
     a, b = Device(tmp_path, "a"), Device(tmp_path, "b")
