@@ -119,6 +119,33 @@ def test_who_watches_on_one_device_sees_what_is_done_on_another(fuse, network, b
 
 
 @pytest.mark.timeout(300)
+def test_names_of_one_file_part_and_meet_on_every_device(fuse, network, base):
+    """Numbers say what is one file: programs that copy would link one with another."""
+
+    def numbers() -> list[tuple[int, int]]:
+        """Number and size of each name, as another device shows it."""
+        return [((st := (bob.mnt / "Linked" / name).stat()).st_ino, st.st_size) for name in "fgh"]
+
+    with devices(base, "ann", "bob") as (_, (ann, bob)):
+        top = ann.folder("Linked")
+        (top / "f").write_bytes(b"one")
+        for name in "gh":
+            os.link(top / "f", top / name)
+        ann.add(top)
+        ann.admit(bob)
+        agree(ann, bob)
+        assert len(set(numbers())) == 1
+        (top / "new").write_bytes(b"of its own")
+        (top / "new").rename(top / "f")
+        eventually(lambda: [size for _, size in numbers()] == [10, 3, 3], "f is another file", SECONDS)
+        eventually(lambda: len(set(numbers())) == 2 and len(set(numbers()[1:])) == 1, "g and h are one", SECONDS)
+        (top / "g").unlink()
+        os.link(top / "f", top / "g")
+        eventually(lambda: [size for _, size in numbers()] == [10, 10, 3], "g is a name of f", SECONDS)
+        eventually(lambda: len(set(numbers()[:2])) == 1 and len(set(numbers())) == 2, "f and g are one", SECONDS)
+
+
+@pytest.mark.timeout(300)
 def test_a_fourth_joins_through_the_second_while_the_first_is_off(fuse, network, base):
     """And gets everything; then it is put out, and hears nothing more."""
     with devices(base, "ann", "bob", "cat") as (_, (ann, bob, cat)):
