@@ -183,6 +183,8 @@ class Incoming:
                 hlc = pending.stamp_of(unit.db, held.device, held.hlc)  # what came before it may have given it another
                 op = Op(held.seq, held.part, hlc, *held.said)  # type: ignore[arg-type]  # as they were put aside
                 one = shared.merge(unit, held.device, [op])
+                if held.device == unit.device and (op.model, op.op) == pending.ADDED and epochs.is_forked(self.store):
+                    epochs.say_again(unit, [op])  # when it was heard it was not here yet
                 merged.entries.update(one.entries)
                 merged.rows.update(one.rows)
                 unit.observe(hlc)
