@@ -5,6 +5,7 @@ purpose: fixtures that make libraries and mounts, which live beside the tests th
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ sys.path.insert(0, str(ROOT))
 # Subprocesses find the packages as the tests do, and not in whatever folder they are started in.
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PYTHONSAFEPATH"] = "1"
+# Who starts the tests in the background of a script has them ignore SIGINT, and all that they start with them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
