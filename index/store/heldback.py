@@ -19,6 +19,9 @@ CREATE TABLE withdrawn(
 ) STRICT, WITHOUT ROWID;
 """
 
+#: Of a row of table attribute or tagging: others are told of what it is attached to.
+TOLD = "entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
+
 _HELD = (
     "SELECT EXISTS (SELECT 1 FROM entry WHERE uuid=:uuid) "
     "AND NOT EXISTS (SELECT 1 FROM entry WHERE uuid=:uuid AND (rule=0 OR uid<0)) "

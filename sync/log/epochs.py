@@ -22,7 +22,7 @@ import apsw
 import msgpack
 
 from index.model import ids
-from index.store import aliases, changes, registers, streams, tags
+from index.store import aliases, changes, heldback, registers, streams, tags
 from index.store.shared import Op
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
@@ -154,10 +154,6 @@ def _move_outbox(
 # said once more -------------------------------------------------------------------------------------------------------
 
 
-#: Not what is attached to entries that nobody has heard of.
-_TOLD: Final = "entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
-
-
 def say_again(unit: Unit, ops: Iterable[Op]) -> None:
     """What this device said in an epoch that others know in two continuations, and heard of just now, in this one."""
     for op in ops:
@@ -191,7 +187,7 @@ def say_all_again(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int
     for one in [one for one in registers.every(db) if one.device == unit.device]:
         unit.tell("register", "set", [one.model, one.key, one.field], one.value, one.hlc)
     cells: list[Any] = db.execute(
-        f"SELECT entry_uuid, name, value, hlc FROM attribute WHERE device=? AND {_TOLD}", (unit.device,)
+        f"SELECT entry_uuid, name, value, hlc FROM attribute WHERE device=? AND {heldback.TOLD}", (unit.device,)
     ).fetchall()
     for uuid, name, value, hlc in cells:
         unit.tell("attribute", "set", [uuid, name], value, hlc)
@@ -201,7 +197,7 @@ def say_all_again(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[device, seq, part, 0, 0]])
     own = streams.get(db, StreamId(unit.device, unit.epoch, SHARED))
     start_seq = 0 if own is None else own.start_seq
-    sql = f"SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=? AND {_TOLD}"
+    sql = f"SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=? AND {heldback.TOLD}"
     dots: list[Any] = db.execute(sql, (unit.device, start_seq)).fetchall()
     for seq, part in dots:
         _add_again(unit, seq, part)

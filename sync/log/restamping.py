@@ -14,7 +14,7 @@ Source: Kulkarni et al., "Logical Physical Clocks" (2014), whose clocks never go
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -23,7 +23,7 @@ import msgpack
 
 from index.model.change import ORIGIN_SYNC
 from index.model.hlc import Hlc, tick
-from index.store import changes, pending, streams
+from index.store import changes, heldback, pending, streams
 from index.store.connection import one
 from index.store.shared import Op
 from index.store.store import Store
@@ -36,9 +36,9 @@ log = logging.getLogger("sdmount.sync")
 _TOLD: Final = (
     "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM outbox "
     "UNION SELECT hlc FROM quarantine WHERE device=?1 UNION SELECT hlc FROM attribute WHERE device=?1 "
-    "AND entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
+    f"AND {heldback.TOLD}"
 )
-_UNTOLD: Final = "SELECT hlc FROM attribute WHERE device=?1 AND entry_uuid IN (SELECT entry_uuid FROM untold)"
+_UNTOLD: Final = f"SELECT hlc FROM attribute WHERE device=?1 AND NOT ({heldback.TOLD})"
 _AT_ONCE: Final = 50
 _STAMPED: Final = frozenset({"register", "attribute"})
 
@@ -58,7 +58,7 @@ def restamp(store: Store, aside_hlc: int, stamps: Iterable[int] = ()) -> bool:
     given = {hlc for hlc in (aside_hlc, *stamps) if hlc <= max(told | moved.keys(), default=0)} - moved.keys()
     ahead = sorted({hlc for hlc in told | given if hlc >= limit} | {hlc for hlc in untold - told if hlc >= future})
     if not ahead and store.last_hlc.packed() < limit:
-        _say_again(store, aside_hlc, future)
+        _say_again(store, moved, aside_hlc, future)
         return False
     log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
     last = Hlc.unpacked(max({*(told | untold) - set(ahead), _heard(store, future)}))
@@ -78,10 +78,9 @@ def restamp(store: Store, aside_hlc: int, stamps: Iterable[int] = ()) -> bool:
     return True
 
 
-def _say_again(store: Store, aside_hlc: int, future: int) -> None:
+def _say_again(store: Store, moved: Mapping[int, int], aside_hlc: int, future: int) -> None:
     """Who puts aside what has another stamp by now has put aside, too, what said so: it was stamped in the future
     itself, where somebody else had believed that. It is said once more, now."""
-    moved = pending.moved_of(store.db, store.device_uuid)
     if aside_hlc < future or aside_hlc not in moved:
         return
     said: list[Any] = store.db.execute(

@@ -21,7 +21,7 @@ import msgpack
 
 from index.model.change import ORIGIN_SYNC
 from index.model.errors import PageRefused
-from index.store import aliases, metadata, pending, registers, shared, streams, tags
+from index.store import aliases, heldback, metadata, pending, registers, shared, streams, tags
 from index.store.registers import Register
 from index.store.shared import Merged, Op
 from index.store.store import Store
@@ -41,15 +41,14 @@ class Part(NamedTuple):
 
 
 #: What this device attached to entries that nobody is to hear of is not told; what others did is known to them.
-_TOLD: Final = "entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
 _SORTS: Final[dict[str, str]] = {
     "moved": "SELECT device, hlc, stamp FROM moved",
     "register": "SELECT model, key, field, value, hlc, device FROM register",
     "alias": "SELECT uuid, kept FROM alias",
-    "attribute": f"SELECT entry_uuid, name, value, hlc, device FROM attribute WHERE device<>:own OR {_TOLD}",
+    "attribute": f"SELECT entry_uuid, name, value, hlc, device FROM attribute WHERE device<>:own OR {heldback.TOLD}",
     "tagging": (
         "SELECT g.entry_uuid, t.uuid, g.dot_device, g.dot_seq, g.dot_part, g.hlc, g.part FROM tagging g "
-        f"JOIN tag t ON t.id=g.tag_id WHERE g.dot_device<>:own OR {_TOLD}"
+        f"JOIN tag t ON t.id=g.tag_id WHERE g.dot_device<>:own OR {heldback.TOLD}"
     ),
     "lost": "SELECT dot_device, dot_seq, dot_part, entry_uuid, tag_uuid FROM lost_dot",
     "waiting": "SELECT device, seq, part, body FROM waiting WHERE length(device)=16",
