@@ -187,6 +187,9 @@ def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None
     for table in ("register", "attribute"):
         db.execute(f"UPDATE {table} SET hlc=? WHERE device=? AND hlc=?", (stamp, device, hlc))
         changed += db.changes()
+    # What was put aside as somebody's state (unit 0) had the place of what others wrote before, and is older now.
+    state = "SELECT 1 FROM quarantine WHERE device=? AND hlc=? AND seq=0 LIMIT 1"
+    changed += len(db.execute(state, (device, hlc)).fetchall())
     db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, hlc))
     if changed:
         note_recall(db, None)

@@ -446,6 +446,18 @@ def test_a_stamp_that_is_given_up_for_two_others_is_one_stamp(pair):
         assert a.db.execute("SELECT DISTINCT hlc FROM attribute WHERE device=?", (device,)).fetchall() == [(least,)]
 
 
+@pytest.mark.parametrize(("seq", "is_asked"), [(0, True), (5, False)], ids=["state", "log"])
+def test_what_is_put_aside_of_a_state_had_the_place_of_another(pair, seq, is_asked):
+    """It was the latest that was said; once its stamp is given up, what was said before it may be. Of a log all that
+    was said is here."""
+    a, _ = pair
+    said = ("attribute", "set", [b"u" * 16, b"user.note"], b"1")
+    with a.store.note() as db:
+        pending.put_aside(db, 0, Held(b"d" * 16, seq, 0, 1000, said))
+        pending.move_stamp(db, b"d" * 16, 1000, 10)
+    assert (pending.recall_left(a.db) is None) == is_asked
+
+
 def test_a_copy_gives_no_stamp_that_was_given_since_it_was_made(tmp_path):
     """By a machine whose clock is behind that of others, and which would begin where the copy ends."""
     a = Device(tmp_path, "a", lambda: 10**18)
