@@ -24,7 +24,7 @@ from index.model import change, versions
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
 from index.scan import differ, kinship, recording
 from index.scan.kinship import Disk, Place
-from index.store import entries, leaving, limbo, metadata
+from index.store import entries, leaving, limbo, links, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -69,10 +69,16 @@ def add(
     if fresh or node is not None:
         row = recording.insert(unit, recording.plain_row(unit, *place, st, node=node, uuid=uuid, rule=rule))
     else:
-        row = recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
-        if row.nlink > 1 and row.kind == KIND_FILE and disk.was_written(parent_id, name):  # a name of a known file
-            recording.doubt(unit, row)
-            row = recording.again(unit, row.id)
+        twin_id = unit.name_of(branch_id, st)
+        if twin_id is not None:
+            row = recording.arrive(unit, _another_name(unit, place, st, recording.again(unit, twin_id)))
+        else:
+            row = recording.restat_twins(unit, _found(unit, place, st, disk, rule), st)
+        if row.nlink > 1 and row.kind == KIND_FILE:  # a name of a known file
+            unit.all_say(branch_id, st, row.id)
+            if disk.was_written(parent_id, name):
+                recording.doubt(unit, row)
+                row = recording.again(unit, row.id)
     return _made_again(unit, row)
 
 
@@ -310,16 +316,17 @@ def _known_twin(unit: Unit, twin: Entry, st: Stat, disk: Disk) -> Entry:
     twin = recording.alone(unit, twin)
     row = recording.restat_twins(unit, change_row(unit, twin, st, unit.branch_uuid(twin.branch_id)), st)
     # The name that came explains the ctime; a write by any name is one nevertheless.
-    if twin.ctime_ns != st.ctime_ns:
-        names = [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
-        if any(disk.was_written(*kinship.place(one)[1:]) for one in names):
-            recording.doubt(unit, row)
+    if twin.ctime_ns != st.ctime_ns and any(disk.was_written(*name) for name in links.places(unit.db, row)):
+        recording.doubt(unit, row)
     return recording.again(unit, row.id)
 
 
 def _link(unit: Unit, place: Place, st: Stat, twin: Entry, disk: Disk) -> Entry:
     """Another name of a file that is known by others."""
-    twin = _known_twin(unit, twin, st, disk)
+    return _another_name(unit, place, st, _known_twin(unit, twin, st, disk))
+
+
+def _another_name(unit: Unit, place: Place, st: Stat, twin: Entry) -> Entry:
     row = recording.plain_row(unit, *place, st, node=twin.node, uuid=twin.uuid)
     row = row._replace(content_id=twin.content_id, hash_state=twin.hash_state)
     return recording.insert(unit, row)

@@ -5,7 +5,7 @@ tomorrow) can stop between two calls and go on later: all state is in the rows.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -21,6 +21,7 @@ from index.store.unit import Unit
 
 #: Where a report has a name's inode.
 _INODE = Stat._fields.index("st_ino")
+_NLINK = Stat._fields.index("nlink")
 
 
 class WalkState:
@@ -56,8 +57,10 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         unit.lists_are_known(directory)
     back = limbo.waiting(unit.db, state.branch_id, [raw[_INODE] for _, raw, *_ in added]) if is_plain else ()
     is_bare = is_plain and entries.is_empty(unit.db, directory)
+    latest = _latest(raw for _, raw, *_ in (*added, *changed))
     for name, raw, new_number, rule in added:
         st = Stat._make(raw)
+        st = latest.get(st.st_ino, st)
         row = None if is_bare else entries.child(unit.db, directory, name)
         if row is None:
             new_names = True
@@ -86,7 +89,8 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             state.again.add(directory)
             continue
         place = kinship.Place(state.branch_id, directory, row.name)
-        new = apply.take_in(unit, place, row, Stat(*raw), state.branch_uuid, state.disk)
+        st = Stat._make(raw)
+        new = apply.take_in(unit, place, row, latest.get(st.st_ino, st), state.branch_uuid, state.disk)
         if new.kind == KIND_DIR and (row.kind != KIND_DIR or new.id != row.id):
             state.again.add(new.id)  # it was no directory when the walk came by, or another one
     for entry_id, seq in gone:
@@ -108,6 +112,19 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         state.again.add(directory)  # a name that was added may have gone since
     if watch is None or above.mtime_ns != mtime_ns:
         state.listed.append(directory)
+
+
+def _latest(stats: Iterable[Sequence[int]]) -> dict[int, Stat]:
+    """What was seen last of linked files: while a thousand names of one are made, each of them is seen with another
+    stat, and all names have the last."""
+    latest: dict[int, Stat] = {}
+    for raw in stats:
+        if raw[_NLINK] > 1:
+            st = Stat._make(raw)
+            known = latest.get(st.st_ino)
+            if st.kind != KIND_DIR and (known is None or (known.ctime_ns, known.nlink) < (st.ctime_ns, st.nlink)):
+                latest[st.st_ino] = st
+    return latest
 
 
 def _reported(unit: Unit, state: WalkState, directory: int, watch: tuple[int, int] | None) -> Entry | None:

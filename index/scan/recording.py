@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from index.model import change, versions
 from index.model.entry import HASH_FAILED, HASH_LEFT, HASH_NONE, KIND_DIR, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.ids import new_entry_uuid
-from index.store import annotating, changes, entries, heldback, leaving, metadata
+from index.store import annotating, changes, entries, heldback, leaving, links, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -262,16 +262,14 @@ def own_identity(unit: Unit, row: Entry, parent_id: int | None, name: bytes) -> 
     Not one that another device has as well, under this name: that stays the file it is."""
     if row.uuid is None or row.kind == KIND_DIR or not row.is_ours:
         return row
-    others = entries.other_nodes_of_uuid(unit.db, row.uuid, row.node)
-    if others and not all(one.is_ours for one in entries.by_node(unit.db, row.node)):
-        return row
-    beside = _links_beside(unit, row) if others else []  # names of the same file in other locations stay its names
-    known = {one.id for one in beside}
-    others = [other for other in others if other.id not in known]
+    others = links.of_other_inodes(unit.db, row)  # names of the same file in other locations stay its names
     if not others:
         return row
-    links = [one for one in entries.by_node(unit.db, row.node) if one.id != row.id] + beside
-    ours = {entries.union_name(unit.db, one.parent_id, one.name) for one in links}
+    linked = entries.by_node(unit.db, row.node)
+    if not all(one.is_ours for one in linked):
+        return row
+    linked = [one for one in linked if one.id != row.id] + links.names_beside(unit.db, row)
+    ours = {entries.union_name(unit.db, one.parent_id, one.name) for one in linked}
     ours.add(entries.union_name(unit.db, parent_id, name))
     if all(entries.union_name(unit.db, other.parent_id, other.name) in ours for other in others):
         return row
@@ -283,7 +281,7 @@ def stand_alone(unit: Unit, gone: Entry) -> None:
     """A name of a hard-linked file is not its any more. It may have been that of a version in conflict, which had the
     uuid with the others of its name; what is left by other names is a file of its own."""
     if gone.nlink > 1 and gone.uuid is not None and gone.kind != KIND_DIR:
-        for link in (*entries.some_of_node(unit.db, gone.node, 1), *_links_beside(unit, gone)[:1]):
+        for link in (*entries.some_of_node(unit.db, gone.node, 1), *links.names_beside(unit.db, gone, 1)):
             own_identity(unit, link, link.parent_id, link.name)
 
 
@@ -400,16 +398,9 @@ def over(unit: Unit, row: Entry, source: Entry | Kept, branch_uuid: bytes) -> by
 def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
     """A file goes on under a uuid of its own, with copies of the annotations."""
     fresh = copy_of(unit, uuid)
-    for twin in (*_links_beside(unit, row), *entries.by_node(unit.db, row.node)):
+    for twin in (*links.names_beside(unit.db, row), *entries.by_node(unit.db, row.node)):
         if twin.is_ours:
             entries.set_uuid(unit.db, twin.id, fresh, unit.seq)
-
-
-def _links_beside(unit: Unit, row: Entry) -> list[Entry]:
-    """The other names of an inode in other branches, known by what people attached to it: rows of one inode may differ
-    for a moment in what they say of it."""
-    found = entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
-    return [one for one in found if one.uuid == row.uuid and one.kind == row.kind]
 
 
 def copy_of(unit: Unit, uuid: bytes) -> bytes:
@@ -427,18 +418,12 @@ def restat_twins(unit: Unit, row: Entry, st: Stat) -> Entry:
     if st.kind == KIND_DIR or max(st.nlink, row.nlink) < 2:
         return row
     row = join_links(unit, row)
-    twins = [t for t in entries.by_node(unit.db, row.node) if t.id != row.id and t.branch_id == row.branch_id]
-    twins += same_beside(unit, row.branch_id, st)
-    if len(twins) > _TWINS_TOLD:  # thousands of names of one file: in one step, where no bytes are new
-        entries.set_stat_of_links(unit.db, row, st, unit.seq)
-        for twin in twins[:_TWINS_TOLD]:
-            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
-        unwritten = (st.size_bytes, st.mtime_ns)
-        twins = [t for t in twins if t.branch_id != row.branch_id or t.node != row.node or t.stat[1:3] != unwritten]
-    for twin in twins:
-        if twin.st_ino == st.st_ino and twin.stat != st:
-            restat(unit, twin, st)
-            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
+    told = links.set_stat(unit.db, row, st, unit.seq, _TWINS_TOLD)
+    for twin in links.of_other_bytes(unit.db, row, st):
+        restat(unit, twin, st)
+        told.append(twin)
+    for twin in told:
+        unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
     return again(unit, row.id)
 
 
@@ -446,15 +431,8 @@ def one_link_less(unit: Unit, row: Entry) -> None:
     """A row's name is not one of its inode's any more: the others have one link less."""
     if row.nlink < 2 or row.kind == KIND_DIR:
         return
-    entries.set_links(unit.db, row, row.nlink - 1, unit.seq)
-    # What they say of its bytes may differ for a moment: a write by the one name is not heard of by the other.
-    found = entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
-    beside = [one for one in found if one.kind == row.kind and one.nlink > 1]
-    for other in beside:
-        restat(unit, other, other.stat._replace(nlink=min(other.nlink, row.nlink - 1)))
-    for twin in (*entries.some_of_node(unit.db, row.node, _TWINS_TOLD), *beside):
-        if twin.id != row.id:
-            unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
+    for twin in links.one_less(unit.db, row, unit.seq, _TWINS_TOLD):
+        unit.changed(change.ATTRS, twin.branch_id, twin.id, twin.parent_id, twin.name, twin.node)
 
 
 def same_beside(unit: Unit, branch_id: int, st: Stat) -> list[Entry]:
@@ -471,7 +449,7 @@ def heir_uuid(unit: Unit, old: Entry) -> bytes | None:
     if old.uuid is None:
         return None
     here = [t for t in entries.by_node(unit.db, old.node) if t.id != old.id and t.branch_id == old.branch_id]
-    twins = [t for t in here if t.uuid == old.uuid] + (_links_beside(unit, old) if old.nlink > 1 else [])
+    twins = [t for t in here if t.uuid == old.uuid] + (links.names_beside(unit.db, old) if old.nlink > 1 else [])
     if twins:
         fresh = copy_of(unit, old.uuid)
         for twin in twins:

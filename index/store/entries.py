@@ -239,11 +239,6 @@ def by_uuid(db: apsw.Connection, uuid: bytes) -> list[Entry]:
     return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? ORDER BY id", (uuid,))]
 
 
-def other_nodes_of_uuid(db: apsw.Connection, uuid: bytes, node: int) -> list[Entry]:
-    """The rows of a uuid that do not share a number: of a file with thousands of names the others cost little."""
-    return [Entry._make(row) for row in db.execute(_SELECT + "WHERE uuid=? AND node<>?", (uuid, node))]
-
-
 def unidentified(
     db: apsw.Connection, branch_id: int, state: int, after_id: int, before_ns: int, limit: int
 ) -> list[Entry]:
@@ -388,28 +383,6 @@ def set_stat(db: apsw.Connection, entry_id: int, st: tuple[int, ...], seq: int) 
         "UPDATE entry SET mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, st_ino=?, nlink=?, uid=?, gid=?, seq=? "
         "WHERE id=?",
         (*st, seq, entry_id),
-    )
-
-
-def set_stat_of_links(db: apsw.Connection, row: Entry, st: tuple[int, ...], seq: int) -> None:
-    """Write what the disk says of an inode into the rows of all its names in a branch, but for those that say of other
-    bytes: these have a new version."""
-    db.execute(
-        "UPDATE entry SET mode=:mode, size_bytes=:size, mtime_ns=:mtime, ctime_ns=:ctime, nlink=:nlink, uid=:uid, "
-        f"gid=:gid, seq=:seq WHERE {_OF_NODE} AND branch_id=:branch AND st_ino=:st_ino "
-        "AND size_bytes=:size AND mtime_ns=:mtime",
-        dict(
-            zip(("mode", "size", "mtime", "ctime", "st_ino", "nlink", "uid", "gid"), st, strict=True),
-            seq=seq, node=row.node, branch=row.branch_id,
-        ),
-    )  # fmt: skip
-
-
-def set_links(db: apsw.Connection, row: Entry, nlink: int, seq: int) -> None:
-    """How many names an inode has, for the rows of all of them in a branch but one."""
-    db.execute(
-        f"UPDATE entry SET nlink=:nlink, seq=:seq WHERE {_OF_NODE} AND +branch_id=:branch AND id<>:own",
-        {"nlink": nlink, "seq": seq, "node": row.node, "branch": row.branch_id, "own": row.id},
     )
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 import apsw
 
 from index.model import hlc as hlc_model
-from index.model.change import Change, Commit
+from index.model.change import ADDED, Change, Commit
+from index.model.entry import Stat
 from index.model.hlc import Hlc
 from index.store import changes as changes_table
 from index.store import entries, places, sums
@@ -132,6 +133,7 @@ class Unit:
         self._one_with: dict[int, list[int]] = {}
         self._branch_uuids: dict[int, bytes] = {}
         self._known_lists: set[int] = set()
+        self._linked: dict[tuple[int, int], tuple[Stat, int]] = {}
 
     def new_id(self) -> int:
         """The id of a new entry row, which is its inode number too unless it shares another's."""
@@ -178,12 +180,24 @@ class Unit:
         """What is added to a directory was judged by who has read its lists of patterns."""
         self._known_lists.add(directory)
 
+    def all_say(self, branch_id: int, st: Stat, entry_id: int) -> None:
+        """The rows of all names of an inode say that stat, and those in the branch are one file; this is one of them.
+        Of a file with thousands of names that is found out once."""
+        self._linked[branch_id, st.st_ino] = st, entry_id
+
+    def name_of(self, branch_id: int, st: Stat) -> int | None:
+        """A row of an inode in a branch, if all its rows were made to say that stat; new names do not end that."""
+        said, entry_id = self._linked.get((branch_id, st.st_ino), (None, 0))
+        return entry_id if said == st else None
+
     def parts_changed(self) -> None:
         """Directories became one, or went apart."""
         self._one_with.clear()
 
     def changed(self, what: str, branch_id: int, entry_id: int, parent_id: int | None, name: bytes, node: int) -> None:
         self._changes.append(Change(what, branch_id, entry_id, parent_id, name, node))
+        if what != ADDED and self._linked:
+            self._linked.clear()
 
     def tell(self, model: str, op: str, key: object, body: object, hlc: int | None = None) -> None:
         """Put the change of a shared row into the outbox; a library without other devices needs none. `hlc`: when it

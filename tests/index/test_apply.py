@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from index.model import change, versions
 from index.model.entry import HASH_FULL, HASH_NONE, KIND_DIR, Entry, Stat
-from index.scan import apply, kinship, recording
+from index.scan import apply, kinship, pipeline, recording
 from index.store import changes, contents, devices, entries, limbo, metadata, places, tidy
 from index.store.store import Store
 
@@ -413,6 +413,28 @@ def test_a_directory_seen_in_its_own_child_makes_no_circle(world):
     world.look()
     assert world.row(b"outer", world.row(b"inner").id) is not None
     assert world.row(b"outer") is None
+
+
+def test_names_of_one_file_that_are_told_together_are_written_once(world):
+    """While they are made, each is seen with one link more: all of them have what was seen last."""
+    state = pipeline.WalkState(world.branch, BRANCH, world, first=False)
+    written = {}
+    for count in (50, 100):
+        inode = world.make(b"first of %d" % count)
+        added = []
+        for number in range(count):
+            world.link(inode, b"%d of %d" % (number, count))
+            inode.ctime_ns += 1
+            added.append((b"%d of %d" % (number, count), inode.stat, 0, None))
+        before = world.store.db.total_changes()
+        with world.store.write("walk") as unit:
+            pipeline.take_report(unit, state, [world.root_id, None, 0, added, [], [], [], [], None])
+        written[count] = world.store.db.total_changes() - before
+        world.look()
+        rows = [world.row(name) for name, *_ in added]
+        assert {row.stat for row in rows} == {inode.stat}
+        assert len({(row.node, row.uuid) for row in rows}) == 1
+    assert written[100] < 2.5 * written[50]
 
 
 # -- hard links --------------------------------------------------------------------------------------------------------

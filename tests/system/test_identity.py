@@ -460,6 +460,35 @@ def test_all_names_of_a_file_that_is_linked_while_it_is_written_have_the_new_ver
     assert len({version for _, version in said}) == 1, said
 
 
+def test_a_thousand_names_of_one_file_in_two_locations(files):
+    """Each that comes or goes changes what is said of all of them: a name must not cost as much as there are names."""
+    places = [files.a / "many", files.b / "many"]
+    shown = [files.mnt / "A" / "many", files.mnt / "B" / "many"]
+    for place in places:
+        place.mkdir()
+    (places[0] / "first").write_bytes(b"one")
+    for number in range(1000):
+        os.link(places[0] / "first", places[number % 2] / f"a\nname {number}")
+    files.settle()
+    assert [len(names(place)) for place in shown] == [501, 500]
+    whose = {identity(shown[number % 2] / f"a\nname {number}") for number in range(0, 1000, 99)}
+    assert whose == {identity(shown[0] / "first")}
+    assert {(shown[number % 2] / f"a\nname {number}").stat().st_nlink for number in range(0, 1000, 99)} == {1001}
+    with open(places[1] / "a\nname 1", "r+b") as file:
+        file.write(b"two")
+    files.settle()
+    hashes = {os.getxattr(shown[n % 2] / f"a\nname {n}", "user.vdfs.hash") for n in range(0, 1000, 99)}
+    assert hashes == {os.getxattr(shown[0] / "first", "user.vdfs.hash")}
+    assert (shown[0] / "a\nname 2").read_bytes() == b"two"
+    for number in range(2, 1000):
+        (places[number % 2] / f"a\nname {number}").unlink()
+    files.settle()
+    assert [names(place) for place in shown] == [["a\nname 0", "first"], ["a\nname 1"]]
+    for name in (shown[0] / "first", shown[1] / "a\nname 1"):
+        assert name.stat().st_nlink == 3
+        assert name.read_bytes() == b"two"
+
+
 # nothing that was not seen is destroyed -------------------------------------------------------------------------------
 
 

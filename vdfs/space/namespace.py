@@ -32,7 +32,7 @@ from index.model.errors import (
 )
 from index.model.inode import inode_of
 from index.scan import apply, recording
-from index.store import entries, leaving
+from index.store import entries, leaving, links
 from index.store.unit import Unit
 from vdfs.space import journal, syscalls
 from vdfs.space.annotations import Annotations
@@ -472,7 +472,7 @@ class Namespace:
             apply.remove(unit, row, branch_uuid, keep=linked)
             now = Stat.of(left) if linked and left is not None else row.stat
             if now._replace(ctime_ns=row.ctime_ns, nlink=row.nlink) == row.stat and now != row.stat:
-                entries.set_stat_of_links(unit.db, row, now, unit.seq)  # else each is looked at when somebody comes by
+                links.set_stat(unit.db, row, now, unit.seq, 1)  # else each is looked at when somebody comes by
             self.look_beside(unit, row)
 
     def look_beside(self, unit: Unit, row: Entry) -> None:
