@@ -288,7 +288,7 @@ def _move_beside(unit: Unit, old: Entry, place: Place, st: Stat, disk: Disk) -> 
     had = recording.vector_of(alone, unit.branch_uuid(alone.branch_id)) if alone.version is not None else None
     new = recording.change_branch(unit, alone, *place, st)
     if had is not None:
-        version = versions.pack(versions.bump(had, unit.branch_uuid(new.branch_id), unit.hlc))
+        version = versions.pack(versions.bump(had, unit.branch_uuid(new.branch_id), unit.version))
         entries.set_version(unit.db, new.id, version, unit.seq)
     _doubt_written(unit, old, place, disk)
     return recording.again(unit, new.id)

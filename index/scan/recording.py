@@ -58,7 +58,7 @@ def plain_row(
         gid=st.gid,
         content_id=None,
         hash_state=HASH_LEFT if branch_id in unit.shallow else HASH_NONE,
-        version=None if st.kind == KIND_DIR else versions.pack({unit.branch_uuid(branch_id): unit.hlc}),
+        version=None if st.kind == KIND_DIR else versions.pack({unit.branch_uuid(branch_id): unit.version}),
         seq=unit.seq,
         scanned_ns=None,
         scanned_mtime_ns=None,
@@ -356,7 +356,7 @@ def _is_related(one: versions.Vector, other: versions.Vector) -> bool:
 def _unseen(unit: Unit, own: versions.Vector, branch: bytes, others: Sequence[versions.Vector]) -> int:
     """A stamp for a file's own branch that nobody has seen."""
     seen = max((vector.get(branch, 0) for vector in others), default=0)
-    return max(seen + 1, own.get(branch, 0), unit.hlc)
+    return max(seen + 1, own.get(branch, 0), unit.version)
 
 
 def meet(unit: Unit, directory: Entry, number: int) -> None:
@@ -392,7 +392,7 @@ def over(unit: Unit, row: Entry, source: Entry | Kept, branch_uuid: bytes) -> by
     """The packed vector of what came over a row on its branch: it has seen what the row had, of others nothing more."""
     own = vector_of(source, branch_uuid).get(branch_uuid, 0)
     seen = versions.join(vector_of(row, branch_uuid), {branch_uuid: own})
-    return versions.pack(versions.bump(seen, branch_uuid, unit.hlc))
+    return versions.pack(versions.bump(seen, branch_uuid, unit.version))
 
 
 def _own_uuid(unit: Unit, row: Entry, uuid: bytes) -> None:
@@ -468,7 +468,7 @@ def new_bytes(unit: Unit, row: Entry, branch_uuid: bytes) -> None:
 
 def later(unit: Unit, row: Entry, branch_uuid: bytes) -> bytes:
     """The packed vector of a row after one more change."""
-    return versions.pack(versions.bump(vector_of(row, branch_uuid), branch_uuid, unit.hlc))
+    return versions.pack(versions.bump(vector_of(row, branch_uuid), branch_uuid, unit.version))
 
 
 def note_new_bytes(unit: Unit, row: Entry) -> None:

@@ -13,7 +13,8 @@ from index.store.connection import one
 SCHEMA = """
 -- meta: single facts of this library. library_uuid (16 bytes), library_was (the one before this device joined others),
 -- put_out_by (the device that said that this one is no member any more), epoch (how often this device began anew
--- after a restore), created_ns; sums_unsettled while what units changed is not added up in table sums.
+-- after a restore), created_ns; version (the last stamp of a version of a file, once the clock was turned back);
+-- sums_unsettled while what units changed is not added up in table sums.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -71,6 +72,10 @@ CREATE INDEX tombstone_seq ON tombstone(seq);
 SCHEMA += TOMBSTONE
 
 GONE, WITHDRAWN = 0, 1
+
+
+#: The fact that says up to where versions of files are stamped, where the clock was turned back since.
+VERSION = "version"
 
 
 def get_meta(db: apsw.Connection, key: str) -> object | None:

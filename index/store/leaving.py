@@ -141,7 +141,7 @@ def made_again(unit: Unit, rows: Sequence[Entry], *, inherits: bool = True) -> N
         vector = joined(unit, rows)
         for one in seen:
             vector = versions.join(vector, versions.unpack(one.version))
-        packed = versions.pack(versions.bump(vector, unit.branch_uuid(rows[0].branch_id), unit.hlc))
+        packed = versions.pack(versions.bump(vector, unit.branch_uuid(rows[0].branch_id), unit.version))
         for row in rows:
             entries.set_version(unit.db, row.id, packed, unit.seq)
         uuid = _inherited(unit, rows[0], seen) if inherits else None

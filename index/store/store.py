@@ -83,6 +83,7 @@ class Store:
             self.last_entry_id = changes.get_counter(self.db, "entry")
             packed = changes.get_counter(self.db, "hlc")
             self.last_hlc = Hlc.unpacked(packed)
+            self.last_version = _need(changes.get_meta(self.db, changes.VERSION) or 0, int, path)
             self.moved = set(pending.moved_of(self.db, device_uuid))  # stamps that were given up
             self.reserved = Reserve(self.last_entry_id, self.last_seq, packed)
             self.is_shared = bool(devices.others(self.db, device_uuid))
@@ -134,7 +135,13 @@ class Store:
         self.reserved = self.reserved._replace(seq=seq)
 
     def turn_back(self, stamp: Hlc) -> None:
-        """What is stamped from now on may be earlier than the last stamp, which was put on disk."""
+        """What is stamped from now on comes after a stamp that is earlier than the last one. Versions of files do not
+        go back: what they were compared with is not given up."""
+        last = max(self.last_version, self.last_hlc.packed())
+        with self.note() as db:
+            changes.set_counter(db, "hlc", stamp.packed())
+            changes.set_meta(db, changes.VERSION, last)
+        self.last_version = last
         self.last_hlc = stamp
         self.reserved = self.reserved._replace(hlc=stamp.packed())
 

@@ -23,7 +23,7 @@ import msgpack
 
 from index.model.change import ORIGIN_SYNC
 from index.model.hlc import Hlc, tick
-from index.store import changes, heldback, pending, streams
+from index.store import heldback, pending, streams
 from index.store.connection import one
 from index.store.shared import Op
 from index.store.store import Store
@@ -62,9 +62,7 @@ def restamp(store: Store, aside_hlc: int, stamps: Iterable[int] = ()) -> bool:
         return False
     log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
     last = Hlc.unpacked(max({*(told | untold) - set(ahead), _heard(store, future)}))
-    with store.note() as db:  # what is stamped from now on is of the present
-        changes.set_counter(db, "hlc", last.packed())
-    store.turn_back(last)
+    store.turn_back(last)  # what is stamped from now on is of the present
     store.moved |= set(ahead)  # none of these is given again
     with store.write(ORIGIN_SYNC) as unit:
         stamp = Hlc.unpacked(unit.hlc)

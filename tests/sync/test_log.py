@@ -3,8 +3,9 @@
 import msgpack
 import pytest
 
+from index.model import versions
 from index.model.hlc import Hlc
-from index.scan import recording
+from index.scan import meeting, recording
 from index.store import (
     aliases,
     annotating,
@@ -19,6 +20,7 @@ from index.store import (
     tags,
 )
 from index.store.pending import Held
+from index.store.store import Store
 from sync.log import claims, epochs, incoming, pages
 from sync.log.messages import At
 from sync.log.outgoing import prune, tell_untold
@@ -444,6 +446,43 @@ def test_a_stamp_that_is_given_up_for_two_others_is_one_stamp(pair):
                 pending.move_stamp(db, device, hlc, stamp)
             assert {pending.stamp_of(db, device, one) for one in (hlc, greater, least)} == {least}
         assert a.db.execute("SELECT DISTINCT hlc FROM attribute WHERE device=?", (device,)).fetchall() == [(least,)]
+
+
+def test_a_file_that_is_made_after_stamps_were_given_up_is_no_older_version(tmp_path):
+    """Another device has one that had seen what was under the name before, of a clock that was a day ahead."""
+    ahead_ns, later_ns = [0], [0]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0] + later_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + later_ns[0])
+    introduce(a, b)
+    here, there = a.branch(b"Photos"), b.branch(b"Photos")
+    settle(a, b)
+    ahead_ns[0] = 86_400 * 10**9
+    first = a.add(here, b"beach.jpg", data=b"same")
+    a.note(b"u" * 16, b"user.note", b"of tomorrow")
+    a.tell(b)
+    same = b.add(there, b"beach.jpg", data=b"same")
+    with b.store.write("test") as unit:
+        meeting.meet_own(unit, entries.get(unit.db, same))
+    ahead_ns[0], later_ns[0] = 0, 10**9
+    assert restamp(a.store, ahead_of(b)[a.uuid])
+    a.tell(b)
+    later_ns[0] = 2 * 10**9
+    a.remove(first)
+    again = a.add(here, b"beach.jpg", data=b"quite another")
+    with a.store.write("test") as unit:
+        recording.arrive(unit, entries.get(unit.db, again))
+    new = versions.of(entries.get(a.db, again).version, b"")
+    old = versions.of(entries.get(b.db, same).version, b"")
+    assert len(old) == 2, "it had seen both"
+    assert not versions.covers(old, new)
+    uuid, path = a.store.device_uuid, a.store.path
+    a.store.close()
+    opened = Store(path, uuid, now_ns=lambda: 10**18 + 3 * 10**9)
+    with opened.write("test") as unit:
+        recording.new_bytes(unit, entries.get(unit.db, again), unit.branch_uuid(entries.get(unit.db, again).branch_id))
+        assert unit.version > max(new.values())
+    opened.close()
+    b.store.close()
 
 
 @pytest.mark.parametrize(("seq", "is_asked"), [(0, True), (5, False)], ids=["state", "log"])

@@ -393,7 +393,7 @@ class Renames:
         had = {branch: stamp for branch, stamp in leaving.joined(unit, sources).items() if branch in branches}
         vector = versions.join(had, leaving.joined(unit, [*targets, *theirs]))
         for branch in branches:
-            vector = versions.bump(vector, branch, unit.hlc)
+            vector = versions.bump(vector, branch, unit.version)
         uuid = sources[0].uuid
         annotated = uuid is not None and metadata.has_any(unit.db, uuid)
         own = src.kind != KIND_FILE or annotated or sources[0].nlink > 1
