@@ -34,10 +34,10 @@ from sync.log.incoming import DRIFT_MS, Incoming
 log = logging.getLogger("sdmount.sync")
 
 _TOLD: Final = (
-    "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM outbox "
-    "UNION SELECT hlc FROM quarantine WHERE device=?1 UNION SELECT hlc FROM attribute WHERE device=?1 "
-    f"AND {heldback.TOLD}"
+    "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM quarantine WHERE device=?1 "
+    f"UNION SELECT hlc FROM attribute WHERE device=?1 AND {heldback.TOLD}"
 )
+_SAID: Final = "SELECT hlc FROM outbox"
 _UNTOLD: Final = f"SELECT hlc FROM attribute WHERE device=?1 AND NOT ({heldback.TOLD})"
 _AT_ONCE: Final = 50
 _STAMPED: Final = frozenset({"register", "attribute"})
@@ -47,21 +47,23 @@ def restamp(store: Store, aside_hlc: int, stamps: Iterable[int] = ()) -> bool:
     """Give changes of this device that are stamped in the future the stamps of now; returns whether there were any.
 
     `aside_hlc` is the first stamp that somebody put aside. What was told before is believed, and none of the future: a
-    clock that ran ahead may run behind by now. What nobody was told of says nothing of the kind. `stamps`: more of
-    those that were put aside. Of some nothing is known here any more: something else was said since, and all have both.
+    clock that ran ahead may run behind by now. What nobody was told of says nothing of the kind, nor what had been
+    said over before others heard: they have the current state. `stamps`: more of those that were put aside. Of some
+    nothing is known here any more: something else was said since, and all have both.
     """
     future = Hlc(store.now_ms() + DRIFT_MS, 0).packed()
     limit = max(future, aside_hlc)
     moved = pending.moved_of(store.db, store.device_uuid)
     told = (_stamps(store, _TOLD) | set(moved.values())) - moved.keys()
-    untold = _stamps(store, _UNTOLD) - moved.keys()
-    given = {hlc for hlc in (aside_hlc, *stamps) if hlc <= max(told | moved.keys(), default=0)} - moved.keys()
-    ahead = sorted({hlc for hlc in told | given if hlc >= limit} | {hlc for hlc in untold - told if hlc >= future})
+    unheard = _stamps(store, _UNTOLD) | _stamps(store, _SAID, own=False)
+    unheard -= moved.keys() | told
+    given = {hlc for hlc in (aside_hlc, *stamps) if hlc <= max(told | unheard | moved.keys(), default=0)} - moved.keys()
+    ahead = sorted({hlc for hlc in told | given if hlc >= limit} | {hlc for hlc in unheard if hlc >= future})
     if not ahead and store.last_hlc.packed() < limit:
         _say_again(store, moved, aside_hlc, future)
         return False
     log.warning("the clock of this device ran ahead: %d changes get the time of now", len(ahead))
-    last = Hlc.unpacked(max({*(told | untold) - set(ahead), _heard(store, future)}))
+    last = Hlc.unpacked(max({*(told | unheard) - set(ahead), _heard(store, future)}))
     store.turn_back(last)  # what is stamped from now on is of the present
     store.moved |= set(ahead)  # none of these is given again
     with store.write(ORIGIN_SYNC) as unit:
@@ -101,8 +103,8 @@ def _heard(store: Store, future: int) -> int:
     return int(one(store.db, sql, future, store.device_uuid)[0])
 
 
-def _stamps(store: Store, sql: str) -> set[int]:
-    return {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,))}
+def _stamps(store: Store, sql: str, *, own: bool = True) -> set[int]:
+    return {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,) if own else ())}
 
 
 def recall(incoming: Incoming) -> Iterator[None]:

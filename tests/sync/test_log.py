@@ -432,6 +432,30 @@ def test_a_stamp_of_the_future_is_given_up_though_its_device_has_forgotten_it(tm
     b.store.close()
 
 
+def test_what_was_said_over_before_others_heard_is_no_proof_that_a_stamp_was_believed(tmp_path):
+    """Who takes the current state knows the last of them alone, and names that."""
+    ahead_ns = [0]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18)
+    introduce(a, b)
+    settle(a, b)
+    ahead_ns[0] = 86_400 * 10**9
+    stamps = []
+    for value in (b"first", b"second"):
+        a.note(b"u" * 16, b"user.note", value)
+        stamps.append(a.store.last_hlc.packed())
+    ahead_ns[0] = 0
+    assert restamp(a.store, stamps[1])
+    assert pending.moved_of(a.db, a.uuid).keys() >= set(stamps)
+    assert a.store.last_hlc.time_ms < 10**12 + incoming.DRIFT_MS
+    settle(a, b)
+    b.into.release()
+    assert metadata.get(b.db, b"u" * 16, b"user.note") == b"second"
+    assert not ahead_of(b)
+    a.store.close()
+    b.store.close()
+
+
 def test_a_stamp_that_is_given_up_for_two_others_is_one_stamp(pair):
     """In whatever order that is heard, and also where the greater of them is known already."""
     a, _ = pair
