@@ -218,10 +218,12 @@ def leave_to_others(unit: Unit, number: int) -> None:
 
 
 def moved_afar(unit: Unit, row: Entry) -> None:
-    """A row of another device has another place, or none: it has for itself from now on what it shared, and so has all
-    that is below it."""
+    """A row of another device has another place, or none: it has for itself from now on what it shared with others, and
+    so has all that is below it. What are names of one file there is for the device to say (remote.py)."""
     for entry_id in entries.shared_below(unit.db, row.id):
         one = again(unit, entry_id)
+        if all(other.branch_id == one.branch_id for other in entries.by_node(unit.db, one.node)):
+            continue
         if one.parent_id is None or not entries.is_where_replicas_are(unit.db, one, one.parent_id, one.name):
             _renumbered(unit, one, part(unit, one))
     unit.parts_changed()

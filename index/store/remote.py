@@ -78,11 +78,12 @@ class Known(NamedTuple):
     content_id: int | None
     hash_state: int
     mark: int | None
+    nlink: int
 
 
 _KNOWN = (
     "SELECT st_ino, id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, content_id, hash_state, "
-    "scanned_mtime_ns FROM entry INDEXED BY entry_ino WHERE branch_id=? AND st_ino IN (SELECT value FROM json_each(?))"
+    "scanned_mtime_ns, nlink FROM entry INDEXED BY entry_ino WHERE branch_id=? AND st_ino IN (SELECT value FROM json_each(?))"
 )
 _UPDATE = (
     "UPDATE entry SET parent_id=?, name=?, uuid=?, kind=?, mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, nlink=?, "
@@ -132,7 +133,8 @@ def apply(
         if row.rid not in ids:
             ids[row.rid] = unit.new_id()
     content_ids = _contents(db, rows)
-    links = _links(unit, branch_id, rows, ids)
+    numbers = ids | {rid: one.node for rid, one in have.items()}
+    links = _links(unit, branch_id, rows, numbers, canon)
     fresh: list[Entry] = []
     changed: list[Entry] = []
     for row in rows:
@@ -141,7 +143,7 @@ def apply(
         parent_id = ids.get(row.parent_rid)
         uuid = canon.get(row.uuid, row.uuid)
         new = Entry(
-            entry_id, branch_id, parent_id, row.name, links.get(entry_id, entry_id) if old is None else old.node, uuid,
+            entry_id, branch_id, parent_id, row.name, links.get(row.rid, entry_id) if old is None else old.node, uuid,
             row.kind, row.mode, row.size_bytes, row.mtime_ns, row.ctime_ns, row.rid, row.nlink, NOBODY, NOBODY,
             None if row.full is None else content_ids[row.full], row.hash_state, row.version, unit.seq, None, mark, 0,
         )  # fmt: skip
@@ -152,6 +154,11 @@ def apply(
         if parent_id is None and row.parent_rid:
             _detach(db, entry_id, branch_id, row.parent_rid)
     changed += _insert(unit, fresh)
+    for row in rows:
+        old = have.get(row.rid)
+        is_same = old is None or (old.uuid, old.nlink) == (canon.get(row.uuid, row.uuid), row.nlink)
+        if not is_same and row.kind != KIND_DIR:
+            _regroup(unit, ids[row.rid])
     for one in fresh:
         if one.parent_id is None and not one.name:
             db.execute("UPDATE branch SET root_entry_id=? WHERE id=?", (one.id, branch_id))
@@ -225,20 +232,48 @@ def _contents(db: apsw.Connection, rows: Sequence[RemoteRow]) -> dict[bytes, int
     return dict(zip(read, contents.exact(db, list(read.values())), strict=True))
 
 
-def _links(unit: Unit, branch_id: int, rows: Sequence[RemoteRow], ids: Mapping[int, int]) -> dict[int, int]:
-    """The inode numbers of rows that are further names of a hard-linked file, known by its uuid."""
+def _links(
+    unit: Unit, branch_id: int, rows: Sequence[RemoteRow], numbers: Mapping[int, int], canon: Mapping[bytes, bytes]
+) -> dict[int, int]:
+    """The inode numbers of rows that are names of a hard-linked file, known by its uuid, by their own numbers."""
     first: dict[bytes, int] = {}
     links: dict[int, int] = {}
     for row in rows:
         if row.nlink < 2 or row.kind == KIND_DIR:
             continue
-        if row.uuid not in first:
-            found = unit.db.execute(
-                "SELECT node FROM entry WHERE uuid=? AND branch_id=? AND nlink>1 LIMIT 1", (row.uuid, branch_id)
-            ).fetchone()
-            first[row.uuid] = ids[row.rid] if found is None else int(found[0])
-        links[ids[row.rid]] = first[row.uuid]
+        uuid = canon.get(row.uuid, row.uuid)
+        if uuid not in first:
+            number = _number_of_links(unit.db, branch_id, uuid)
+            first[uuid] = numbers[row.rid] if number is None else number
+        links[row.rid] = first[uuid]
     return links
+
+
+def _number_of_links(db: apsw.Connection, branch_id: int, uuid: bytes, but: int = 0) -> int | None:
+    """The inode number of a hard-linked file, known by its uuid, as one of its names but one has it."""
+    sql = "SELECT node FROM entry WHERE uuid=? AND branch_id=? AND nlink>1 AND kind<>1 AND id<>? LIMIT 1"
+    row = db.execute(sql, (uuid, branch_id, but)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _regroup(unit: Unit, entry_id: int) -> None:
+    """A file is one with others than before, or alone: names of one file of a branch have one inode number, and those
+    of several have several."""
+    row = entries.get(unit.db, entry_id)
+    assert row is not None
+    number = None
+    if row.nlink > 1 and row.uuid is not None:
+        number = _number_of_links(unit.db, row.branch_id, row.uuid, entry_id)
+    if number is None:
+        beside = "SELECT 1 FROM entry WHERE node=? AND branch_id=? AND id<>? AND parent_id IS NOT NULL LIMIT 1"
+        if unit.db.execute(beside, (row.node, row.branch_id, entry_id)).fetchone() is None:
+            return
+        number = unit.new_id()
+    if number != row.node:
+        entries.set_node(unit.db, entry_id, number, unit.seq)
+        if row.parent_id is not None:
+            unit.changed(change.REMOVED, row.branch_id, row.id, row.parent_id, row.name, row.node)
+            unit.changed(change.ADDED, row.branch_id, row.id, row.parent_id, row.name, number)
 
 
 def _insert(unit: Unit, fresh: list[Entry]) -> list[Entry]:

@@ -122,9 +122,9 @@ def test_who_watches_on_one_device_sees_what_is_done_on_another(fuse, network, b
 def test_names_of_one_file_part_and_meet_on_every_device(fuse, network, base):
     """Numbers say what is one file: programs that copy would link one with another."""
 
-    def numbers() -> list[tuple[int, int]]:
+    def numbers(names: str = "fgh") -> list[tuple[int, int]]:
         """Number and size of each name, as another device shows it."""
-        return [((st := (bob.mnt / "Linked" / name).stat()).st_ino, st.st_size) for name in "fgh"]
+        return [((st := (bob.mnt / "Linked" / name).stat()).st_ino, st.st_size) for name in names]
 
     with devices(base, "ann", "bob") as (_, (ann, bob)):
         top = ann.folder("Linked")
@@ -143,6 +143,10 @@ def test_names_of_one_file_part_and_meet_on_every_device(fuse, network, base):
         os.link(top / "f", top / "g")
         eventually(lambda: [size for _, size in numbers()] == [10, 10, 3], "g is a name of f", SECONDS)
         eventually(lambda: len(set(numbers()[:2])) == 1 and len(set(numbers())) == 2, "f and g are one", SECONDS)
+        was = numbers()[0]
+        (top / "g").rename(top / "moved")
+        shown = bob.mnt / "Linked" / "moved"
+        eventually(lambda: shown.stat().st_ino == was[0] == numbers("f")[0][0], "also where one moves", SECONDS)
 
 
 @pytest.mark.timeout(300)
