@@ -57,7 +57,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
         unit.lists_are_known(directory)
     back = limbo.waiting(unit.db, state.branch_id, [raw[_INODE] for _, raw, *_ in added]) if is_plain else ()
     is_bare = is_plain and entries.is_empty(unit.db, directory)
-    latest = _latest(raw for _, raw, *_ in (*added, *changed))
+    latest = _latest([*(raw for _, raw, *_ in added), *(raw for _, _, raw in changed)])
     for name, raw, new_number, rule in added:
         st = Stat._make(raw)
         st = latest.get(st.st_ino, st)

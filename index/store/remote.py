@@ -83,7 +83,8 @@ class Known(NamedTuple):
 
 _KNOWN = (
     "SELECT st_ino, id, parent_id, name, node, uuid, kind, mode, size_bytes, mtime_ns, content_id, hash_state, "
-    "scanned_mtime_ns, nlink FROM entry INDEXED BY entry_ino WHERE branch_id=? AND st_ino IN (SELECT value FROM json_each(?))"
+    "scanned_mtime_ns, nlink FROM entry INDEXED BY entry_ino "
+    "WHERE branch_id=? AND st_ino IN (SELECT value FROM json_each(?))"
 )
 _UPDATE = (
     "UPDATE entry SET parent_id=?, name=?, uuid=?, kind=?, mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, nlink=?, "
