@@ -1101,3 +1101,16 @@ def test_who_was_there_before_the_kernel_was_told_stays(shared, place):
             assert os.readlink(f"/proc/self/fd/{file.fileno()}") == str(place.mnt / "log")
     finally:
         os.kill(messenger, signal.SIGCONT)
+
+
+def test_what_comes_into_an_empty_location_after_a_restart_is_heard(library):
+    """Nothing in it is new when the daemon begins again: it is to be watched all the same."""
+    disk = library.folder("empty")
+    library.mount(disk)
+    library.settle()
+    library.unmount()
+    library.mount()
+    library.settle()
+    (disk / "new").write_bytes(b"new")
+    library.settle()
+    library.verify("--content")

@@ -104,7 +104,9 @@ class Scanner:
         """A branch is there again: its directories are watched, and then walked (`Watch.covered` asks for that)."""
         if not self._is_there(branch):
             return
-        is_known = next(iter(entries.children(self.store.db, branch.root_entry_id)), None) is not None
+        root = entries.get(self.store.db, branch.root_entry_id)
+        was_listed = root is not None and root.scanned_mtime_ns is not None  # perhaps there was nothing in it
+        is_known = was_listed or not entries.is_empty(self.store.db, branch.root_entry_id)
         if self.watch is None or not is_known or branch.state != LIVE or branch.slow:
             self.ask_branch(branch)
             return
