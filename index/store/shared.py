@@ -86,6 +86,20 @@ def merge(unit: Unit, device: bytes, ops: Iterable[Op]) -> Merged:
     return merged
 
 
+def stamp_here(db: apsw.Connection, op: Op) -> tuple[int, bytes] | None:
+    """Who wrote the cell last that an operation writes, as far as is known here: stamp and device. None: nobody, or it
+    writes none."""
+    if (op.model, op.op) == ("register", "set"):
+        sql, key = "SELECT hlc, device FROM register WHERE model=? AND key=? AND field=?", tuple(op.key)
+    elif (op.model, op.op) == ("attribute", "set"):
+        sql = "SELECT hlc, device FROM attribute WHERE entry_uuid=? AND name=?"
+        key = (aliases.canon(db, op.key[0]), op.key[1])
+    else:
+        return None
+    row = db.execute(sql, key).fetchone()
+    return None if row is None else (int(row[0]), bytes(row[1]))
+
+
 def make(unit: Unit, rows: set[tuple[str, bytes]], merged: Merged) -> None:
     """Rows as their registers say now, those that others refer to first; who waited for one goes on."""
     for model in ORDER:

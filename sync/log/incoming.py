@@ -168,9 +168,19 @@ class Incoming:
     def again(self, device: bytes, epoch: int, ops: list[Op]) -> None:
         """Operations that were heard before, once more: of each cell the latest stays."""
         with self.store.write(ORIGIN_SYNC) as unit:
-            merged = shared.merge(unit, device, self.believed(unit, device, epoch, ops))
+            merged = self._merge_again(unit, device, self.believed(unit, device, epoch, ops))
             self.tell(unit, merged)
         self.heard(merged)
+
+    def _merge_again(self, unit: Unit, device: bytes, ops: list[Op]) -> Merged:
+        """Merge what was known before. Where something that this device had said, and that was said over since, is the
+        latest after all, since stamps were given up, others may know it no more: it is said once more."""
+        before = [shared.stamp_here(unit.db, op) for op in ops] if device == unit.device else []
+        merged = shared.merge(unit, device, ops)
+        for op, was in zip(ops, before, strict=False):
+            if was != (op.hlc, device) == shared.stamp_here(unit.db, op):
+                unit.tell(op.model, op.op, op.key, op.body, op.hlc)
+        return merged
 
     def release(self) -> bool:
         """Apply what was put aside and is due by now; returns whether there was any."""
@@ -182,7 +192,7 @@ class Incoming:
             for held in pending.due(unit.db, limit):
                 hlc = pending.stamp_of(unit.db, held.device, held.hlc)  # what came before it may have given it another
                 op = Op(held.seq, held.part, hlc, *held.said)  # type: ignore[arg-type]  # as they were put aside
-                one = shared.merge(unit, held.device, [op])
+                one = self._merge_again(unit, held.device, [op])
                 if held.device == unit.device and (op.model, op.op) == pending.ADDED and epochs.is_forked(self.store):
                     epochs.say_again(unit, [op])  # when it was heard it was not here yet
                 merged.entries.update(one.entries)

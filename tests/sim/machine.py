@@ -71,6 +71,7 @@ class Machine(Device):
         self.loses_power = True  # when its disk dies in the middle of a write
         self._nursery: trio.Nursery | None = None
         self.said: list[tuple[tuple[int, int], list[Any]]] = []  # (epoch, seq), operations
+        self._unkept: set[tuple[int, int]] = set()  # of those, what no other one had at some time
         self._noted_epoch = -1
         self.removed: set[tuple[Any, ...]] = set()  # tags that it took off at some time
         self.promised: dict[StreamId, int] = {}  # durable here, as others were told
@@ -237,8 +238,18 @@ class Machine(Device):
         self.said = [
             (at, ops)
             for at, ops in self.said
-            if at in here or self.is_promised(StreamId(self.uuid, at[0], SHARED), at[1])
+            if at in here or (at not in self._unkept and self.is_promised(StreamId(self.uuid, at[0], SHARED), at[1]))
         ]
+        self._unkept.clear()
+
+    def another_forgot(self) -> None:
+        """A copy was put in place of another one's files. What nobody has any more, since this one had forgotten it
+        before, is not asked for, though what is said later may be promised."""
+        self._unkept.update(
+            at for at, _ in self.said if not self.is_promised(StreamId(self.uuid, at[0], SHARED), at[1])
+        )
+        if self.is_up:
+            self._forget_what_was_lost()
 
     # books ------------------------------------------------------------------------------------------------------------
 

@@ -265,6 +265,9 @@ class Story:
         if copy is None or machine is self.revoked:
             return None
         machine.restore(copy, is_told=is_told)
+        for other in self.machines:
+            if other is not machine:
+                other.another_forgot()
         return "its copy is put in place"
 
     def skew(self, machine: Machine) -> str:

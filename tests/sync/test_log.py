@@ -24,7 +24,7 @@ from index.store.store import Store
 from sync.log import claims, epochs, incoming, pages
 from sync.log.messages import At
 from sync.log.outgoing import prune, tell_untold
-from sync.log.restamping import restamp
+from sync.log.restamping import recall, restamp
 from sync.wire.identity import Keys, uuid_of
 from tests.sync.world import DIRECTORY, LIBRARY, LINK, Device, assert_equal, introduce, settle
 
@@ -454,6 +454,28 @@ def test_what_was_said_over_before_others_heard_is_no_proof_that_a_stamp_was_bel
     assert not ahead_of(b)
     a.store.close()
     b.store.close()
+
+
+def test_what_is_the_latest_after_all_is_said_once_more(pair):
+    """What had been said over it gets an earlier stamp; others have forgotten what was there before."""
+    a, b = pair
+    uuid = b"u" * 16
+    a.note(uuid, b"user.note", b"first")
+    first = a.store.last_hlc.packed()
+    settle(a, b)
+    b.note(uuid, b"user.note", b"second")
+    second = b.store.last_hlc.packed()
+    settle(a, b)
+    with b.store.write("test") as unit:
+        pending.move_stamp(unit.db, unit.device, second, first - 1)
+        unit.tell("stamp", "move", second, first - 1)
+    settle(a, b)
+    assert [metadata.get(one.db, uuid, b"user.note") for one in (a, b)] == [b"second"] * 2
+    for _ in recall(a.into):
+        pass
+    settle(a, b)
+    assert [metadata.get(one.db, uuid, b"user.note") for one in (a, b)] == [b"first"] * 2
+    assert_equal(a, b)
 
 
 def test_a_stamp_that_is_given_up_for_two_others_is_one_stamp(pair):
