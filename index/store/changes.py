@@ -13,7 +13,7 @@ from index.store.connection import one
 SCHEMA = """
 -- meta: single facts of this library. library_uuid (16 bytes), library_was (the one before this device joined others),
 -- put_out_by (the device that said that this one is no member any more), epoch (how often this device began anew
--- after a restore), created_ns; version (the last stamp of a version of a file, once the clock was turned back);
+-- after a restore), created_ns; versions_ahead (how far the clock was turned back, which versions of files are not);
 -- sums_unsettled while what units changed is not added up in table sums.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,
@@ -74,8 +74,8 @@ SCHEMA += TOMBSTONE
 GONE, WITHDRAWN = 0, 1
 
 
-#: The fact that says up to where versions of files are stamped, where the clock was turned back since.
-VERSION = "version"
+#: The fact that says by how much versions of files are stamped later than all else, since the clock was turned back.
+VERSIONS_AHEAD = "versions_ahead"
 
 
 def get_meta(db: apsw.Connection, key: str) -> object | None:

@@ -83,7 +83,7 @@ class Store:
             self.last_entry_id = changes.get_counter(self.db, "entry")
             packed = changes.get_counter(self.db, "hlc")
             self.last_hlc = Hlc.unpacked(packed)
-            self.last_version = _need(changes.get_meta(self.db, changes.VERSION) or 0, int, path)
+            self.versions_ahead = _need(changes.get_meta(self.db, changes.VERSIONS_AHEAD) or 0, int, path)
             self.moved = set(pending.moved_of(self.db, device_uuid))  # stamps that were given up
             self.reserved = Reserve(self.last_entry_id, self.last_seq, packed)
             self.is_shared = bool(devices.others(self.db, device_uuid))
@@ -137,11 +137,11 @@ class Store:
     def turn_back(self, stamp: Hlc) -> None:
         """What is stamped from now on comes after a stamp that is earlier than the last one. Versions of files do not
         go back: what they were compared with is not given up."""
-        last = max(self.last_version, self.last_hlc.packed())
+        ahead = self.versions_ahead + max(0, self.last_hlc.packed() - stamp.packed())
         with self.note() as db:
             changes.set_counter(db, "hlc", stamp.packed())
-            changes.set_meta(db, changes.VERSION, last)
-        self.last_version = last
+            changes.set_meta(db, changes.VERSIONS_AHEAD, ahead)
+        self.versions_ahead = ahead
         self.last_hlc = stamp
         self.reserved = self.reserved._replace(hlc=stamp.packed())
 

@@ -85,7 +85,7 @@ class Host(Protocol):
     epoch: int
     last_seq: int
     last_hlc: Hlc
-    last_version: int
+    versions_ahead: int
     last_entry_id: int
     moved: set[int]
     reserved: Reserve
@@ -126,7 +126,6 @@ class Unit:
         while store.moved and self._stamp.packed() in store.moved:
             self._stamp = hlc_model.tick(self._stamp, 0)
         self.hlc = self._stamp.packed()
-        self._version = 0
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
         self._part = 0
@@ -155,14 +154,9 @@ class Unit:
 
     @property
     def version(self) -> int:
-        """The stamp of the versions of files that are made in the unit: its own; where stamps were given up since,
-        still a later one than any version has."""
-        if self.hlc > self._store.last_version:
-            return self.hlc
-        if not self._version:
-            self._version = self._store.last_version + 1
-            changes_table.set_meta(self.db, changes_table.VERSION, self._version)
-        return self._version
+        """The stamp of the versions of files that are made in the unit: its own, and as much later as the clock was
+        turned back since, so that it is later than any that a version has."""
+        return self.hlc + self._store.versions_ahead
 
     def one_with(self, directory: int) -> list[int]:
         """The directories of other branches that are one with a directory, asked once a unit."""
@@ -271,7 +265,6 @@ class Unit:
         store.is_settled = is_settled
         store.last_seq = self.seq
         store.last_hlc = self._stamp
-        store.last_version = max(store.last_version, self._version)
         store.last_entry_id = self._next_id
         store.wrote()
         if self._changes:

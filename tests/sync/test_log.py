@@ -531,6 +531,33 @@ def test_a_file_that_is_made_after_stamps_were_given_up_is_no_older_version(tmp_
     b.store.close()
 
 
+def test_a_copy_stamps_no_version_that_was_stamped_since_it_was_made(tmp_path):
+    """Also where versions are stamped later than all else, since the clock was turned back before."""
+    ahead_ns, later_ns = [0], [0]
+    a = Device(tmp_path, "a", lambda: 10**18 + ahead_ns[0] + later_ns[0])
+    b = Device(tmp_path, "b", lambda: 10**18 + later_ns[0])
+    introduce(a, b)
+    here = a.branch(b"Photos")
+    settle(a, b)
+    ahead_ns[0] = 86_400 * 10**9
+    a.note(b"u" * 16, b"user.note", b"of tomorrow")
+    a.tell(b)
+    ahead_ns[0] = 0
+    assert restamp(a.store, ahead_of(b)[a.uuid])
+    settle(a, b)
+    copy = a.kept()
+    later_ns[0] = 3600 * 10**9
+    stamps = []
+    for name in (b"before", b"after"):
+        row = entries.get(a.db, a.add(here, name, data=name))
+        stamps += versions.of(row.version, b"").values()
+        a.put_back(copy)
+        later_ns[0] += 3600 * 10**9
+    assert stamps[0] < stamps[1]
+    a.store.close()
+    b.store.close()
+
+
 @pytest.mark.parametrize(("seq", "is_asked"), [(0, True), (5, False)], ids=["state", "log"])
 def test_what_is_put_aside_of_a_state_had_the_place_of_another(pair, seq, is_asked):
     """It was the latest that was said; once its stamp is given up, what was said before it may be. Of a log all that
