@@ -59,8 +59,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
     is_bare = is_plain and entries.is_empty(unit.db, directory)
     latest = _latest([*(raw for _, raw, *_ in added), *(raw for _, _, raw in changed)])
     for name, raw, new_number, rule in added:
-        st = Stat._make(raw)
-        st = latest.get(st.st_ino, st)
+        st = _of_all_names(latest, raw)
         row = None if is_bare else entries.child(unit.db, directory, name)
         if row is None:
             new_names = True
@@ -89,8 +88,7 @@ def take_report(unit: Unit, state: WalkState, report: list[Any]) -> None:
             state.again.add(directory)
             continue
         place = kinship.Place(state.branch_id, directory, row.name)
-        st = Stat._make(raw)
-        new = apply.take_in(unit, place, row, latest.get(st.st_ino, st), state.branch_uuid, state.disk)
+        new = apply.take_in(unit, place, row, _of_all_names(latest, raw), state.branch_uuid, state.disk)
         if new.kind == KIND_DIR and (row.kind != KIND_DIR or new.id != row.id):
             state.again.add(new.id)  # it was no directory when the walk came by, or another one
     for entry_id, seq in gone:
@@ -125,6 +123,12 @@ def _latest(stats: Iterable[Sequence[int]]) -> dict[int, Stat]:
             if st.kind != KIND_DIR and (known is None or (known.ctime_ns, known.nlink) < (st.ctime_ns, st.nlink)):
                 latest[st.st_ino] = st
     return latest
+
+
+def _of_all_names(latest: dict[int, Stat], raw: Sequence[int]) -> Stat:
+    """What a name was seen as, or any of its file since. One that was alone may be another file, of the same number."""
+    st = Stat._make(raw)
+    return latest.get(st.st_ino, st) if st.nlink > 1 else st
 
 
 def _reported(unit: Unit, state: WalkState, directory: int, watch: tuple[int, int] | None) -> Entry | None:

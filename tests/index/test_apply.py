@@ -437,6 +437,17 @@ def test_names_of_one_file_that_are_told_together_are_written_once(world):
     assert written[100] < 2.5 * written[50]
 
 
+def test_a_file_that_got_the_number_of_a_linked_one_is_seen_as_it_is(world):
+    """While the directory was listed the names of the one went, and the other was made."""
+    state = pipeline.WalkState(world.branch, BRANCH, world, first=False)
+    new = world.make(b"new", size_bytes=777)
+    gone = Inode(new.st_ino, FILE, size_bytes=10, mtime_ns=1, ctime_ns=1, nlink=2)
+    added = [(b"gone", gone.stat, 0, None), (b"new", new.stat, 0, None)]
+    with world.store.write("walk") as unit:
+        pipeline.take_report(unit, state, [world.root_id, None, 0, added, [], [], [], [], None])
+    assert world.row(b"new").stat == new.stat
+
+
 # -- hard links --------------------------------------------------------------------------------------------------------
 
 
