@@ -90,6 +90,12 @@ _UPDATE = (
     "UPDATE entry SET parent_id=?, name=?, uuid=?, kind=?, mode=?, size_bytes=?, mtime_ns=?, ctime_ns=?, nlink=?, "
     "content_id=?, hash_state=?, version=?, seq=?, scanned_mtime_ns=? WHERE id=?"
 )
+#: A row o, but one, that goes by the number of e and is no name of its file: what has one name is one with replicas of
+#: that in other branches, and what has several with those that have several.
+_OF_ANOTHER = (
+    "((o.id=e.node AND o.node=e.node) OR (o.node=e.node AND o.node<>o.id)) AND o.id NOT IN (e.id, :but) AND CASE "
+    "o.branch_id WHEN e.branch_id THEN e.nlink<2 OR o.nlink<2 OR o.uuid IS NOT e.uuid ELSE e.nlink>1 AND o.nlink<2 END"
+)
 
 
 def known(db: apsw.Connection, branch_id: int, rids: Iterable[int]) -> dict[int, Known]:
@@ -134,8 +140,7 @@ def apply(
         if row.rid not in ids:
             ids[row.rid] = unit.new_id()
     content_ids = _contents(db, rows)
-    numbers = ids | {rid: one.node for rid, one in have.items()}
-    links = _links(unit, branch_id, rows, numbers, canon)
+    links = _links(unit, branch_id, [row for row in rows if row.rid not in have], ids, canon)
     fresh: list[Entry] = []
     changed: list[Entry] = []
     for row in rows:
@@ -157,7 +162,7 @@ def apply(
     changed += _insert(unit, fresh)
     for row in rows:
         old = have.get(row.rid)
-        is_same = old is None or (old.uuid, old.nlink) == (canon.get(row.uuid, row.uuid), row.nlink)
+        is_same = old is None or (old.uuid, old.nlink > 1) == (canon.get(row.uuid, row.uuid), row.nlink > 1)
         if not is_same and row.kind != KIND_DIR:
             _regroup(unit, ids[row.rid])
     for one in fresh:
@@ -234,9 +239,9 @@ def _contents(db: apsw.Connection, rows: Sequence[RemoteRow]) -> dict[bytes, int
 
 
 def _links(
-    unit: Unit, branch_id: int, rows: Sequence[RemoteRow], numbers: Mapping[int, int], canon: Mapping[bytes, bytes]
+    unit: Unit, branch_id: int, rows: Sequence[RemoteRow], ids: Mapping[int, int], canon: Mapping[bytes, bytes]
 ) -> dict[int, int]:
-    """The inode numbers of rows that are names of a hard-linked file, known by its uuid, by their own numbers."""
+    """The inode numbers of new rows that are names of a hard-linked file, known by its uuid, by their own numbers."""
     first: dict[bytes, int] = {}
     links: dict[int, int] = {}
     for row in rows:
@@ -245,15 +250,18 @@ def _links(
         uuid = canon.get(row.uuid, row.uuid)
         if uuid not in first:
             number = _number_of_links(unit.db, branch_id, uuid)
-            first[uuid] = numbers[row.rid] if number is None else number
+            first[uuid] = ids[row.rid] if number is None else number
         links[row.rid] = first[uuid]
     return links
 
 
 def _number_of_links(db: apsw.Connection, branch_id: int, uuid: bytes, but: int = 0) -> int | None:
-    """The inode number of a hard-linked file, known by its uuid, as one of its names but one has it."""
-    sql = "SELECT node FROM entry WHERE uuid=? AND branch_id=? AND nlink>1 AND kind<>1 AND id<>? LIMIT 1"
-    row = db.execute(sql, (uuid, branch_id, but)).fetchone()
+    """The inode number of a hard-linked file, known by its uuid, as one of its names but one has it for the file."""
+    sql = (
+        "SELECT e.node FROM entry e WHERE e.uuid=:uuid AND e.branch_id=:branch AND e.nlink>1 AND e.kind<>1 "
+        f"AND e.id<>:but AND NOT EXISTS (SELECT 1 FROM entry o WHERE {_OF_ANOTHER}) LIMIT 1"
+    )
+    row = db.execute(sql, {"uuid": uuid, "branch": branch_id, "but": but}).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -266,8 +274,8 @@ def _regroup(unit: Unit, entry_id: int) -> None:
     if row.nlink > 1 and row.uuid is not None:
         number = _number_of_links(unit.db, row.branch_id, row.uuid, entry_id)
     if number is None:
-        beside = "SELECT 1 FROM entry WHERE node=? AND branch_id=? AND id<>? AND parent_id IS NOT NULL LIMIT 1"
-        if unit.db.execute(beside, (row.node, row.branch_id, entry_id)).fetchone() is None:
+        sql = f"SELECT 1 FROM entry e JOIN entry o ON {_OF_ANOTHER} WHERE e.id=:but LIMIT 1"
+        if unit.db.execute(sql, {"but": entry_id}).fetchone() is None:
             return
         number = unit.new_id()
     if number != row.node:
