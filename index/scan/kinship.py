@@ -10,7 +10,7 @@ while something in it is what was there. `Disk` is what the caller knows of the 
 from typing import Any, NamedTuple, Protocol
 
 from index.model.entry import KIND_DIR, KIND_FILE, Entry, Stat
-from index.store import entries, limbo, metadata
+from index.store import entries, limbo, links, metadata
 from index.store.limbo import Kept
 from index.store.unit import Unit
 
@@ -203,8 +203,8 @@ def linked_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | Non
     """The row of another name of a hard-linked file, in another branch of the same file system."""
     if st.nlink < 2 or st.kind != KIND_FILE:
         return None
-    beside = entries.by_st_ino_beside(unit.db, place.branch_id, st.st_ino)
-    return next((row for row in beside[:_NAMES_ASKED] if row.kind == st.kind and is_at(disk.stat_at(row), st)), None)
+    beside = links.beside(unit.db, place.branch_id, st.st_ino, _NAMES_ASKED)
+    return next((row for row in beside if row.kind == st.kind and is_at(disk.stat_at(row), st)), None)
 
 
 def from_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None:
@@ -212,7 +212,7 @@ def from_beside(unit: Unit, place: Place, st: Stat, disk: Disk) -> Entry | None:
 
     A large tree would be one long unit: it is new here, and the files in it are found one by one.
     """
-    for old in entries.by_st_ino_beside(unit.db, place.branch_id, st.st_ino):
+    for old in links.beside(unit.db, place.branch_id, st.st_ino):
         if old.kind != st.kind or old.parent_id is None:
             continue
         if is_at(disk.stat_at(old), st) or not same_file(unit, old, place, st, disk):

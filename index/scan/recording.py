@@ -107,7 +107,7 @@ def doubt(unit: Unit, row: Entry) -> None:
     names = [row]
     if row.nlink > 1:
         names += [one for one in entries.by_node(unit.db, row.node) if one.branch_id == row.branch_id]
-        names += entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino)
+        names += links.beside(unit.db, row.branch_id, row.st_ino)
     for one in names:
         if one.kind == KIND_FILE and one.st_ino == row.st_ino and one.hash_state not in (HASH_NONE, HASH_LEFT):
             entries.set_unsure(unit.db, one.id, unit.seq)
@@ -222,7 +222,7 @@ def moved_afar(unit: Unit, row: Entry) -> None:
     so has all that is below it. What are names of one file there is for the device to say (remote.py)."""
     for entry_id in entries.shared_below(unit.db, row.id):
         one = again(unit, entry_id)
-        if all(other.branch_id == one.branch_id for other in entries.by_node(unit.db, one.node)):
+        if not entries.has_replica(unit.db, one):
             continue
         if one.parent_id is None or not entries.is_where_replicas_are(unit.db, one, one.parent_id, one.name):
             _renumbered(unit, one, part(unit, one))
@@ -439,7 +439,7 @@ def one_link_less(unit: Unit, row: Entry) -> None:
 
 def same_beside(unit: Unit, branch_id: int, st: Stat) -> list[Entry]:
     """The rows of other branches that show an inode as it is: names of one file in several locations."""
-    found = entries.by_st_ino_beside(unit.db, branch_id, st.st_ino)
+    found = links.beside(unit.db, branch_id, st.st_ino)
     return [one for one in found if (one.kind, one.size_bytes, one.mtime_ns) == (st.kind, st.size_bytes, st.mtime_ns)]
 
 

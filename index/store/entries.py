@@ -205,19 +205,6 @@ def other_nodes(db: apsw.Connection, row: Entry) -> list[Entry]:
     return [Entry._make(found) for found in rows]
 
 
-def by_st_ino_beside(db: apsw.Connection, branch_id: int, st_ino: int) -> list[Entry]:
-    """The rows with an inode on the other branches of this device that lie on the same file system.
-
-    CROSS JOIN: the few branches come first, or SQLite would go through all entries.
-    """
-    sql = (
-        f"SELECT {E_COLUMNS} FROM branch b CROSS JOIN branch o CROSS JOIN entry e WHERE b.id = ? "
-        "AND o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid AND o.id <> b.id "
-        "AND e.branch_id = o.id AND e.st_ino = ?"
-    )
-    return [Entry._make(row) for row in db.execute(sql, (branch_id, st_ino))]
-
-
 def by_node(db: apsw.Connection, node: int) -> list[Entry]:
     sql = f"{_SELECT}WHERE id=? AND node=? UNION ALL {_SELECT}WHERE node=? AND node <> id ORDER BY id"
     return [Entry._make(row) for row in db.execute(sql, (node, node, node))]
@@ -430,6 +417,12 @@ def is_shared(db: apsw.Connection, row: Entry) -> bool:
     sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND (branch_id<>:branch OR st_ino<>:st_ino) LIMIT 1"
     found = db.execute(sql, {"node": row.node, "branch": row.branch_id, "st_ino": row.st_ino})
     return found.fetchone() is not None
+
+
+def has_replica(db: apsw.Connection, row: Entry) -> bool:
+    """Whether a row of another branch goes by the row's number."""
+    sql = f"SELECT 1 FROM entry WHERE {_OF_NODE} AND branch_id<>:branch LIMIT 1"
+    return db.execute(sql, {"node": row.node, "branch": row.branch_id}).fetchone() is not None
 
 
 _BELOW_OURS = (

@@ -19,14 +19,18 @@ from index.store.entries import COLUMNS
 _NAMES = "branch_id=:branch AND st_ino=:st_ino AND (:node IS NULL OR node=:node) AND id<>:own AND kind=:kind"
 #: Those of them that speak of the bytes that are there, and say something else of the inode.
 _UNLIKE = (
-    f"{_NAMES} AND size_bytes=:size AND mtime_ns=:mtime "
+    "size_bytes=:size AND mtime_ns=:mtime "
     "AND (mode, ctime_ns, nlink, uid, gid) IS NOT (:mode, :ctime, :nlink, :uid, :gid)"
+)
+#: What could not be read (HASH_FAILED) is tried again.
+_RETRY = (
+    "UPDATE entry SET hash_state=0, seq=:seq WHERE branch_id=:branch AND st_ino=:st_ino AND kind=0 AND hash_state=3"
 )
 _OF_BRANCHES = "branch_id IN (SELECT value FROM json_each(?))"
 _SELECT = f"SELECT {COLUMNS} FROM entry INDEXED BY entry_ino WHERE"
 
 
-def beside(db: apsw.Connection, branch_id: int) -> list[int]:
+def _beside(db: apsw.Connection, branch_id: int) -> list[int]:
     """The other branches of this device that lie on the same file system."""
     sql = (
         "SELECT o.id FROM branch b JOIN branch o ON o.fs_id = b.fs_id AND o.device_uuid = b.device_uuid "
@@ -35,11 +39,17 @@ def beside(db: apsw.Connection, branch_id: int) -> list[int]:
     return [found for (found,) in db.execute(sql, (branch_id,))]
 
 
+def beside(db: apsw.Connection, branch_id: int, st_ino: int, limit: int = -1) -> list[Entry]:
+    """The rows with an inode on the other branches of this device that lie on the same file system."""
+    asked = (json.dumps(_beside(db, branch_id)), st_ino, limit)
+    return [Entry._make(one) for one in db.execute(f"{_SELECT} {_OF_BRANCHES} AND st_ino=? LIMIT ?", asked)]
+
+
 def names_beside(db: apsw.Connection, row: Entry, limit: int = -1) -> list[Entry]:
     """The other names of an inode in other branches, known by what people attached to it: rows of one inode may differ
     for a moment in what they say of it."""
     sql = f"{_SELECT} {_OF_BRANCHES} AND st_ino=? AND kind=? AND uuid IS ? LIMIT ?"
-    asked = (json.dumps(beside(db, row.branch_id)), row.st_ino, row.kind, row.uuid, limit)
+    asked = (json.dumps(_beside(db, row.branch_id)), row.st_ino, row.kind, row.uuid, limit)
     return [Entry._make(one) for one in db.execute(sql, asked)]
 
 
@@ -47,7 +57,7 @@ def of_other_inodes(db: apsw.Connection, row: Entry) -> list[Entry]:
     """The rows that have a file's uuid, and are no names of its inode: versions of it, and replicas of other devices
     that do not share its number."""
     sql = f"SELECT {COLUMNS} FROM entry WHERE uuid=? AND node<>? AND NOT ({_OF_BRANCHES} AND st_ino=? AND kind=?)"
-    asked = (row.uuid, row.node, json.dumps(beside(db, row.branch_id)), row.st_ino, row.kind)
+    asked = (row.uuid, row.node, json.dumps(_beside(db, row.branch_id)), row.st_ino, row.kind)
     return [Entry._make(one) for one in db.execute(sql, asked)]
 
 
@@ -59,24 +69,13 @@ def places(db: apsw.Connection, row: Entry) -> list[tuple[int, bytes]]:
 
 def set_stat(db: apsw.Connection, row: Entry, st: Stat, seq: int, told: int) -> list[Entry]:
     """Write what the disk says of an inode into the rows of all its other names that speak of the same bytes. Returns
-    so many of those that said something else, as they were. What could not be read is tried again."""
-    changed: list[Entry] = []
-    for branch_id in (row.branch_id, *beside(db, row.branch_id)):
-        asked = {
-            "branch": branch_id, "node": row.node if branch_id == row.branch_id else None, "own": row.id,
-            "kind": st.kind, "st_ino": st.st_ino, "size": st.size_bytes, "mtime": st.mtime_ns,
-            "mode": st.mode, "ctime": st.ctime_ns, "nlink": st.nlink, "uid": st.uid, "gid": st.gid,
-        }  # fmt: skip
-        some = [Entry._make(one) for one in db.execute(f"{_SELECT} {_UNLIKE} LIMIT :told", {**asked, "told": told})]
-        if not some:
-            continue
-        changed += some[: told - len(changed)]
-        db.execute(
-            f"UPDATE entry SET mode=:mode, ctime_ns=:ctime, nlink=:nlink, uid=:uid, gid=:gid, seq=:seq WHERE {_UNLIKE}",
-            {**asked, "seq": seq},
-        )
-        _retry_unread(db, branch_id, st.st_ino, seq)
-    return changed
+    so many of those that said something else, as they were."""
+    says = {
+        "kind": st.kind, "st_ino": st.st_ino, "size": st.size_bytes, "mtime": st.mtime_ns,
+        "mode": st.mode, "ctime": st.ctime_ns, "nlink": st.nlink, "uid": st.uid, "gid": st.gid,
+    }  # fmt: skip
+    written = "mode=:mode, ctime_ns=:ctime, nlink=:nlink, uid=:uid, gid=:gid"
+    return _write(db, row, f"{_NAMES} AND {_UNLIKE}", written, says, seq, told)
 
 
 def of_other_bytes(db: apsw.Connection, row: Entry, st: Stat) -> list[Entry]:
@@ -89,24 +88,22 @@ def of_other_bytes(db: apsw.Connection, row: Entry, st: Stat) -> list[Entry]:
 def one_less(db: apsw.Connection, gone: Entry, seq: int, told: int) -> list[Entry]:
     """A name is not one of an inode's any more: the rows of the others, whatever they say of its bytes, have one link
     less. Returns so many of them, as they were."""
+    says = {"kind": gone.kind, "st_ino": gone.st_ino, "nlink": gone.nlink - 1}
+    return _write(db, gone, f"{_NAMES} AND nlink>:nlink", "nlink=:nlink", says, seq, told)
+
+
+def _write(
+    db: apsw.Connection, row: Entry, where: str, written: str, says: dict[str, int], seq: int, told: int
+) -> list[Entry]:
+    """Write the rows of the other names of an inode, a statement a branch; returns so many of them, as they were. A
+    file that could not be read is another by what lstat says: maybe it can be read now."""
     changed: list[Entry] = []
-    for branch_id in (gone.branch_id, *beside(db, gone.branch_id)):
-        asked = {
-            "branch": branch_id, "node": gone.node if branch_id == gone.branch_id else None, "own": gone.id,
-            "kind": gone.kind, "st_ino": gone.st_ino, "nlink": gone.nlink - 1,
-        }  # fmt: skip
-        more = f"{_NAMES} AND nlink>:nlink"
-        some = [Entry._make(one) for one in db.execute(f"{_SELECT} {more} LIMIT :told", {**asked, "told": told})]
-        if not some:
-            continue
-        changed += some[: told - len(changed)]
-        db.execute(f"UPDATE entry SET nlink=:nlink, seq=:seq WHERE {more}", {**asked, "seq": seq})
-        if branch_id != gone.branch_id:
-            _retry_unread(db, branch_id, gone.st_ino, seq)
+    for branch_id in (row.branch_id, *_beside(db, row.branch_id)):
+        node = row.node if branch_id == row.branch_id else None
+        asked = {**says, "branch": branch_id, "node": node, "own": row.id, "told": told, "seq": seq}
+        some = [Entry._make(one) for one in db.execute(f"{_SELECT} {where} LIMIT :told", asked)]
+        if some:
+            changed += some[: told - len(changed)]
+            db.execute(f"UPDATE entry SET {written}, seq=:seq WHERE {where}", asked)
+            db.execute(_RETRY, asked)
     return changed
-
-
-def _retry_unread(db: apsw.Connection, branch_id: int, st_ino: int, seq: int) -> None:
-    """A file that could not be read is another by what lstat says: maybe it can be read now (HASH_FAILED)."""
-    sql = "UPDATE entry SET hash_state=0, seq=? WHERE branch_id=? AND st_ino=? AND kind=0 AND hash_state=3"
-    db.execute(sql, (seq, branch_id, st_ino))

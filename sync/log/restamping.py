@@ -37,8 +37,7 @@ _TOLD: Final = (
     "SELECT hlc FROM register WHERE device=?1 UNION SELECT hlc FROM quarantine WHERE device=?1 "
     f"UNION SELECT hlc FROM attribute WHERE device=?1 AND {heldback.TOLD}"
 )
-_SAID: Final = "SELECT hlc FROM outbox"
-_UNTOLD: Final = f"SELECT hlc FROM attribute WHERE device=?1 AND NOT ({heldback.TOLD})"
+_UNHEARD: Final = f"SELECT hlc FROM outbox UNION SELECT hlc FROM attribute WHERE device=?1 AND NOT ({heldback.TOLD})"
 _AT_ONCE: Final = 50
 _STAMPED: Final = frozenset({"register", "attribute"})
 
@@ -55,8 +54,7 @@ def restamp(store: Store, aside_hlc: int, stamps: Iterable[int] = ()) -> bool:
     limit = max(future, aside_hlc)
     moved = pending.moved_of(store.db, store.device_uuid)
     told = (_stamps(store, _TOLD) | set(moved.values())) - moved.keys()
-    unheard = _stamps(store, _UNTOLD) | _stamps(store, _SAID, own=False)
-    unheard -= moved.keys() | told
+    unheard = _stamps(store, _UNHEARD) - moved.keys() - told
     given = {hlc for hlc in (aside_hlc, *stamps) if hlc <= max(told | unheard | moved.keys(), default=0)} - moved.keys()
     ahead = sorted({hlc for hlc in told | given if hlc >= limit} | {hlc for hlc in unheard if hlc >= future})
     if not ahead and store.last_hlc.packed() < limit:
@@ -103,8 +101,8 @@ def _heard(store: Store, future: int) -> int:
     return int(one(store.db, sql, future, store.device_uuid)[0])
 
 
-def _stamps(store: Store, sql: str, *, own: bool = True) -> set[int]:
-    return {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,) if own else ())}
+def _stamps(store: Store, sql: str) -> set[int]:
+    return {int(hlc) for (hlc,) in store.db.execute(sql, (store.device_uuid,))}
 
 
 def recall(incoming: Incoming) -> Iterator[None]:

@@ -479,7 +479,7 @@ class Namespace:
         """Names of a file in other locations, whose link went here, are looked at: what they hear of is elsewhere."""
         if row.nlink < 2 or row.kind == KIND_DIR:
             return
-        for other in entries.by_st_ino_beside(unit.db, row.branch_id, row.st_ino):
+        for other in links.beside(unit.db, row.branch_id, row.st_ino):
             if other.parent_id is not None:
                 self.tree.look_at(other.parent_id, other.name)
 

@@ -28,6 +28,7 @@ from index.model.errors import NoSpace, Stale, Unreachable, VdfsError
 from index.model.inode import inode_of
 from index.scan import differ, inotify
 from index.store import entries
+from index.store.links import beside
 from vdfs.space.backups import Backups
 from vdfs.space.branches import LIVE, MISSING, Branch
 from vdfs.space.dirs import DirRef
@@ -381,7 +382,7 @@ class Watch(Watches):
             if (number, after) in self._spread:
                 continue
             self._spread.add((number, after))
-            for other in (*entries.by_st_ino(db, branch.id, number), *entries.by_st_ino_beside(db, branch.id, number)):
+            for other in (*entries.by_st_ino(db, branch.id, number), *beside(db, branch.id, number)):
                 if other.parent_id is None or (row is not None and other.id == row.id):
                     continue
                 if st is None or not self._is_known(other, st):
