@@ -145,7 +145,7 @@ def test_the_protocol_says_of_the_current_state_what_is_in_it():
     from sync.log import snapshot
 
     said = [row[0].strip("| `") for row in rows_under("16.", "sort")]
-    assert said == ["stream", *snapshot._SORTS]
+    assert said == ["stream", "recall", *snapshot._SORTS]
     assert set(said) == set(snapshot._WIDTHS)
 
 

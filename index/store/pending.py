@@ -6,13 +6,13 @@ until that comes. What is stamped too far in the future is kept until the clock 
 neither wins every conflict for years nor drives the clocks of the others.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import apsw
 import msgpack
 
-from index.store import changes
+from index.store import recalls
 from index.store.connection import one
 
 SCHEMA = """
@@ -67,12 +67,6 @@ CREATE TABLE moved(
     PRIMARY KEY (device, hlc)
 ) STRICT, WITHOUT ROWID;
 """
-
-#: The fact that says that what is kept is to be gone through once more (1), is just now (2), or was, and which devices
-#: are to be asked for their state yet (their ids in one).
-RECALL = "recall"
-_BEGUN = 2
-
 
 #: The operation that others may undo while it waits.
 ADDED = ("tagging", "add")
@@ -192,36 +186,7 @@ def move_stamp(db: apsw.Connection, device: bytes, hlc: int, stamp: int) -> None
     changed += len(db.execute(state, (device, hlc)).fetchall())
     db.execute("UPDATE OR REPLACE quarantine SET hlc=? WHERE device=? AND hlc=?", (stamp, device, hlc))
     if changed:
-        note_recall(db, None)
-
-
-def recall_left(db: apsw.Connection) -> set[bytes] | None:
-    """Who is to be asked for its state yet; None when nothing was gone through yet, and an empty set when nothing is to
-    be."""
-    value = changes.get_meta(db, RECALL)
-    if value is None:
-        return set()
-    return {value[at : at + 16] for at in range(0, len(value), 16)} if isinstance(value, bytes) else None
-
-
-def begin_recall(db: apsw.Connection) -> None:
-    """What is kept is being gone through; should this be the last that is heard of it, it is once more."""
-    changes.set_meta(db, RECALL, _BEGUN)
-
-
-def is_recalling(db: apsw.Connection) -> bool:
-    """Whether that was begun, and there was no reason since to do it once more."""
-    return changes.get_meta(db, RECALL) == _BEGUN
-
-
-def note_recall(db: apsw.Connection, left: Set[bytes] | None) -> None:
-    """Who is to be asked from now on, as `recall_left` says it."""
-    if left:
-        changes.set_meta(db, RECALL, b"".join(sorted(left)))
-    elif left is None:
-        changes.set_meta(db, RECALL, 1)
-    else:
-        changes.drop_meta(db, RECALL)
+        recalls.note_reason(db)
 
 
 def stamp_of(db: apsw.Connection, device: bytes, hlc: int) -> int:

@@ -6,7 +6,7 @@ act as one: lookups go by name. Everything is keyed by the entry's uuid, so tags
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -41,7 +41,7 @@ CREATE INDEX tagging_dot ON tagging(dot_device, dot_seq, dot_part);
 -- renumbered: additions of this device that it said before its database was put back, and has said again in an epoch
 -- after. Who has heard of such a one by its old number may remove it by that.
 --   seq, part           the unit and the line that it had
---   new_seq, new_part   and has since
+--   new_seq, new_part   and has since; both 0 of one that was removed, and is not to be said again
 CREATE TABLE renumbered(
     seq      INTEGER NOT NULL,
     part     INTEGER NOT NULL,
@@ -57,6 +57,10 @@ SCHEMA += TAGGING
 MODEL = "tag"
 #: The attribute of a file that holds its tags as text.
 XATTR = b"user.xdg.tags"
+
+
+#: The number of an addition that is gone.
+NOWHERE: Final = (0, 0)
 
 
 class Dot(NamedTuple):

@@ -36,7 +36,7 @@ _LEAP: Final = 1 << 24
 _PLACES_BYTES: Final = 5
 _EPOCH_BYTES: Final = 3
 _FILE: Final = "database_file"
-_FORKED: Final = "forked_epochs"
+_FORKS: Final = "forks"
 
 
 def begin(store: Store, file_id: str) -> None:
@@ -91,15 +91,25 @@ def begin_again(store: Store, places: Iterable[At]) -> None:
     new_epoch(store, 0 if own is None else own.floor_seq, known_seq, is_forked=True)
 
 
-def _forked(db: apsw.Connection) -> list[int]:
-    packed = changes.get_meta(db, _FORKED)
+def _forks(db: apsw.Connection) -> list[list[int]]:
+    """The epochs of ours that others may know in two continuations: (epoch, up to where there is but one, where the
+    next epoch begins)."""
+    packed = changes.get_meta(db, _FORKS)
     return list(msgpack.unpackb(packed)) if isinstance(packed, bytes) else []
 
 
 def is_forked(store: Store, epoch: int | None = None) -> bool:
     """Whether others may know an epoch of ours, or any, in two continuations."""
-    found = _forked(store.db)
-    return bool(found) if epoch is None else epoch in found
+    found = _forks(store.db)
+    return bool(found) if epoch is None else any(epoch == one[0] for one in found)
+
+
+def is_news(unit: Unit, device: bytes, seq: int, part: int) -> bool:
+    """Whether an addition is one that this device made and forgot, and has not said again yet. How far the stream of
+    that epoch is heard says nothing of it: that may be so of the other continuation."""
+    if device != unit.device or tags.renumbered(unit.db, seq, part) is not None:
+        return False
+    return any(copied_seq < seq <= end_seq for _, copied_seq, end_seq in _forks(unit.db))
 
 
 def new_epoch(store: Store, copied_seq: int, known_seq: int, *, is_forked: bool = False) -> None:
@@ -118,7 +128,8 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int, *, is_forked: bool 
         streams.advance(db, StreamId(device, old, SHARED), copied_seq)
         _move_outbox(db, device, (old, copied_seq), epoch, beyond, known_seq)
         if is_forked:
-            changes.set_meta(db, _FORKED, msgpack.packb(sorted({*_forked(db), old})))
+            forks = [one for one in _forks(db) if one[0] != old]
+            changes.set_meta(db, _FORKS, msgpack.packb([*forks, [old, copied_seq, start_seq]]))
         tags.renumber_after(db, device, copied_seq, beyond)
         db.execute("DELETE FROM tombstone")  # all rows are told anew
         streams.drop_epochs_before(db, device, epoch, OWNED)
@@ -142,6 +153,7 @@ def _move_outbox(
     for seq, part, hlc, key, body in rows:
         if not tags.has_dot(db, device, seq, part):
             db.execute("DELETE FROM outbox WHERE epoch=? AND seq=? AND part=?", (copied[0], seq, part))
+            tags.renumber(db, (seq, part), tags.NOWHERE)
         elif seq <= known_seq:
             db.execute(
                 "INSERT INTO outbox(epoch, seq, part, hlc, model, op, key, body) SELECT epoch, seq, max(part) + 1, ?, "

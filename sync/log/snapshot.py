@@ -21,7 +21,7 @@ import msgpack
 
 from index.model.change import ORIGIN_SYNC
 from index.model.errors import PageRefused
-from index.store import aliases, heldback, metadata, pending, registers, shared, streams, tags
+from index.store import aliases, heldback, metadata, pending, recalls, registers, shared, streams, tags
 from index.store.registers import Register
 from index.store.shared import Merged, Op
 from index.store.store import Store
@@ -64,6 +64,7 @@ _WIDTHS: Final = {
     "waiting": 4,
     "aside": 6,
     "stream": 4,
+    "recall": 3,
 }
 
 
@@ -76,6 +77,8 @@ def read(db: apsw.Connection, device: bytes, epoch: int) -> Iterator[Part]:
         seq = max(row.floor_seq, int(told[0]) if told else 0) if (row.device, row.epoch) == (device, epoch) else row.seq
         vector.append([row.device, row.epoch, row.start_seq, seq])
     yield Part("stream", vector)
+    if reasons := recalls.reasons(db, device, epoch):
+        yield Part("recall", reasons)
     for sort, sql in _SORTS.items():
         rows: list[Any] = []
         for row in db.execute(sql, {"own": device}):
@@ -95,6 +98,7 @@ class Joining:
         self.put_aside = put_aside
         self.merged = Merged(set(), set())
         self._streams: list[tuple[StreamId, int, int]] = []
+        self._recalls: list[tuple[bytes, int, int]] = []
         self._dots: set[tuple[bytes, int, int]] = set()
         self._vouches: list[tuple[bytes, int, Op]] = []  # device, epoch: they are looked at when all cards are known
         self._cards: dict[bytes, Card] = {}  # those that it shows, also where they are not of the present yet
@@ -114,6 +118,9 @@ class Joining:
 
     def _take_stream(self, _unit: Unit, rows: list[Any]) -> None:
         self._streams = [(StreamId(bytes(device), epoch, SHARED), start, seq) for device, epoch, start, seq in rows]
+
+    def _take_recall(self, _unit: Unit, rows: list[Any]) -> None:
+        self._recalls += [(bytes(device), int(epoch), int(number)) for device, epoch, number in rows]
 
     def _take_moved(self, unit: Unit, rows: list[Any]) -> None:
         for device, hlc, stamp in rows:
@@ -154,6 +161,8 @@ class Joining:
 
     def _was_removed(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
         """Whether an addition that the other side has was heard of here, and is not here any more."""
+        if epochs.is_news(unit, bytes(device), seq, part):
+            return False
         heard = shared.is_heard(unit, bytes(device), seq, b"", 0)
         return heard and not tags.has_dot(unit.db, device, seq, part) and not pending.waits(unit.db, device, seq, part)
 
@@ -221,6 +230,8 @@ class Joining:
             gone = []
             told = tags.every_dot(unit.db, untold_by=unit.device)
             for uuid, tag_uuid, device, seq, part in [*told, *pending.additions(unit.db)]:
+                if epochs.is_news(unit, device, seq, part):
+                    continue
                 if (device, seq, part) not in self._dots and self._covers(device, seq):
                     tags.drop_dot(unit.db, device, seq, part)
                     pending.drop(unit.db, device, seq, part)
@@ -228,6 +239,7 @@ class Joining:
                     self.merged.entries.add(uuid)
             if epochs.is_forked(self.store):
                 epochs.say_all_again(unit, gone)
+            recalls.hear(unit.db, unit.device, self._recalls)
             for stream, start_seq, seq in self._streams:
                 if stream.device == unit.device and stream.epoch == unit.epoch:
                     continue

@@ -11,7 +11,7 @@ import trio
 
 from index.model.errors import LinkClosed, NoSpace, VdfsError
 from index.model.hlc import Hlc
-from index.store import devices, pending, streams
+from index.store import devices, pending, recalls, streams
 from index.store.streams import StreamId
 from sync.log import outgoing, restamping
 from sync.log.backfill import Backfill
@@ -105,7 +105,7 @@ class Upkeep:
     async def _recall(self) -> None:
         """A stamp of the future was given up that had made what others wrote look old: it is gone through once more,
         and the state of every other device taken, of one that is away when it is back."""
-        left = pending.recall_left(self.store.db)
+        left = recalls.left(self.store.db)
         if left == set() or (left is None and trio.current_time() < self._recalled_s + RECALL_S):
             return
         if left is None:
@@ -118,15 +118,15 @@ class Upkeep:
         self._recalled_s = trio.current_time()
         self._asked_s.clear()
         with self.store.note() as db:
-            pending.begin_recall(db)
+            recalls.begin(db)
         for _ in restamping.recall(self.incoming):
             async with self.pace.turn():
                 pass
-        if pending.is_recalling(self.store.db):  # else there is a reason to begin anew, in a while
+        if recalls.is_begun(self.store.db):  # else there is a reason to begin anew, in a while
             self._note_recall(set(self._awaited()))
 
     async def _ask_for_states(self) -> None:
-        for device in sorted((pending.recall_left(self.store.db) or set()) & self.hub.peers.keys()):
+        for device in sorted((recalls.left(self.store.db) or set()) & self.hub.peers.keys()):
             peer = self.hub.peers.get(device)  # who is gone by now is asked when it is back
             if peer is None or trio.current_time() < self._asked_s.get(device, -math.inf) + RECALL_S:
                 continue
@@ -136,14 +136,14 @@ class Upkeep:
             except VdfsError as error:
                 log.info("the current state of %s could not be taken: %s", device.hex()[:8], error)
                 continue
-            left = pending.recall_left(self.store.db)
+            left = recalls.left(self.store.db)
             if left is None:  # what came with it is a reason to begin anew, in a while
                 return
             self._note_recall(left - {device})
 
     def _note_recall(self, left: set[bytes]) -> None:
         with self.store.note() as db:
-            pending.note_recall(db, left)
+            recalls.note_left(db, left)
 
     async def _tell_ahead(self) -> None:
         """Who stamps in the future is told so, now and then."""

@@ -139,13 +139,22 @@ def _is_kept(
 ) -> bool:
     if (model, op) == ("register", "set"):
         held = db.execute("SELECT hlc, device FROM register WHERE model=? AND key=? AND field=?", key).fetchone()
-        return held is not None and held >= (hlc, device)
+        return _is_later(db, held, hlc, device)
     if (model, op) == ("attribute", "set"):
         uuid = aliases.canon(db, key[0])
         held = db.execute("SELECT hlc, device FROM attribute WHERE entry_uuid=? AND name=?", (uuid, key[1])).fetchone()
-        return held is not None and held >= (hlc, device)
+        return _is_later(db, held, hlc, device)
     if (model, op) == ("tagging", "add"):
         return tags.has_dot(db, device, seq, part) or (device, seq, part) in removed
     if (model, op) == ("alias", "join"):
         return aliases.canon(db, key) == aliases.canon(db, body)
     return True
+
+
+def _is_later(db: Any, held: Any, hlc: int, device: bytes) -> bool:
+    """Whether what a cell holds was said over something. It may have had a later stamp when all forgot the other, and
+    has given that up since: by a clock that runs behind now, those of others are of the future too."""
+    if held is None or held >= (hlc, device):
+        return held is not None
+    given = [one for one, stamp in pending.moved_of(db, held[1]).items() if stamp == held[0]]
+    return (max(given, default=0), held[1]) >= (hlc, device)

@@ -14,6 +14,7 @@ from index.store import (
     metadata,
     pending,
     places,
+    recalls,
     registers,
     shared,
     streams,
@@ -567,7 +568,7 @@ def test_what_is_put_aside_of_a_state_had_the_place_of_another(pair, seq, is_ask
     with a.store.note() as db:
         pending.put_aside(db, 0, Held(b"d" * 16, seq, 0, 1000, said))
         pending.move_stamp(db, b"d" * 16, 1000, 10)
-    assert (pending.recall_left(a.db) is None) == is_asked
+    assert (recalls.left(a.db) is None) == is_asked
 
 
 def test_a_copy_gives_no_stamp_that_was_given_since_it_was_made(tmp_path):

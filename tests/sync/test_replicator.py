@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from index.store import metadata, pending, streams, tags
+from index.store import metadata, recalls, streams, tags
 from sync.log.upkeep import PRUNE_S
 from tests.sync.linked import Node, connect, made, quiet, run, running
 from tests.sync.world import DIRECTORY, assert_equal, introduce
@@ -121,18 +121,18 @@ def test_whose_state_is_wanted_is_asked_when_he_is_back(nodes):
             with one.store.note() as db:
                 db.execute("DELETE FROM attribute")
         with a.store.note() as db:
-            pending.note_recall(db, None)
+            recalls.note_reason(db)
         async with running(a, b) as nursery:
             await connect(nursery, a, b)
             await quiet(a, b)
             await trio.sleep(5)
-            assert pending.recall_left(a.db) == {c.uuid}
+            assert recalls.left(a.db) == {c.uuid}
             assert metadata.get(a.db, uuid, b"user.note") is None
         async with running(a, c) as nursery:
             await connect(nursery, a, c)
             await quiet(a, c)
             await trio.sleep(5)
-            assert pending.recall_left(a.db) == set()
+            assert recalls.left(a.db) == set()
             assert metadata.get(a.db, uuid, b"user.note") == b"of c"
 
     run(main)

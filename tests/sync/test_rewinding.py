@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from index.model.errors import PageRefused
-from index.store import pending, streams
+from index.store import recalls, streams
 from sync.log.messages import At, Behind
 from tests.sync.linked import connect, made, quiet, run, running
 from tests.sync.world import assert_equal, settle
@@ -154,7 +154,7 @@ def test_whose_state_cannot_be_had_keeps_nobody_else_waiting(nodes):
     async def main() -> None:
         a.replicator.backfill.take = fails
         with a.store.note() as db:
-            pending.note_recall(db, None)
+            recalls.note_reason(db)
         async with running(a, b, c) as nursery:
             await connect(nursery, a, b)
             await connect(nursery, a, c)

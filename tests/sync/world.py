@@ -155,7 +155,7 @@ class Device:
         """Pages that go on from where another stands, one at a time; shared rows first."""
         for kind in (SHARED, OWNED):
             for stream in sorted({row.id for row in streams.every(self.db) if row.kind == kind}):
-                if stream.device == other.uuid and stream.epoch == other.store.epoch:
+                if stream.device == other.uuid and (kind == OWNED or stream.epoch == other.store.epoch):
                     continue
                 while True:
                     at = streams.get(other.db, stream)
@@ -197,11 +197,12 @@ class Device:
             return count
         return count
 
-    def give_state(self, other: "Device") -> None:
+    def give_state(self, other: "Device", *, is_whole: bool = True) -> None:
         joining = Joining(other.store, lambda unit, device, epoch, ops: other.into.believed(unit, device, epoch, ops))
         for part in list(read(self.db, self.uuid, self.store.epoch)):
             joining.take(part)
-        joining.finish(other.into.tell)
+        if is_whole:
+            joining.finish(other.into.tell)
 
     def acknowledge(self, other: "Device") -> None:
         """Say to another what is here."""

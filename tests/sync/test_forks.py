@@ -1,0 +1,109 @@
+"""Epochs that others know in two continuations: a device came back from an old copy, and went on before it knew."""
+
+import pytest
+
+from index.store import streams, tags
+from sync.log import epochs
+from sync.log.messages import At
+from sync.log.outgoing import prune
+from tests.sync.world import Device, assert_equal, introduce, settle
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Four devices that know of a file of the first, and the file's uuid."""
+    members = [Device(tmp_path, name) for name in "abcd"]
+    introduce(*members)
+    uuid = members[0].uuid_of(members[0].add(members[0].branch(b"Files"), b"f", data=b"1"))
+    settle(*members)
+    yield *members, uuid
+    for one in members:
+        one.store.close()
+
+
+def put_back(device: Device, copy: bytes) -> None:
+    """An old copy of a device's database is put in place; what it goes on with lies beyond what it has forgotten."""
+    known_seq = device.store.last_seq
+    device.put_back(copy)
+    device.store.leap(max(known_seq, device.store.last_seq) + 1)
+
+
+def find_out(device: Device, *others: Device) -> None:
+    """A device hears from others how far they know it, and finds that it has forgotten something."""
+    known = [At(*row.id, row.seq, row.part_to, row.part_after) for one in others for row in streams.every(one.db)]
+    assert epochs.is_forgotten(device.store, known)
+    epochs.begin_again(device.store, known)
+
+
+def test_what_one_has_of_the_first_continuation_is_not_removed_for_the_sake_of_the_second(four):
+    """By the cursor of who knows the second, whose state comes first, all is heard up to there and beyond."""
+    a, b, c, d, uuid = four
+    copy = a.kept()
+    a.tag(uuid, "forgotten")
+    a.tell(b)
+    put_back(a, copy)
+    a.tag(uuid, "since")
+    a.tell(c)
+    find_out(a, b, c)
+    c.give_state(a)
+    b.give_state(a)
+    settle(a, b, c, d)
+    assert sorted(tags.of_entry(d.db, uuid)) == ["forgotten", "since"]
+    assert_equal(a, b, c, d)
+
+
+def test_a_state_that_broke_off_loses_nothing_of_the_first_continuation(four):
+    """What came with its parts has no number of now yet."""
+    a, b, c, d, uuid = four
+    copy = a.kept()
+    a.tag(uuid, "forgotten")
+    a.tell(b)
+    put_back(a, copy)
+    a.tag(uuid, "since")
+    a.tell(c)
+    find_out(a, b, c)
+    b.give_state(a, is_whole=False)
+    c.give_state(a)
+    settle(a, b, c, d)
+    assert sorted(tags.of_entry(d.db, uuid)) == ["forgotten", "since"]
+    assert_equal(a, b, c, d)
+
+
+def test_what_was_removed_before_it_is_heard_again_stays_so(four):
+    """One took off what the copy has forgotten, and says so first; another has it yet."""
+    a, b, c, d, uuid = four
+    copy = a.kept()
+    a.tag(uuid, "forgotten")
+    a.tell(b)
+    a.tell(d)
+    b.untag(uuid, "forgotten")
+    put_back(a, copy)
+    a.tag(uuid, "since")
+    a.tell(c)
+    find_out(a, b, c, d)
+    c.give_state(a)
+    b.tell(a)
+    d.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        prune(one.store, [])
+    assert tags.of_entry(d.db, uuid) == ["since"]
+    assert_equal(a, b, c, d)
+
+
+def test_what_the_second_continuation_removed_itself_stays_so(four):
+    """It was added and taken off before the fork was found; one has heard of the addition alone."""
+    a, b, c, d, uuid = four
+    copy = a.kept()
+    a.tag(uuid, "forgotten")
+    a.tell(b)
+    put_back(a, copy)
+    a.tag(uuid, "a while")
+    a.tell(c)
+    a.untag(uuid, "a while")
+    find_out(a, b, c)
+    c.give_state(a)
+    b.give_state(a)
+    settle(a, b, c, d)
+    assert tags.of_entry(d.db, uuid) == ["forgotten"]
+    assert_equal(a, b, c, d)
