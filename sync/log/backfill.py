@@ -63,7 +63,8 @@ class Backfill:
         try:
             joining = Joining(self.store, self.incoming.believed)
             is_whole = False
-            async with peer.channel.stream(StateWanted(), priority=BULK, deadline_s=STATE_S) as replies:
+            places = tuple(at for at in self.hub.keeper.places().values() if at.device == peer.device)
+            async with peer.channel.stream(StateWanted(places), priority=BULK, deadline_s=STATE_S) as replies:
                 async for reply in replies:
                     if not isinstance(reply, StatePart):
                         continue

@@ -235,6 +235,7 @@ class Incoming:
             body.rows.pop(uuid, None)
         body = body._replace(gone=[one for one in body.gone if one.branch in branches or one.branch not in every])
         tops = {uuid: row.root_entry_id for uuid, row in branches.items()}
+        opens = facts.to_seq != stream.part_to
         for uuid in (*body.rows, *(one.branch for one in body.gone)):
             if uuid not in branches:
                 raise MissingDependency(places.BRANCH, uuid)
@@ -244,6 +245,7 @@ class Incoming:
                 some = told[at : at + max(1, size())]
                 at += len(some)
                 with store.write(ORIGIN_SYNC) as unit:
+                    opens = opens and self._open_range(unit, page)
                     canon = aliases.canons(unit.db, [row.uuid for row in some])
                     changed = remote.apply(unit, branches[uuid].id, some, canon, stream.round)
                     meeting.meet(unit, branches[uuid].id, changed)
@@ -252,6 +254,7 @@ class Incoming:
             gone = [one.rid for one in body.gone if one.branch == uuid]
             for start in range(0, len(gone), _REMOVED):
                 with store.write(ORIGIN_SYNC) as unit:
+                    opens = opens and self._open_range(unit, page)
                     remote.remove(unit, branch.id, gone[start : start + _REMOVED])
                 yield
         if facts.is_last and facts.is_base:
@@ -276,3 +279,9 @@ class Incoming:
         other = {(places.BRANCH, facts.device + uuid) for uuid, top in tops.items() if now.get(uuid) != top}
         if other:  # they can be shown now, or no more, or are shown from another top
             self.heard(Merged(set(), other))
+
+    def _open_range(self, unit: Unit, page: Page) -> bool:
+        """Rows of a range are here from now on, before all of its first page is: should this device die, and the author
+        come back from a copy that knows nothing of them, the place has to say so."""
+        streams.advance_part(unit.db, page.facts.stream, page.facts.to_seq, 0)
+        return False

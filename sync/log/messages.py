@@ -88,7 +88,9 @@ class Again:
 
 @message(22)
 class StateWanted:
-    """The current state of all shared rows."""
+    """The current state of all shared rows. `places`: how far I know your own streams."""
+
+    places: Places = ()
 
 
 @message(23)

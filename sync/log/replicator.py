@@ -108,6 +108,7 @@ class Replicator:
         if isinstance(message, Follow):
             await self.serving.serve(peer, call, message)
         elif isinstance(message, StateWanted):
+            await self.hub.spoken(peer, message.places)  # before: what is told of an epoch known otherwise would be void
             await self.backfill.give(call)
         elif isinstance(message, HeadsWanted):
             await call.reply(Heads(self.hub.keeper.heads()))

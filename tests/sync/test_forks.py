@@ -2,11 +2,12 @@
 
 import pytest
 
-from index.store import streams, tags
+from index.store import entries, streams, tags
+from index.store.streams import OWNED
 from sync.log import epochs
 from sync.log.messages import At
 from sync.log.outgoing import prune
-from tests.sync.world import Device, assert_equal, introduce, settle
+from tests.sync.world import LINK, Device, assert_equal, introduce, settle
 
 
 @pytest.fixture
@@ -107,3 +108,20 @@ def test_what_the_second_continuation_removed_itself_stays_so(four):
     settle(a, b, c, d)
     assert tags.of_entry(d.db, uuid) == ["forgotten"]
     assert_equal(a, b, c, d)
+
+
+def test_who_died_amid_a_page_says_that_rows_of_it_are_here(four):
+    """Its author came back from a copy of before, and would have nothing to say of them."""
+    a, b, _, _, uuid = four
+    top = entries.by_uuid(a.db, uuid)[0].parent_id
+    copy = a.kept()
+    for name in (b"one", b"two", b"three"):
+        a.add(top, name, LINK, b"f")
+    page = next(page for page in a.pages_for(b, limit=9) if page.facts.kind == OWNED)
+    next(b.into.take(page, lambda: 2))
+    assert set(b.tree(a.uuid)) == {b"f", b"one", b"two"}
+    a.put_back(copy)
+    find_out(a, b)
+    settle(a, b)
+    assert set(b.tree(a.uuid)) == {b"f"}
+    assert_equal(a, b)
