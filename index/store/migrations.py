@@ -20,6 +20,7 @@ from index.store import (
     entries,
     extracts,
     filetypes,
+    gaps,
     heldback,
     limbo,
     metadata,
@@ -47,7 +48,7 @@ SCHEMA_VERSION = 4
 _TABLES = (
     changes, volumes, devices, places, filetypes, contents, entries, limbo, tags, metadata,
     sums, extracts, sidecars, rulings, search, saved, registers, aliases,
-    streams, pending, remote, targets, whereabouts, whiteouts, heldback,
+    streams, gaps, pending, remote, targets, whereabouts, whiteouts, heldback,
 )  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def _volumes_come(db: apsw.Connection) -> None:
 def _shared_by_registers(db: apsw.Connection) -> None:
     """What devices say together has stamps of its own, and what they were told so far nobody has heard."""
     db.execute(registers.SCHEMA)
-    for module in (aliases, streams, pending, remote, whereabouts, heldback):
+    for module in (aliases, streams, gaps, pending, remote, whereabouts, heldback):
         db.execute(module.SCHEMA)
     db.execute("DROP TABLE tombstone")
     db.execute(changes.TOMBSTONE)

@@ -16,7 +16,7 @@ import apsw
 import msgpack
 
 from index.model.errors import MissingDependency
-from index.store import aliases, devices, leaving, metadata, pending, places, registers, saved, streams, tags
+from index.store import aliases, devices, gaps, leaving, metadata, pending, places, registers, saved, streams, tags
 from index.store.pending import Held
 from index.store.registers import Register
 from index.store.unit import Unit
@@ -165,7 +165,8 @@ def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> 
         was_here = tags.drop_dot(unit.db, device, seq, part)
         if device == unit.device and held.device != unit.device:  # what it says itself is that it has another number
             _remove_renumbered(unit, key, seq, part)
-        if pending.drop(unit.db, device, seq, part) or was_here:  # both, where a state told what is put aside here
+        was_here |= pending.drop(unit.db, device, seq, part)  # both, where a state told what is put aside here
+        if was_here and not gaps.holds(unit.db, device, seq):
             continue
         if not is_heard(unit, device, seq, held.device, held.seq):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])
@@ -187,7 +188,9 @@ def _remove_renumbered(unit: Unit, key: Any, seq: int, part: int) -> None:
 def is_heard(unit: Unit, device: bytes, seq: int, by: bytes, by_seq: int) -> bool:
     """Whether an addition that is not here was heard of before, so that it can come no more. `by`: who says in which
     unit of his that it is gone; what he added himself in that epoch was said before. What this device added itself in
-    an epoch before, and lost, is news to it."""
+    an epoch before, and lost, is news to it; so is to all what has a number that was given to nothing."""
+    if gaps.holds(unit.db, device, seq):
+        return False
     if device == unit.device and streams.is_same_epoch(unit.db, device, seq, unit.seq):
         return True
     if device == by and streams.is_same_epoch(unit.db, device, seq, by_seq):
@@ -207,6 +210,10 @@ def _move_stamp(unit: Unit, held: Held, key: Any, body: Any, _merged: Merged) ->
     pending.move_stamp(unit.db, held.device, key, body)
 
 
+def _note_gap(unit: Unit, held: Held, key: Any, _body: Any, _merged: Merged) -> None:
+    gaps.note(unit.db, held.device, *key)
+
+
 _STEPS: Final[Mapping[tuple[str, str], Callable[[Unit, Held, Any, Any, Merged], None]]] = {
     ("row", "make"): _make_row,
     ("attribute", "set"): _set_attribute,
@@ -214,6 +221,7 @@ _STEPS: Final[Mapping[tuple[str, str], Callable[[Unit, Held, Any, Any, Merged], 
     ("tagging", "remove"): _remove_tag,
     ("alias", "join"): _join,
     ("stamp", "move"): _move_stamp,
+    gaps.GAP: _note_gap,
 }
 
 
@@ -270,5 +278,6 @@ _SHAPES: Final[Mapping[tuple[str, str], Callable[[object, object], bool]]] = {
     ("tagging", "add"): lambda key, body: _are_uuids(key) and _are_numbers(body, 2),
     ("tagging", "remove"): lambda key, body: _are_uuids(key) and _are_dots(body),
     ("stamp", "move"): lambda key, body: _are_numbers([key, body], 2),
+    gaps.GAP: lambda key, _: _are_numbers(key, 2) and key[0] < key[1],  # type: ignore[index]  # two numbers
     ("alias", "join"): lambda key, body: _is_uuid(key) and _is_uuid(body) and key != body,
 }

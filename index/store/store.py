@@ -65,6 +65,7 @@ class Store:
         self.before_commit: Callable[[Unit, Sequence[Change]], None] = lambda _unit, _changes: None
         self.is_settled = True
         self.stays_settled = 0  # how many ask for that, see `settled`
+        self.has_said = False  # something that others are to hear of, since it was opened
         self.is_shared = False  # there are other devices, which are to hear of what changes
         self.wrote: Callable[[], None] = lambda: None  # called after each unit
         self.device_uuid = device_uuid

@@ -249,6 +249,8 @@ def keep(db: apsw.Connection, page: PageRow) -> None:
     )
 
 
+#: All rows told anew are for who stands at the beginning, and only these.
+_SUITS = "(kind=1 OR (from_seq=?)=(?=?))"
 _PAGE = "SELECT device, epoch, kind, from_seq, to_seq, after_id, last_id, is_last, head, body FROM page "
 
 
@@ -263,13 +265,13 @@ def next_page(db: apsw.Connection, stream: StreamId, seq: int, part_to: int, par
     if part_to:
         sql = (
             f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq=? AND from_seq<=? AND after_id<=? "
-            "AND (last_id>? OR is_last=1) ORDER BY after_id DESC LIMIT 1"
+            f"AND (last_id>? OR is_last=1) AND {_SUITS} ORDER BY after_id DESC LIMIT 1"
         )
-        row = db.execute(sql, (*stream, part_to, seq, part_after, part_after)).fetchone()
+        row = db.execute(sql, (*stream, part_to, seq, part_after, part_after, start_seq, seq, start_seq)).fetchone()
     if row is None:
         sql = (
             f"{_PAGE}WHERE device=? AND epoch=? AND kind=? AND to_seq>? AND after_id=0 AND from_seq<=? "
-            "AND (kind=1 OR (from_seq=?)=(?=?)) ORDER BY to_seq LIMIT 1"
+            f"AND {_SUITS} ORDER BY to_seq LIMIT 1"
         )
         row = db.execute(sql, (*stream, seq, seq, start_seq, seq, start_seq)).fetchone()
     return None if row is None else PageRow._make(row)

@@ -168,14 +168,18 @@ def renumber(db: apsw.Connection, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def renumber_after(db: apsw.Connection, device: bytes, seq: int, beyond: int) -> None:
-    """So are all that this device made after a unit, so many numbers later."""
+    """So are all that this device made after a unit, so many numbers later; not what it had made in another life, and
+    has heard of (gaps.py)."""
     db.execute("UPDATE renumbered SET new_seq=new_seq+? WHERE new_seq>?", (beyond, seq))
+    made = (
+        "dot_device=?2 AND dot_seq>?3 AND NOT EXISTS "
+        "(SELECT 1 FROM gap g WHERE g.device=dot_device AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)"
+    )
     db.execute(
-        "INSERT OR REPLACE INTO renumbered SELECT dot_seq, dot_part, dot_seq+?, dot_part FROM tagging "
-        "WHERE dot_device=? AND dot_seq>?",
+        f"INSERT OR REPLACE INTO renumbered SELECT dot_seq, dot_part, dot_seq+?1, dot_part FROM tagging WHERE {made}",
         (beyond, device, seq),
     )
-    db.execute("UPDATE tagging SET dot_seq=dot_seq+? WHERE dot_device=? AND dot_seq>?", (beyond, device, seq))
+    db.execute(f"UPDATE tagging SET dot_seq=dot_seq+?1 WHERE {made}", (beyond, device, seq))
 
 
 def renumbered(db: apsw.Connection, seq: int, part: int) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from index.model.change import ADDED, Change, Commit
 from index.model.entry import Stat
 from index.model.hlc import Hlc
 from index.store import changes as changes_table
-from index.store import entries, places, sums
+from index.store import entries, gaps, places, sums
 from index.store.feed import Feed
 
 #: How far numbers are reserved ahead: ids, units, and milliseconds of stamps.
@@ -95,6 +95,7 @@ class Host(Protocol):
     is_settled: bool
     stays_settled: int
     is_shared: bool
+    has_said: bool
     rules: Rules
 
     def now_ms(self) -> int: ...
@@ -130,6 +131,7 @@ class Unit:
         self._changes: list[Change] = []
         self._part = 0
         self.is_told = False  # something is in the outbox, or a tombstone
+        self._says = False
         self._settles = False
         self._one_with: dict[int, list[int]] = {}
         self._branch_uuids: dict[int, bytes] = {}
@@ -212,7 +214,7 @@ class Unit:
         if self._store.is_shared:
             stamp = self.hlc if hlc is None else hlc
             changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, stamp, model, op, key, body)
-            self.is_told = True
+            self.is_told = self._says = True
         self._part += 1
 
     def leave_out(self) -> None:
@@ -252,6 +254,8 @@ class Unit:
                 store.before_commit(self, self._changes)  # may add some
                 store.rules.heard(self, tuple(self._changes), store.last_entry_id, self._known_lists)
             is_settled = self._settle()
+            if self._says and not store.has_said:
+                self._say_gap()
             bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)
             if bounds is not None:
                 for name, value in zip(("entry", "seq", "hlc"), bounds, strict=True):
@@ -263,6 +267,7 @@ class Unit:
             self._roll_back()
             raise
         store.is_settled = is_settled
+        store.has_said |= self._says
         store.last_seq = self.seq
         store.last_hlc = self._stamp
         store.last_entry_id = self._next_id
@@ -276,6 +281,12 @@ class Unit:
             sums.settle(self.db)
             return True
         return self._store.is_settled and not sums.leave(self.db)
+
+    def _say_gap(self) -> None:
+        """The first that is said since the store was opened: what lies before it is none of this life (gaps.py)."""
+        gap = gaps.before(self.db, self.device, self.epoch, self.seq)
+        if gap is not None:
+            self.tell(*gaps.GAP, gap, None)
 
     def _roll_back(self) -> None:
         self._store.rollback()

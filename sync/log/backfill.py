@@ -18,7 +18,7 @@ from index.store.streams import SHARED
 from sync.log import snapshot
 from sync.log.events import Event
 from sync.log.hub import BULK, Hub, Peer
-from sync.log.messages import StatePart, StateWanted
+from sync.log.messages import At, StatePart, StateWanted
 from sync.log.snapshot import Joining, Part
 from sync.net.channel import Call
 
@@ -80,6 +80,9 @@ class Backfill:
             async with self.hub.applying, self.pace.turn():
                 joining.finish(self.incoming.tell)
             self.incoming.heard(joining.merged)
+            if joining.own_forks:
+                own = self.store.device_uuid
+                await self.hub.spoken(peer, [At(own, epoch, SHARED, seq) for epoch, seq in joining.own_forks])
         except VdfsError as error:
             self.events.add(Event.BACKFILL_FAILED, f"the current state could not be taken: {error}", peer.device)
             raise

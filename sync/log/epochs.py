@@ -22,7 +22,7 @@ import apsw
 import msgpack
 
 from index.model import ids
-from index.store import aliases, changes, heldback, registers, streams, tags
+from index.store import aliases, changes, gaps, heldback, pending, recalls, registers, streams, tags
 from index.store.shared import Op
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
@@ -75,6 +75,8 @@ def is_forgotten(store: Store, places: Iterable[At]) -> bool:
 def _is_ours(store: Store, stream: StreamId, seq: int) -> bool:
     """Whether what we have told so far ended there at some time."""
     own = streams.get(store.db, stream)
+    if stream.kind == SHARED and gaps.holds(store.db, stream.device, seq):
+        return False
     if own is None or seq <= max(own.start_seq, own.floor_seq) or streams.has_boundary(store.db, stream, seq):
         return True
     sql = "SELECT 1 FROM outbox WHERE epoch=? AND seq=?"  # where a current state ended
@@ -130,6 +132,7 @@ def new_epoch(store: Store, copied_seq: int, known_seq: int, *, is_forked: bool 
         if is_forked:
             forks = [one for one in _forks(db) if one[0] != old]
             changes.set_meta(db, _FORKS, msgpack.packb([*forks, [old, copied_seq, start_seq]]))
+            recalls.note_reason(db)  # who knows the other continuation may have it by a state alone
         tags.renumber_after(db, device, copied_seq, beyond)
         db.execute("DELETE FROM tombstone")  # all rows are told anew
         streams.drop_epochs_before(db, device, epoch, OWNED)
@@ -189,6 +192,7 @@ def _add_again(unit: Unit, seq: int, part: int) -> None:
             tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, order))
             unit.tell("tagging", "add", [entry_uuid, tag_uuid], [hlc, order])
         tags.drop_dot(unit.db, unit.device, seq, part)
+        pending.lose_if_forked(unit.db, unit.device, seq, part, entry_uuid, tag_uuid)
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[unit.device, seq, part, hlc, order]])
 
 

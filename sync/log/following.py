@@ -38,7 +38,7 @@ class Following:
         while peer.channel.closed is None:
             await self.hub.while_paused()
             await self.backfill.take_first(peer)
-            request = Follow(tuple(self.keeper.places().values()), self.hub.direct())
+            request = Follow(tuple(self.keeper.places().values()), self.hub.direct(), self.keeper.forks())
             try:
                 async with peer.channel.stream(request, priority=LIVE, deadline_s=FOLLOW_S) as replies:
                     async for reply in replies:

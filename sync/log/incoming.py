@@ -17,7 +17,7 @@ from index.model.change import ORIGIN_SYNC
 from index.model.errors import MissingDependency, PageRefused, SnapshotNeeded
 from index.model.hlc import Hlc
 from index.scan import meeting
-from index.store import aliases, devices, pending, places, remote, shared, streams
+from index.store import aliases, devices, gaps, pending, places, remote, shared, streams
 from index.store.pending import Held
 from index.store.shared import Merged, Op
 from index.store.store import Store
@@ -128,6 +128,8 @@ class Incoming:
             merged = shared.merge(unit, page.facts.device, believed)
             if page.facts.device == unit.device and epochs.is_forked(self.store, page.facts.epoch):
                 epochs.say_again(unit, ops)
+            if stream.seq > stream.start_seq and gaps.holds(unit.db, page.facts.device, stream.seq):
+                gaps.note_fork(unit.db, page.facts.device, page.facts.epoch, stream.seq)
             streams.advance(unit.db, page.facts.stream, page.facts.to_seq)
             pending.forget_lost(unit.db, page.facts.device, stream.start_seq, page.facts.to_seq)
             streams.keep(unit.db, page.row())

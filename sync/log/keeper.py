@@ -6,7 +6,7 @@ In: where somebody stands with a stream. Out: the page that goes on from there, 
 from typing import Final
 
 from index.model.errors import RewindNeeded, SnapshotNeeded
-from index.store import streams
+from index.store import gaps, streams
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
 from sync.log.messages import At
@@ -43,6 +43,10 @@ class Keeper:
             if row.device == self.store.device_uuid and row.seq <= row.start_seq and not self.is_own(row.id)
         }
         return tuple(at for stream, at in self.places().items() if stream not in void)
+
+    def forks(self) -> tuple[At, ...]:
+        """Places that somebody was heard of at, and that their authors do not know (gaps.py)."""
+        return tuple(At(device, epoch, SHARED, seq) for device, epoch, seq in gaps.forks(self.store.db))
 
     def next_page(self, at: At, limit: int = PAGE_ROWS) -> Page | None:
         """The page that goes on from a place. SnapshotNeeded or RewindNeeded where none can."""

@@ -41,10 +41,12 @@ Devices = Annotated[tuple[Bytes16, ...], Length(0, DEVICES_MAX)]
 
 @message(16)
 class Follow:
-    """Tell me what goes on from here. `direct`: devices that I have links to myself."""
+    """Tell me what goes on from here. `direct`: devices that I have links to myself. `forks`: places that somebody was
+    heard of at, and that their authors do not know."""
 
     places: Places
     direct: Devices
+    forks: Places = ()
 
 
 @message(17)
@@ -73,10 +75,11 @@ class UpToDate:
 
 @message(20)
 class Have:
-    """What I have durably, and whom I have links to. A notice."""
+    """What I have durably, and whom I have links to; `forks` as in Follow. A notice."""
 
     places: Places
     direct: Devices
+    forks: Places = ()
 
 
 @message(21)

@@ -18,7 +18,7 @@ from index.model.change import ORIGIN_SYNC
 from index.model.entry import KIND_FILE, KIND_SYMLINK
 from index.model.errors import RewindNeeded, SnapshotNeeded
 from index.model.ids import new_entry_uuids
-from index.store import annotating, entries, heldback, pending, streams
+from index.store import annotating, entries, gaps, heldback, pending, streams
 from index.store.remote import RemoteRow
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, Stream, StreamId
@@ -189,7 +189,7 @@ class Outgoing:
         found = self._ops("seq>?", from_seq, limit + 1)
         if not found:
             return None
-        to_seq = _cut([op[0] for op in found], limit, self.store.last_seq)
+        to_seq = _cut([op[0] for op in found], limit, found[-1][0])  # none that nothing was said in: see gaps.py
         if len(found) > limit and to_seq == found[0][0]:  # one unit that said more than a page
             found = self._ops("seq=?", to_seq, -1)
         ops = [[*op[:5], msgpack.unpackb(op[5]), msgpack.unpackb(op[6])] for op in found if op[0] <= to_seq]
@@ -260,6 +260,7 @@ def prune(store: Store, others: Sequence[bytes]) -> None:
     db = store.db
     with store.note():
         heldback.tidy(db)
+        gaps.forget_forks(db)
     for row in streams.every(db):
         if row.device == store.device_uuid and row.epoch == store.epoch:
             seq = streams.held_by_all(db, others, row.id) if others else store.last_seq
@@ -281,6 +282,23 @@ def prune(store: Store, others: Sequence[bytes]) -> None:
                     streams.drop_pages(db, row.id, seq)
                     streams.raise_floor(db, row.id, seq)
             _forget_lost(store, row, waiting)
+    if gaps.has_lost(db) and _have_all(store, others):
+        with store.note():
+            gaps.forget_lost(db)
+
+
+def _have_all(store: Store, others: Sequence[bytes]) -> bool:
+    """Whether every other device has said that it has all operations that are here; of ours none is kept then."""
+    db = store.db
+    if db.execute("SELECT 1 FROM outbox LIMIT 1").fetchone():
+        return False
+    return all(
+        streams.held_by_all(db, [one], row.id) >= row.seq
+        for row in streams.every(db)
+        if row.kind == SHARED and row.seq > row.start_seq and row.device != store.device_uuid
+        for one in others
+        if one != row.device
+    )
 
 
 def _forget_lost(store: Store, stream: Stream, others: Sequence[bytes]) -> None:

@@ -108,7 +108,9 @@ class Replicator:
         if isinstance(message, Follow):
             await self.serving.serve(peer, call, message)
         elif isinstance(message, StateWanted):
-            await self.hub.spoken(peer, message.places)  # before: what is told of an epoch known otherwise would be void
+            await self.hub.spoken(
+                peer, message.places
+            )  # before: what is told of an epoch known otherwise would be void
             await self.backfill.give(call)
         elif isinstance(message, HeadsWanted):
             await call.reply(Heads(self.hub.keeper.heads()))
@@ -118,7 +120,7 @@ class Replicator:
     async def notified(self, peer: Peer, message: Any) -> None:
         """A notice of a device."""
         if isinstance(message, Have):
-            await self.hub.spoken(peer, message.places)
+            await self.hub.spoken(peer, (*message.places, *message.forks))
             peer.have = {at.stream: at.seq for at in message.places}
             self.hub.heard_of(peer.device)
             peer.direct = frozenset(message.direct)

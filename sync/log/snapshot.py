@@ -21,7 +21,7 @@ import msgpack
 
 from index.model.change import ORIGIN_SYNC
 from index.model.errors import PageRefused
-from index.store import aliases, heldback, metadata, pending, recalls, registers, shared, streams, tags
+from index.store import aliases, gaps, heldback, metadata, pending, recalls, registers, shared, streams, tags
 from index.store.registers import Register
 from index.store.shared import Merged, Op
 from index.store.store import Store
@@ -42,6 +42,8 @@ class Part(NamedTuple):
 
 #: What this device attached to entries that nobody is to hear of is not told; what others did is known to them.
 _SORTS: Final[dict[str, str]] = {
+    "gap": "SELECT device, from_seq, to_seq FROM gap",
+    "fork": "SELECT device, epoch, seq FROM fork",
     "moved": "SELECT device, hlc, stamp FROM moved",
     "register": "SELECT model, key, field, value, hlc, device FROM register",
     "alias": "SELECT uuid, kept FROM alias",
@@ -55,6 +57,8 @@ _SORTS: Final[dict[str, str]] = {
     "aside": "SELECT hlc, device, epoch, seq, part, body FROM quarantine",
 }
 _WIDTHS: Final = {
+    "gap": 3,
+    "fork": 3,
     "moved": 3,
     "register": 6,
     "alias": 2,
@@ -98,6 +102,9 @@ class Joining:
         self.put_aside = put_aside
         self.merged = Merged(set(), set())
         self._streams: list[tuple[StreamId, int, int]] = []
+        self.own_forks: list[tuple[int, int]] = []  # places of this device, which it is to hear of: epoch, number
+        self._gaps: list[tuple[bytes, int, int]] = []
+        self._forks: list[tuple[bytes, int, int]] = []
         self._recalls: list[tuple[bytes, int, int]] = []
         self._dots: set[tuple[bytes, int, int]] = set()
         self._vouches: list[tuple[bytes, int, Op]] = []  # device, epoch: they are looked at when all cards are known
@@ -121,6 +128,18 @@ class Joining:
 
     def _take_recall(self, _unit: Unit, rows: list[Any]) -> None:
         self._recalls += [(bytes(device), int(epoch), int(number)) for device, epoch, number in rows]
+
+    def _take_gap(self, unit: Unit, rows: list[Any]) -> None:
+        for device, from_seq, to_seq in rows:
+            self._gaps.append((bytes(device), int(from_seq), int(to_seq)))
+            gaps.note(unit.db, *self._gaps[-1])
+
+    def _take_fork(self, unit: Unit, rows: list[Any]) -> None:
+        for device, epoch, seq in rows:
+            if device == unit.device:
+                self.own_forks.append((int(epoch), int(seq)))
+            else:
+                self._forks.append((bytes(device), int(epoch), int(seq)))
 
     def _take_moved(self, unit: Unit, rows: list[Any]) -> None:
         for device, hlc, stamp in rows:
@@ -240,6 +259,9 @@ class Joining:
             if epochs.is_forked(self.store):
                 epochs.say_all_again(unit, gone)
             recalls.hear(unit.db, unit.device, self._recalls)
+            for fork in self._forks:
+                gaps.note_fork(unit.db, *fork)
+            self._find_forks(unit)
             for stream, start_seq, seq in self._streams:
                 if stream.device == unit.device and stream.epoch == unit.epoch:
                     continue
@@ -252,8 +274,20 @@ class Joining:
                     pending.forget_lost(unit.db, stream.device, start_seq, seq)
             tell(unit, self.merged)
 
+    def _find_forks(self, unit: Unit) -> None:
+        """The two sides may have heard of different continuations of a stream."""
+        for stream, start_seq, seq in self._streams:
+            held = streams.get(unit.db, stream)
+            if held is None or stream.device == unit.device:
+                continue
+            for at, first in ((held.seq, held.start_seq), (seq, start_seq)):
+                if at > first and gaps.holds(unit.db, stream.device, at):
+                    gaps.note_fork(unit.db, stream.device, stream.epoch, at)
+
     def _covers(self, device: bytes, seq: int) -> bool:
         """Whether the other side has heard of what a device did in a unit."""
+        if any(device == other and from_seq < seq <= to_seq for other, from_seq, to_seq in self._gaps):
+            return False
         return any(stream.device == device and start < seq <= upto for stream, start, upto in self._streams)
 
 

@@ -74,7 +74,7 @@ class Upkeep:
             self.hub.to_acknowledge = trio.Event()
             places = tuple(self.keeper.places().values())
             await self.store.make_durable()
-            notice = Have(places, self.hub.direct())
+            notice = Have(places, self.hub.direct(), self.keeper.forks())
             for peer in list(self.hub.peers.values()):
                 try:
                     with trio.move_on_after(RELAY_S):
@@ -95,7 +95,7 @@ class Upkeep:
                 for _ in self.incoming.clear():
                     async with self.pace.turn():
                         pass
-                if trio.current_time() - pruned_s >= PRUNE_S:
+                if trio.current_time() - pruned_s >= PRUNE_S and self.backfill.taken_of is None:
                     pruned_s = trio.current_time()
                     outgoing.prune(self.store, [] if self.hub.is_out else self._awaited())
                     await self._fetch_bases()

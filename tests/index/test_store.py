@@ -68,8 +68,9 @@ def put_root(store: Store) -> tuple[int, int]:
 
 
 def outbox(store: Store) -> list[tuple[int, int, int]]:
-    """(seq, part, hlc) of everything that other devices will hear, in their order."""
-    return [tuple(row) for row in store.db.execute("SELECT seq, part, hlc FROM outbox ORDER BY epoch, seq, part")]
+    """(seq, part, hlc) of everything that other devices will hear, in their order; but for where a start leaped."""
+    sql = "SELECT seq, part, hlc FROM outbox WHERE model<>'stream' ORDER BY epoch, seq, part"
+    return [tuple(row) for row in store.db.execute(sql)]
 
 
 def bounds(store: Store) -> dict[str, int]:

@@ -8,7 +8,7 @@ from blake3 import blake3
 from index.model.entry import HASH_FULL, KIND_FILE, KIND_SYMLINK, Entry, Stat
 from index.model.errors import MissingDependency, RewindNeeded, SnapshotNeeded
 from index.scan import recording
-from index.store import annotating, changes, contents, devices, entries, places, registers, streams
+from index.store import annotating, changes, contents, devices, entries, gaps, places, registers, streams
 from index.store.contents import Read
 from index.store.shared import Merged
 from index.store.store import Store
@@ -232,7 +232,7 @@ class Device:
             ).fetchall(),
             "device": self.db.execute("SELECT * FROM device ORDER BY uuid").fetchall(),
             "waiting": self.db.execute("SELECT missing, device, seq, part FROM waiting").fetchall(),
-            "lost": self.db.execute("SELECT * FROM lost_dot").fetchall(),
+            "lost": [row for row in self.db.execute("SELECT * FROM lost_dot") if not gaps.holds(self.db, *row[:2])],
             "quarantine": self.db.execute("SELECT * FROM quarantine").fetchall(),
         }
 

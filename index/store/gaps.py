@@ -1,0 +1,108 @@
+"""Tables gap and fork: numbers that a device gave to nothing, and who knows it otherwise.
+
+A device whose database came back from an old copy and that goes on before it knows has told two continuations of one
+stream. Each start of a store leaps to numbers that no other start gives; so the two are told apart by what lies between
+a leap and what was said before it. The first unit of a start that says something says that, too (`stream` `gap`): what
+has a number in there is of another continuation.
+
+So a cursor that lies beyond a gap says nothing of the additions of tags that have numbers in it: they are neither heard
+nor removed. And who stands in a gap knows of what the author has forgotten: that is a *fork*, told to all until
+the author begins a new epoch (sync/log/epochs.py).
+"""
+
+from typing import Any, Final
+
+import apsw
+
+from index.store.connection import one
+
+SCHEMA = """
+-- gap: numbers of units that were given to nothing, by what is known of their device.
+--   device   whose
+--   from_seq, to_seq   the numbers (from_seq, to_seq]
+CREATE TABLE gap(
+    device   BLOB NOT NULL,
+    from_seq INTEGER NOT NULL,
+    to_seq   INTEGER NOT NULL,
+    PRIMARY KEY (device, from_seq, to_seq)
+) STRICT, WITHOUT ROWID;
+
+-- fork: places in streams of operations that lie in a gap: somebody has heard more, or else, than the author knows.
+--   device, epoch, seq   the place
+CREATE TABLE fork(
+    device BLOB NOT NULL,
+    epoch  INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (device, epoch, seq)
+) STRICT, WITHOUT ROWID;
+"""
+
+#: The operation that tells of one.
+GAP: Final = ("stream", "gap")
+#: So many are remembered of each device, the latest: what is older all have heard of.
+_MOST: Final = 64
+_FORKS_MOST: Final = 1024
+_IS_KNOWN: Final = "EXISTS (SELECT 1 FROM stream s WHERE s.device=fork.device AND s.kind=1 AND s.epoch>fork.epoch)"
+_OF_LOST: Final = (
+    "FROM lost_dot WHERE EXISTS "
+    "(SELECT 1 FROM gap g WHERE g.device=dot_device AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)"
+)
+
+
+def note(db: apsw.Connection, device: bytes, from_seq: int, to_seq: int) -> None:
+    """A device gave no unit a number in (from_seq, to_seq]."""
+    db.execute("INSERT OR IGNORE INTO gap VALUES(?,?,?)", (device, from_seq, to_seq))
+    sql = "SELECT from_seq, to_seq FROM gap WHERE device=? ORDER BY to_seq DESC, from_seq LIMIT -1 OFFSET ?"
+    old: list[Any] = db.execute(sql, (device, _MOST)).fetchall()
+    for bounds in old:
+        db.execute("DELETE FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=?", (device, *bounds))
+        db.execute("DELETE FROM gap WHERE device=? AND from_seq=? AND to_seq=?", (device, *bounds))
+
+
+def holds(db: apsw.Connection, device: bytes, seq: int) -> bool:
+    """Whether a number of a device lies in a gap."""
+    sql = "SELECT 1 FROM gap WHERE device=? AND from_seq<? AND to_seq>=? LIMIT 1"
+    return db.execute(sql, (device, seq, seq)).fetchone() is not None
+
+
+def before(db: apsw.Connection, device: bytes, epoch: int, seq: int) -> tuple[int, int] | None:
+    """The gap between what this device has said or told of in an epoch and a unit, the first of a start that says
+    something; None without any."""
+    (last,) = one(
+        db,
+        "SELECT max(coalesce((SELECT floor_seq FROM stream WHERE device=?1 AND epoch=?2 AND kind=1), 0), "
+        "coalesce((SELECT max(seq) FROM outbox WHERE epoch=?2 AND seq<?3), 0), "
+        "coalesce((SELECT max(to_seq) FROM boundary WHERE epoch=?2 AND kind=1), 0))",
+        device, epoch, seq,
+    )  # fmt: skip
+    if int(last) >= seq - 1:
+        return None
+    note(db, device, int(last), seq - 1)
+    return int(last), seq - 1
+
+
+def note_fork(db: apsw.Connection, device: bytes, epoch: int, seq: int) -> None:
+    """Somebody stands in a gap of a device, or did."""
+    sql = "INSERT OR IGNORE INTO fork SELECT ?,?,? WHERE (SELECT count(*) FROM fork)<?"
+    db.execute(sql, (device, epoch, seq, _FORKS_MOST))
+
+
+def forks(db: apsw.Connection) -> list[tuple[bytes, int, int]]:
+    """Places of which their authors know nothing yet: (device, epoch, number). Who has begun another epoch does."""
+    rows = db.execute(f"SELECT device, epoch, seq FROM fork WHERE NOT {_IS_KNOWN} ORDER BY device, epoch, seq")
+    return [(bytes(device), int(epoch), int(seq)) for device, epoch, seq in rows]
+
+
+def forget_forks(db: apsw.Connection) -> None:
+    """Those that their authors know are nobody's concern any more."""
+    db.execute(f"DELETE FROM fork WHERE {_IS_KNOWN}")
+
+
+def has_lost(db: apsw.Connection) -> bool:
+    """Whether additions with numbers in gaps were removed before they came."""
+    return db.execute(f"SELECT 1 {_OF_LOST} LIMIT 1").fetchone() is not None
+
+
+def forget_lost(db: apsw.Connection) -> None:
+    """Nobody has any of these any more."""
+    db.execute(f"DELETE {_OF_LOST}")
