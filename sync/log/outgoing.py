@@ -290,7 +290,7 @@ def prune(store: Store, others: Sequence[bytes]) -> None:
 def _have_all(store: Store, others: Sequence[bytes]) -> bool:
     """Whether every other device has said that it has all operations that are here; of ours none is kept then."""
     db = store.db
-    if db.execute("SELECT 1 FROM outbox LIMIT 1").fetchone():
+    if db.execute("SELECT 1 FROM outbox WHERE epoch=? LIMIT 1", (store.epoch,)).fetchone():
         return False
     return all(
         streams.held_by_all(db, [one], row.id) >= row.seq
