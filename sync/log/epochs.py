@@ -9,7 +9,8 @@ from the others, as operations of somebody else would.
 A copy that nothing tells from the original (a snapshot of the whole machine) is found out when another device says how
 far it knows this one: at a place where no page of ours ended (`is_forgotten`; each start of a store leaps to numbers
 that no other one gives). By then others may have heard what came after that. So where this device hears of what it had
-said and forgotten, it says that once more, for those who took its later words for a continuation (`say_again`).
+said and forgotten, it says that once more, for those who took its later words for a continuation (`say_again`), and it
+asks all for their state. What the two continuations have in common ends before a gap (index/store/gaps.py).
 
 The numbers of an epoch, and where it begins, are drawn by chance: the same copy may be put in place twice.
 """
