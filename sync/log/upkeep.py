@@ -13,7 +13,7 @@ from index.model.errors import LinkClosed, NoSpace, VdfsError
 from index.model.hlc import Hlc
 from index.store import devices, pending, recalls, streams
 from index.store.streams import StreamId
-from sync.log import outgoing, restamping
+from sync.log import outgoing, pruning, restamping
 from sync.log.backfill import Backfill
 from sync.log.following import RETRY_S
 from sync.log.hub import RELAY_S, Hub
@@ -97,7 +97,7 @@ class Upkeep:
                         pass
                 if trio.current_time() - pruned_s >= PRUNE_S and self.backfill.taken_of is None:
                     pruned_s = trio.current_time()
-                    outgoing.prune(self.store, [] if self.hub.is_out else self._awaited())
+                    pruning.prune(self.store, [] if self.hub.is_out else self._awaited())
                     await self._fetch_bases()
             except NoSpace as error:
                 log.info("sync waits for room: %s", error)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from index.store import aliases, devices, pending, sums, tags
-from sync.log import outgoing
+from sync.log import pruning
 from tests.sim.machine import Machine
 
 
@@ -33,7 +33,7 @@ def _is_out(machine: Machine, other: Machine) -> bool:
 def _alone(machine: Machine) -> list[str]:
     """What is wrong with one device."""
     db, found = machine.db, []
-    outgoing.prune(machine.store, devices.others(db, machine.uuid))  # as it does from time to time
+    pruning.prune(machine.store, devices.others(db, machine.uuid))  # as it does from time to time
     for table in ("detached", "waiting", "lost_dot", "quarantine"):
         rows = db.execute(f"SELECT * FROM {table}").fetchall()
         if rows:

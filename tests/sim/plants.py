@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from index.store import metadata, pending, registers, shared, streams
-from sync.log import incoming, messages, outgoing, snapshot, upkeep
+from sync.log import incoming, messages, pruning, snapshot, upkeep
 
 
 @contextmanager
@@ -96,14 +96,14 @@ def cursor_by_clock() -> Iterator[None]:
 @contextmanager
 def tombstones_by_time() -> Iterator[None]:
     """What is gone is forgotten after a while, whoever has heard of it."""
-    prune = outgoing.prune
+    prune = pruning.prune
 
     def sooner(store: Any, others: Any) -> None:
         prune(store, others)
         with store.note() as db:
             db.execute("DELETE FROM tombstone")
 
-    with _changed(outgoing, "prune", sooner), _changed(upkeep, "PRUNE_S", 2.0):
+    with _changed(pruning, "prune", sooner), _changed(upkeep, "PRUNE_S", 2.0):
         yield
 
 

@@ -21,7 +21,7 @@ from blake3 import blake3
 from index.model.errors import VdfsError
 from index.store import devices
 from index.store.streams import OWNED, SHARED, StreamId
-from sync.log import outgoing
+from sync.log import pruning
 from sync.log.messages import Again, At
 from sync.wire.codec import message
 from tests.sim import checks
@@ -312,7 +312,7 @@ class Story:
     def prune(self, machine: Machine) -> str | None:
         if not machine.is_up:
             return None
-        outgoing.prune(machine.store, devices.others(machine.db, machine.uuid))
+        pruning.prune(machine.store, devices.others(machine.db, machine.uuid))
         return "forgets what all have"
 
     def revoke(self, machine: Machine) -> str | None:

@@ -6,7 +6,7 @@ from index.store import entries, streams, tags
 from index.store.streams import OWNED
 from sync.log import epochs
 from sync.log.messages import At
-from sync.log.outgoing import prune
+from sync.log.pruning import prune
 from tests.sync.world import LINK, Device, assert_equal, introduce, settle
 
 

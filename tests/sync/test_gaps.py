@@ -9,7 +9,7 @@ from index.store.streams import SHARED
 from sync.log import epochs
 from sync.log.hub import Hub
 from sync.log.messages import At
-from sync.log.outgoing import prune
+from sync.log.pruning import prune
 from tests.sync.linked import connect, made, quiet, run, running
 from tests.sync.world import assert_equal, settle
 

@@ -24,7 +24,8 @@ from index.store.pending import Held
 from index.store.store import Store
 from sync.log import claims, epochs, incoming, pages
 from sync.log.messages import At
-from sync.log.outgoing import prune, tell_untold
+from sync.log.outgoing import tell_untold
+from sync.log.pruning import prune
 from sync.log.restamping import recall, restamp
 from sync.wire.identity import Keys, uuid_of
 from tests.sync.world import DIRECTORY, LIBRARY, LINK, Device, assert_equal, introduce, settle

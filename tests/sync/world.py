@@ -15,8 +15,9 @@ from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
 from sync.log import epochs
 from sync.log.incoming import Gap, Incoming
-from sync.log.outgoing import Outgoing, prune
+from sync.log.outgoing import Outgoing
 from sync.log.pages import Page, kept
+from sync.log.pruning import prune
 from sync.log.snapshot import Joining, read
 from sync.wire.identity import Keys, uuid_of
 
