@@ -49,6 +49,8 @@ CREATE TABLE renumbered(
     new_part INTEGER NOT NULL,
     PRIMARY KEY (seq, part)
 ) STRICT, WITHOUT ROWID;
+-- numbers_before()
+CREATE INDEX renumbered_new ON renumbered(new_seq, new_part);
 """
 SCHEMA += TAGGING
 
@@ -186,6 +188,17 @@ def renumbered(db: apsw.Connection, seq: int, part: int) -> tuple[int, int] | No
     """By what an addition of this device is known by now, if not by that."""
     row = db.execute("SELECT new_seq, new_part FROM renumbered WHERE seq=? AND part=?", (seq, part)).fetchone()
     return None if row is None else (int(row[0]), int(row[1]))
+
+
+def numbers_before(db: apsw.Connection, seq: int, part: int) -> list[tuple[int, int]]:
+    """By what an addition of this device was known, the last first."""
+    found: list[tuple[int, int]] = []
+    at: tuple[int, int] | None = (seq, part)
+    while at is not None:
+        row = db.execute("SELECT seq, part FROM renumbered WHERE new_seq=? AND new_part=?", at).fetchone()
+        at = None if row is None or tuple(row) in found else (int(row[0]), int(row[1]))
+        found += [] if at is None else [at]
+    return found
 
 
 def every_dot(db: apsw.Connection, untold_by: bytes) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:

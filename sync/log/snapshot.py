@@ -251,7 +251,7 @@ class Joining:
             for uuid, tag_uuid, device, seq, part in [*told, *pending.additions(unit.db)]:
                 if epochs.is_news(unit, device, seq, part):
                     continue
-                if (device, seq, part) not in self._dots and self._covers(device, seq):
+                if self._is_gone(unit, device, seq, part):
                     tags.drop_dot(unit.db, device, seq, part)
                     pending.drop(unit.db, device, seq, part)
                     gone.append((uuid, tag_uuid, device, seq, part))
@@ -273,6 +273,18 @@ class Joining:
                     streams.raise_floor(unit.db, stream, seq)
                     pending.forget_lost(unit.db, stream.device, start_seq, seq)
             tell(unit, self.merged)
+
+    def _is_gone(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
+        """Whether the other side had an addition that is here, and has it no more; by whatever number, if it is one of
+        this device that was numbered anew: who has heard that knows the new one."""
+        if (device, seq, part) in self._dots:
+            return False
+        if self._covers(device, seq):
+            return True
+        if device != unit.device:
+            return False
+        before = tags.numbers_before(unit.db, seq, part)
+        return any(self._covers(device, old) and (device, old, at) not in self._dots for old, at in before)
 
     def _find_forks(self, unit: Unit) -> None:
         """The two sides may have heard of different continuations of a stream."""

@@ -125,3 +125,43 @@ def test_who_died_amid_a_page_says_that_rows_of_it_are_here(four):
     settle(a, b)
     assert set(b.tree(a.uuid)) == {b"f"}
     assert_equal(a, b)
+
+
+@pytest.mark.parametrize("by", ["log", "state"])
+def test_what_a_device_took_off_and_has_forgotten_that_stays_off(four, by):
+    """The copy has it yet, under a number of its new epoch."""
+    a, b, c, d, uuid = four
+    a.tag(uuid, "red", "blue")
+    settle(a, b, c, d)
+    copy = a.kept()
+    a.untag(uuid, "red")
+    a.tell(b)
+    put_back(a, copy)
+    find_out(a, b)
+    assert sorted(tags.of_entry(a.db, uuid)) == ["blue", "red"]
+    if by == "log":
+        b.tell(a)
+    else:
+        b.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert tags.of_entry(one.db, uuid) == ["blue"]
+    assert_equal(a, b, c, d)
+
+
+def test_what_another_took_off_stays_off_where_its_state_alone_says_so(four):
+    """By the number that it had: who has taken it off has not heard of the new one."""
+    a, b, c, d, uuid = four
+    a.tag(uuid, "red", "blue")
+    settle(a, b, c, d)
+    copy = a.kept()
+    a.note(uuid, b"user.note", b"forgotten")
+    a.tell(b)
+    b.untag(uuid, "red")
+    put_back(a, copy)
+    find_out(a, b)
+    b.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert tags.of_entry(one.db, uuid) == ["blue"]
+    assert_equal(a, b, c, d)
