@@ -1,4 +1,4 @@
-"""Backfill: the current state of shared rows over a link, taken and given; what is in it says snapshot.py.
+"""Backfill: the current state of shared rows over a link, given (snapshot.py) and taken (joining.py).
 
 A device that knows of nobody takes the state of one other device at a time before it follows anybody. What others tell
 meanwhile is not asked for until then, so there is nothing that could get lost. One that has been away for too long
@@ -18,8 +18,9 @@ from index.store.streams import SHARED
 from sync.log import snapshot
 from sync.log.events import Event
 from sync.log.hub import BULK, Hub, Peer
+from sync.log.joining import Joining
 from sync.log.messages import At, StatePart, StateWanted
-from sync.log.snapshot import Joining, Part
+from sync.log.snapshot import Part
 from sync.net.channel import Call
 
 STATE_S: Final = 120.0

@@ -1,34 +1,17 @@
 """Snapshot: the current state of all shared rows, for who comes first or has been away for too long.
 
-In one direction: everything that shared rows are made of, read in one transaction together with how far each stream is
-applied in it. In the other: that state joined with what is here. Both are states of the same lattice, so nothing of
-either is lost: of a field the later stamp stays, aliases are one class, and a tag's addition that one side lacks was
-either removed there (it has heard of it, by its vector) or not heard of yet.
-
-Parts come in the order in which rows refer to each other: stamps that count as others, registers, aliases, attributes,
-tags, then what waits and what is put aside. They may be applied as they come; only the end, in one unit, says how far
-the streams are applied, and takes away what the other side removed; a transfer that broke off is begun anew and has
-done no harm.
-
-Source: Bieniusa et al., "An Optimized Conflict-free Replicated Set" (2012).
+Everything that shared rows are made of, read in one transaction together with how far each stream is applied in it, in
+parts: a sort, and rows of it. They come in the order in which rows refer to each other: gaps, and stamps that count as
+others, registers, aliases, attributes, tags, then what waits and what is put aside. What takes them in is joining.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import apsw
-import msgpack
 
-from index.model.change import ORIGIN_SYNC
-from index.model.errors import PageRefused
-from index.store import aliases, gaps, heldback, metadata, pending, recalls, registers, shared, streams, tags
-from index.store.registers import Register
-from index.store.shared import Merged, Op
-from index.store.store import Store
-from index.store.streams import SHARED, StreamId
-from index.store.unit import Unit
-from sync.log import claims, epochs
-from sync.log.claims import Card
+from index.store import heldback, recalls, streams
+from index.store.streams import SHARED
 
 PART_ROWS: Final = 1000
 
@@ -56,7 +39,7 @@ _SORTS: Final[dict[str, str]] = {
     "waiting": "SELECT device, seq, part, body FROM waiting WHERE length(device)=16",
     "aside": "SELECT hlc, device, epoch, seq, part, body FROM quarantine",
 }
-_WIDTHS: Final = {
+WIDTHS: Final = {
     "gap": 3,
     "fork": 3,
     "moved": 3,
@@ -92,217 +75,3 @@ def read(db: apsw.Connection, device: bytes, epoch: int) -> Iterator[Part]:
                 rows = []
         if rows:
             yield Part(sort, rows)
-
-
-class Joining:
-    """A snapshot that is taken in, part by part, and ended by `finish`."""
-
-    def __init__(self, store: Store, put_aside: Callable[[Unit, bytes, int, list[Op]], list[Op]]) -> None:
-        self.store = store
-        self.put_aside = put_aside
-        self.merged = Merged(set(), set())
-        self._streams: list[tuple[StreamId, int, int]] = []
-        self.own_forks: list[tuple[int, int]] = []  # places of this device, which it is to hear of: epoch, number
-        self._gaps: list[tuple[bytes, int, int]] = []
-        self._forks: list[tuple[bytes, int, int]] = []
-        self._recalls: list[tuple[bytes, int, int]] = []
-        self._dots: set[tuple[bytes, int, int]] = set()
-        self._vouches: list[tuple[bytes, int, Op]] = []  # device, epoch: they are looked at when all cards are known
-        self._cards: dict[bytes, Card] = {}  # those that it shows, also where they are not of the present yet
-
-    def take(self, part: Part) -> None:
-        """Join one part, in a unit of its own. PageRefused when it has another form than it must have."""
-        width = _WIDTHS.get(part.sort)
-        if width is None:
-            return
-        if not all(isinstance(row, list) and len(row) == width for row in part.rows):
-            raise PageRefused("a part of a snapshot has another form than it must have")
-        try:
-            with self.store.write(ORIGIN_SYNC) as unit:
-                getattr(self, f"_take_{part.sort}")(unit, part.rows)
-        except (TypeError, ValueError, apsw.Error) as error:
-            raise PageRefused(f"a part of a snapshot makes no sense: {error}") from error
-
-    def _take_stream(self, _unit: Unit, rows: list[Any]) -> None:
-        self._streams = [(StreamId(bytes(device), epoch, SHARED), start, seq) for device, epoch, start, seq in rows]
-
-    def _take_recall(self, _unit: Unit, rows: list[Any]) -> None:
-        self._recalls += [(bytes(device), int(epoch), int(number)) for device, epoch, number in rows]
-
-    def _take_gap(self, unit: Unit, rows: list[Any]) -> None:
-        for device, from_seq, to_seq in rows:
-            self._gaps.append((bytes(device), int(from_seq), int(to_seq)))
-            gaps.note(unit.db, *self._gaps[-1])
-
-    def _take_fork(self, unit: Unit, rows: list[Any]) -> None:
-        for device, epoch, seq in rows:
-            if device == unit.device:
-                self.own_forks.append((int(epoch), int(seq)))
-            else:
-                self._forks.append((bytes(device), int(epoch), int(seq)))
-
-    def _take_moved(self, unit: Unit, rows: list[Any]) -> None:
-        for device, hlc, stamp in rows:
-            pending.move_stamp(unit.db, device, hlc, stamp)
-
-    def _take_register(self, unit: Unit, rows: list[Any]) -> None:
-        fields = []
-        for model, key, field, value, hlc, device in rows:
-            op = Op(0, 0, hlc, "register", "set", [model, key, field], value)
-            _check(op)
-            if model in shared.OWNED and key[:16] != device:
-                continue
-            if self._is_of_keys(bytes(device), 0, op):
-                continue
-            fields += [Register(model, key, field, value, one.hlc, device) for one in self._believed(unit, device, op)]
-        registers.merge(unit.db, fields)
-        shared.make(unit, {(one.model, one.key) for one in fields}, self.merged)
-
-    def _take_alias(self, unit: Unit, rows: list[Any]) -> None:
-        self._merge(unit, b"", [Op(0, 0, 0, "alias", "join", uuid, kept) for uuid, kept in rows])
-
-    def _take_attribute(self, unit: Unit, rows: list[Any]) -> None:
-        for uuid, name, value, hlc, device in rows:
-            op = Op(0, 0, hlc, "attribute", "set", [uuid, name], value)
-            _check(op)
-            for one in self._believed(unit, device, op):
-                held = aliases.canon(unit.db, uuid)
-                metadata.put(unit.db, held, name, value, one.hlc, device)
-                self.merged.entries.add(held)
-
-    def _take_tagging(self, unit: Unit, rows: list[Any]) -> None:
-        for uuid, tag_uuid, device, seq, part, hlc, order in rows:
-            self._dots.add((bytes(device), seq, part))
-            if self._was_removed(unit, device, seq, part):
-                continue
-            pending.drop(unit.db, device, seq, part)  # somebody believed it
-            self._merge(unit, device, [Op(seq, part, hlc, "tagging", "add", [uuid, tag_uuid], [hlc, order])])
-
-    def _was_removed(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
-        """Whether an addition that the other side has was heard of here, and is not here any more."""
-        if epochs.is_news(unit, bytes(device), seq, part):
-            return False
-        heard = shared.is_heard(unit, bytes(device), seq, b"", 0)
-        return heard and not tags.has_dot(unit.db, device, seq, part) and not pending.waits(unit.db, device, seq, part)
-
-    def _take_lost(self, unit: Unit, rows: list[Any]) -> None:
-        for device, seq, part, uuid, tag_uuid in rows:
-            body = [[device, seq, part, 0, 0]]
-            self._merge(unit, b"", [Op(0, 0, 0, "tagging", "remove", [uuid, tag_uuid], body)])
-
-    def _take_waiting(self, unit: Unit, rows: list[Any]) -> None:
-        for device, seq, part, body in rows:
-            hlc, said = msgpack.unpackb(body)
-            self._dots.add((bytes(device), seq, part))
-            op = Op(seq, part, hlc, *said)
-            _check(op)
-            if (op.model, op.op) != pending.ADDED:
-                raise PageRefused("only additions of tags wait for what they refer to")
-            if not tags.has_dot(unit.db, device, seq, part) and not self._was_removed(unit, device, seq, part):
-                self._merge(unit, device, self.put_aside(unit, device, 0, [op]))
-
-    def _take_aside(self, unit: Unit, rows: list[Any]) -> None:
-        for hlc, device, epoch, seq, part, body in rows:
-            self._dots.add((bytes(device), seq, part))
-            op = Op(seq, part, hlc, *msgpack.unpackb(body))
-            _check(op)
-            if self._is_of_keys(bytes(device), epoch, op):
-                continue
-            if (op.model, op.op) == pending.ADDED and (
-                tags.has_dot(unit.db, device, seq, part) or self._was_removed(unit, device, seq, part)
-            ):
-                continue
-            self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
-
-    def _is_of_keys(self, device: bytes, epoch: int, op: Op) -> bool:
-        """Keep the card that an operation shows; whether it is a vouch, which waits for the end."""
-        if claims.is_vouch(op):
-            self._vouches.append((device, epoch, op))
-            return True
-        shown = claims.card_of(op)
-        if shown is not None:
-            self._cards[shown[0]] = shown[1]
-        return False
-
-    def _believed(self, unit: Unit, device: bytes, op: Op) -> list[Op]:
-        return self.put_aside(unit, device, 0, [op])
-
-    def _merge(self, unit: Unit, device: bytes, ops: Sequence[Op]) -> None:
-        for op in ops:
-            _check(op)
-        one = shared.merge(unit, device, ops)
-        self.merged.entries.update(one.entries)
-        self.merged.rows.update(one.rows)
-
-    def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
-        """The end: what the other side removed goes, and its streams count as applied."""
-        try:
-            self._finish(tell)
-        except (TypeError, ValueError, apsw.Error) as error:
-            raise PageRefused(f"the end of a snapshot makes no sense: {error}") from error
-
-    def _finish(self, tell: Callable[[Unit, Merged], None]) -> None:
-        with self.store.write(ORIGIN_SYNC) as unit:
-            for device, epoch, op in self._vouches:
-                if claims.is_proven(unit.db, self.store.library_uuid, device, op, self._cards):
-                    self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
-            gone = []
-            told = tags.every_dot(unit.db, untold_by=unit.device)
-            for uuid, tag_uuid, device, seq, part in [*told, *pending.additions(unit.db)]:
-                if epochs.is_news(unit, device, seq, part):
-                    continue
-                if self._is_gone(unit, device, seq, part):
-                    tags.drop_dot(unit.db, device, seq, part)
-                    pending.drop(unit.db, device, seq, part)
-                    gone.append((uuid, tag_uuid, device, seq, part))
-                    self.merged.entries.add(uuid)
-            if epochs.is_forked(self.store):
-                epochs.say_all_again(unit, gone)
-            recalls.hear(unit.db, unit.device, self._recalls)
-            for fork in self._forks:
-                gaps.note_fork(unit.db, *fork)
-            self._find_forks(unit)
-            for stream, start_seq, seq in self._streams:
-                if stream.device == unit.device and stream.epoch == unit.epoch:
-                    continue
-                streams.begin(unit.db, stream, start_seq)
-                held = streams.get(unit.db, stream)
-                if held is not None and held.seq < seq:
-                    streams.advance(unit.db, stream, seq)
-                    streams.drop_pages(unit.db, stream, seq)
-                    streams.raise_floor(unit.db, stream, seq)
-                    pending.forget_lost(unit.db, stream.device, start_seq, seq)
-            tell(unit, self.merged)
-
-    def _is_gone(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
-        """Whether the other side had an addition that is here, and has it no more; by whatever number, if it is one of
-        this device that was numbered anew: who has heard that knows the new one."""
-        if (device, seq, part) in self._dots:
-            return False
-        if self._covers(device, seq):
-            return True
-        if device != unit.device:
-            return False
-        before = tags.numbers_before(unit.db, seq, part)
-        return any(self._covers(device, old) and (device, old, at) not in self._dots for old, at in before)
-
-    def _find_forks(self, unit: Unit) -> None:
-        """The two sides may have heard of different continuations of a stream."""
-        for stream, start_seq, seq in self._streams:
-            held = streams.get(unit.db, stream)
-            if held is None or stream.device == unit.device:
-                continue
-            for at, first in ((held.seq, held.start_seq), (seq, start_seq)):
-                if at > first and gaps.holds(unit.db, stream.device, at):
-                    gaps.note_fork(unit.db, stream.device, stream.epoch, at)
-
-    def _covers(self, device: bytes, seq: int) -> bool:
-        """Whether the other side has heard of what a device did in a unit."""
-        if any(device == other and from_seq < seq <= to_seq for other, from_seq, to_seq in self._gaps):
-            return False
-        return any(stream.device == device and start < seq <= upto for stream, start, upto in self._streams)
-
-
-def _check(op: Op) -> None:
-    if not shared.is_sound(list(op)):
-        raise PageRefused("a part of a snapshot holds what is no operation")

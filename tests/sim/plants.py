@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from index.store import metadata, pending, registers, shared, streams
-from sync.log import incoming, messages, pruning, snapshot, upkeep
+from sync.log import incoming, joining, messages, pruning, upkeep
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def same_round() -> Iterator[None]:
 @contextmanager
 def removed_comes_back() -> Iterator[None]:
     """A tag that was taken off comes back with the state of somebody who has not heard of that."""
-    with _changed(snapshot.Joining, "_was_removed", lambda *_: False):
+    with _changed(joining.Joining, "_was_removed", lambda *_: False):
         yield
 
 

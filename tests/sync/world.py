@@ -15,10 +15,11 @@ from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
 from sync.log import epochs
 from sync.log.incoming import Gap, Incoming
+from sync.log.joining import Joining
 from sync.log.outgoing import Outgoing
 from sync.log.pages import Page, kept
 from sync.log.pruning import prune
-from sync.log.snapshot import Joining, read
+from sync.log.snapshot import read
 from sync.wire.identity import Keys, uuid_of
 
 LIBRARY = b"L" * 16
