@@ -19,7 +19,7 @@ import trio
 from blake3 import blake3
 
 from index.model.errors import VdfsError
-from index.store import devices
+from index.store import devices, recalls
 from index.store.streams import OWNED, SHARED, StreamId
 from sync.log import pruning
 from sync.log.messages import Again, At
@@ -437,6 +437,8 @@ class Story:
             if not machine.is_up:
                 return f"{machine.name} is down"
             known[machine.name] = machine.sync.keeper.places()
+            if recalls.left(machine.db) != set():
+                return f"{machine.name} looks for what a stamp had the place of"
         for machine in members:
             for stream, at in known[machine.name].items():
                 if at.part_to:
