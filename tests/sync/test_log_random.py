@@ -7,7 +7,9 @@ import pytest
 
 from index.model import ids
 from index.model.errors import MissingDependency, SnapshotNeeded
-from index.store import entries
+from index.store import entries, streams
+from sync.log import epochs
+from sync.log.messages import At
 from tests.sync.world import DIRECTORY, LINK, Device, assert_equal, introduce, settle
 
 NAMES = [b"a", b"b", b"c", b"d", b"\xff\xfe", b"e" * 255]
@@ -34,7 +36,8 @@ class Story:
     def step(self) -> None:
         one = self.luck.choice(self.devices)
         self.luck.choice([self.add, self.add, self.move, self.rewrite, self.remove, self.annotate, self.annotate,
-                          self.talk, self.talk, self.broken_talk, self.acknowledge])(one)  # fmt: skip
+                          self.talk, self.talk, self.broken_talk, self.acknowledge, self.restart,
+                          self.state])(one)  # fmt: skip
 
     def mine(self, one: Device, kind: str = "kind IN (0, 1, 2)") -> list[int]:
         sql = f"SELECT id FROM entry WHERE uid>=0 AND parent_id IS NOT NULL AND {kind} ORDER BY id"
@@ -113,9 +116,23 @@ class Story:
                 one.acknowledge(other)
         self.luck.choice(self.devices).prune()
 
+    def restart(self, one: Device) -> None:
+        """Or a kill: what was committed is there."""
+        one.store.close()
+        one.open()
+
+    def state(self, one: Device) -> None:
+        if self.luck.random() < 0.3:
+            one.give_state(self.luck.choice([d for d in self.devices if d is not one]))
+
     def end(self) -> None:
         settle(*self.devices, limit=self.luck.choice([1, 3, 50]))
         assert_equal(*self.devices)
+        for one in self.devices:  # nobody came back from a copy
+            assert not one.db.execute("SELECT * FROM fork").fetchall()
+            for other in self.devices:
+                places = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(other.db)]
+                assert other is one or not epochs.is_forgotten(one.store, places)
         for one in self.devices:
             one.store.close()
 
