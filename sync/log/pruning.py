@@ -7,6 +7,8 @@ before it came is remembered for as long as it could come yet: a cursor says tha
 
 from collections.abc import Sequence
 
+import apsw
+
 from index.store import gaps, heldback, pending, streams
 from index.store.store import Store
 from index.store.streams import SHARED, Stream
@@ -66,6 +68,14 @@ def _forget_lost(store: Store, stream: Stream, others: Sequence[bytes]) -> None:
     end_seq = streams.end_of(db, stream)
     if end_seq is None or not pending.has_lost(db, stream.device, stream.seq, end_seq):
         return
-    if all(streams.held_by_all(db, [one], stream.id) == stream.seq for one in others):
+    if all(_has_no_more(db, stream, one) for one in others):
         with store.note():
             pending.forget_lost(db, stream.device, stream.seq, end_seq)
+
+
+def _has_no_more(db: apsw.Connection, stream: Stream, other: bytes) -> bool:
+    """Whether a device said to have of a stream what is here; of an epoch that was given up before anything was told in
+    it nobody says anything."""
+    held = streams.holdings(db, other)
+    seq = held.get(stream.id)
+    return bool(held) and stream.seq <= stream.start_seq if seq is None else seq == stream.seq

@@ -2,8 +2,8 @@
 
 import pytest
 
-from index.store import entries, streams, tags
-from index.store.streams import OWNED
+from index.store import entries, pending, streams, tags
+from index.store.streams import OWNED, SHARED
 from sync.log import epochs
 from sync.log.messages import At
 from sync.log.pruning import prune
@@ -165,3 +165,22 @@ def test_what_another_took_off_stays_off_where_its_state_alone_says_so(four):
     for one in (a, b, c, d):
         assert tags.of_entry(one.db, uuid) == ["blue"]
     assert_equal(a, b, c, d)
+
+
+def test_what_was_removed_of_an_epoch_in_which_nothing_was_told_is_forgotten(four):
+    """Nobody else has heard of such an epoch, or ever will."""
+    a, b, c, d, uuid = four
+    for _ in range(2):
+        epochs.new_epoch(a.store, epochs._said_seq(a.store), a.store.last_seq)
+    void = [row for row in streams.every(a.db) if row.device == a.uuid and row.kind == SHARED][-2]
+    assert void.seq == void.start_seq
+    with a.store.note() as db:
+        pending.lose_dot(db, a.uuid, void.start_seq + 3, 0, uuid, b"t" * 16)
+    a.tag(uuid, "red")
+    settle(a, b, c, d)
+    prune(a.store, [one.uuid for one in (b, c, d)])
+    assert pending.is_lost(a.db, a.uuid, void.start_seq + 3, 0), "nobody has said what he has"
+    for one in (b, c, d):
+        one.acknowledge(a)
+    prune(a.store, [one.uuid for one in (b, c, d)])
+    assert not pending.is_lost(a.db, a.uuid, void.start_seq + 3, 0)
