@@ -192,13 +192,12 @@ def renumbered(db: apsw.Connection, seq: int, part: int) -> tuple[int, int] | No
 
 def numbers_before(db: apsw.Connection, seq: int, part: int) -> list[tuple[int, int]]:
     """By what an addition of this device was known, the last first."""
-    found: list[tuple[int, int]] = []
-    at: tuple[int, int] | None = (seq, part)
-    while at is not None:
-        row = db.execute("SELECT seq, part FROM renumbered WHERE new_seq=? AND new_part=?", at).fetchone()
-        at = None if row is None or tuple(row) in found else (int(row[0]), int(row[1]))
-        found += [] if at is None else [at]
-    return found
+    sql = (
+        "WITH RECURSIVE was(seq, part) AS (VALUES(?1, ?2) UNION "
+        "SELECT r.seq, r.part FROM renumbered r JOIN was w ON (r.new_seq, r.new_part)=(w.seq, w.part)) "
+        "SELECT seq, part FROM was WHERE (seq, part)<>(?1, ?2) ORDER BY seq DESC, part DESC"
+    )
+    return [(int(seq), int(part)) for seq, part in db.execute(sql, (seq, part))]
 
 
 def every_dot(db: apsw.Connection, untold_by: bytes) -> Iterator[tuple[bytes, bytes, bytes, int, int]]:

@@ -43,6 +43,7 @@ class Joining:
         self._forks: list[tuple[bytes, int, int]] = []
         self._recalls: list[tuple[bytes, int, int]] = []
         self._dots: set[tuple[bytes, int, int]] = set()
+        self._lost: set[tuple[int, int]] = set()  # additions of this device that it says are gone
         self._vouches: list[tuple[bytes, int, Op]] = []  # device, epoch: they are looked at when all cards are known
         self._cards: dict[bytes, Card] = {}  # those that it shows, also where they are not of the present yet
 
@@ -124,7 +125,9 @@ class Joining:
     def _take_lost(self, unit: Unit, rows: list[Any]) -> None:
         for device, seq, part, uuid, tag_uuid in rows:
             body = [[device, seq, part, 0, 0]]
-            self._merge(unit, b"", [Op(0, 0, 0, "tagging", "remove", [uuid, tag_uuid], body)])
+            own = bytes(device) == unit.device  # may have another number by now, which the end looks at
+            self._lost |= {(seq, part)} if own else set()
+            self._merge(unit, unit.device if own else b"", [Op(0, 0, 0, "tagging", "remove", [uuid, tag_uuid], body)])
 
     def _take_waiting(self, unit: Unit, rows: list[Any]) -> None:
         for device, seq, part, body in rows:
@@ -219,8 +222,12 @@ class Joining:
             return True
         if device != unit.device:
             return False
-        before = tags.numbers_before(unit.db, seq, part)
-        return any(self._covers(device, old) and (device, old, at) not in self._dots for old, at in before)
+        for old, at in tags.numbers_before(unit.db, seq, part):  # the last that the other side knows says it
+            if (device, old, at) in self._dots:
+                return False
+            if (old, at) in self._lost or self._covers(device, old):
+                return True
+        return False
 
     def _find_forks(self, unit: Unit) -> None:
         """The two sides may have heard of different continuations of a stream."""

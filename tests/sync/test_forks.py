@@ -184,3 +184,23 @@ def test_what_was_removed_of_an_epoch_in_which_nothing_was_told_is_forgotten(fou
         one.acknowledge(a)
     prune(a.store, [one.uuid for one in (b, c, d)])
     assert not pending.is_lost(a.db, a.uuid, void.start_seq + 3, 0)
+
+
+def test_what_was_numbered_anew_twice_is_not_gone_for_who_knows_the_number_between(four):
+    """He has heard that the first number is none any more."""
+    a, b, c, d, uuid = four
+    a.tag(uuid, "mine")
+    a.tell(b)
+    for value in (b"1", b"2"):
+        copy = a.kept()
+        a.note(uuid, b"user.note", value)
+        a.tell(b)
+        put_back(a, copy)
+        find_out(a, b)
+        if value == b"1":
+            a.tell(b)
+    b.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert tags.of_entry(one.db, uuid) == ["mine"]
+    assert_equal(a, b, c, d)

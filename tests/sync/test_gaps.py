@@ -270,3 +270,21 @@ def test_a_fork_is_told_to_its_author_when_a_link_begins_with_what_was_heard_and
             assert heard[-1] == [place], "the state"
 
     run(main)
+
+
+def test_a_word_that_an_addition_has_another_number_is_no_removal_when_it_comes_back_by_a_state(four):
+    """Who had not heard of it by the old number remembers that as removed."""
+    a, b, c, d, uuid = four
+    fork(a, b, c, uuid)
+    c.tell(b)
+    ((_, epoch, seq),) = gaps.forks(b.db)
+    epochs.begin_again(a.store, [At(a.uuid, epoch, SHARED, seq)])
+    b.give_state(a)
+    a.tell(c)
+    assert gaps.has_lost(c.db)
+    for one in (c, b, d):
+        one.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert sorted(tags.of_entry(one.db, uuid)) == ["forgotten", "since"]
+    assert_equal(a, b, c, d)
