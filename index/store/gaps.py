@@ -27,7 +27,8 @@ CREATE TABLE gap(
     PRIMARY KEY (device, from_seq, to_seq)
 ) STRICT, WITHOUT ROWID;
 
--- fork: places in streams of operations that lie in a gap: somebody has heard more, or else, than the author knows.
+-- fork: places in streams of operations of which the author may know nothing: somebody stood there, and it lies in a
+-- gap; or a state that goes as far was taken in part.
 --   device, epoch, seq   the place
 CREATE TABLE fork(
     device BLOB NOT NULL,
@@ -42,7 +43,13 @@ GAP: Final = ("stream", "gap")
 #: So many are remembered of each device, the latest: what is older all have heard of.
 _MOST: Final = 64
 _FORKS_MOST: Final = 1024
-_IS_KNOWN: Final = "EXISTS (SELECT 1 FROM stream s WHERE s.device=fork.device AND s.kind=1 AND s.epoch>fork.epoch)"
+#: Of a row of fork: that its author has begun another epoch, or that it is a place that was passed in the end.
+IS_KNOWN: Final = (
+    "(EXISTS (SELECT 1 FROM stream s WHERE s.device=fork.device AND s.kind=1 AND s.epoch>fork.epoch) OR "
+    "EXISTS (SELECT 1 FROM stream s WHERE s.device=fork.device AND s.kind=1 AND s.epoch=fork.epoch "
+    "AND s.seq>=fork.seq) AND NOT EXISTS (SELECT 1 FROM gap g WHERE g.device=fork.device "
+    "AND g.from_seq<fork.seq AND g.to_seq>=fork.seq))"
+)
 _OF_LOST: Final = (
     "FROM lost_dot WHERE EXISTS "
     "(SELECT 1 FROM gap g WHERE g.device=dot_device AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)"
@@ -82,20 +89,20 @@ def before(db: apsw.Connection, device: bytes, epoch: int, seq: int) -> tuple[in
 
 
 def note_fork(db: apsw.Connection, device: bytes, epoch: int, seq: int) -> None:
-    """Somebody stands in a gap of a device, or did."""
+    """Somebody stands in a gap of a device, or did; or has a part of what a state tells up to there."""
     sql = "INSERT OR IGNORE INTO fork SELECT ?,?,? WHERE (SELECT count(*) FROM fork)<?"
     db.execute(sql, (device, epoch, seq, _FORKS_MOST))
 
 
 def forks(db: apsw.Connection) -> list[tuple[bytes, int, int]]:
     """Places of which their authors know nothing yet: (device, epoch, number). Who has begun another epoch does."""
-    rows = db.execute(f"SELECT device, epoch, seq FROM fork WHERE NOT {_IS_KNOWN} ORDER BY device, epoch, seq")
+    rows = db.execute(f"SELECT device, epoch, seq FROM fork WHERE NOT {IS_KNOWN} ORDER BY device, epoch, seq")
     return [(bytes(device), int(epoch), int(seq)) for device, epoch, seq in rows]
 
 
 def forget_forks(db: apsw.Connection) -> None:
-    """Those that their authors know are nobody's concern any more."""
-    db.execute(f"DELETE FROM fork WHERE {_IS_KNOWN}")
+    """Those that their authors know, and those that were none, are nobody's concern any more."""
+    db.execute(f"DELETE FROM fork WHERE {IS_KNOWN}")
 
 
 def has_lost(db: apsw.Connection) -> bool:

@@ -161,13 +161,12 @@ def _add_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> Non
 
 def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> None:
     uuid = aliases.canon(unit.db, key[0])
-    for device, seq, part, *_ in body:
-        was_here = tags.drop_dot(unit.db, device, seq, part)
-        if device == unit.device and not _says_number(unit, held, seq):
+    for device, seq, part, hlc, _ in body:
+        tags.drop_dot(unit.db, device, seq, part)
+        pending.drop(unit.db, device, seq, part)  # both, where a state told what is put aside here
+        if device == unit.device and hlc and not _says_number(unit, held, seq):
             _remove_renumbered(unit, key, seq, part)
-        was_here |= pending.drop(unit.db, device, seq, part)  # both, where a state told what is put aside here
-        if was_here and not gaps.holds(unit.db, device, seq):
-            continue
+        # It may be here without having been heard of: by a state that broke off.
         if not is_heard(unit, device, seq, held.device, held.seq):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])
     merged.entries.add(uuid)
@@ -175,7 +174,8 @@ def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> 
 
 def _says_number(unit: Unit, held: Held, seq: int) -> bool:
     """Whether a removal of an addition of this device is its own word that it has another number by now, which is of a
-    later epoch than the addition. What it took away in the same one it took away, and has forgotten that."""
+    later epoch than the addition. What it took away in the same one it took away, and has forgotten that. (A removal
+    without a stamp says only that somebody missed the addition: so he does when it has another number.)"""
     return held.device == unit.device and not streams.is_same_epoch(unit.db, unit.device, seq, held.seq)
 
 

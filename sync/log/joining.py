@@ -43,7 +43,7 @@ class Joining:
         self._forks: list[tuple[bytes, int, int]] = []
         self._recalls: list[tuple[bytes, int, int]] = []
         self._dots: set[tuple[bytes, int, int]] = set()
-        self._lost: set[tuple[int, int]] = set()  # additions of this device that it says are gone
+        self._lost: dict[tuple[bytes, int, int], Op] = {}  # additions that were removed before they came there
         self._vouches: list[tuple[bytes, int, Op]] = []  # device, epoch: they are looked at when all cards are known
         self._cards: dict[bytes, Card] = {}  # those that it shows, also where they are not of the present yet
 
@@ -60,8 +60,14 @@ class Joining:
         except (TypeError, ValueError, apsw.Error) as error:
             raise PageRefused(f"a part of a snapshot makes no sense: {error}") from error
 
-    def _take_stream(self, _unit: Unit, rows: list[Any]) -> None:
+    def _take_stream(self, unit: Unit, rows: list[Any]) -> None:
+        """Should the transfer break off, and an author come back from a copy of before, what came has to be known."""
         self._streams = [(StreamId(bytes(device), epoch, SHARED), start, seq) for device, epoch, start, seq in rows]
+        for stream, start_seq, seq in self._streams:
+            if stream.device != unit.device and seq > start_seq:
+                held = streams.get(unit.db, stream)
+                if held is None or held.seq < seq:
+                    gaps.note_fork(unit.db, stream.device, stream.epoch, seq)
 
     def _take_recall(self, _unit: Unit, rows: list[Any]) -> None:
         self._recalls += [(bytes(device), int(epoch), int(number)) for device, epoch, number in rows]
@@ -122,12 +128,11 @@ class Joining:
         heard = shared.is_heard(unit, bytes(device), seq, b"", 0)
         return heard and not tags.has_dot(unit.db, device, seq, part) and not pending.waits(unit.db, device, seq, part)
 
-    def _take_lost(self, unit: Unit, rows: list[Any]) -> None:
+    def _take_lost(self, _unit: Unit, rows: list[Any]) -> None:
         for device, seq, part, uuid, tag_uuid in rows:
-            body = [[device, seq, part, 0, 0]]
-            own = bytes(device) == unit.device  # may have another number by now, which the end looks at
-            self._lost |= {(seq, part)} if own else set()
-            self._merge(unit, unit.device if own else b"", [Op(0, 0, 0, "tagging", "remove", [uuid, tag_uuid], body)])
+            op = Op(0, 0, 0, "tagging", "remove", [uuid, tag_uuid], [[device, seq, part, 0, 0]])
+            _check(op)
+            self._lost[bytes(device), seq, part] = op
 
     def _take_waiting(self, unit: Unit, rows: list[Any]) -> None:
         for device, seq, part, body in rows:
@@ -185,6 +190,9 @@ class Joining:
             for device, epoch, op in self._vouches:
                 if claims.is_proven(unit.db, self.store.library_uuid, device, op, self._cards):
                     self._merge(unit, device, self.put_aside(unit, device, epoch, [op]))
+            for (device, _, _), op in self._lost.items():
+                # One of this device may have another number by now; whether it is gone is looked at below.
+                self._merge(unit, unit.device if device == unit.device else b"", [op])
             gone = []
             told = tags.every_dot(unit.db, untold_by=unit.device)
             for uuid, tag_uuid, device, seq, part in [*told, *pending.additions(unit.db)]:
@@ -225,7 +233,7 @@ class Joining:
         for old, at in tags.numbers_before(unit.db, seq, part):  # the last that the other side knows says it
             if (device, old, at) in self._dots:
                 return False
-            if (old, at) in self._lost or self._covers(device, old):
+            if (device, old, at) in self._lost or self._covers(device, old):
                 return True
         return False
 

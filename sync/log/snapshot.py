@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from index.store import heldback, recalls, streams
+from index.store import gaps, heldback, recalls, streams
 from index.store.streams import SHARED
 
 PART_ROWS: Final = 1000
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 #: What this device attached to entries that nobody is to hear of is not told; what others did is known to them.
 _SORTS: Final[dict[str, str]] = {
     "gap": "SELECT device, from_seq, to_seq FROM gap",
-    "fork": "SELECT device, epoch, seq FROM fork",
+    "fork": f"SELECT device, epoch, seq FROM fork WHERE NOT {gaps.IS_KNOWN}",
     "moved": "SELECT device, hlc, stamp FROM moved",
     "register": "SELECT model, key, field, value, hlc, device FROM register",
     "alias": "SELECT uuid, kept FROM alias",

@@ -247,6 +247,7 @@ def test_a_fork_is_told_to_its_author_when_a_link_begins_with_what_was_heard_and
     a, _, c, _, _ = four
     place = At(a.uuid, a.store.epoch, SHARED, 1)
     with c.store.note() as db:
+        gaps.note(db, a.uuid, 0, 1)
         gaps.note_fork(db, a.uuid, place.epoch, place.seq)
     heard = []
 
@@ -287,4 +288,63 @@ def test_a_word_that_an_addition_has_another_number_is_no_removal_when_it_comes_
     settle(a, b, c, d)
     for one in (a, b, c, d):
         assert sorted(tags.of_entry(one.db, uuid)) == ["forgotten", "since"]
+    assert_equal(a, b, c, d)
+
+
+def test_who_has_a_part_of_a_state_says_how_far_that_went(four):
+    """Its author may come back from a copy of before. A place that was passed in the end is nobody's concern."""
+    a, b, c, d, uuid = four
+    copy = a.kept()
+    a.tag(uuid, "forgotten")
+    a.give_state(b, is_whole=False)
+    a.give_state(c, is_whole=False)
+    (at,) = [At(device, epoch, SHARED, seq) for device, epoch, seq in gaps.forks(b.db)]
+    assert not epochs.is_forgotten(a.store, [at])
+    a.tell(c)
+    assert not gaps.forks(c.db)
+    a.put_back(copy)
+    assert epochs.is_forgotten(a.store, [at])
+    epochs.begin_again(a.store, [at])
+    b.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert tags.of_entry(one.db, uuid) == ["forgotten"]
+        assert not gaps.forks(one.db)
+    assert_equal(a, b, c, d)
+
+
+def test_what_a_broken_off_state_told_can_be_taken_off(four):
+    """It comes by the log once more."""
+    a, b, c, _, uuid = four
+    a.tag(uuid, "red", "blue", "green")
+    for one in (b, c):
+        a.give_state(one, is_whole=False)
+    b.untag(uuid, "red")
+    b.tell(c)
+    c.untag(uuid, "blue")
+    settle(*four[:4])
+    for one in four[:4]:
+        assert tags.of_entry(one.db, uuid) == ["green"]
+    assert_equal(*four[:4])
+
+
+def test_who_was_forked_says_of_another_that_it_is_gone_and_that_is_none_of_its_new_number(four):
+    """It had the addition by the old one, and takes the state of who knows the new one."""
+    a, b, c, d, uuid = four
+    fork(c, b, d, uuid)
+    known = [At(*row.id, row.seq) for row in streams.every(b.db) if row.device == c.uuid]
+    epochs.begin_again(c.store, known)
+    b.give_state(c)
+    settle(a, b, c, d)
+    a.tag(uuid, "mine")
+    a.tell(c)
+    copy = a.kept()
+    a.note(uuid, b"user.other", b"forgotten")
+    a.tell(b)
+    a.put_back(copy)
+    epochs.begin_again(a.store, [At(*row.id, row.seq) for row in streams.every(b.db) if row.device == a.uuid])
+    a.give_state(c)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert sorted(tags.of_entry(one.db, uuid)) == ["forgotten", "mine", "since"]
     assert_equal(a, b, c, d)

@@ -7,7 +7,7 @@ import pytest
 
 from index.model import ids
 from index.model.errors import MissingDependency, SnapshotNeeded
-from index.store import entries, streams
+from index.store import entries, gaps, streams
 from sync.log import epochs
 from sync.log.messages import At
 from tests.sync.world import DIRECTORY, LINK, Device, assert_equal, introduce, settle
@@ -129,7 +129,7 @@ class Story:
         settle(*self.devices, limit=self.luck.choice([1, 3, 50]))
         assert_equal(*self.devices)
         for one in self.devices:  # nobody came back from a copy
-            assert not one.db.execute("SELECT * FROM fork").fetchall()
+            assert not gaps.forks(one.db)
             for other in self.devices:
                 places = [At(*row.id, row.seq, row.part_to, row.part_after) for row in streams.every(other.db)]
                 assert other is one or not epochs.is_forgotten(one.store, places)
