@@ -343,6 +343,7 @@ def test_who_was_forked_says_of_another_that_it_is_gone_and_that_is_none_of_its_
     a.tell(b)
     a.put_back(copy)
     epochs.begin_again(a.store, [At(*row.id, row.seq) for row in streams.every(b.db) if row.device == a.uuid])
+    b.tell(a)
     a.give_state(c)
     settle(a, b, c, d)
     for one in (a, b, c, d):
