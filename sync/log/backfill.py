@@ -83,7 +83,7 @@ class Backfill:
             self.incoming.heard(joining.merged)
             if joining.own_forks:
                 own = self.store.device_uuid
-                await self.hub.spoken(peer, [At(own, epoch, SHARED, seq) for epoch, seq in joining.own_forks])
+                await self.hub.spoken(peer, (), [At(own, epoch, SHARED, seq) for epoch, seq in joining.own_forks])
         except VdfsError as error:
             self.events.add(Event.BACKFILL_FAILED, f"the current state could not be taken: {error}", peer.device)
             raise

@@ -94,6 +94,24 @@ def begin_again(store: Store, places: Iterable[At]) -> None:
     new_epoch(store, 0 if own is None else own.floor_seq, known_seq, is_forked=True)
 
 
+def was_forked(store: Store, places: Iterable[At]) -> bool:
+    """Whether somebody has heard in part of what this device said in an epoch before, and nobody else has: of a state
+    that broke off, told before the copy was put in place. What comes of it is to be said again; returns whether that is
+    news. `places`: as they stand in table fork."""
+    is_new = False
+    for at in places:
+        row = streams.get(store.db, at.stream)
+        if at.device != store.device_uuid or at.epoch >= store.epoch or row is None or is_forked(store, at.epoch):
+            continue
+        end_seq = streams.end_of(store.db, row)
+        if at.seq > row.seq and end_seq is not None:
+            with store.note() as db:
+                changes.set_meta(db, _FORKS, msgpack.packb([*_forks(db), [at.epoch, row.seq, end_seq]]))
+                recalls.note_reason(db)
+            is_new = True
+    return is_new
+
+
 def _forks(db: apsw.Connection) -> list[list[int]]:
     """The epochs of ours that others may know in two continuations: (epoch, up to where there is but one, where the
     next epoch begins)."""

@@ -199,9 +199,11 @@ class Hub:
             peer.is_up_to_date = False
         self.acknowledge_soon()
 
-    async def spoken(self, peer: Peer, places: Sequence[At]) -> None:
-        """A device said how far it knows what. Where it knows of us what we have forgotten, we begin anew, and hear of
-        that."""
+    async def spoken(self, peer: Peer, places: Sequence[At], forks: Sequence[At] = ()) -> None:
+        """A device said how far it knows what, and of which places nobody seems to know. Where it knows of us what we
+        have forgotten, we begin anew, and hear of that."""
+        epochs.was_forked(self.store, forks)
+        places = (*places, *forks)
         if epochs.is_forgotten(self.store, places):
             epochs.begin_again(self.store, places)
             self.events.add(Event.STATE, "came back from an old copy; tells all anew", peer.device)

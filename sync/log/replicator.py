@@ -120,7 +120,7 @@ class Replicator:
     async def notified(self, peer: Peer, message: Any) -> None:
         """A notice of a device."""
         if isinstance(message, Have):
-            await self.hub.spoken(peer, (*message.places, *message.forks))
+            await self.hub.spoken(peer, message.places, message.forks)
             peer.have = {at.stream: at.seq for at in message.places}
             self.hub.heard_of(peer.device)
             peer.direct = frozenset(message.direct)

@@ -31,7 +31,7 @@ class Serving:
 
     async def serve(self, peer: Peer, call: Call, follow: Follow) -> None:
         """Answer a Follow for as long as the link lasts."""
-        await self.hub.spoken(peer, (*follow.places, *follow.forks))
+        await self.hub.spoken(peer, follow.places, follow.forks)
         peer.places = {}
         peer.stand(follow.places)
         peer.direct = frozenset(follow.direct)

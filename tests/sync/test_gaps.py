@@ -4,7 +4,7 @@ import msgpack
 import pytest
 import trio
 
-from index.store import entries, gaps, metadata, pending, streams, tags
+from index.store import entries, gaps, metadata, pending, recalls, streams, tags
 from index.store.streams import SHARED
 from sync.log import epochs
 from sync.log.hub import Hub
@@ -251,9 +251,9 @@ def test_a_fork_is_told_to_its_author_when_a_link_begins_with_what_was_heard_and
         gaps.note_fork(db, a.uuid, place.epoch, place.seq)
     heard = []
 
-    async def spoken(hub, peer, places) -> None:
+    async def spoken(hub, peer, places, forks=()) -> None:
         if hub is a.replicator.hub:
-            heard.append([at for at in places if at == place])
+            heard.append([at for at in forks if at == place])
         peer.has_spoken.set()
 
     monkeypatch.setattr(Hub, "spoken", spoken)
@@ -348,4 +348,26 @@ def test_who_was_forked_says_of_another_that_it_is_gone_and_that_is_none_of_its_
     settle(a, b, c, d)
     for one in (a, b, c, d):
         assert sorted(tags.of_entry(one.db, uuid)) == ["forgotten", "mine", "since"]
+    assert_equal(a, b, c, d)
+
+
+def test_an_author_that_is_in_a_later_epoch_hears_what_only_a_part_of_a_state_told(four):
+    """Its copy was found out by the file that it lies in, not by what others knew."""
+    a, b, c, d, uuid = four
+    copy = a.kept()
+    a.tag(uuid, "forgotten")
+    a.give_state(b, is_whole=False)
+    a.put_back(copy)
+    epochs.new_epoch(a.store, epochs._said_seq(a.store), a.store.last_seq)
+    forks = [At(device, epoch, SHARED, seq) for device, epoch, seq in gaps.forks(b.db)]
+    assert not epochs.is_forgotten(a.store, forks)
+    assert epochs.was_forked(a.store, forks)
+    assert not epochs.was_forked(a.store, forks), "once"
+    assert recalls.left(a.db) is None
+    b.give_state(a)
+    settle(a, b, c, d)
+    for one in (a, b, c, d):
+        assert tags.of_entry(one.db, uuid) == ["forgotten"]
+        assert not gaps.forks(one.db)
+        prune(one.store, [])
     assert_equal(a, b, c, d)
