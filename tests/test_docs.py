@@ -146,7 +146,7 @@ def test_the_protocol_says_of_the_current_state_what_is_in_it():
 
     said = [row[0].strip("| `") for row in rows_under("16.", "sort")]
     assert said == ["stream", "recall", *snapshot._SORTS]
-    assert set(said) == set(snapshot.WIDTHS)
+    assert set(said) == set(snapshot.FORMS)
 
 
 def test_every_message_of_the_protocol_is_answered_or_a_notice():

@@ -40,7 +40,7 @@ CREATE TABLE fork(
 
 #: The operation that tells of one.
 GAP: Final = ("stream", "gap")
-#: So many are remembered of each device, the latest: what is older all have heard of.
+#: So many are remembered of each device, the latest.
 _MOST: Final = 64
 _FORKS_MOST: Final = 1024
 #: Of a row of fork: that its author has begun another epoch, or that it is a place that was passed in the end.
@@ -62,8 +62,12 @@ def note(db: apsw.Connection, device: bytes, from_seq: int, to_seq: int) -> None
     sql = "SELECT from_seq, to_seq FROM gap WHERE device=? ORDER BY to_seq DESC, from_seq LIMIT -1 OFFSET ?"
     old: list[Any] = db.execute(sql, (device, _MOST)).fetchall()
     for bounds in old:
-        db.execute("DELETE FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=?", (device, *bounds))
         db.execute("DELETE FROM gap WHERE device=? AND from_seq=? AND to_seq=?", (device, *bounds))
+        db.execute(
+            "DELETE FROM lost_dot WHERE dot_device=?1 AND dot_seq>?2 AND dot_seq<=?3 AND NOT EXISTS "
+            "(SELECT 1 FROM gap g WHERE g.device=?1 AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)",
+            (device, *bounds),
+        )
 
 
 def holds(db: apsw.Connection, device: bytes, seq: int) -> bool:
@@ -72,15 +76,15 @@ def holds(db: apsw.Connection, device: bytes, seq: int) -> bool:
     return db.execute(sql, (device, seq, seq)).fetchone() is not None
 
 
-def before(db: apsw.Connection, device: bytes, epoch: int, seq: int) -> tuple[int, int] | None:
-    """The gap between what this device has said or told of in an epoch and a unit, the first of a start that says
-    something; None without any."""
+def before(db: apsw.Connection, device: bytes, seq: int) -> tuple[int, int] | None:
+    """The gap between what this device has said or told of and a unit, the first of a start that says something; None
+    without any."""
     (last,) = one(
         db,
-        "SELECT max(coalesce((SELECT floor_seq FROM stream WHERE device=?1 AND epoch=?2 AND kind=1), 0), "
-        "coalesce((SELECT max(seq) FROM outbox WHERE epoch=?2 AND seq<?3), 0), "
-        "coalesce((SELECT max(to_seq) FROM boundary WHERE epoch=?2 AND kind=1), 0))",
-        device, epoch, seq,
+        "SELECT max(coalesce((SELECT max(max(seq, floor_seq)) FROM stream WHERE device=?1 AND kind=1 AND seq<?2), 0), "
+        "coalesce((SELECT max(seq) FROM outbox WHERE seq<?2), 0), "
+        "coalesce((SELECT max(to_seq) FROM boundary WHERE kind=1 AND to_seq<?2), 0))",
+        device, seq,
     )  # fmt: skip
     if int(last) >= seq - 1:
         return None

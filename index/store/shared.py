@@ -217,7 +217,8 @@ def _move_stamp(unit: Unit, held: Held, key: Any, body: Any, _merged: Merged) ->
 
 
 def _note_gap(unit: Unit, held: Held, key: Any, _body: Any, _merged: Merged) -> None:
-    gaps.note(unit.db, held.device, *key)
+    if held.device != unit.device:  # of another life of this device: its own is what counts here
+        gaps.note(unit.db, held.device, *key)
 
 
 _STEPS: Final[Mapping[tuple[str, str], Callable[[Unit, Held, Any, Any, Merged], None]]] = {
@@ -253,7 +254,9 @@ def _are_uuids(key: object) -> bool:
 
 
 def _are_numbers(values: object, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(type(n) is int and n >= 0 for n in values)
+    return (
+        isinstance(values, list) and len(values) == count and all(type(n) is int and 0 <= n < 1 << 63 for n in values)
+    )
 
 
 def _is_register(key: object, body: object) -> bool:

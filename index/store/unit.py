@@ -284,7 +284,7 @@ class Unit:
 
     def _say_gap(self) -> None:
         """The first that is said since the store was opened: what lies before it is none of this life (gaps.py)."""
-        gap = gaps.before(self.db, self.device, self.epoch, self.seq)
+        gap = gaps.before(self.db, self.device, self.seq)
         if gap is not None:
             self.tell(*gaps.GAP, gap, None)
 

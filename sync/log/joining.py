@@ -27,7 +27,7 @@ from index.store.streams import SHARED, StreamId
 from index.store.unit import Unit
 from sync.log import claims, epochs
 from sync.log.claims import Card
-from sync.log.snapshot import WIDTHS, Part
+from sync.log.snapshot import FORMS, Part, is_sound
 
 
 class Joining:
@@ -49,10 +49,9 @@ class Joining:
 
     def take(self, part: Part) -> None:
         """Join one part, in a unit of its own. PageRefused when it has another form than it must have."""
-        width = WIDTHS.get(part.sort)
-        if width is None:
+        if part.sort not in FORMS:
             return
-        if not all(isinstance(row, list) and len(row) == width for row in part.rows):
+        if not all(is_sound(part.sort, row) for row in part.rows):
             raise PageRefused("a part of a snapshot has another form than it must have")
         try:
             with self.store.write(ORIGIN_SYNC) as unit:
@@ -73,9 +72,13 @@ class Joining:
         self._recalls += [(bytes(device), int(epoch), int(number)) for device, epoch, number in rows]
 
     def _take_gap(self, unit: Unit, rows: list[Any]) -> None:
+        """Of this device nobody else says what it gave its numbers to; others said something where a gap ends."""
         for device, from_seq, to_seq in rows:
-            self._gaps.append((bytes(device), int(from_seq), int(to_seq)))
-            gaps.note(unit.db, *self._gaps[-1])
+            is_told = any(stream.device == device and seq > to_seq for stream, _, seq in self._streams)
+            if from_seq < to_seq and is_told:
+                self._gaps.append((device, from_seq, to_seq))
+                if device != unit.device:
+                    gaps.note(unit.db, device, from_seq, to_seq)
 
     def _take_fork(self, unit: Unit, rows: list[Any]) -> None:
         for device, epoch, seq in rows:
@@ -206,8 +209,10 @@ class Joining:
             if epochs.is_forked(self.store):
                 epochs.say_all_again(unit, gone)
             recalls.hear(unit.db, unit.device, self._recalls)
-            for fork in self._forks:
-                gaps.note_fork(unit.db, *fork)
+            for device, epoch, seq in self._forks:
+                is_known = streams.get(unit.db, StreamId(device, epoch, SHARED)) is not None
+                if is_known and gaps.holds(unit.db, device, seq):
+                    gaps.note_fork(unit.db, device, epoch, seq)
             self._find_forks(unit)
             for stream, start_seq, seq in self._streams:
                 if stream.device == unit.device and stream.epoch == unit.epoch:

@@ -39,19 +39,20 @@ _SORTS: Final[dict[str, str]] = {
     "waiting": "SELECT device, seq, part, body FROM waiting WHERE length(device)=16",
     "aside": "SELECT hlc, device, epoch, seq, part, body FROM quarantine",
 }
-WIDTHS: Final = {
-    "gap": 3,
-    "fork": 3,
-    "moved": 3,
-    "register": 6,
-    "alias": 2,
-    "attribute": 5,
-    "tagging": 7,
-    "lost": 5,
-    "waiting": 4,
-    "aside": 6,
-    "stream": 4,
-    "recall": 3,
+#: What a row of each sort consists of: d an id of 16 bytes, n a number, x what whoever takes it in looks at.
+FORMS: Final = {
+    "stream": "dnnn",
+    "recall": "dnn",
+    "gap": "dnn",
+    "fork": "dnn",
+    "moved": "dnn",
+    "register": "xxxxnd",
+    "alias": "dd",
+    "attribute": "dxxnd",
+    "tagging": "dddnnnn",
+    "lost": "dnndd",
+    "waiting": "dnnx",
+    "aside": "ndnnnx",
 }
 
 
@@ -75,3 +76,17 @@ def read(db: apsw.Connection, device: bytes, epoch: int) -> Iterator[Part]:
                 rows = []
         if rows:
             yield Part(sort, rows)
+
+
+def is_sound(sort: str, row: object) -> bool:
+    """Whether a row that came from elsewhere has the form of its sort; a sort that is not known has any."""
+    form = FORMS.get(sort)
+    if form is None:
+        return True
+    return isinstance(row, list) and len(row) == len(form) and all(map(_is, form, row))
+
+
+def _is(form: str, value: object) -> bool:
+    if form == "d":
+        return isinstance(value, bytes) and len(value) == 16
+    return form != "n" or (type(value) is int and 0 <= value < 1 << 63)
