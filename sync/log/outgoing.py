@@ -29,6 +29,8 @@ from sync.wire.identity import Keys
 
 #: Rows and operations of a page at most, when nobody says otherwise.
 PAGE_ROWS: Final = 2000
+#: With so many bytes, unpacked, a page of operations has enough.
+PAGE_BYTES: Final = 1 << 20
 
 _ROW: Final = (
     "SELECT e.id, e.branch_id, coalesce(e.parent_id, 0), e.name, e.uuid, e.kind, e.mode, e.size_bytes, e.mtime_ns, "
@@ -186,7 +188,7 @@ class Outgoing:
         not kept any more."""
         if from_seq < self._bounds(SHARED)[1]:
             raise SnapshotNeeded("what was told since is not kept any more")
-        found = self._ops("seq>?", from_seq, limit + 1)
+        found = self._ops("seq>?", from_seq, limit + 1, PAGE_BYTES)
         if not found:
             return None
         to_seq = _cut([op[0] for op in found], limit, found[-1][0])  # none that nothing was said in: see gaps.py
@@ -195,9 +197,18 @@ class Outgoing:
         ops = [[*op[:5], msgpack.unpackb(op[5]), msgpack.unpackb(op[6])] for op in found if op[0] <= to_seq]
         return self._seal(SHARED, from_seq, to_seq, 0, 0, True, len(ops), ops)
 
-    def _ops(self, where: str, seq: int, limit: int) -> list[Any]:
+    def _ops(self, where: str, seq: int, limit: int, most_bytes: int = 1 << 62) -> list[Any]:
+        """Operations in order; no further unit once they have so many bytes."""
+        found: list[Any] = []
+        size_bytes = 0
         sql = f"{_OPS} WHERE epoch=? AND {where} ORDER BY seq, part LIMIT ?"
-        return self.store.db.execute(sql, (self.store.epoch, seq, limit)).fetchall()
+        rows: Any = self.store.db.execute(sql, (self.store.epoch, seq, limit))
+        for row in rows:
+            if size_bytes >= most_bytes and row[0] != found[-1][0]:
+                break
+            size_bytes += len(row[-2]) + len(row[-1])
+            found.append(row)
+        return found
 
     def _bounds(self, kind: int) -> tuple[int, int]:
         """(start_seq, floor_seq) of a stream of ours."""

@@ -14,6 +14,8 @@ from index.store import gaps, heldback, recalls, streams
 from index.store.streams import SHARED
 
 PART_ROWS: Final = 1000
+#: With values of so many bytes a part has enough.
+_PART_BYTES: Final = 1 << 20
 
 
 class Part(NamedTuple):
@@ -69,11 +71,13 @@ def read(db: apsw.Connection, device: bytes, epoch: int) -> Iterator[Part]:
         yield Part("recall", reasons)
     for sort, sql in _SORTS.items():
         rows: list[Any] = []
+        size_bytes = 0
         for row in db.execute(sql, {"own": device}):
             rows.append(list(row))
-            if len(rows) == PART_ROWS:
+            size_bytes += sum(len(value) for value in row if isinstance(value, bytes))
+            if len(rows) == PART_ROWS or size_bytes >= _PART_BYTES:
                 yield Part(sort, rows)
-                rows = []
+                rows, size_bytes = [], 0
         if rows:
             yield Part(sort, rows)
 
