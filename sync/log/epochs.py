@@ -16,14 +16,15 @@ The numbers of an epoch, and where it begins, are drawn by chance: the same copy
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import apsw
 import msgpack
 
 from index.model import ids
-from index.store import aliases, changes, gaps, heldback, pending, recalls, registers, streams, tags
+from index.model.change import ORIGIN_SYNC
+from index.store import changes, gaps, heldback, pending, recalls, streams, tags
 from index.store.shared import Op
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
@@ -38,6 +39,11 @@ _PLACES_BYTES: Final = 5
 _EPOCH_BYTES: Final = 3
 _FILE: Final = "database_file"
 _FORKS: Final = "forks"
+#: The fact that all that is known is to be said again.
+_TO_SAY: Final = "to_say_again"
+#: How many operations of that are one unit, and with how many bytes one has enough.
+_SAID_AT_ONCE: Final = 200
+_SAID_BYTES: Final = 1 << 18
 
 
 def begin(store: Store, file_id: str) -> None:
@@ -215,24 +221,68 @@ def _add_again(unit: Unit, seq: int, part: int) -> None:
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[unit.device, seq, part, hlc, order]])
 
 
-def say_all_again(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int]]) -> None:
-    """The same of all that is known, after a current state was joined: what is stamped by this device, its tags of
-    epochs before, aliases, and what that state had removed (`gone`: entry, tag, and the addition)."""
-    db = unit.db
-    for one in [one for one in registers.every(db) if one.device == unit.device]:
-        unit.tell("register", "set", [one.model, one.key, one.field], one.value, one.hlc)
-    cells: list[Any] = db.execute(
-        f"SELECT entry_uuid, name, value, hlc FROM attribute WHERE device=? AND {heldback.TOLD}", (unit.device,)
-    ).fetchall()
-    for uuid, name, value, hlc in cells:
-        unit.tell("attribute", "set", [uuid, name], value, hlc)
-    for uuid, kept in aliases.every(db):
-        unit.tell("alias", "join", uuid, kept)
+def say_gone(unit: Unit, gone: Iterable[tuple[bytes, bytes, bytes, int, int]]) -> None:
+    """A current state was joined: what it had removed is said (`gone`: entry, tag, and the addition), and all that is
+    known is to be said again."""
     for entry_uuid, tag_uuid, device, seq, part in gone:
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[device, seq, part, 0, 0]])
-    own = streams.get(db, StreamId(unit.device, unit.epoch, SHARED))
-    start_seq = 0 if own is None else own.start_seq
-    sql = f"SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=? AND {heldback.TOLD}"
-    dots: list[Any] = db.execute(sql, (unit.device, start_seq)).fetchall()
-    for seq, part in dots:
-        _add_again(unit, seq, part)
+    changes.set_meta(unit.db, _TO_SAY, 1)
+
+
+def say_all_again(store: Store) -> Iterator[None]:
+    """If that is to be done: what is stamped by this device, aliases, and its tags of epochs before; yields between
+    units, none of which says more than a page holds. One that dies on the way begins anew."""
+    db, own = store.db, store.device_uuid
+    if changes.get_meta(db, _TO_SAY) is None:
+        return
+    cells = f"SELECT entry_uuid, name FROM attribute WHERE device=? AND {heldback.TOLD}"
+    row = streams.get(db, StreamId(own, store.epoch, SHARED))
+    dots = f"SELECT dot_seq, dot_part FROM tagging WHERE dot_device=? AND dot_seq<=? AND {heldback.TOLD}"
+    start_seq = 0 if row is None else row.start_seq
+    yield from _in_units(store, _say_register, "SELECT model, key, field FROM register WHERE device=?", own)
+    yield from _in_units(store, _say_cell, cells, own)
+    yield from _in_units(store, _say_alias, "SELECT uuid, kept FROM alias")
+    yield from _in_units(store, _say_dot, dots, own, start_seq)
+    with store.note():
+        changes.drop_meta(db, _TO_SAY)
+
+
+def _in_units(store: Store, say: Callable[[Unit, Any], int], sql: str, *values: bytes | int) -> Iterator[None]:
+    """Say what is found, some at a time; `say` returns how many bytes that are."""
+    found: list[Any] = store.db.execute(sql, values).fetchall()
+    at = 0
+    while at < len(found):
+        first, size_bytes = at, 0
+        with store.write(ORIGIN_SYNC) as unit:
+            while at < len(found) and at - first < _SAID_AT_ONCE and size_bytes < _SAID_BYTES:
+                size_bytes += say(unit, found[at])
+                at += 1
+        yield
+
+
+def _say_register(unit: Unit, key: Any) -> int:
+    sql = "SELECT value, hlc FROM register WHERE model=? AND key=? AND field=? AND device=?"
+    row: Any = unit.db.execute(sql, (*key, unit.device)).fetchone()
+    if row is None:  # somebody else has said something since
+        return 0
+    unit.tell("register", "set", list(key), *row)
+    return len(row[0])
+
+
+def _say_cell(unit: Unit, key: Any) -> int:
+    sql = "SELECT value, hlc FROM attribute WHERE entry_uuid=? AND name=? AND device=?"
+    row: Any = unit.db.execute(sql, (*key, unit.device)).fetchone()
+    if row is None:
+        return 0
+    unit.tell("attribute", "set", list(key), *row)
+    return len(row[0] or b"")
+
+
+def _say_alias(unit: Unit, key: Any) -> int:
+    unit.tell("alias", "join", *key)
+    return 0
+
+
+def _say_dot(unit: Unit, key: Any) -> int:
+    _add_again(unit, *key)
+    return 0

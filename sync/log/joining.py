@@ -207,7 +207,7 @@ class Joining:
                     gone.append((uuid, tag_uuid, device, seq, part))
                     self.merged.entries.add(uuid)
             if epochs.is_forked(self.store):
-                epochs.say_all_again(unit, gone)
+                epochs.say_gone(unit, gone)
             recalls.hear(unit.db, unit.device, self._recalls)
             for device, epoch, seq in self._forks:
                 is_known = streams.get(unit.db, StreamId(device, epoch, SHARED)) is not None

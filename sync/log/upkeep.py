@@ -13,7 +13,7 @@ from index.model.errors import LinkClosed, NoSpace, VdfsError
 from index.model.hlc import Hlc
 from index.store import devices, pending, recalls, streams
 from index.store.streams import StreamId
-from sync.log import outgoing, pruning, restamping
+from sync.log import epochs, outgoing, pruning, restamping
 from sync.log.backfill import Backfill
 from sync.log.following import RETRY_S
 from sync.log.hub import RELAY_S, Hub
@@ -90,6 +90,9 @@ class Upkeep:
                 if self.incoming.release():
                     self.hub.ring_all()
                 outgoing.tell_untold(self.store)
+                for _ in epochs.say_all_again(self.store):
+                    async with self.pace.turn():
+                        pass
                 await self._recall()
                 await self._tell_ahead()
                 for _ in self.incoming.clear():

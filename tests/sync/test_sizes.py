@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from index.store import metadata
-from sync.log import outgoing
+from sync.log import epochs, outgoing
 from sync.log.pages import BODY_MAX_BYTES
 from sync.wire.codec import MAX_BODY_BYTES
 from tests.sync.linked import connect, made, quiet, run, running
@@ -57,4 +57,19 @@ def test_many_large_values_are_told_by_a_state(pair):
     a.prune()
     follow(a, b)
     assert all(metadata.get(b.db, uuid, b"user.note") for uuid in uuids)
+    assert_equal(a, b)
+
+
+def test_all_that_is_said_again_after_a_fork_fits_into_pages(pair):
+    a, b = pair
+    settle(a, b)
+    write_notes(a)
+    with a.store.write("test") as unit:
+        epochs.say_gone(unit, [])
+    before = a.store.last_seq
+    assert sum(1 for _ in epochs.say_all_again(a.store)) > COUNT * 60_000 // (1 << 20)
+    assert not list(epochs.say_all_again(a.store)), "once"
+    sql = "SELECT max(n) FROM (SELECT sum(length(body)) AS n FROM outbox WHERE seq>? GROUP BY seq)"
+    assert a.db.execute(sql, (before,)).fetchone()[0] < outgoing.PAGE_BYTES
+    follow(a, b)
     assert_equal(a, b)

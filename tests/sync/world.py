@@ -205,6 +205,8 @@ class Device:
             joining.take(part)
         if is_whole:
             joining.finish(other.into.tell)
+            for _ in epochs.say_all_again(other.store):
+                pass
 
     def acknowledge(self, other: "Device") -> None:
         """Say to another what is here."""
