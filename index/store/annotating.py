@@ -6,7 +6,7 @@ have. A uuid that is an alias is written under what it is read as.
 """
 
 from index.model.ids import new_uuid
-from index.store import aliases, heldback, metadata, pending, registers, shared, tags
+from index.store import aliases, hearing, heldback, metadata, pending, registers, tags
 from index.store.unit import Unit
 
 
@@ -43,7 +43,7 @@ def remove_tag(unit: Unit, uuid: bytes, tag: str) -> None:
         if not is_held:
             unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot) for dot in dots])
             for device, seq, part, *_ in dots:
-                if not shared.is_heard(unit, device, seq, unit.device, unit.seq):
+                if not hearing.is_heard(unit, device, seq, unit.device, unit.seq):
                     pending.lose_dot(unit.db, device, seq, part, uuid, tag_uuid)
 
 

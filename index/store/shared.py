@@ -16,7 +16,20 @@ import apsw
 import msgpack
 
 from index.model.errors import MissingDependency
-from index.store import aliases, devices, gaps, leaving, metadata, pending, places, registers, saved, streams, tags
+from index.store import (
+    aliases,
+    devices,
+    gaps,
+    hearing,
+    leaving,
+    metadata,
+    pending,
+    places,
+    registers,
+    saved,
+    streams,
+    tags,
+)
 from index.store.pending import Held
 from index.store.registers import Register
 from index.store.unit import Unit
@@ -167,7 +180,7 @@ def _remove_tag(unit: Unit, held: Held, key: Any, body: Any, merged: Merged) -> 
         if device == unit.device and hlc and not _says_number(unit, held, seq):
             _remove_renumbered(unit, key, seq, part)
         # It may be here without having been heard of: by a state that broke off.
-        if not is_heard(unit, device, seq, held.device, held.seq):
+        if not hearing.is_heard(unit, device, seq, held.device, held.seq):
             pending.lose_dot(unit.db, device, seq, part, uuid, key[1])
     merged.entries.add(uuid)
 
@@ -189,19 +202,6 @@ def _remove_renumbered(unit: Unit, key: Any, seq: int, part: int) -> None:
         if tags.drop_dot(unit.db, unit.device, *at):
             unit.tell("tagging", "remove", key, [[unit.device, *at, 0, 0]])
         at = tags.renumbered(unit.db, *at)
-
-
-def is_heard(unit: Unit, device: bytes, seq: int, by: bytes, by_seq: int) -> bool:
-    """Whether an addition that is not here was heard of before, so that it can come no more. `by`: who says in which
-    unit of his that it is gone; what he added himself in that epoch was said before. What this device added itself in
-    an epoch before, and lost, is news to it; so is to all what has a number that was given to nothing."""
-    if gaps.holds(unit.db, device, seq):
-        return False
-    if device == unit.device and streams.is_same_epoch(unit.db, device, seq, unit.seq):
-        return True
-    if device == by and streams.is_same_epoch(unit.db, device, seq, by_seq):
-        return True
-    return streams.covers(unit.db, device, seq)
 
 
 def _join(unit: Unit, _held: Held, key: Any, body: Any, merged: Merged) -> None:

@@ -19,7 +19,7 @@ import msgpack
 
 from index.model.change import ORIGIN_SYNC
 from index.model.errors import PageRefused
-from index.store import aliases, gaps, metadata, pending, recalls, registers, shared, streams, tags
+from index.store import aliases, gaps, hearing, metadata, pending, recalls, registers, shared, streams, tags
 from index.store.registers import Register
 from index.store.shared import Merged, Op
 from index.store.store import Store
@@ -128,7 +128,7 @@ class Joining:
         """Whether an addition that the other side has was heard of here, and is not here any more."""
         if epochs.is_news(unit, bytes(device), seq, part):
             return False
-        heard = shared.is_heard(unit, bytes(device), seq, b"", 0)
+        heard = hearing.is_heard(unit, bytes(device), seq, b"", 0)
         return heard and not tags.has_dot(unit.db, device, seq, part) and not pending.waits(unit.db, device, seq, part)
 
     def _take_lost(self, _unit: Unit, rows: list[Any]) -> None:
