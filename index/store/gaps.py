@@ -43,17 +43,22 @@ GAP: Final = ("stream", "gap")
 #: So many are remembered of each device, the latest.
 _MOST: Final = 64
 _FORKS_MOST: Final = 1024
+
+
+def within(device: str, seq: str) -> str:
+    """SQL: whether a number of a device lies in a gap, both as terms."""
+    return f"EXISTS (SELECT 1 FROM gap g WHERE g.device={device} AND g.from_seq<{seq} AND g.to_seq>={seq})"
+
+
 #: Of a row of fork: that its author has begun another epoch, or that it is a place that was passed in the end.
 IS_KNOWN: Final = (
     "(EXISTS (SELECT 1 FROM stream s WHERE s.device=fork.device AND s.kind=1 AND s.epoch>fork.epoch) OR "
     "EXISTS (SELECT 1 FROM stream s WHERE s.device=fork.device AND s.kind=1 AND s.epoch=fork.epoch "
-    "AND s.seq>=fork.seq) AND NOT EXISTS (SELECT 1 FROM gap g WHERE g.device=fork.device "
-    "AND g.from_seq<fork.seq AND g.to_seq>=fork.seq))"
+    f"AND s.seq>=fork.seq) AND NOT {within('fork.device', 'fork.seq')})"
 )
-_OF_LOST: Final = (
-    "FROM lost_dot WHERE EXISTS "
-    "(SELECT 1 FROM gap g WHERE g.device=dot_device AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)"
-)
+#: Of a row of lost_dot or tagging.
+DOT_WITHIN: Final = within("dot_device", "dot_seq")
+_OF_LOST: Final = f"FROM lost_dot WHERE {DOT_WITHIN}"
 
 
 def note(db: apsw.Connection, device: bytes, from_seq: int, to_seq: int) -> None:
@@ -64,16 +69,14 @@ def note(db: apsw.Connection, device: bytes, from_seq: int, to_seq: int) -> None
     for bounds in old:
         db.execute("DELETE FROM gap WHERE device=? AND from_seq=? AND to_seq=?", (device, *bounds))
         db.execute(
-            "DELETE FROM lost_dot WHERE dot_device=?1 AND dot_seq>?2 AND dot_seq<=?3 AND NOT EXISTS "
-            "(SELECT 1 FROM gap g WHERE g.device=?1 AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)",
+            f"DELETE FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=? AND NOT {DOT_WITHIN}",
             (device, *bounds),
         )
 
 
 def holds(db: apsw.Connection, device: bytes, seq: int) -> bool:
     """Whether a number of a device lies in a gap."""
-    sql = "SELECT 1 FROM gap WHERE device=? AND from_seq<? AND to_seq>=? LIMIT 1"
-    return db.execute(sql, (device, seq, seq)).fetchone() is not None
+    return bool(one(db, f"SELECT {within('?1', '?2')}", device, seq)[0])
 
 
 def before(db: apsw.Connection, device: bytes, seq: int) -> tuple[int, int] | None:
@@ -86,16 +89,19 @@ def before(db: apsw.Connection, device: bytes, seq: int) -> tuple[int, int] | No
         "coalesce((SELECT max(to_seq) FROM boundary WHERE kind=1 AND to_seq<?2), 0))",
         device, seq,
     )  # fmt: skip
-    if int(last) >= seq - 1:
-        return None
-    note(db, device, int(last), seq - 1)
-    return int(last), seq - 1
+    return None if int(last) >= seq - 1 else (int(last), seq - 1)
 
 
 def note_fork(db: apsw.Connection, device: bytes, epoch: int, seq: int) -> None:
     """Somebody stands in a gap of a device, or did; or has a part of what a state tells up to there."""
     sql = "INSERT OR IGNORE INTO fork SELECT ?,?,? WHERE (SELECT count(*) FROM fork)<?"
     db.execute(sql, (device, epoch, seq, _FORKS_MOST))
+
+
+def find_fork(db: apsw.Connection, device: bytes, epoch: int, start_seq: int, seq: int) -> None:
+    """Somebody stands at a place in a stream that begins at a number: that may be a fork."""
+    if seq > start_seq and holds(db, device, seq):
+        note_fork(db, device, epoch, seq)
 
 
 def forks(db: apsw.Connection) -> list[tuple[bytes, int, int]]:

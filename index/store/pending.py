@@ -140,13 +140,6 @@ def lose_dot(db: apsw.Connection, device: bytes, seq: int, part: int, entry_uuid
     db.execute("INSERT OR IGNORE INTO lost_dot VALUES(?,?,?,?,?)", (device, seq, part, entry_uuid, tag_uuid))
 
 
-def lose_if_forked(db: apsw.Connection, device: bytes, seq: int, part: int, entry_uuid: bytes, tag_uuid: bytes) -> None:
-    """An addition is gone. Where no cursor says whether it was heard of, since its number lies in a gap, that has to be
-    remembered until all have heard of it."""
-    if gaps.holds(db, device, seq):
-        lose_dot(db, device, seq, part, entry_uuid, tag_uuid)
-
-
 def is_lost(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
     """Whether an addition was removed before it came."""
     sql = "SELECT 1 FROM lost_dot WHERE dot_device=? AND dot_seq=? AND dot_part=?"
@@ -163,8 +156,7 @@ def forget_lost(db: apsw.Connection, device: bytes, after_seq: int, seq: int) ->
     """All was heard of that a device said in a range of units of one epoch. What it said in one before may come yet,
     and what it said in another continuation of that."""
     db.execute(
-        "DELETE FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=? AND NOT EXISTS "
-        "(SELECT 1 FROM gap g WHERE g.device=dot_device AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)",
+        f"DELETE FROM lost_dot WHERE dot_device=? AND dot_seq>? AND dot_seq<=? AND NOT {gaps.DOT_WITHIN}",
         (device, after_seq, seq),
     )
 

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from index.store import gaps
+
 SCHEMA = """
 -- tag: a name; uuid is its key on the wire. Names compare exactly (a search may fold them).
 CREATE TABLE tag(
@@ -173,10 +175,7 @@ def renumber_after(db: apsw.Connection, device: bytes, seq: int, beyond: int) ->
     """So are all that this device made after a unit, so many numbers later; not what it had made in another life, and
     has heard of (gaps.py)."""
     db.execute("UPDATE renumbered SET new_seq=new_seq+? WHERE new_seq>?", (beyond, seq))
-    made = (
-        "dot_device=?2 AND dot_seq>?3 AND NOT EXISTS "
-        "(SELECT 1 FROM gap g WHERE g.device=dot_device AND g.from_seq<dot_seq AND g.to_seq>=dot_seq)"
-    )
+    made = f"dot_device=?2 AND dot_seq>?3 AND NOT {gaps.DOT_WITHIN}"
     db.execute(
         f"INSERT OR REPLACE INTO renumbered SELECT dot_seq, dot_part, dot_seq+?1, dot_part FROM tagging WHERE {made}",
         (beyond, device, seq),

@@ -286,6 +286,7 @@ class Unit:
         """The first that is said since the store was opened: what lies before it is none of this life (gaps.py)."""
         gap = gaps.before(self.db, self.device, self.seq)
         if gap is not None:
+            gaps.note(self.db, self.device, *gap)
             self.tell(*gaps.GAP, gap, None)
 
     def _roll_back(self) -> None:

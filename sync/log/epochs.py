@@ -217,7 +217,8 @@ def _add_again(unit: Unit, seq: int, part: int) -> None:
             tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, order))
             unit.tell("tagging", "add", [entry_uuid, tag_uuid], [hlc, order])
         tags.drop_dot(unit.db, unit.device, seq, part)
-        pending.lose_if_forked(unit.db, unit.device, seq, part, entry_uuid, tag_uuid)
+        if gaps.holds(unit.db, unit.device, seq):
+            pending.lose_dot(unit.db, unit.device, seq, part, entry_uuid, tag_uuid)
         unit.tell("tagging", "remove", [entry_uuid, tag_uuid], [[unit.device, seq, part, hlc, order]])
 
 

@@ -128,8 +128,7 @@ class Incoming:
             merged = shared.merge(unit, page.facts.device, believed)
             if page.facts.device == unit.device and epochs.is_forked(self.store, page.facts.epoch):
                 epochs.say_again(unit, ops)
-            if stream.seq > stream.start_seq and gaps.holds(unit.db, page.facts.device, stream.seq):
-                gaps.note_fork(unit.db, page.facts.device, page.facts.epoch, stream.seq)
+            gaps.find_fork(unit.db, stream.device, stream.epoch, stream.start_seq, stream.seq)
             streams.advance(unit.db, page.facts.stream, page.facts.to_seq)
             pending.forget_lost(unit.db, page.facts.device, stream.start_seq, page.facts.to_seq)
             streams.keep(unit.db, page.row())

@@ -69,7 +69,7 @@ class Joining:
                     gaps.note_fork(unit.db, stream.device, stream.epoch, seq)
 
     def _take_recall(self, _unit: Unit, rows: list[Any]) -> None:
-        self._recalls += [(bytes(device), int(epoch), int(number)) for device, epoch, number in rows]
+        self._recalls += [(device, epoch, number) for device, epoch, number in rows]
 
     def _take_gap(self, unit: Unit, rows: list[Any]) -> None:
         """Of this device nobody else says what it gave its numbers to; others said something where a gap ends."""
@@ -83,9 +83,9 @@ class Joining:
     def _take_fork(self, unit: Unit, rows: list[Any]) -> None:
         for device, epoch, seq in rows:
             if device == unit.device:
-                self.own_forks.append((int(epoch), int(seq)))
+                self.own_forks.append((epoch, seq))
             else:
-                self._forks.append((bytes(device), int(epoch), int(seq)))
+                self._forks.append((device, epoch, seq))
 
     def _take_moved(self, unit: Unit, rows: list[Any]) -> None:
         for device, hlc, stamp in rows:
@@ -199,8 +199,6 @@ class Joining:
             gone = []
             told = tags.every_dot(unit.db, untold_by=unit.device)
             for uuid, tag_uuid, device, seq, part in [*told, *pending.additions(unit.db)]:
-                if epochs.is_news(unit, device, seq, part):
-                    continue
                 if self._is_gone(unit, device, seq, part):
                     tags.drop_dot(unit.db, device, seq, part)
                     pending.drop(unit.db, device, seq, part)
@@ -229,7 +227,7 @@ class Joining:
     def _is_gone(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
         """Whether the other side had an addition that is here, and has it no more; by whatever number, if it is one of
         this device that was numbered anew: who has heard that knows the new one."""
-        if (device, seq, part) in self._dots:
+        if (device, seq, part) in self._dots or epochs.is_news(unit, device, seq, part):
             return False
         if self._covers(device, seq):
             return True
@@ -249,8 +247,7 @@ class Joining:
             if held is None or stream.device == unit.device:
                 continue
             for at, first in ((held.seq, held.start_seq), (seq, start_seq)):
-                if at > first and gaps.holds(unit.db, stream.device, at):
-                    gaps.note_fork(unit.db, stream.device, stream.epoch, at)
+                gaps.find_fork(unit.db, stream.device, stream.epoch, first, at)
 
     def _covers(self, device: bytes, seq: int) -> bool:
         """Whether the other side has heard of what a device did in a unit."""

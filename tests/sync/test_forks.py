@@ -7,7 +7,7 @@ from index.store.streams import OWNED, SHARED
 from sync.log import epochs
 from sync.log.messages import At
 from sync.log.pruning import prune
-from tests.sync.world import LINK, Device, assert_equal, introduce, settle
+from tests.sync.world import LINK, Device, assert_equal, fork, introduce, put_back_beyond, settle
 
 
 @pytest.fixture
@@ -22,13 +22,6 @@ def four(tmp_path):
         one.store.close()
 
 
-def put_back(device: Device, copy: bytes) -> None:
-    """An old copy of a device's database is put in place; what it goes on with lies beyond what it has forgotten."""
-    known_seq = device.store.last_seq
-    device.put_back(copy)
-    device.store.leap(max(known_seq, device.store.last_seq) + 1)
-
-
 def find_out(device: Device, *others: Device) -> None:
     """A device hears from others how far they know it, and finds that it has forgotten something."""
     known = [At(*row.id, row.seq, row.part_to, row.part_after) for one in others for row in streams.every(one.db)]
@@ -39,12 +32,7 @@ def find_out(device: Device, *others: Device) -> None:
 def test_what_one_has_of_the_first_continuation_is_not_removed_for_the_sake_of_the_second(four):
     """By the cursor of who knows the second, whose state comes first, all is heard up to there and beyond."""
     a, b, c, d, uuid = four
-    copy = a.kept()
-    a.tag(uuid, "forgotten")
-    a.tell(b)
-    put_back(a, copy)
-    a.tag(uuid, "since")
-    a.tell(c)
+    fork(a, b, c, uuid)
     find_out(a, b, c)
     c.give_state(a)
     b.give_state(a)
@@ -56,12 +44,7 @@ def test_what_one_has_of_the_first_continuation_is_not_removed_for_the_sake_of_t
 def test_a_state_that_broke_off_loses_nothing_of_the_first_continuation(four):
     """What came with its parts has no number of now yet."""
     a, b, c, d, uuid = four
-    copy = a.kept()
-    a.tag(uuid, "forgotten")
-    a.tell(b)
-    put_back(a, copy)
-    a.tag(uuid, "since")
-    a.tell(c)
+    fork(a, b, c, uuid)
     find_out(a, b, c)
     b.give_state(a, is_whole=False)
     c.give_state(a)
@@ -78,7 +61,7 @@ def test_what_was_removed_before_it_is_heard_again_stays_so(four):
     a.tell(b)
     a.tell(d)
     b.untag(uuid, "forgotten")
-    put_back(a, copy)
+    put_back_beyond(a, copy)
     a.tag(uuid, "since")
     a.tell(c)
     find_out(a, b, c, d)
@@ -98,7 +81,7 @@ def test_what_the_second_continuation_removed_itself_stays_so(four):
     copy = a.kept()
     a.tag(uuid, "forgotten")
     a.tell(b)
-    put_back(a, copy)
+    put_back_beyond(a, copy)
     a.tag(uuid, "a while")
     a.tell(c)
     a.untag(uuid, "a while")
@@ -136,7 +119,7 @@ def test_what_a_device_took_off_and_has_forgotten_that_stays_off(four, by):
     copy = a.kept()
     a.untag(uuid, "red")
     a.tell(b)
-    put_back(a, copy)
+    put_back_beyond(a, copy)
     find_out(a, b)
     assert sorted(tags.of_entry(a.db, uuid)) == ["blue", "red"]
     if by == "log":
@@ -158,7 +141,7 @@ def test_what_another_took_off_stays_off_where_its_state_alone_says_so(four):
     a.note(uuid, b"user.note", b"forgotten")
     a.tell(b)
     b.untag(uuid, "red")
-    put_back(a, copy)
+    put_back_beyond(a, copy)
     find_out(a, b)
     b.give_state(a)
     settle(a, b, c, d)
@@ -195,7 +178,7 @@ def test_what_was_numbered_anew_twice_is_not_gone_for_who_knows_the_number_betwe
         copy = a.kept()
         a.note(uuid, b"user.note", value)
         a.tell(b)
-        put_back(a, copy)
+        put_back_beyond(a, copy)
         find_out(a, b)
         if value == b"1":
             a.tell(b)

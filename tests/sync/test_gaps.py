@@ -11,7 +11,7 @@ from sync.log.hub import Hub
 from sync.log.messages import At
 from sync.log.pruning import prune
 from tests.sync.linked import connect, made, quiet, run, running
-from tests.sync.world import assert_equal, settle
+from tests.sync.world import assert_equal, fork, settle
 
 
 @pytest.fixture
@@ -21,19 +21,6 @@ def four(tmp_path):
         uuid = members[0].uuid_of(members[0].add(members[0].branch(b"Files"), b"f", data=b"1"))
         settle(*members)
         yield *members, uuid
-
-
-def fork(a, b, c, uuid) -> None:
-    """a tells b what its copy has forgotten, and c what the copy went on with."""
-    copy = a.kept()
-    a.tag(uuid, "forgotten")
-    a.note(uuid, b"user.note", b"forgotten")
-    a.tell(b)
-    known_seq = a.store.last_seq
-    a.put_back(copy)
-    a.store.leap(max(known_seq, a.store.last_seq) + 1)
-    a.tag(uuid, "since")
-    a.tell(c)
 
 
 def said(device) -> list[list[int]]:

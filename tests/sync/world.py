@@ -290,6 +290,24 @@ def settle(*members: Device, limit: int = 3) -> None:
     raise AssertionError("they never come to an end")
 
 
+def put_back_beyond(device: Device, copy: bytes) -> None:
+    """An old copy of a device's database is put in place; what it goes on with lies beyond what it has forgotten."""
+    known_seq = device.store.last_seq
+    device.put_back(copy)
+    device.store.leap(max(known_seq, device.store.last_seq) + 1)
+
+
+def fork(author: Device, one: Device, other: Device, uuid: bytes) -> None:
+    """An author tells one what its copy has forgotten, and another what the copy goes on with."""
+    copy = author.kept()
+    author.tag(uuid, "forgotten")
+    author.note(uuid, b"user.note", b"forgotten")
+    author.tell(one)
+    put_back_beyond(author, copy)
+    author.tag(uuid, "since")
+    author.tell(other)
+
+
 def assert_equal(*members: Device) -> None:
     """All say the same of everything that is shared, and know of each other what each says of itself."""
     first = members[0]
@@ -302,4 +320,16 @@ def assert_equal(*members: Device) -> None:
         assert not one.detached(), f"{one.name} has rows that hang nowhere"
 
 
-__all__ = ["DIRECTORY", "FILE", "LINK", "Device", "Gap", "assert_equal", "introduce", "settle", "stat"]
+__all__ = [
+    "DIRECTORY",
+    "FILE",
+    "LINK",
+    "Device",
+    "Gap",
+    "assert_equal",
+    "fork",
+    "introduce",
+    "put_back_beyond",
+    "settle",
+    "stat",
+]
