@@ -93,6 +93,7 @@ async def open_core(
         scanner.watch = watch
         rulers = scanner.rulers = Rulers(tree, User.of(os.environb))
         watch.imports = importer.take
+        importer.waits = watch.has_attributes
         watch.covered = scanner.covered
         tree.before_look = watch.look
         tree.found_dir = scanner.found_dir
@@ -110,6 +111,7 @@ async def open_core(
         )
         media = Media(library.store, media_pool, os.fsencode(library.sidecars_dir), scanner.halts, tree.pace)
         indexing = Indexing(scanner, media, jobs, rescan_s)
+        indexing.is_more_owed = lambda: importer.is_behind
         arrivals = Arrivals(tree)
         presence = Presence(tree, watch, scanner.begin)
         volumes = Volumes(tree, locations, presence)

@@ -14,6 +14,7 @@ SCHEMA = """
 -- meta: single facts of this library. library_uuid (16 bytes), library_was (the one before this device joined others),
 -- put_out_by (the device that said that this one is no member any more), epoch (how often this device began anew
 -- after a restore), created_ns; versions_ahead (how far the clock was turned back, which versions of files are not);
+-- attributes_seq (the unit up to which the file of every row was asked for its attributes);
 -- sums_unsettled while what units changed is not added up in table sums.
 CREATE TABLE meta(
     key   TEXT PRIMARY KEY,

@@ -254,6 +254,16 @@ def unread_of(db: apsw.Connection, entry_ids: Sequence[int]) -> frozenset[int]:
     return frozenset(entry_id for (entry_id,) in found)
 
 
+def written_since(db: apsw.Connection, seq: int, after: int, passed_max: int) -> tuple[list[int], int | None]:
+    """The files and directories of this device among the next rows by id that a unit after `seq` wrote; and the id to
+    go on after, None at the end."""
+    last = one(db, "SELECT max(id) FROM (SELECT id FROM entry WHERE id>? ORDER BY id LIMIT ?)", after, passed_max)[0]
+    if last is None:
+        return [], None
+    sql = "SELECT id FROM entry WHERE id>? AND id<=? AND seq>? AND uid>=0 AND kind IN (0, 1) ORDER BY id"
+    return [entry_id for (entry_id,) in db.execute(sql, (after, last, seq))], last
+
+
 def some(db: apsw.Connection, entry_ids: Sequence[int]) -> dict[int, Entry]:
     """Those of some rows that there are, by id: one query."""
     found = db.execute(_SELECT + "WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(entry_ids),))

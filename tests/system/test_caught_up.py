@@ -15,6 +15,7 @@ from pathlib import Path
 import apsw
 
 from tests.system.harness import Mounted, eventually
+from tests.system.storm import opened
 
 
 def grown(top: Path, directories: int) -> list[Path]:
@@ -201,3 +202,25 @@ def test_a_volume_that_comes_back_is_watched(library):
             file.write(b"y")
         os.utime(directory / "file", (10**9, 10**9))
     settled(library)
+
+
+def test_tags_of_files_whose_change_was_noted_when_it_was_killed(library):
+    """The row says that the file changed; that its attributes were not read yet is not forgotten with the process."""
+    top = library.folder("D")
+    files = [top / f"d{number % 10}" / f"f{number}" for number in range(400)]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x")
+    library.mount(top)
+    settled(library)
+    for number in range(8):
+        said = b"round%d" % number
+        for file in files:
+            os.setxattr(file, "user.xdg.tags", said)
+        time.sleep(0.02 * number)
+        library.kill()
+        library.mount()
+        settled(library)
+        with opened(library) as db:
+            sql = "SELECT t.name, count(*) FROM tagging g JOIN tag t ON t.id = g.tag_id GROUP BY t.name"
+            assert db.execute(sql).fetchall() == [(said.decode(), len(files))]

@@ -7,6 +7,7 @@ branch went away a moment ago.
 import os
 import shutil
 import stat
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -403,6 +404,119 @@ def test_watches_that_a_location_had_are_given_to_the_next(run, monkeypatch):
             nursery.cancel_scope.cancel()
 
     run(test)
+
+
+class Saves:
+    """A tagged file that somebody saves behind the mount: put aside over an older backup, and written anew."""
+
+    def __init__(self, core: Core, x: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.core, self.x, self.late_s = core, x, 0.0
+        self.mended: Callable[[bytes], None] = lambda name: None
+        clock, mend = time.monotonic, core.watch._mend
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + self.late_s)
+
+        async def mending(ref: DirRef, name: bytes, was_gone: bool) -> None:
+            await mend(ref, name, was_gone)
+            self.mended(name)
+
+        monkeypatch.setattr(core.watch, "_mend", mending)
+
+    def put_aside(self) -> None:
+        os.rename(self.x / "f", self.x / "f~")
+        self.core.watch._gather()
+
+    def write(self, said: bytes) -> None:
+        (self.x / "f").write_bytes(said)
+        self.core.watch._gather()
+
+    async def round(self) -> None:
+        """What was heard is taken in."""
+        watch = self.core.watch
+        watch._gather()
+        watch._begun_s = time.monotonic()
+        watch._batch, watch._dirty = watch._dirty, {}
+        await watch._take_in(watch._batch)
+        watch._batch = {}
+
+    @property
+    def tagged(self) -> list[str]:
+        db = self.core.library.store.db
+        sql = "SELECT e.name FROM tagging g JOIN entry e ON e.uuid = g.entry_uuid ORDER BY e.name"
+        return [name.decode() for (name,) in db.execute(sql)]
+
+
+@pytest.fixture
+def saves(run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Saves], Awaitable[None]]], None]:
+    """Runs a test with such a file."""
+
+    async def with_file(test: Callable[[Saves], Awaitable[None]], core: Core, x: Path, y: Path) -> None:
+        for name in ("f", "f~"):
+            (x / name).write_bytes(b"older")
+        await names(core)
+        for ref in (await look(core)).parts:
+            core.watch.look(ref)
+        await core.annotations.change_tag(await look(core, b"f"), "Mine", True, "test")
+        saved = Saves(core, x, monkeypatch)
+        await saved.round()
+        assert saved.tagged == ["f"]
+        await test(saved)
+
+    return lambda test: run(partial(with_file, test))
+
+
+def test_a_save_behind_that_is_taken_in_late(saves):
+    """The name came anew at once; that the index was busy for long does not make it another file."""
+
+    async def test(file: Saves) -> None:
+        file.put_aside()
+        await file.round()
+        file.write(b"new")
+        file.late_s = 20.0
+        await file.round()
+        assert file.tagged == ["f"]
+
+    saves(test)
+
+
+def test_a_name_that_is_put_aside_behind_and_made_much_later_is_another_file(saves):
+    async def test(file: Saves) -> None:
+        file.put_aside()
+        await file.round()
+        file.late_s = 20.0
+        file.write(b"new")
+        await file.round()
+        assert file.tagged == ["f~"]
+
+    saves(test)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("count", range(1, 9))
+def test_saves_behind_at_any_time_while_others_are_taken_in(saves, count, apart):
+    """A file is saved again and again, a step of it after every so many names that were mended. `apart`: the first
+    half of the first save was taken in alone."""
+
+    async def test(file: Saves) -> None:
+        steps = [step for number in range(4) for step in (file.put_aside, partial(file.write, b"%d" % number))]
+        left, mended = iter(steps), 0
+        if apart:
+            next(left)()
+            await file.round()
+
+        def goes_on(name: bytes) -> None:
+            nonlocal mended
+            mended += 1
+            if mended % count == 0 and (step := next(left, None)) is not None:
+                step()
+
+        file.mended = goes_on
+        while (step := next(left, None)) is not None:
+            step()
+            await file.round()
+        await file.round()
+        assert file.tagged == ["f"]
+
+    saves(test)
 
 
 class ByWorker:

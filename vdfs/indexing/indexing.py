@@ -76,6 +76,8 @@ class Indexing:
         self._looking = False
         self._took_s: dict[int, float] = {}  # branch -> how long it took to look through it,
         self._ended_s: dict[int, float] = {}  # and when that was
+        #: Whether somebody else has not taken in yet what was found.
+        self.is_more_owed: Callable[[], bool] = lambda: False
         scanner.ask_branch = self.ask
         self.identifier.is_claimed = self.is_claimed
         self.identifier.identified = self.note_contents
@@ -122,7 +124,7 @@ class Indexing:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to be done."""
-        if self._looking or self._to_look_into():
+        if self._looking or self._to_look_into() or self.is_more_owed():
             return False
         return self.jobs.rests() and not self.jobs.paused() and self.scanner.idle and self.identifier.idle
 

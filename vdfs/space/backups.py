@@ -6,11 +6,14 @@ one is removed, the backup has them again.
 
 Behind the mount nobody says which process it was. There the watch tells of the two halves of the rename, and when the
 name is there anew within a moment, the same is done (`settle`), before what is gone is taken in: it may be the backup.
+The moment is between what was heard of both; how long after that a round comes to the rows is another matter, and the
+same name may have been saved again by then: each save hands over, one after the other.
 """
 
 import math
 import re
 import time
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from index.model import change
@@ -25,6 +28,7 @@ from vdfs.space.tree import Tree
 _WINDOW_S = 10.0
 _WINDOW_BEHIND_S = 3.0
 _ASIDE_MAX = 4096
+_ASIDE_EACH = 16
 _SUFFIX = re.compile(
     rb"~|\.?~\d+~|\.\d+|\.(?:sw[a-p]|tmp|dpkg-(?:old|dist)|rpmsave|rpmorig)"
     rb"|[._-](?:bak|bck|bkp|backup|orig|original|old|sav|save)[.-]?\d*~?",
@@ -48,6 +52,20 @@ class _Handed(NamedTuple):
     at_s: float
 
 
+@dataclass(slots=True)
+class _Aside:
+    """A rename that was heard of behind the mount."""
+
+    new_name: bytes
+    at_s: float
+    came_s: float | None = None  # when the name was heard to be there anew
+
+    @property
+    def is_soon(self) -> bool:
+        """Whether the name came anew soon enough, or may yet."""
+        return (time.monotonic() if self.came_s is None else self.came_s) - self.at_s <= _WINDOW_BEHIND_S
+
+
 class Backups:
     """The files that were put aside a moment ago. Used on the loop only."""
 
@@ -55,7 +73,7 @@ class Backups:
         self.tree = tree
         self._held: list[_Backup] = []
         self._handed: list[_Handed] = []
-        self._aside: dict[tuple[int, bytes], tuple[bytes, float]] = {}  # (directory, name) -> (the backup's, when)
+        self._aside: dict[tuple[int, bytes], list[_Aside]] = {}  # (directory, name) -> what is not settled
         self._ours: dict[tuple[int, bytes, bytes], float] = {}  # the same renames through the mount -> when
 
     def note_behind(self, directory: int, name: bytes, new_name: bytes) -> None:
@@ -63,30 +81,44 @@ class Backups:
         noted_s = self._ours.pop((directory, name, new_name), -math.inf)
         if time.monotonic() - noted_s < _WINDOW_S:
             return
-        if looks_like_backup(name, new_name) and len(self._aside) < _ASIDE_MAX:
-            self._aside[directory, name] = (new_name, time.monotonic())
+        if looks_like_backup(name, new_name) and (len(self._aside) < _ASIDE_MAX or (directory, name) in self._aside):
+            asides = self._aside.setdefault((directory, name), [])
+            del asides[: 1 - _ASIDE_EACH]
+            asides.append(_Aside(new_name, time.monotonic()))
+
+    def note_made_behind(self, directory: int, name: bytes) -> None:
+        """In the directory of a row a name was made, or something was renamed to it."""
+        for aside in self._aside.get((directory, name), ()):
+            if aside.came_s is None:
+                aside.came_s = time.monotonic()
 
     def is_aside(self, directory: int, name: bytes) -> bool:
-        """Whether a name was put aside behind the mount a moment ago, and has not come anew."""
-        aside = self._aside.get((directory, name))
-        return aside is not None and time.monotonic() - aside[1] <= _WINDOW_BEHIND_S
+        """Whether a name was put aside behind the mount a moment ago, and its coming anew is not settled."""
+        return any(aside.is_soon for aside in self._aside.get((directory, name), ()))
 
     def settle(self, before_s: float) -> None:
         """Where both names have their rows by now, the file that came anew continues the one that was put aside. What
         was heard since `before_s` is left: rows of that are from before it."""
-        db = self.tree.store.db
-        for (directory, name), (new_name, at_s) in list(self._aside.items()):
-            if time.monotonic() - at_s > _WINDOW_BEHIND_S:
+        for (directory, name), asides in list(self._aside.items()):
+            left = [aside for aside in asides if not self._is_settled(directory, name, aside, before_s)]
+            if left:
+                self._aside[directory, name] = left
+            else:
                 del self._aside[directory, name]
-                continue
-            if at_s > before_s:
-                continue
-            heir, backup = entries.child(db, directory, name), entries.child(db, directory, new_name)
-            if heir is None or backup is None:  # not yet
-                continue
-            del self._aside[directory, name]
-            if heir.kind == backup.kind == KIND_FILE and heir.st_ino != backup.st_ino:
-                self._continue(heir, backup)
+
+    def _is_settled(self, directory: int, name: bytes, aside: _Aside, before_s: float) -> bool:
+        """Whether nothing more is to be expected of a rename; what follows from it is done."""
+        if not aside.is_soon:
+            return True
+        if aside.at_s > before_s:
+            return False
+        db = self.tree.store.db
+        heir, backup = entries.child(db, directory, name), entries.child(db, directory, aside.new_name)
+        if heir is None or backup is None:  # not yet; or it is gone again, of which a whole round has told
+            return aside.came_s is not None and before_s - aside.came_s > _WINDOW_BEHIND_S
+        if heir.kind == backup.kind == KIND_FILE and heir.st_ino != backup.st_ino:
+            self._continue(heir, backup)
+        return True
 
     def _continue(self, heir: Entry, backup: Entry) -> None:
         """A file gets the identity of its backup, where that has one that matters and it has none of its own."""
@@ -108,8 +140,10 @@ class Backups:
         self._ours = {renamed: at_s for renamed, at_s in self._ours.items() if now_s - at_s < _WINDOW_S}
         if looks_like_backup(name, new_name):
             for ref in parent.parts:
-                if self._aside.get((ref.entry_id, name), (b"", 0.0))[0] == new_name:  # it was heard already
-                    del self._aside[ref.entry_id, name]
+                asides = self._aside.get((ref.entry_id, name), [])
+                heard = next((aside for aside in asides if aside.new_name == new_name), None)
+                if heard is not None:  # already
+                    asides.remove(heard)
                 elif len(self._ours) < _ASIDE_MAX:
                     self._ours[ref.entry_id, name, new_name] = now_s
         if row is None or row.kind != KIND_FILE or row.uuid is None:

@@ -99,6 +99,10 @@ class Watch(Watches):
                 return False
         return True
 
+    def has_attributes(self) -> bool:
+        """Whether directories have attributes that were heard to have changed and were not asked for yet."""
+        return bool(self._attributes)
+
     def pending_dirs(self) -> int:
         """In how many directories something was heard that has not been looked at."""
         if self._has_events.poll(0):
@@ -255,6 +259,8 @@ class Watch(Watches):
 
     def _hear_move(self, entry_id: int, event: inotify.Event) -> None:
         """The halves of a rename come one after the other, with a number of their own."""
+        if event.mask & (inotify.IN_CREATE | inotify.IN_MOVED_TO):
+            self.put_aside.note_made_behind(entry_id, event.name)
         if event.mask & inotify.IN_MOVED_FROM:
             self._left = (event.cookie, entry_id, event.name)
         elif event.mask & inotify.IN_MOVED_TO and event.cookie and event.cookie == self._left[0]:
