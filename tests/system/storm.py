@@ -82,13 +82,13 @@ def differences(is_so: dict[bytes, Row], shall_be: dict[bytes, Row]) -> list[str
 def calm(library: Mounted, within_s: float = 60.0) -> None:
     """What was done is taken in, hashes and fields and all."""
     time.sleep(1.3)
-    until_s = time.monotonic() + within_s
-    while True:
-        done = library.run("vdfs.cli", "--data-dir", library.data, "status", "--wait-idle", "--timeout", "40")
-        if done.returncode == 0:
-            return
-        if time.monotonic() > until_s:
-            raise AssertionError(f"{done.stdout}{done.stderr}\n{what_holds_up(library)}\n{library.log()[-3000:]}")
+    left: object
+    try:
+        left = library.idle_within(within_s)
+    except TimeoutError:
+        left = f"no answer; the process: {what_it_does(library.pid)}"
+    if left is not None:
+        raise AssertionError(f"{left}\n{what_holds_up(library)}\n{library.log()[-3000:]}")
 
 
 def what_holds_up(library: Mounted) -> str:

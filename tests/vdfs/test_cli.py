@@ -1184,10 +1184,11 @@ def test_a_closed_pipe_is_no_traceback(running: Running) -> None:
 
 
 def test_starting_it_imports_nothing_heavy() -> None:
-    """A person waits for it: no trio, no SQLite, no asyncio until the library must be opened in place."""
+    """A person waits for it: no trio, no SQLite, no asyncio until the library must be opened in place; and nothing that
+    looks into classes to make others, which takes as long as all the rest."""
     program = (
         "import sys, vdfs.cli\n"
-        "heavy = {'trio', 'apsw', 'asyncio', 'pyfuse3', 'blake3', 'nacl', 'vdfs.core'}\n"
+        "heavy = {'trio', 'apsw', 'asyncio', 'pyfuse3', 'blake3', 'nacl', 'vdfs.core', 'attrs', 'inspect'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -6,10 +6,8 @@ pointers), so that two data directories never meet and a test leaves nothing beh
 
 import os
 import re
-import tempfile
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from index.model.errors import Invalid
 
@@ -17,8 +15,7 @@ DEFAULT_LIBRARY = "Library"
 LIBRARY_SUFFIX = ".sdlibrary"
 
 
-@attrs.frozen
-class Config:
+class Config(NamedTuple):  # `sd` waits for what this imports
     """Directories of one user's sdmount. All absolute."""
 
     data_dir: Path
@@ -77,6 +74,8 @@ def load_config(data_dir: str | None = None) -> Config:
     if runtime_base and os.path.isabs(runtime_base) and os.access(runtime_base, os.W_OK):
         runtime = Path(runtime_base) / "sdmount"
     else:
+        import tempfile  # here, as most people have the other
+
         runtime = Path(tempfile.gettempdir()) / f"sdmount-{os.getuid()}"
     return Config(base, state, runtime)
 

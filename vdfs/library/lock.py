@@ -12,8 +12,7 @@ import os
 import stat
 import time
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from index.model.errors import Busy, Invalid
 
@@ -25,8 +24,7 @@ _ENDING_S = 5.0
 _UNSEEN_S = 0.5
 
 
-@attrs.frozen
-class Holder:
+class Holder(NamedTuple):
     """Who holds a library, as the lock file says."""
 
     pid: int

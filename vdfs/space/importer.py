@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+import apsw
 import trio
 
 from index.model import change
@@ -95,7 +96,8 @@ class Importer:
         is_asked = not (self.is_behind or self._missed or self.waits() or commits.statistics().current_buffer_used)
         seq = self.tree.store.last_seq
         if is_asked and seq > self._asked_seq:
-            with suppress(NoSpace), self.tree.store.write("reconcile") as unit:
+            # What cannot be noted is asked once more; a damaged database is told by who is asked for something.
+            with suppress(NoSpace, apsw.Error), self.tree.store.write("reconcile") as unit:
                 changes.set_meta(unit.db, _ASKED_SEQ, unit.seq)
 
     async def _ask_since(self, seq: int) -> None:
