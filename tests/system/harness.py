@@ -139,6 +139,12 @@ class Mounted:
         assert "result" in answer, answer
         return answer["result"]
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether there is a process to call, and its socket is to be seen from here."""
+        holder = self.holder()
+        return holder is not None and holder["socket"] is not None and os.path.exists(holder["socket"])
+
     def idle_within(self, within_s: float) -> dict[str, Any] | None:
         """Wait until nothing is left to index; None, or after so long what is left. TimeoutError without an answer."""
         until_s = time.monotonic() + within_s
@@ -151,7 +157,7 @@ class Mounted:
                 return dict(scan)
 
     def wait_idle(self) -> None:
-        if self.inside or self.holder() is None:
+        if not self.takes_calls:
             self.sd("status", "--wait-idle", "--timeout", "60")
         else:
             left = self.idle_within(60)
