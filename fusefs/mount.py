@@ -16,6 +16,7 @@ from fusefs.invalidate import Notifier
 from fusefs.kernel.inodes import Ledger
 from fusefs.poked import PokedOperations
 from fusefs.pokes import Pokes
+from fusefs.receiving import keep_awake, receiving
 from fusefs.views.context import ViewContext
 from fusefs.views.special import ROOT_LINKS, RootViews
 from fusefs.xattrs import Xattrs
@@ -123,12 +124,14 @@ async def serve_mount(
     operations.use(pokes)
     try:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_awake)
             nursery.start_soon(for_ever, operations.notifier.run)
             if device and "ro" not in options:
                 nursery.start_soon(poker.run)
                 nursery.start_soon(for_ever, pokes.run)
             task_status.started(device)
-            await pyfuse3.main(min_tasks=1, max_tasks=64)
+            with receiving():
+                await pyfuse3.main(min_tasks=1, max_tasks=64)
             nursery.cancel_scope.cancel()
     finally:
         # libfuse unmounts by path: by now that may be somebody else's mount, when ours was detached before.

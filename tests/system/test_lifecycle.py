@@ -1054,3 +1054,32 @@ def test_a_library_path_leads_nowhere_else(library):
     library.wait_idle()
     assert library.sd_json("search", "library")["hits"] == []
     library.verify("--content")
+
+
+# Changes a directory of the mount without end, each time in many ways.
+_CHANGES = """
+import os, sys
+name = f"{sys.argv[1]}/of{os.getpid()}"
+while True:
+    with open(name, "wb") as file:
+        file.write(b"x" * 1000)
+    os.setxattr(name, "user.xdg.comment", b"said")
+    os.rename(name, name + "b")
+    os.unlink(name + "b")
+    os.listdir(sys.argv[1])
+"""
+
+
+def test_programs_that_are_killed_in_a_request_hold_nobody_up(library):
+    """What they asked leaves the kernel's queue; the server must not wait for it with all else that it does."""
+    shown = library.mount(library.folder("Docs")).mnt / "Docs"
+    for _ in range(30):
+        programs = [
+            subprocess.Popen([sys.executable, "-S", "-c", _CHANGES, shown], stderr=subprocess.DEVNULL) for _ in range(8)
+        ]
+        time.sleep(0.15)
+        for program in programs:
+            program.kill()
+        for program in programs:
+            program.wait()
+        library.call("query:core.methods", {}, 30)  # nobody touches the mount meanwhile
