@@ -9,12 +9,12 @@ listen nowhere and announce nothing.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import trio
 
-from index.model.errors import LinkClosed, Unreachable, VdfsError
+from index.model.errors import LinkClosed, NoSpace, Unreachable, VdfsError
 from index.store import changes, whereabouts
 from index.store.store import Store
 from sync.log.messages import PutOut
@@ -189,7 +189,7 @@ class Links:
             except Unreachable as error:
                 log.debug("%s", error)
             if self.port != wanted:
-                with self.store.note() as db:
+                with suppress(NoSpace), self.store.note() as db:  # without it others look for us once more, that is all
                     changes.set_meta(db, _PORT, self.port)
         for listener in listeners:
             await nursery.start(Acceptor(listener, self._exchange, self._met).serve)

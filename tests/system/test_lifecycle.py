@@ -1073,13 +1073,28 @@ while True:
 def test_programs_that_are_killed_in_a_request_hold_nobody_up(library):
     """What they asked leaves the kernel's queue; the server must not wait for it with all else that it does."""
     shown = library.mount(library.folder("Docs")).mnt / "Docs"
-    for _ in range(30):
-        programs = [
-            subprocess.Popen([sys.executable, "-S", "-c", _CHANGES, shown], stderr=subprocess.DEVNULL) for _ in range(8)
-        ]
-        time.sleep(0.15)
-        for program in programs:
-            program.kill()
-        for program in programs:
-            program.wait()
-        library.call("query:core.methods", {}, 30)  # nobody touches the mount meanwhile
+    ends = threading.Event()
+
+    def ask() -> None:
+        while not ends.is_set():
+            with contextlib.suppress(OSError):
+                library.call("query:core.methods", {}, 60)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        for _ in range(30):
+            command = [sys.executable, "-S", "-c", _CHANGES, shown]
+            programs = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(12)]
+            time.sleep(0.15)
+            for program in programs:
+                program.kill()
+            for program in programs:
+                program.wait()
+            library.call("query:core.methods", {}, 20)  # nobody touches the mount meanwhile
+    finally:
+        ends.set()
+        os.kill(library.pid, signal.SIGUSR1)  # what stands still goes on
+        for asker in askers:
+            asker.join()
