@@ -806,7 +806,7 @@ def test_without_dev_fuse_for_this_user_it_says_so(library, root_only):
     if stat.S_IMODE(os.stat("/dev/fuse").st_mode) & 0o006:
         pytest.skip("everybody may open /dev/fuse here")
     script = (
-        "import os, shutil, sys, fusefs.sdmount; os.setgroups([]); "  # what argparse loads later nobody may read
+        "import os, sys, tempfile, fusefs.sdmount; os.setgroups([]); "  # what is loaded later nobody may read
         f"os.setresgid({NOBODY}, {NOBODY}, {NOBODY}); os.setresuid({NOBODY}, {NOBODY}, {NOBODY}); "
         "sys.exit(fusefs.sdmount.main(sys.argv[1:]))"
     )
