@@ -63,8 +63,7 @@ class Device(Mounted):
         self.sd("device", "rename", own["id"], name)
 
     def devices(self) -> list[dict[str, Any]]:
-        told = self.call("query:device.list", {}) if self.takes_calls else self.sd_json("device", "list")
-        return list(told["devices"])
+        return list(self.told("device", "list")["devices"])
 
     def wait_synced(self, timeout_s: float = SYNCED_S) -> None:
         self.sd("sync", "status", "--wait-synced", "--timeout", f"{timeout_s}")
@@ -105,7 +104,7 @@ class Device(Mounted):
         return any(one["name"] == name and one["is_online"] for one in self.devices())
 
     def sync(self) -> dict[str, Any]:
-        return dict(self.call("query:sync.status", {}) if self.takes_calls else self.sd_json("sync", "status"))
+        return dict(self.told("sync", "status"))
 
     @property
     def library_id(self) -> str:

@@ -145,6 +145,10 @@ class Mounted:
         holder = self.holder()
         return holder is not None and holder["socket"] is not None and os.path.exists(holder["socket"])
 
+    def told(self, noun: str, verb: str) -> Any:
+        """What `sd --json NOUN VERB` prints, asked without it where that can be."""
+        return self.call(f"query:{noun}.{verb}", {}) if self.takes_calls else self.sd_json(noun, verb)
+
     def idle_within(self, within_s: float) -> dict[str, Any] | None:
         """Wait until nothing is left to index; None, or after so long what is left. TimeoutError without an answer."""
         until_s = time.monotonic() + within_s

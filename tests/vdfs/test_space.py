@@ -429,15 +429,6 @@ class Saves:
         (self.x / "f").write_bytes(said)
         self.core.watch._gather()
 
-    async def round(self) -> None:
-        """What was heard is taken in."""
-        watch = self.core.watch
-        watch._gather()
-        watch._begun_s = time.monotonic()
-        watch._batch, watch._dirty = watch._dirty, {}
-        await watch._take_in(watch._batch)
-        watch._batch = {}
-
     @property
     def tagged(self) -> list[str]:
         db = self.core.library.store.db
@@ -457,7 +448,7 @@ def saves(run, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Saves], A
             core.watch.look(ref)
         await core.annotations.change_tag(await look(core, b"f"), "Mine", True, "test")
         saved = Saves(core, x, monkeypatch)
-        await saved.round()
+        await core.watch._round()
         assert saved.tagged == ["f"]
         await test(saved)
 
@@ -469,10 +460,10 @@ def test_a_save_behind_that_is_taken_in_late(saves):
 
     async def test(file: Saves) -> None:
         file.put_aside()
-        await file.round()
+        await file.core.watch._round()
         file.write(b"new")
         file.late_s = 20.0
-        await file.round()
+        await file.core.watch._round()
         assert file.tagged == ["f"]
 
     saves(test)
@@ -481,10 +472,10 @@ def test_a_save_behind_that_is_taken_in_late(saves):
 def test_a_name_that_is_put_aside_behind_and_made_much_later_is_another_file(saves):
     async def test(file: Saves) -> None:
         file.put_aside()
-        await file.round()
+        await file.core.watch._round()
         file.late_s = 20.0
         file.write(b"new")
-        await file.round()
+        await file.core.watch._round()
         assert file.tagged == ["f~"]
 
     saves(test)
@@ -501,7 +492,7 @@ def test_saves_behind_at_any_time_while_others_are_taken_in(saves, count, apart)
         left, mended = iter(steps), 0
         if apart:
             next(left)()
-            await file.round()
+            await file.core.watch._round()
 
         def goes_on(name: bytes) -> None:
             nonlocal mended
@@ -512,8 +503,8 @@ def test_saves_behind_at_any_time_while_others_are_taken_in(saves, count, apart)
         file.mended = goes_on
         while (step := next(left, None)) is not None:
             step()
-            await file.round()
-        await file.round()
+            await file.core.watch._round()
+        await file.core.watch._round()
         assert file.tagged == ["f"]
 
     saves(test)

@@ -103,20 +103,14 @@ class Importer:
     async def _ask_since(self, seq: int) -> None:
         """Ask about every row of this device that was written after a unit."""
         self._has_lost, self._asks_anew = False, True
-        try:
-            after: int | None = 0
-            while after is not None:
-                written, after = entries.written_since(self.tree.store.db, seq, after, _PASSED)
-                for count, entry_id in enumerate(written):
-                    if count % _ASKED == _ASKED - 1:
-                        await trio.lowlevel.checkpoint()
-                    self._guarded(entry_id)
+        after: int | None = 0
+        while after is not None:
+            written, after = entries.written_since(self.tree.store.db, seq, after, _PASSED)
+            for begin in range(0, len(written), _ASKED):
+                self.take(written[begin : begin + _ASKED])
                 await trio.lowlevel.checkpoint()
-        except BaseException:
-            self._has_lost = True
-            raise
-        finally:
-            self._asks_anew = False
+            await trio.lowlevel.checkpoint()
+        self._asks_anew = False
 
     async def _try_again(self) -> None:
         """What was not where the index had it may be soon: a directory above it has moved."""

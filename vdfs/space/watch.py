@@ -166,15 +166,7 @@ class Watch(Watches):
                     await self._wake.wait()
                     await trio.sleep(GATHER_S)
                     self._wake = trio.Event()
-                    self._gather()
-                    self._begun_s = time.monotonic()
-                    self._batch, self._dirty = self._dirty, {}
-                    self._writing, self._written = self._written, set()
-                    try:
-                        await self._take_in(self._batch)
-                    finally:
-                        self._batch = {}
-                        self._writing = set()
+                    await self._round()
                     if self._held_up:
                         self._held_up = False
                         await trio.sleep(_HELD_UP_S)
@@ -294,6 +286,18 @@ class Watch(Watches):
                 self.tree.check(branch)
 
     # rounds -----------------------------------------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        """All that was heard by now."""
+        self._gather()
+        self._begun_s = time.monotonic()
+        self._batch, self._dirty = self._dirty, {}
+        self._writing, self._written = self._written, set()
+        try:
+            await self._take_in(self._batch)
+        finally:
+            self._batch = {}
+            self._writing = set()
 
     async def _take_in(self, batch: dict[int, set[bytes] | None]) -> None:
         """One round: every name that may have changed, in the order that lets moves be seen as moves."""
