@@ -122,6 +122,7 @@ async def serve_mount(
     poker = WorkerPool(2, log_path=core.config.state_dir / "workers.log", table=POKER, idle_s=_POKER_IDLE_S)
     pokes = Pokes(core.tree, operations.ledger, operations.notifier, poker, mountpoint, device)
     operations.use(pokes)
+    core.tree.all_told = operations.notifier.all_told
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_awake)

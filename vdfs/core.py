@@ -67,6 +67,8 @@ WORKERS = 4
 MEDIA_WORKERS = 3
 _MEDIA_IDLE_S = 60.0
 _HOUSEKEEPING_S = 1.0
+#: How long the answer to an action waits for the kernel to hear of it.
+_TOLD_S = 1.0
 
 
 @asynccontextmanager
@@ -145,7 +147,11 @@ async def run_core(core: Core, *, task_status: trio.TaskStatus[None] = trio.TASK
     registry = load()
 
     async def dispatch(method: str, params: Any) -> Any:
-        return await _dispatch(registry, core, method, params)
+        result = await _dispatch(registry, core, method, params)
+        if method.startswith("action:"):  # who looks into the mount next sees what was done
+            with trio.move_on_after(_TOLD_S):
+                await core.tree.all_told()
+        return result
 
     socket = core.config.runtime_dir / core.library.socket_name
     core.library.store.hold_ballast()

@@ -838,6 +838,20 @@ def test_the_root_works_with_no_location_at_all(library):
     assert names(store) == []
 
 
+def test_a_location_that_joins_a_directory_is_seen_once_the_command_is_answered(library):
+    """Also by a script that asks the socket and looks at once, at what the kernel had a moment before."""
+    library.mount()
+    for number in range(40):
+        directory = library.mnt / f"D{number}"
+        directory.mkdir()
+        put(b"s", directory / "from the store")
+        assert listing(directory) == ["from the store"]
+        real = library.folder(f"D{number}")
+        put(b"p", real / "from the disk")
+        library.call("action:location.add", {"path": str(real)})
+        assert listing(directory) == ["from the disk", "from the store"]
+
+
 def test_a_location_joins_a_directory_of_the_store(library):
     """mkdir Photos first, add Photos later: one directory, both contents, new files go to the location."""
     library.mount()

@@ -26,6 +26,10 @@ from vdfs.space.remotes import RemoteBranch
 _FORMER_MIN = 1000
 
 
+async def nobody_is_told() -> None:
+    """Where nobody shows the tree."""
+
+
 async def forget_nothing(_: Branch) -> None:
     """Where nothing is watched."""
 
@@ -57,6 +61,8 @@ class Holdings:
         self.heard_written: Callable[[int, bytes], bool | None] = lambda _id, _name: None
         #: Told of a branch that is about to leave.
         self.forget_watches: Callable[[Branch], Awaitable[None]] = forget_nothing
+        #: Waits until who shows the tree has told the kernel of all that is committed by now.
+        self.all_told: Callable[[], Awaitable[None]] = nobody_is_told
         #: Told of a name, by its directory's row, that may not be as its row says.
         self.look_at: Callable[[int, bytes], None] = lambda _id, _name: None
 
