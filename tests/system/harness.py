@@ -8,6 +8,7 @@ In: an empty directory. Invariant: `close()` leaves no mount and no process, wha
 what was wrong: a traceback in the log of the server is a failure of the test that caused it.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -130,9 +131,10 @@ class Mounted:
         holder = self.holder()
         assert holder is not None, f"no server holds the library\n{self.log()}"
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params)}
-        with socket.socket(socket.AF_UNIX) as connection:
+        directory, name = os.path.split(holder["socket"])
+        with socket.socket(socket.AF_UNIX) as connection, opened_directory(directory) as fd:
             connection.settimeout(timeout_s)
-            connection.connect(holder["socket"])
+            connection.connect(f"/proc/self/fd/{fd}/{name}")  # an address is short, a path need not be
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 answer = json.loads(answers.readline())
@@ -264,6 +266,16 @@ class Mounted:
             return b"fusefs" in words or b"index.scan" in words
         except OSError:
             return False
+
+
+@contextlib.contextmanager
+def opened_directory(path: str | Path) -> Iterator[int]:
+    """A descriptor of a directory, to go on from."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 # processes and mounts -------------------------------------------------------------------------------------------------
