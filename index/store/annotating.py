@@ -29,7 +29,7 @@ def add_tag(unit: Unit, uuid: bytes, tag: str) -> None:
 
 
 def _add(unit: Unit, uuid: bytes, tag_id: int, tag_uuid: bytes, hlc: int, part: int) -> None:
-    tags.add_dot(unit.db, uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, part))
+    tags.add_dot(unit.db, uuid, tag_id, tags.Dot(unit.device, unit.said_seq, unit.part, hlc, part))
     if heldback.waits(unit.db, uuid):
         unit.leave_out()
         return
@@ -43,7 +43,7 @@ def remove_tag(unit: Unit, uuid: bytes, tag: str) -> None:
         if not is_held:
             unit.tell("tagging", "remove", [uuid, tag_uuid], [list(dot) for dot in dots])
             for device, seq, part, *_ in dots:
-                if not hearing.is_heard(unit, device, seq, unit.device, unit.seq):
+                if not hearing.is_heard(unit, device, seq, unit.device, unit.said_seq):
                     pending.lose_dot(unit.db, device, seq, part, uuid, tag_uuid)
 
 

@@ -110,11 +110,11 @@ def set_counter(db: apsw.Connection, name: str, value: int) -> None:
 
 def put_outbox(
     db: apsw.Connection, epoch: int, seq: int, part: int, hlc: int, model: str, op: str, key: object, body: object
-) -> None:
-    db.execute(
-        "INSERT INTO outbox VALUES(?,?,?,?,?,?,?,?)",
-        (epoch, seq, part, hlc, model, op, msgpack.packb(key), msgpack.packb(body)),
-    )
+) -> int:
+    """Returns how many bytes that are."""
+    packed = msgpack.packb(key), msgpack.packb(body)
+    db.execute("INSERT INTO outbox VALUES(?,?,?,?,?,?,?,?)", (epoch, seq, part, hlc, model, op, *packed))
+    return len(packed[0]) + len(packed[1])
 
 
 def put_tombstone(db: apsw.Connection, entry_id: int, branch_id: int, seq: int, kind: int) -> None:

@@ -13,7 +13,7 @@ def is_heard(unit: Unit, device: bytes, seq: int, by: bytes, by_seq: int) -> boo
     an epoch before, and lost, is news to it; so is to all what has a number that was given to nothing."""
     if gaps.holds(unit.db, device, seq):
         return False
-    if device == unit.device and streams.is_same_epoch(unit.db, device, seq, unit.seq):
+    if device == unit.device and streams.is_same_epoch(unit.db, device, seq, unit.said_seq):
         return True
     if device == by and streams.is_same_epoch(unit.db, device, seq, by_seq):
         return True

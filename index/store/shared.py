@@ -196,7 +196,7 @@ def _remove_renumbered(unit: Unit, key: Any, seq: int, part: int) -> None:
     """An addition of this device that has another number by now was removed by the one that it had; one of an epoch
     before that it has forgotten is not to be said again when it hears of it."""
     at = tags.renumbered(unit.db, seq, part)
-    if at is None and not streams.is_same_epoch(unit.db, unit.device, seq, unit.seq):
+    if at is None and not streams.is_same_epoch(unit.db, unit.device, seq, unit.said_seq):
         tags.renumber(unit.db, (seq, part), tags.NOWHERE)
     while at is not None:
         if tags.drop_dot(unit.db, unit.device, *at):

@@ -30,7 +30,7 @@ from index.store.connection import translate
 from index.store.feed import Feed
 from index.store.ground import Ground
 from index.store.migrations import migrate
-from index.store.unit import NoRules, Reserve, Rules, Unit
+from index.store.unit import NUMBER_BYTES, NoRules, Reserve, Rules, Unit
 
 _T = TypeVar("_T")
 log = logging.getLogger("sdmount.store")
@@ -65,6 +65,7 @@ class Store:
         self.before_commit: Callable[[Unit, Sequence[Change]], None] = lambda _unit, _changes: None
         self.is_settled = True
         self.stays_settled = 0  # how many ask for that, see `settled`
+        self.number_bytes = NUMBER_BYTES
         self.has_said = False  # something that others are to hear of, since it was opened
         self.is_shared = False  # there are other devices, which are to hear of what changes
         self.wrote: Callable[[], None] = lambda: None  # called after each unit

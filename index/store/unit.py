@@ -23,6 +23,8 @@ from index.store.feed import Feed
 _IDS_AHEAD = 4096
 _SEQS_AHEAD = 1024
 _STAMP_AHEAD_MS = 1000
+#: What is told by one number has so many bytes, and one more thing, so that it fits into a page (sync/log/pages.py).
+NUMBER_BYTES = 1 << 18
 #: From so many changes on a unit settles what directories hold (sums.py).
 _LARGE_CHANGES = 256
 
@@ -96,6 +98,7 @@ class Host(Protocol):
     stays_settled: int
     is_shared: bool
     has_said: bool
+    number_bytes: int
     rules: Rules
 
     def now_ms(self) -> int: ...
@@ -112,7 +115,11 @@ class Host(Protocol):
 
 
 class Unit:
-    """One open transaction. `db`, `seq`, `hlc`, `device` and `epoch` are for the table functions."""
+    """One open transaction. `db`, `seq`, `hlc`, `device` and `epoch` are for the table functions.
+
+    `seq` is the number that rows are written with, `said_seq` the one that what is told just now goes by: the same, but
+    where a unit tells so much that it takes several, one after the other.
+    """
 
     def __init__(self, store: Host, origin: str) -> None:
         self._store = store
@@ -122,7 +129,7 @@ class Unit:
         self.epoch = store.epoch
         self.shallow = store.shallow
         self.remote = store.remote
-        self.seq = store.last_seq + 1
+        self.seq = self.said_seq = store.last_seq + 1
         self._stamp = hlc_model.tick(store.last_hlc, store.now_ms())
         while store.moved and self._stamp.packed() in store.moved:
             self._stamp = hlc_model.tick(self._stamp, 0)
@@ -130,6 +137,7 @@ class Unit:
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
         self._part = 0
+        self._told_bytes = 0  # by the number that has its turn
         self.is_told = False  # something is in the outbox, or a tombstone
         self._says = False
         self._settles = False
@@ -211,11 +219,18 @@ class Unit:
     def tell(self, model: str, op: str, key: object, body: object, hlc: int | None = None) -> None:
         """Put the change of a shared row into the outbox; a library without other devices needs none. `hlc`: when it
         was said first, for what is told again."""
+        self._tell(self.said_seq, model, op, key, body, self.hlc if hlc is None else hlc)
+        if self._told_bytes >= self._store.number_bytes:
+            self.said_seq += 1
+            self._told_bytes = 0
+
+    def _tell(self, seq: int, model: str, op: str, key: object, body: object, hlc: int) -> None:
         if self._store.is_shared:
-            stamp = self.hlc if hlc is None else hlc
-            changes_table.put_outbox(self.db, self.epoch, self.seq, self._part, stamp, model, op, key, body)
+            self._told_bytes += changes_table.put_outbox(
+                self.db, self.epoch, seq, self._part, hlc, model, op, key, body
+            )
             self.is_told = self._says = True
-        self._part += 1
+        self._part += 1  # also of several numbers: it orders what one unit did
 
     def leave_out(self) -> None:
         """Something is told later, or never; what is told next has the next number all the same."""
@@ -256,7 +271,7 @@ class Unit:
             is_settled = self._settle()
             if self._says and not store.has_said:
                 self._say_gap()
-            bounds = store.reserved.beyond(self._next_id, self.seq, self._stamp)
+            bounds = store.reserved.beyond(self._next_id, self.said_seq, self._stamp)
             if bounds is not None:
                 for name, value in zip(("entry", "seq", "hlc"), bounds, strict=True):
                     changes_table.set_counter(self.db, name, value)
@@ -268,7 +283,7 @@ class Unit:
             raise
         store.is_settled = is_settled
         store.has_said |= self._says
-        store.last_seq = self.seq
+        store.last_seq = self.said_seq
         store.last_hlc = self._stamp
         store.last_entry_id = self._next_id
         store.wrote()
@@ -287,7 +302,7 @@ class Unit:
         gap = gaps.before(self.db, self.device, self.seq)
         if gap is not None:
             gaps.note(self.db, self.device, *gap)
-            self.tell(*gaps.GAP, gap, None)
+            self._tell(self.seq, *gaps.GAP, gap, None, self.hlc)  # by the first number: who hears one has heard of it
 
     def _roll_back(self) -> None:
         self._store.rollback()

@@ -213,8 +213,8 @@ def _add_again(unit: Unit, seq: int, part: int) -> None:
     ).fetchall()
     for entry_uuid, tag_id, tag_uuid, hlc, order in found:
         if tags.renumbered(unit.db, seq, part) is None:
-            tags.renumber(unit.db, (seq, part), (unit.seq, unit.part))
-            tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.seq, unit.part, hlc, order))
+            tags.renumber(unit.db, (seq, part), (unit.said_seq, unit.part))
+            tags.add_dot(unit.db, entry_uuid, tag_id, tags.Dot(unit.device, unit.said_seq, unit.part, hlc, order))
             unit.tell("tagging", "add", [entry_uuid, tag_uuid], [hlc, order])
         tags.drop_dot(unit.db, unit.device, seq, part)
         if gaps.holds(unit.db, unit.device, seq):

@@ -84,7 +84,15 @@ class Outgoing:
     # rows -------------------------------------------------------------------------------------------------------------
 
     def owned(self, from_seq: int, part_to: int = 0, part_after: int = 0, limit: int = PAGE_ROWS) -> Page | None:
-        """The page of rows that goes on from a place in the stream of rows."""
+        """The page of rows that goes on from a place in the stream of rows. Of fewer rows than asked for, where these
+        (links that lead far) make more than a page holds."""
+        while True:
+            page = self._owned(from_seq, part_to, part_after, limit)
+            if page is None or pages.fits(page):
+                return page if page is None else self._noted(page)
+            limit = max(1, limit // 4)
+
+    def _owned(self, from_seq: int, part_to: int, part_after: int, limit: int) -> Page | None:
         start, floor = self._bounds(OWNED)
         last = self.store.last_seq
         if from_seq < start or start < from_seq < floor or max(from_seq, part_to) > last:
@@ -195,7 +203,7 @@ class Outgoing:
         if len(found) > limit and to_seq == found[0][0]:  # one unit that said more than a page
             found = self._ops("seq=?", to_seq, -1)
         ops = [[*op[:5], msgpack.unpackb(op[5]), msgpack.unpackb(op[6])] for op in found if op[0] <= to_seq]
-        return self._seal(SHARED, from_seq, to_seq, 0, 0, True, len(ops), ops)
+        return self._noted(self._seal(SHARED, from_seq, to_seq, 0, 0, True, len(ops), ops))
 
     def _ops(self, where: str, seq: int, limit: int, most_bytes: int = 1 << 62) -> list[Any]:
         """Operations in order; no further unit once they have so many bytes."""
@@ -231,9 +239,12 @@ class Outgoing:
             store.library_uuid, store.device_uuid, store.epoch, kind, self._bounds(kind)[0], from_seq, to_seq, after_id,
             last_id, is_last, told, b"",
         )  # fmt: skip
-        page = pages.seal(self.keys, head, body)
-        with store.note() as db:
-            streams.note_boundary(db, head.stream, to_seq, page.digest)
+        return pages.seal(self.keys, head, body)
+
+    def _noted(self, page: Page) -> Page:
+        """Where a page ends that others may have is remembered."""
+        with self.store.note() as db:
+            streams.note_boundary(db, page.facts.stream, page.facts.to_seq, page.digest)
         return page
 
 

@@ -59,11 +59,12 @@ class Head(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page as it travels, and its head in words."""
+    """A page as it travels, and its head in words; `plain_bytes` is known of those that were made here."""
 
     facts: Head
     head: bytes
     body: bytes
+    plain_bytes: int = 0
 
     @property
     def digest(self) -> bytes:
@@ -81,10 +82,16 @@ class Page(NamedTuple):
 
 def seal(keys: Keys, facts: Head, plain: object) -> Page:
     """Pack and sign; the hash and its place in the facts are filled in."""
-    body = zlib.compress(msgpack.packb(plain), 1)
+    packed = msgpack.packb(plain)
+    body = zlib.compress(packed, 1)
     facts = facts._replace(body_hash=blake3(body).digest())
     said = msgpack.packb([_VERSION, *facts])
-    return Page(facts, said + keys.sign(_CONTEXT + said), body)
+    return Page(facts, said + keys.sign(_CONTEXT + said), body, len(packed))
+
+
+def fits(page: Page) -> bool:
+    """Whether a page that was made here is none that others refuse for its size."""
+    return len(page.body) <= BODY_MAX_BYTES and page.plain_bytes <= _PLAIN_MAX_BYTES
 
 
 def opened(head: bytes, body: bytes, library: bytes, key_of: Callable[[bytes], bytes | None]) -> Page:

@@ -22,6 +22,7 @@ from index.model.errors import VdfsError
 from index.store import devices, places, streams
 from index.store.store import Store
 from index.store.streams import SHARED, StreamId
+from index.store.unit import Unit
 from sync.engine import Sync
 from sync.log.hub import NoPace, Peer
 from sync.log.messages import Have
@@ -112,16 +113,21 @@ class Machine(Device):
             add(event, text, device, rows)
 
         self.sync.events.add = traced  # type: ignore[method-assign]
-        wrote = store.wrote
+        wrote, write = store.wrote, store.write
+
+        def begin(origin: str) -> Unit:
+            self._unit = write(origin)
+            return self._unit
 
         def note_down() -> None:
             wrote()
-            self._note_down()
+            self._note_down(self._unit)
 
-        store.wrote = note_down
+        store.wrote, store.write = note_down, begin  # type: ignore[method-assign]
         luck = self.chance.of(f"sizes/{self.name}/{self.boots}")
         self.sync.replicator.hub.page_rows = luck.choice([2, 7, 50, 2000])
         self.sync.replicator.upkeep.pages_kept = luck.choice([3, 64])
+        store.number_bytes = luck.choice([1, 200, store.number_bytes])
         self._watch_promises()
         self._forget_what_was_lost()
         self._keep_promises()
@@ -253,27 +259,24 @@ class Machine(Device):
 
     # books ------------------------------------------------------------------------------------------------------------
 
-    def _note_down(self) -> None:
-        """What the last unit said, for the oracle."""
+    def _note_down(self, unit: Unit) -> None:
+        """What a unit said, for the oracle."""
         store = self.store
         if store.epoch != self._noted_epoch:  # what it begins with was written beside all units
             self._noted_epoch = store.epoch
             sql = "SELECT body FROM outbox WHERE epoch=? AND model='tagging' AND op='remove'"
             for (body,) in store.db.execute(sql, (store.epoch,)):
                 self.removed.update(tuple(dot[:3]) for dot in msgpack.unpackb(body))
-        rows = store.db.execute(
-            "SELECT part, hlc, model, op, key, body FROM outbox WHERE epoch=? AND seq=? ORDER BY part",
-            (store.epoch, store.last_seq),
-        ).fetchall()
-        if rows:
-            said = [
-                (part, hlc, model, op, msgpack.unpackb(key), msgpack.unpackb(body))
-                for part, hlc, model, op, key, body in rows
-            ]
-            self.said.append(((store.epoch, store.last_seq), said))
-            for _, _, model, op, _, body in said:
-                if (model, op) == ("tagging", "remove"):
-                    self.removed.update(tuple(dot[:3]) for dot in body)
+        said: dict[int, list[Any]] = {}
+        for seq, part, hlc, model, op, key, body in store.db.execute(
+            "SELECT seq, part, hlc, model, op, key, body FROM outbox WHERE epoch=? AND seq BETWEEN ? AND ?",
+            (store.epoch, unit.seq, unit.said_seq),
+        ):
+            what = msgpack.unpackb(body)
+            said.setdefault(seq, []).append((part, hlc, model, op, msgpack.unpackb(key), what))
+            if (model, op) == ("tagging", "remove"):
+                self.removed.update(tuple(dot[:3]) for dot in what)
+        self.said += [((store.epoch, seq), ops) for seq, ops in sorted(said.items())]
 
     def _watch_promises(self) -> None:
         """What another one says that he has durably, and was heard to say, he is held to."""

@@ -1,18 +1,19 @@
-"""Large values: what is told fits into pages and parts, however much there is to tell."""
+"""Large values: what is told fits into pages and parts, however much there is to tell at once."""
 
 import os
 
 import pytest
 import trio
 
-from index.store import metadata
+from index.store import annotating, gaps, metadata, streams, tags
 from sync.log import epochs, outgoing
 from sync.log.pages import BODY_MAX_BYTES
 from sync.wire.codec import MAX_BODY_BYTES
 from tests.sync.linked import connect, made, quiet, run, running
-from tests.sync.world import assert_equal, settle
+from tests.sync.world import LINK, assert_equal, settle
 
 COUNT = 200
+FILE_UUID = b"F" * 16
 
 
 @pytest.fixture
@@ -57,6 +58,77 @@ def test_many_large_values_are_told_by_a_state(pair):
     a.prune()
     follow(a, b)
     assert all(metadata.get(b.db, uuid, b"user.note") for uuid in uuids)
+    assert_equal(a, b)
+
+
+def test_one_unit_that_says_more_than_a_page_holds_is_told(pair):
+    a, b = pair
+    settle(a, b)
+    uuids = [bytes([1, at]) * 8 for at in range(COUNT)]
+    with a.store.write("test") as unit:
+        for uuid in uuids:
+            annotating.set_cell(unit, uuid, b"user.note", os.urandom(60_000))
+            annotating.add_tag(unit, uuid, "many")
+    follow(a, b)
+    assert all(metadata.get(b.db, uuid, b"user.note") for uuid in uuids)
+    assert all(tags.of_entry(b.db, uuid) == ["many"] for uuid in uuids)
+    assert_equal(a, b)
+    with b.store.write("test") as unit:
+        for uuid in uuids:
+            annotating.remove_tag(unit, uuid, "many")
+    follow(a, b)
+    assert not any(tags.of_entry(a.db, uuid) for uuid in uuids)
+    assert_equal(a, b)
+
+
+def test_tags_that_one_unit_adds_by_several_numbers_keep_their_order(pair):
+    a, b = pair
+    settle(a, b)
+    a.store.number_bytes = 1
+    names = [f"tag {at}" for at in (5, 3, 9, 1, 7)]
+    a.tag(FILE_UUID, *names)
+    assert tags.of_entry(a.db, FILE_UUID) == names
+    settle(a, b)
+    assert tags.of_entry(b.db, FILE_UUID) == names
+    with a.store.write("test") as unit:  # what a unit adds it can take off again
+        annotating.add_tag(unit, FILE_UUID, "short-lived")
+        annotating.remove_tag(unit, FILE_UUID, "short-lived")
+    settle(a, b)
+    assert tags.of_entry(b.db, FILE_UUID) == names
+    assert_equal(a, b)
+
+
+def test_what_lies_before_a_start_is_told_with_the_first_of_several_numbers(pair):
+    a, b = pair
+    a.tag(FILE_UUID, "one")
+    settle(a, b)
+    a.store.close()
+    a.open()
+    a.store.leap(a.store.last_seq + 1000)
+    a.store.has_said, a.store.number_bytes = False, 1
+    first = a.store.last_seq + 1
+    a.tag(FILE_UUID, "two", "three", "four")
+    assert a.store.last_seq > first + 3
+    page = a.out.shared(streams.get(b.db, a.out.stream(streams.SHARED)).seq, limit=1)
+    assert page.facts.to_seq == first
+    for _ in b.into.take(page):
+        pass
+    assert gaps.holds(b.db, a.uuid, first - 1)
+    assert not gaps.holds(b.db, a.uuid, first)
+    settle(a, b)
+    assert_equal(a, b)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_many_links_that_lead_far_are_told(pair, is_known):
+    a, b = pair
+    top = a.branch(b"links")
+    if is_known:
+        settle(a, b)
+    for at in range(outgoing.PAGE_ROWS + 10):
+        a.add(top, b"%05d" % at, LINK, os.urandom(2000).hex().encode())
+    follow(a, b)
+    assert len(b.rows_of(a.uuid)) == outgoing.PAGE_ROWS + 11
     assert_equal(a, b)
 
 
