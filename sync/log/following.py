@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from index.model.errors import LinkClosed, MissingDependency, NoSpace, PageRefused
+from index.model.errors import Deadline, LinkClosed, MissingDependency, NoSpace, PageRefused
 from index.store.streams import StreamId
 from sync.log import pages
 from sync.log.backfill import Backfill
@@ -44,6 +44,8 @@ class Following:
                     async for reply in replies:
                         if not await self._hear(peer, reply):
                             break
+            except Deadline:  # its time is over, and the link is as good as it was
+                continue
             except (LinkClosed, trio.ClosedResourceError):
                 return
 

@@ -5,6 +5,8 @@ import trio
 import trio.testing
 
 from index.store import metadata, recalls, streams, tags
+from sync.log import following
+from sync.log.events import Event
 from sync.log.upkeep import PRUNE_S
 from tests.sync.linked import Node, connect, made, quiet, run, running
 from tests.sync.world import DIRECTORY, assert_equal, introduce
@@ -183,3 +185,26 @@ def test_who_was_away_for_too_long_is_waited_for_no_more_and_comes_back_whole(tm
     run(main)
     for node in nodes:
         node.store.close()
+
+
+def test_who_has_followed_for_as_long_as_one_may_asks_anew(nodes, monkeypatch):
+    """The link stays, and nobody calls it a fault."""
+    a, b, _ = nodes
+    monkeypatch.setattr(following, "FOLLOW_S", 30.0)
+
+    async def main() -> None:
+        root = a.branch(b"Files")
+        async with running(a, b) as nursery:
+            await connect(nursery, a, b)
+            await quiet(a, b)
+            channel = b.replicator.peers[a.uuid].channel
+            for at in range(3):
+                await trio.sleep(following.FOLLOW_S)
+                a.add(root, b"f%d" % at, data=b"1")
+                await quiet(a, b)
+            assert b.replicator.peers[a.uuid].channel is channel
+            assert channel.closed is None
+            assert_equal(a, b)
+        assert not [one for node in (a, b) for one in node.events.lines if one.event == Event.ERROR]
+
+    run(main)
