@@ -7,12 +7,14 @@ serves in the foreground instead. What serves is server.py.
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         _check_allowed(options)
         config = load_config(args.data_dir)
         if args.serve:
-            from fusefs import server  # most of the house, which whoever only starts one has no need of
+            with _lasting():
+                from fusefs import server  # most of the house, which whoever only starts one has no need of
 
             return server.serve_reporting(
                 config, args.library, Path(args.mountpoint), [_absolute(d) for d in args.locations], options, args.serve
@@ -63,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         locations = [_absolute(d) for d in args.locations]
         _check_locations(locations)
         if args.foreground:
-            from fusefs import server
+            with _lasting():
+                from fusefs import server
 
             return server.serve_in_foreground(config, library, mountpoint, locations, options)
         return _start_server(config, library, mountpoint, locations, args)
@@ -249,6 +253,18 @@ def _check_locations(locations: list[bytes]) -> None:
 
 
 # the server -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _lasting() -> Iterator[None]:
+    """What is loaded meanwhile stays for as long as the process: the collector looks through it neither now, as it
+    would again and again, nor later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _start_server(

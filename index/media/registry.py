@@ -7,17 +7,14 @@ it when the same file would give other fields.
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, BinaryIO, Final
-
-import attrs
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from index.model.filetype import BY_TYPE, KINDS, FileType
 
 Function = Callable[[BinaryIO, FileType], Mapping[str, object]]
 
 
-@attrs.frozen
-class Extractor:
+class Extractor(NamedTuple):
     """One extractor; `function` is module:attribute."""
 
     name: str

@@ -17,6 +17,7 @@ kernel kills it with this process, and this one with the daemon's main thread. N
 import contextlib
 import ctypes
 import errno
+import gc
 import os
 import signal
 import socket
@@ -62,6 +63,7 @@ def main(argv: list[str]) -> None:
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))  # what the daemon inherited itself, and passes on
     os.chdir("/")
     os.umask(0o077)
+    gc.freeze()  # what is loaded stays, and stays shared: the collectors of workers do not touch it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with socket.socket(fileno=0) as control, contextlib.suppress(ConnectionError):  # the end of the parent

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import apsw.bestpractice
 
 from index.model.errors import Busy, NoSpace, ReadOnly, StoreCorrupt, VdfsError, VersionUnsupported
 

@@ -7,8 +7,7 @@ anchored at the root of the machine.
 
 import sys
 from enum import IntEnum
-
-import attrs
+from typing import NamedTuple
 
 
 class RuleId(IntEnum):
@@ -54,8 +53,7 @@ _FOREIGN = (
 )
 
 
-@attrs.frozen
-class Builtin:
+class Builtin(NamedTuple):
     """One rule with a name. `accepts`: it holds back what none of its patterns matches, of files only."""
 
     id: RuleId

@@ -13,8 +13,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
-
-import attrs
+from types import MappingProxyType
+from typing import NamedTuple
 
 from index.scan.rules import files, gitindex
 from index.scan.rules.files import Stamp
@@ -41,11 +41,10 @@ class Caches:
         self.configs: dict[Stamp, dict[bytes, bytes]] = {}
 
 
-@attrs.frozen
-class User:
+class User(NamedTuple):
     """What git knows of whoever runs us: the configuration that holds for all repositories, and his own patterns."""
 
-    config: Mapping[bytes, bytes] = attrs.field(factory=dict)
+    config: Mapping[bytes, bytes] = MappingProxyType({})
     home: bytes = b""
     patterns: bytes = b""
 
@@ -64,7 +63,7 @@ class User:
             config.update(config_of(_following(place)))
         own = cls(config, home)
         listed = own.expanded(config.get(b"core.excludesfile", base + b"/git/ignore"))
-        return attrs.evolve(own, patterns=_following(listed) if listed else b"")
+        return own._replace(patterns=_following(listed) if listed else b"")
 
     def expanded(self, path: bytes) -> bytes:
         """A path of a configuration as an absolute one; empty where it is none."""
@@ -78,17 +77,18 @@ def _following(path: bytes) -> bytes:
     return files.read(os.path.realpath(path), max_bytes=_CONFIG_MAX_BYTES).text or b""
 
 
-@attrs.define(eq=False)
 class Repo:
     """A repository, found at the top of its work tree."""
 
-    gitdir: bytes
-    common: bytes
-    config: Mapping[bytes, bytes]
-    may_leave: bool
-    index_max_bytes: int
-    _tracked: gitindex.Tracked | None = None
-    _is_read: bool = False
+    __slots__ = ("_is_read", "_tracked", "common", "config", "gitdir", "index_max_bytes", "may_leave")
+
+    def __init__(
+        self, gitdir: bytes, common: bytes, config: Mapping[bytes, bytes], *, may_leave: bool, index_max_bytes: int
+    ) -> None:
+        self.gitdir, self.common, self.config = gitdir, common, config
+        self.may_leave, self.index_max_bytes = may_leave, index_max_bytes
+        self._tracked: gitindex.Tracked | None = None
+        self._is_read = False
 
     @property
     def folds(self) -> bool:
@@ -190,7 +190,7 @@ def find(
             config.update(_cached_config(place + b"/config.worktree", caches, may_leave))
     except _NotHere:
         return "its configuration is large, or leads elsewhere"
-    return Repo(place, common, config, may_leave, index_max_bytes)
+    return Repo(place, common, config, may_leave=may_leave, index_max_bytes=index_max_bytes)
 
 
 def _is_link_to_ref(path: bytes) -> bool:

@@ -11,9 +11,8 @@ is found in whatever directory it lies.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import msgpack
 
 from index.model.entry import is_name
@@ -37,10 +36,10 @@ _DOTS = re.compile(rb"(?:\\?\.){1,2}")
 
 _BY_NAME = {one.name: one for one in BUILTIN}
 _NAMES = {int(one.id): one.name for one in BUILTIN}
+_DEFAULTS = frozenset(one.name for one in BUILTIN if one.default)
 
 
-@attrs.frozen
-class UserRule:
+class UserRule(NamedTuple):
     """A rule that a user added."""
 
     id: int
@@ -52,11 +51,10 @@ class UserRule:
         return f"{self.kind} {self.pattern.decode('utf-8', 'backslashreplace')}"
 
 
-@attrs.frozen
-class Ruleset:
+class Ruleset(NamedTuple):
     """The rules of a location."""
 
-    on: frozenset[str] = frozenset(one.name for one in BUILTIN if one.default)
+    on: frozenset[str] = _DEFAULTS
     rules: tuple[UserRule, ...] = ()
     next_id: int = int(RuleId.FIRST_OF_USER)
 
@@ -74,7 +72,7 @@ class Ruleset:
                 raise Invalid(f"there is no rule {name} (there are: {', '.join(_BY_NAME)})")
         if both := wanted & unwanted:
             raise Invalid(f"{sorted(both)[0]} can be on or off, not both")
-        return attrs.evolve(self, on=(self.on | wanted) - unwanted)
+        return self._replace(on=(self.on | wanted) - unwanted)
 
     def with_rules(self, kind: str, patterns: Iterable[bytes]) -> "Ruleset":
         """With rules of the user added; one that is there already is not there twice. Invalid for a bad pattern."""
@@ -87,7 +85,7 @@ class Ruleset:
             next_id += 1
         if len(rules) > RULES_MAX:
             raise Invalid(f"a location can have {RULES_MAX} rules of its own; use one pattern with {{a,b}} for many")
-        return attrs.evolve(self, rules=tuple(rules), next_id=next_id)
+        return self._replace(rules=tuple(rules), next_id=next_id)
 
     def cleared(self) -> "Ruleset":
         """The defaults again; numbers that were given stay given."""
@@ -188,8 +186,7 @@ def _either(sources: list[bytes], flags: int) -> Passes | None:
     return re.compile(b"|".join(b"(?:%s)" % one for one in sources), flags).fullmatch if sources else None
 
 
-@attrs.frozen(eq=False)
-class Compiled:
+class Compiled(NamedTuple):
     """What the ruler asks. `from_machine`: paths are given from the root of the machine, else from the location's."""
 
     rejects: tuple[tuple[int, Globs, bool], ...]  # (rule, patterns, from_machine)
