@@ -217,7 +217,7 @@ def _move_stamp(unit: Unit, held: Held, key: Any, body: Any, _merged: Merged) ->
 
 
 def _note_gap(unit: Unit, held: Held, key: Any, _body: Any, _merged: Merged) -> None:
-    if held.device != unit.device:  # of another life of this device: its own is what counts here
+    if held.device != unit.device:  # of another continuation of it: its own is what counts here
         gaps.note(unit.db, held.device, *key)
 
 

@@ -172,7 +172,7 @@ def renumber(db: apsw.Connection, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def renumber_after(db: apsw.Connection, device: bytes, seq: int, beyond: int) -> None:
-    """So are all that this device made after a unit, so many numbers later; not what it had made in another life, and
+    """So are all that this device made after a unit, so many numbers later; not what it had made in another epoch, and
     has heard of (gaps.py)."""
     db.execute("UPDATE renumbered SET new_seq=new_seq+? WHERE new_seq>?", (beyond, seq))
     made = f"dot_device=?2 AND dot_seq>?3 AND NOT {gaps.DOT_WITHIN}"

@@ -298,7 +298,7 @@ class Unit:
         return self._store.is_settled and not sums.leave(self.db)
 
     def _say_gap(self) -> None:
-        """The first that is said since the store was opened: what lies before it is none of this life (gaps.py)."""
+        """The first that is said since the store was opened: what lies before it is of no continuation (gaps.py)."""
         gap = gaps.before(self.db, self.device, self.seq)
         if gap is not None:
             gaps.note(self.db, self.device, *gap)

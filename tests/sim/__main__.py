@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import sys
 import time
@@ -29,6 +30,7 @@ def main() -> int:
     given = parser.parse_args()
     without = given.without.split(",")
     plant, only, _ = PLANTS.get(given.plant, (contextlib.nullcontext, (), 0))
+    gc.freeze()  # each story ends with a collection: not of what is loaded
     with plant():
         if given.seed is not None:
             outcome = tell(given.seed, given.steps, without, only)

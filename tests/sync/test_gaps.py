@@ -76,7 +76,7 @@ def test_a_unit_that_fails_has_said_nothing(four):
 
 
 def test_a_page_of_operations_ends_with_the_last_of_them(four):
-    """Where nothing was said others do not stand: there a place is one of another life."""
+    """Where nothing was said others do not stand: there a place is one of another continuation."""
     a, b, _, _, uuid = four
     a.tag(uuid, "one")
     last_seq = a.store.last_seq
