@@ -5,6 +5,8 @@ latest of a cell, dots of a set) and one line of the outbox that says the same; 
 have. A uuid that is an alias is written under what it is read as.
 """
 
+from collections.abc import Iterable
+
 from index.model.ids import new_uuid
 from index.store import aliases, hearing, heldback, metadata, pending, registers, tags
 from index.store.unit import Unit
@@ -65,10 +67,10 @@ def join(unit: Unit, one: bytes, other: bytes) -> bytes:
     return joined[1]
 
 
-def tell_untold(unit: Unit) -> None:
+def tell_untold(unit: Unit, due: Iterable[bytes]) -> None:
     """What waited for entries that others may hear of by now is told: this device's cells and tags, as said when they
     were; the tags under numbers of this unit."""
-    for uuid in heldback.due(unit.db, unit.device):
+    for uuid in due:
         heldback.told(unit.db, uuid)
         for name, value, hlc in metadata.cells_of(unit.db, uuid, unit.device):
             unit.tell("attribute", "set", [uuid, name], value, hlc)

@@ -22,16 +22,24 @@ CREATE TABLE withdrawn(
 #: Of a row of table attribute or tagging: others are told of what it is attached to.
 TOLD = "entry_uuid NOT IN (SELECT entry_uuid FROM untold)"
 
-_HELD = (
-    "SELECT EXISTS (SELECT 1 FROM entry WHERE uuid=:uuid) "
-    "AND NOT EXISTS (SELECT 1 FROM entry WHERE uuid=:uuid AND (rule=0 OR uid<0)) "
-    "AND NOT EXISTS (SELECT 1 FROM withdrawn WHERE entry_uuid=:uuid)"
-)
+
+def _held(uuid: str) -> str:
+    return (
+        f"EXISTS (SELECT 1 FROM entry WHERE uuid={uuid}) "
+        f"AND NOT EXISTS (SELECT 1 FROM entry WHERE uuid={uuid} AND (rule=0 OR uid<0)) "
+        f"AND NOT EXISTS (SELECT 1 FROM withdrawn WHERE entry_uuid={uuid})"
+    )
+
+
+_IS_HELD = f"SELECT {_held(':uuid')}"
+#: So many of those that wait are looked at in a step, and so many found.
+_LOOKED_AT = 1000
+_FOUND = 100
 
 
 def is_held(db: apsw.Connection, uuid: bytes) -> bool:
     """Whether nobody is to hear of what is attached to an entry."""
-    return bool(next(iter(db.execute(_HELD, {"uuid": uuid})))[0])
+    return bool(next(iter(db.execute(_IS_HELD, {"uuid": uuid})))[0])
 
 
 def waits(db: apsw.Connection, uuid: bytes) -> bool:
@@ -60,16 +68,24 @@ def renamed(db: apsw.Connection, uuid: bytes, kept: bytes) -> None:
 
 
 _DUE = (
-    "SELECT entry_uuid FROM untold u WHERE EXISTS (SELECT 1 FROM entry WHERE uuid=u.entry_uuid) "
-    "OR EXISTS (SELECT 1 FROM tagging WHERE entry_uuid=u.entry_uuid AND dot_device<>?1) "
-    "OR EXISTS (SELECT 1 FROM attribute WHERE entry_uuid=u.entry_uuid AND device<>?1) ORDER BY 1"
+    "SELECT entry_uuid, (EXISTS (SELECT 1 FROM entry WHERE uuid=u.entry_uuid) "
+    "OR EXISTS (SELECT 1 FROM tagging WHERE entry_uuid=u.entry_uuid AND +dot_device<>?1) "
+    "OR EXISTS (SELECT 1 FROM attribute WHERE entry_uuid=u.entry_uuid AND +device<>?1)) "
+    f"AND NOT ({_held('u.entry_uuid')}) FROM untold u WHERE entry_uuid>?2 ORDER BY 1 LIMIT ?3"
 )
 
 
-def due(db: apsw.Connection, own: bytes) -> list[bytes]:
+def due(db: apsw.Connection, own: bytes, after: bytes) -> tuple[list[bytes], bytes]:
     """Entries of which it can be told by now what is attached to them; also those that are gone, where another device
-    has heard of them before. `own`: this device."""
-    return [bytes(uuid) for (uuid,) in db.execute(_DUE, (own,)) if not is_held(db, uuid)]
+    has heard of them before. Some of those whose uuids are greater than `after`, and after what to go on; nothing at
+    the end. `own`: this device."""
+    found: list[bytes] = []
+    for looked_at, (uuid, is_due) in enumerate(db.execute(_DUE, (own, after, _LOOKED_AT)), 1):
+        if is_due:
+            found.append(bytes(uuid))
+        if looked_at == _LOOKED_AT or len(found) == _FOUND:
+            return found, bytes(uuid)
+    return found, b""
 
 
 def told(db: apsw.Connection, uuid: bytes) -> None:

@@ -209,13 +209,14 @@ def has_due(db: apsw.Connection, before_hlc: int) -> bool:
     return db.execute("SELECT 1 FROM quarantine WHERE hlc<? LIMIT 1", (before_hlc,)).fetchone() is not None
 
 
-def due(db: apsw.Connection, before_hlc: int) -> list[Held]:
-    """What was put aside and is stamped before a time; it is put aside no more."""
-    rows = db.execute("SELECT device, seq, part, hlc, body FROM quarantine WHERE hlc<? ORDER BY hlc", (before_hlc,))
-    found = [Held(device, seq, part, hlc, msgpack.unpackb(body)) for device, seq, part, hlc, body in rows]
-    if found:
-        db.execute("DELETE FROM quarantine WHERE hlc<?", (before_hlc,))
-    return found
+def due(db: apsw.Connection, before_hlc: int, most: int) -> list[Held]:
+    """The first of what was put aside and is stamped before a time; it is put aside no more."""
+    keys = "hlc, device, seq, part, body"
+    rows: list[Any] = db.execute(
+        f"SELECT {keys} FROM quarantine WHERE hlc<? ORDER BY {keys} LIMIT ?", (before_hlc, most)
+    ).fetchall()
+    db.executemany(f"DELETE FROM quarantine WHERE ({keys})=(?,?,?,?,?)", rows)
+    return [Held(device, seq, part, hlc, msgpack.unpackb(body)) for hlc, device, seq, part, body in rows]
 
 
 def earliest_aside(db: apsw.Connection, limit_hlc: int) -> list[tuple[bytes, int]]:

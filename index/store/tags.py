@@ -152,9 +152,9 @@ def drop_dot(db: apsw.Connection, device: bytes, seq: int, part: int) -> bool:
 
 def dots_of(db: apsw.Connection, entry_uuid: bytes, device: bytes) -> list[tuple[int, bytes, Dot]]:
     """(id, uuid of the tag, addition) of the tags that a device added to an entry."""
-    rows = db.execute(
+    rows = db.execute(  # the plus: by what is on the entry, not by all that the device ever added
         "SELECT t.id, t.uuid, g.dot_device, g.dot_seq, g.dot_part, g.hlc, g.part FROM tagging g "
-        "JOIN tag t ON t.id=g.tag_id WHERE g.entry_uuid=? AND g.dot_device=? ORDER BY g.dot_seq, g.dot_part",
+        "JOIN tag t ON t.id=g.tag_id WHERE g.entry_uuid=? AND +g.dot_device=? ORDER BY g.dot_seq, g.dot_part",
         (entry_uuid, device),
     )
     return [(int(row[0]), bytes(row[1]), Dot._make(row[2:])) for row in rows]
@@ -172,8 +172,8 @@ def renumber(db: apsw.Connection, old: tuple[int, int], new: tuple[int, int]) ->
 
 
 def renumber_after(db: apsw.Connection, device: bytes, seq: int, beyond: int) -> None:
-    """So are all that this device made after a unit, so many numbers later; not what it had made in another epoch, and
-    has heard of (gaps.py)."""
+    """So are all that this device made after a unit, so many numbers later; not what it made in another continuation,
+    and has heard of (gaps.py)."""
     db.execute("UPDATE renumbered SET new_seq=new_seq+? WHERE new_seq>?", (beyond, seq))
     made = f"dot_device=?2 AND dot_seq>?3 AND NOT {gaps.DOT_WITHIN}"
     db.execute(

@@ -184,13 +184,13 @@ class Incoming:
         return merged
 
     def release(self) -> bool:
-        """Apply what was put aside and is due by now; returns whether there was any."""
+        """Apply some of what was put aside and is due by now; returns whether there was any."""
         limit = Hlc(self.store.now_ms() + DRIFT_MS, 0).packed()
         if not pending.has_due(self.store.db, limit):
             return False
         merged = Merged(set(), set())
         with self.store.write(ORIGIN_SYNC) as unit:
-            for held in pending.due(unit.db, limit):
+            for held in pending.due(unit.db, limit, _SLICE):
                 hlc = pending.stamp_of(unit.db, held.device, held.hlc)  # what came before it may have given it another
                 op = Op(held.seq, held.part, hlc, *held.said)  # type: ignore[arg-type]  # as they were put aside
                 one = self._merge_again(unit, held.device, [op])

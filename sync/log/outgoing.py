@@ -269,8 +269,11 @@ def begin_sharing(store: Store) -> None:
     store.is_shared = True
 
 
-def tell_untold(store: Store) -> None:
-    """What waited for entries that a rule held back is told, where it holds them no more."""
-    if heldback.due(store.db, store.device_uuid):
+def tell_untold(store: Store, after: bytes = b"") -> tuple[bytes, bool]:
+    """What waited for entries that a rule held back is told, where it holds them no more: a step, from a place on.
+    Returns where to go on, and whether anything was told."""
+    due, after = heldback.due(store.db, store.device_uuid, after)
+    if due:
         with store.write(ORIGIN_SYNC) as unit:
-            annotating.tell_untold(unit)
+            annotating.tell_untold(unit, due)
+    return after, bool(due)

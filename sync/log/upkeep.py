@@ -46,6 +46,7 @@ class Upkeep:
         self.pages_kept = PAGES_KEPT
         self._written = Bell()
         self._ahead_told_s = -math.inf
+        self._untold_after = b""
         self._recalled_s = -math.inf
         self._asked_s: dict[bytes, float] = {}  # when the state of a device was asked for last
         self.store.wrote = self._written.ring
@@ -87,9 +88,11 @@ class Upkeep:
         while True:
             await trio.sleep(RETRY_S)
             try:
-                if self.incoming.release():
+                while self.incoming.release():
                     self.hub.ring_all()
-                outgoing.tell_untold(self.store)
+                    async with self.pace.turn():
+                        pass
+                await self._tell_untold()
                 for _ in epochs.say_all_again(self.store):
                     async with self.pace.turn():
                         pass
@@ -104,6 +107,13 @@ class Upkeep:
                     await self._fetch_bases()
             except NoSpace as error:
                 log.info("sync waits for room: %s", error)
+
+    async def _tell_untold(self) -> None:
+        """Some of what waits for rules is looked at each time; as long as there is something to tell, all of it."""
+        has_told = True
+        while has_told:
+            async with self.pace.turn():
+                self._untold_after, has_told = outgoing.tell_untold(self.store, self._untold_after)
 
     async def _recall(self) -> None:
         """A stamp of the future was given up that had made what others wrote look old: it is gone through once more,

@@ -4,10 +4,12 @@ A partial index is used only where a query repeats its conditions word for word,
 is right in every other respect: no other test would see it.
 """
 
+import re
+
 import pytest
 
 from index.model.entry import HASH_NONE, HASH_SAMPLED
-from index.store import contents, entries, rulings, tags
+from index.store import contents, entries, heldback, metadata, rulings, tags
 from index.store.store import Store
 
 QUERIES = {
@@ -66,6 +68,36 @@ def test_no_query_of_the_loop_reads_a_table(store, name):
     assert asked
     for sql, bindings in asked:
         assert [s for s in passes(store, sql, bindings) if not s.startswith(HARMLESS)] == [], sql
+
+
+OF_ONE_ENTRY = {
+    "tags": lambda db: tags.of_entry(db, b"u" * 16),
+    "tags in order": lambda db: tags.in_order(db, b"u" * 16),
+    "additions of a device": lambda db: tags.dots_of(db, b"u" * 16, b"d" * 16),
+    "removed tag": lambda db: tags.remove_dots(db, b"u" * 16, "name"),
+    "attributes": lambda db: metadata.all_of(db, b"u" * 16),
+    "attributes of a device": lambda db: metadata.cells_of(db, b"u" * 16, b"d" * 16),
+    "what waits for rules": lambda db: heldback.due(db, b"d" * 16, b""),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_ENTRY)
+def test_what_is_asked_of_one_entry_goes_by_that(store, name):
+    """Not by all that a device ever attached to anything, by whatever index."""
+    asked: list[tuple[str, object]] = []
+    store.db.exec_trace = lambda _cursor, sql, bindings: asked.append((sql, bindings)) or True
+    OF_ONE_ENTRY[name](store.db)
+    store.db.exec_trace = None
+    assert asked
+    for sql, bindings in asked:
+        plan = [row[3] for row in store.db.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)]
+        looked = [
+            step
+            for step in plan
+            if step.startswith(("SEARCH", "SCAN")) and re.search(r"\b(g|tagging|attribute)\b", step)
+        ]
+        assert looked, plan
+        assert all("entry_uuid=?" in step for step in looked), plan
 
 
 @pytest.mark.parametrize(

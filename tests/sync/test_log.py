@@ -205,10 +205,10 @@ def ahead_of(device):
     return dict(pending.earliest_aside(device.db, limit))
 
 
-def hidden(device, root):
+def hidden(device, root, name=b".hidden"):
     """A file that a rule holds back from its first moment."""
     with device.store.write("test") as unit:
-        row = device.row(unit, entries.get(unit.db, root).branch_id, root, b".hidden", 0o100644)
+        row = device.row(unit, entries.get(unit.db, root).branch_id, root, name, 0o100644)
         entries.set_rule(unit.db, row.id, 1, unit.seq)
     return row.id
 
@@ -228,6 +228,34 @@ def test_a_tag_on_what_a_rule_holds_back_is_told_when_that_is(pair):
     tell_untold(a.store)
     settle(a, b)
     assert tags.of_entry(b.db, uuid) == ["secret"]
+    assert_equal(a, b)
+
+
+def test_much_that_waited_for_a_rule_is_told_in_steps(pair):
+    """Each is a unit of its own, so that nobody waits for all of them; what is held still is passed over."""
+    a, b = pair
+    root = a.branch(b"Files")
+    settle(a, b)
+    held = [hidden(a, root, b".%d" % number) for number in range(1500)]
+    uuids = [a.uuid_of(one) for one in held]
+    with a.store.write("test") as unit:
+        for uuid in uuids:
+            annotating.add_tag(unit, uuid, "secret")
+    for some in held[1000:], held[:1000]:
+        before = a.store.last_seq
+        assert not tell_untold(a.store)[1]
+        with a.store.write("test") as unit:
+            for one in some:
+                recording.set_rule(unit, entries.get(unit.db, one), 0)
+        after, has_told = tell_untold(a.store)
+        while after or has_told:
+            after, has_told = tell_untold(a.store, after)
+        said = "SELECT count(DISTINCT key) FROM outbox WHERE seq>? AND model='tagging' GROUP BY seq"
+        told = [count for (count,) in a.db.execute(said, (before,))]
+        assert sum(told) == len(some)
+        assert max(told) <= 100
+        settle(a, b)
+        assert sum(bool(tags.of_entry(b.db, uuid)) for uuid in uuids) == (500 if some == held[1000:] else 1500)
     assert_equal(a, b)
 
 
