@@ -7,12 +7,12 @@ takes it, too, and one that took a stamp of the future for true.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgpack
 import trio
 
-from index.model.errors import PageRefused, VdfsError
+from index.model.errors import Deadline, PageRefused, VdfsError
 from index.store import streams
 from index.store.streams import SHARED
 from sync.log import snapshot
@@ -23,7 +23,12 @@ from sync.log.messages import At, StatePart, StateWanted
 from sync.log.snapshot import Part
 from sync.net.channel import Call
 
-STATE_S: Final = 120.0
+#: So long the other side is waited for in all while it tells a state; what is done here with what came is not counted.
+STATE_S: Final = 300.0
+_STATE_MAX_S: Final = 12 * 3600.0
+#: Rows that are taken in at once while somebody uses the mount, and else.
+_USED_ROWS: Final = 50
+_ROWS: Final = 500
 
 #: Gives the parts of the current state, while a block lasts.
 ReadState = Callable[[], AbstractAsyncContextManager[AsyncIterator[Part]]]
@@ -62,11 +67,11 @@ class Backfill:
         self.hub.changed()
         began_s, rows = trio.current_time(), 0
         try:
-            joining = Joining(self.store, self.incoming.believed)
+            joining = Joining(self.store, self.incoming.believed, self.incoming.tell)
             is_whole = False
             places = tuple(at for at in self.hub.keeper.places().values() if at.device == peer.device)
-            async with peer.channel.stream(StateWanted(places), priority=BULK, deadline_s=STATE_S) as replies:
-                async for reply in replies:
+            async with peer.channel.stream(StateWanted(places), priority=BULK, deadline_s=_STATE_MAX_S) as replies:
+                async for reply in _InTime(replies, peer):
                     if not isinstance(reply, StatePart):
                         continue
                     if not reply.sort:
@@ -74,12 +79,13 @@ class Backfill:
                         break
                     part = _part(reply)
                     rows += len(part.rows)
-                    async with self.hub.applying, self.pace.turn():
-                        joining.take(part)
+                    for some in part.cut(_USED_ROWS if self.pace.is_used else _ROWS):
+                        async with self.hub.applying, self.pace.turn():
+                            joining.take(some)
             if not is_whole:
                 raise PageRefused("the current state broke off")
             async with self.hub.applying, self.pace.turn():
-                joining.finish(self.incoming.tell)
+                joining.finish()
             self.incoming.heard(joining.merged)
             if joining.own_forks:
                 own = self.store.device_uuid
@@ -110,6 +116,25 @@ class Backfill:
 
         read = list(snapshot.read(self.store.db, self.store.device_uuid, self.store.epoch))
         yield parts()
+
+
+class _InTime:
+    """The answers of a device, as long as it is not waited for too long."""
+
+    def __init__(self, replies: AsyncIterator[Any], peer: Peer) -> None:
+        self._replies, self._peer = replies, peer
+        self._left_s = STATE_S
+
+    def __aiter__(self) -> "_InTime":
+        return self
+
+    async def __anext__(self) -> Any:
+        began_s = trio.current_time()
+        with trio.move_on_after(self._left_s):
+            reply = await anext(self._replies)
+            self._left_s -= trio.current_time() - began_s
+            return reply
+        raise Deadline(f"{self._peer.channel.peer} takes too long to tell its state")
 
 
 def _part(reply: StatePart) -> Part:

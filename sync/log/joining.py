@@ -31,11 +31,18 @@ from sync.log.snapshot import FORMS, Part, is_sound
 
 
 class Joining:
-    """A snapshot that is taken in, part by part, and ended by `finish`."""
+    """A snapshot that is taken in, part by part, and ended by `finish`. `tell` is told in each unit of which entries
+    the annotations changed."""
 
-    def __init__(self, store: Store, put_aside: Callable[[Unit, bytes, int, list[Op]], list[Op]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        put_aside: Callable[[Unit, bytes, int, list[Op]], list[Op]],
+        tell: Callable[[Unit, Merged], None],
+    ) -> None:
         self.store = store
         self.put_aside = put_aside
+        self.tell = tell
         self.merged = Merged(set(), set())
         self._streams: list[tuple[StreamId, int, int]] = []
         self.own_forks: list[tuple[int, int]] = []  # places of this device, which it is to hear of: epoch, number
@@ -56,8 +63,13 @@ class Joining:
         try:
             with self.store.write(ORIGIN_SYNC) as unit:
                 getattr(self, f"_take_{part.sort}")(unit, part.rows)
+                self._tell(unit)
         except (TypeError, ValueError, apsw.Error) as error:
             raise PageRefused(f"a part of a snapshot makes no sense: {error}") from error
+
+    def _tell(self, unit: Unit) -> None:
+        self.tell(unit, self.merged)
+        self.merged.entries.clear()
 
     def _take_stream(self, unit: Unit, rows: list[Any]) -> None:
         """Should the transfer break off, and an author come back from a copy of before, what came has to be known."""
@@ -181,14 +193,14 @@ class Joining:
         self.merged.entries.update(one.entries)
         self.merged.rows.update(one.rows)
 
-    def finish(self, tell: Callable[[Unit, Merged], None]) -> None:
+    def finish(self) -> None:
         """The end: what the other side removed goes, and its streams count as applied."""
         try:
-            self._finish(tell)
+            self._finish()
         except (TypeError, ValueError, apsw.Error) as error:
             raise PageRefused(f"the end of a snapshot makes no sense: {error}") from error
 
-    def _finish(self, tell: Callable[[Unit, Merged], None]) -> None:
+    def _finish(self) -> None:
         with self.store.write(ORIGIN_SYNC) as unit:
             for device, epoch, op in self._vouches:
                 if claims.is_proven(unit.db, self.store.library_uuid, device, op, self._cards):
@@ -222,7 +234,7 @@ class Joining:
                     streams.drop_pages(unit.db, stream, seq)
                     streams.raise_floor(unit.db, stream, seq)
                     pending.forget_lost(unit.db, stream.device, start_seq, seq)
-            tell(unit, self.merged)
+            self._tell(unit)
 
     def _is_gone(self, unit: Unit, device: bytes, seq: int, part: int) -> bool:
         """Whether the other side had an addition that is here, and has it no more; by whatever number, if it is one of

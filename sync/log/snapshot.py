@@ -24,6 +24,14 @@ class Part(NamedTuple):
     sort: str
     rows: list[Any]
 
+    def cut(self, most: int) -> Iterator["Part"]:
+        """The same in parts of so many rows; what says how far the streams are is one."""
+        if self.sort == "stream":
+            yield self
+            return
+        for at in range(0, len(self.rows), most):
+            yield Part(self.sort, self.rows[at : at + most])
+
 
 #: What this device attached to entries that nobody is to hear of is not told; what others did is known to them.
 _SORTS: Final[dict[str, str]] = {

@@ -1,12 +1,15 @@
 """Large values: what is told fits into pages and parts, however much there is to tell at once."""
 
 import os
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
+from index.model.errors import Deadline
 from index.store import annotating, gaps, metadata, streams, tags
-from sync.log import epochs, outgoing
+from sync.log import backfill, epochs, outgoing
+from sync.log.hub import NoPace
 from sync.log.pages import BODY_MAX_BYTES
 from sync.wire.codec import MAX_BODY_BYTES
 from tests.sync.linked import connect, made, quiet, run, running
@@ -59,6 +62,44 @@ def test_many_large_values_are_told_by_a_state(pair):
     follow(a, b)
     assert all(metadata.get(b.db, uuid, b"user.note") for uuid in uuids)
     assert_equal(a, b)
+
+
+class SlowPace(NoPace):
+    """Turns that wait, as those of a device that has much else to do."""
+
+    @asynccontextmanager
+    async def turn(self):
+        await trio.sleep(1)
+        yield
+
+
+def test_who_is_slow_to_take_a_state_in_gets_all_of_it_nevertheless(pair, monkeypatch):
+    """How long the other side is waited for is bounded, and not what is done with what came."""
+    a, b = pair
+    monkeypatch.setattr(backfill, "STATE_S", 3.0)
+    uuids = write_notes(a)
+    a.prune()
+    b.replicator.backfill.pace = SlowPace()
+    follow(a, b)
+    assert all(metadata.get(b.db, uuid, b"user.note") for uuid in uuids)
+    assert_equal(a, b)
+
+
+def test_who_takes_too_long_to_tell_its_state_is_left(pair, monkeypatch):
+    a, b = pair
+    monkeypatch.setattr(backfill, "STATE_S", 3.0)
+    write_notes(a)
+    a.prune()
+    told = a.replicator.backfill.give
+
+    async def give(call) -> None:
+        await trio.sleep(10)
+        await told(call)
+
+    a.replicator.backfill.give = give
+    with pytest.raises(BaseExceptionGroup) as caught:
+        follow(a, b)
+    assert caught.group_contains(Deadline, match="too long")
 
 
 def test_one_unit_that_says_more_than_a_page_holds_is_told(pair):

@@ -200,11 +200,12 @@ class Device:
         return count
 
     def give_state(self, other: "Device", *, is_whole: bool = True) -> None:
-        joining = Joining(other.store, lambda unit, device, epoch, ops: other.into.believed(unit, device, epoch, ops))
+        into = other.into
+        joining = Joining(other.store, lambda *given: into.believed(*given), into.tell)
         for part in list(read(self.db, self.uuid, self.store.epoch)):
             joining.take(part)
         if is_whole:
-            joining.finish(other.into.tell)
+            joining.finish()
             for _ in epochs.say_all_again(other.store):
                 pass
 
