@@ -209,14 +209,17 @@ def has_due(db: apsw.Connection, before_hlc: int) -> bool:
     return db.execute("SELECT 1 FROM quarantine WHERE hlc<? LIMIT 1", (before_hlc,)).fetchone() is not None
 
 
-def due(db: apsw.Connection, before_hlc: int, most: int) -> list[Held]:
-    """The first of what was put aside and is stamped before a time; it is put aside no more."""
+def due(db: apsw.Connection, before_hlc: int, most: int) -> Iterator[Held]:
+    """The first of what was put aside and is stamped before a time, one by one; each is put aside no more from then on.
+    Of two in one step the first may say that the other is nothing any more: that one is passed over."""
     keys = "hlc, device, seq, part, body"
-    rows: list[Any] = db.execute(
-        f"SELECT {keys} FROM quarantine WHERE hlc<? ORDER BY {keys} LIMIT ?", (before_hlc, most)
-    ).fetchall()
-    db.executemany(f"DELETE FROM quarantine WHERE ({keys})=(?,?,?,?,?)", rows)
-    return [Held(device, seq, part, hlc, msgpack.unpackb(body)) for hlc, device, seq, part, body in rows]
+    sql = f"SELECT {keys} FROM quarantine WHERE hlc<? ORDER BY {keys} LIMIT ?"
+    rows: list[Any] = db.execute(sql, (before_hlc, most)).fetchall()
+    for row in rows:
+        db.execute(f"DELETE FROM quarantine WHERE ({keys})=(?,?,?,?,?)", row)
+        if db.changes():
+            hlc, device, seq, part, body = row
+            yield Held(device, seq, part, hlc, msgpack.unpackb(body))
 
 
 def earliest_aside(db: apsw.Connection, limit_hlc: int) -> list[tuple[bytes, int]]:

@@ -676,6 +676,26 @@ def test_a_tag_that_is_taken_off_while_it_is_put_aside_does_not_come_when_its_ti
     assert tags.of_entry(b.db, uuid) == ["stays"]
 
 
+def test_a_tag_whose_removal_is_put_aside_as_well_does_not_come_whichever_is_due_first(slow_pair):
+    """The removal has been given another stamp, an earlier one than the tag; both are of the past by then."""
+    a, b = slow_pair
+    uuid = b"u" * 16
+    a.tag(uuid, "tomorrow", "stays")
+    settle(a, b)
+    ((added_hlc,),) = b.db.execute("SELECT DISTINCT hlc FROM quarantine").fetchall()
+    a.untag(uuid, "tomorrow")
+    settle(a, b)
+    ((removed_hlc,),) = b.db.execute("SELECT hlc FROM quarantine WHERE hlc>?", (added_hlc,)).fetchall()
+    for device in a, b:
+        with device.store.write("test") as unit:
+            pending.move_stamp(unit.db, a.uuid, removed_hlc, added_hlc - 1)
+    b.store.now_ns = a.store.now_ns
+    while b.into.release():
+        pass
+    assert tags.of_entry(b.db, uuid) == ["stays"]
+    assert not aside(b)
+
+
 def test_a_state_without_a_tag_that_is_put_aside_here_takes_it_off(slow_pair):
     a, b = slow_pair
     uuid = b"u" * 16
