@@ -681,11 +681,11 @@ def test_a_tag_whose_removal_is_put_aside_as_well_does_not_come_whichever_is_due
     a, b = slow_pair
     uuid = b"u" * 16
     a.tag(uuid, "tomorrow", "stays")
-    settle(a, b)
-    ((added_hlc,),) = b.db.execute("SELECT DISTINCT hlc FROM quarantine").fetchall()
     a.untag(uuid, "tomorrow")
     settle(a, b)
-    ((removed_hlc,),) = b.db.execute("SELECT hlc FROM quarantine WHERE hlc>?", (added_hlc,)).fetchall()
+    said = dict(a.db.execute("SELECT op, hlc FROM outbox WHERE model='tagging'").fetchall())
+    added_hlc, removed_hlc = said["add"], said["remove"]
+    assert aside(b)
     for device in a, b:
         with device.store.write("test") as unit:
             pending.move_stamp(unit.db, a.uuid, removed_hlc, added_hlc - 1)
