@@ -23,7 +23,9 @@ from index.store.feed import Feed
 _IDS_AHEAD = 4096
 _SEQS_AHEAD = 1024
 _STAMP_AHEAD_MS = 1000
-#: What is told by one number has so many bytes, and one more thing, so that it fits into a page (sync/log/pages.py).
+#: What is told by one number: so many things at most, and no further one after so many bytes. So it fits into a page
+#: (sync/log/pages.py), and who takes it in is not held up.
+NUMBER_TOLD = 500
 NUMBER_BYTES = 1 << 18
 #: From so many changes on a unit settles what directories hold (sums.py).
 _LARGE_CHANGES = 256
@@ -137,7 +139,7 @@ class Unit:
         self._next_id = store.last_entry_id
         self._changes: list[Change] = []
         self._part = 0
-        self._told_bytes = 0  # by the number that has its turn
+        self._told = self._told_bytes = 0  # by the number that has its turn
         self.is_told = False  # something is in the outbox, or a tombstone
         self._says = False
         self._settles = False
@@ -220,15 +222,16 @@ class Unit:
         """Put the change of a shared row into the outbox; a library without other devices needs none. `hlc`: when it
         was said first, for what is told again."""
         self._tell(self.said_seq, model, op, key, body, self.hlc if hlc is None else hlc)
-        if self._told_bytes >= self._store.number_bytes:
+        if self._told >= NUMBER_TOLD or self._told_bytes >= self._store.number_bytes:
             self.said_seq += 1
-            self._told_bytes = 0
+            self._told = self._told_bytes = 0
 
     def _tell(self, seq: int, model: str, op: str, key: object, body: object, hlc: int) -> None:
         if self._store.is_shared:
             self._told_bytes += changes_table.put_outbox(
                 self.db, self.epoch, seq, self._part, hlc, model, op, key, body
             )
+            self._told += 1
             self.is_told = self._says = True
         self._part += 1  # also of several numbers: it orders what one unit did
 

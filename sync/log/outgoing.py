@@ -29,7 +29,8 @@ from sync.wire.identity import Keys
 
 #: Rows and operations of a page at most, when nobody says otherwise.
 PAGE_ROWS: Final = 2000
-#: With so many bytes, unpacked, a page of operations has enough.
+#: So many operations are a page at most, which is taken in at once, and none comes after so many bytes, unpacked.
+PAGE_OPS: Final = 500
 PAGE_BYTES: Final = 1 << 20
 
 _ROW: Final = (
@@ -191,9 +192,10 @@ class Outgoing:
 
     # shared rows ------------------------------------------------------------------------------------------------------
 
-    def shared(self, from_seq: int, limit: int = PAGE_ROWS) -> Page | None:
+    def shared(self, from_seq: int, limit: int = PAGE_OPS) -> Page | None:
         """The page of operations that goes on from a place in the stream of shared rows. SnapshotNeeded where they are
         not kept any more."""
+        limit = min(limit, PAGE_OPS)
         if from_seq < self._bounds(SHARED)[1]:
             raise SnapshotNeeded("what was told since is not kept any more")
         found = self._ops("seq>?", from_seq, limit + 1, PAGE_BYTES)

@@ -122,6 +122,22 @@ def test_one_unit_that_says_more_than_a_page_holds_is_told(pair):
     assert_equal(a, b)
 
 
+def test_many_operations_of_one_unit_are_taken_in_some_at_a_time(pair):
+    a, b = pair
+    settle(a, b)
+    with a.store.write("test") as unit:
+        for at in range(1800):
+            annotating.add_tag(unit, at.to_bytes(16, "big"), "many")
+    told = []
+    for page in a.pages_for(b, limit=outgoing.PAGE_ROWS):
+        told.append(page.facts.told)
+        for _ in b.into.take(page):
+            pass
+    assert sum(told) > 1800
+    assert max(told) <= outgoing.PAGE_OPS
+    assert_equal(a, b)
+
+
 def test_tags_that_one_unit_adds_by_several_numbers_keep_their_order(pair):
     a, b = pair
     settle(a, b)
