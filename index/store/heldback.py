@@ -93,6 +93,13 @@ def told(db: apsw.Connection, uuid: bytes) -> None:
     db.execute("DELETE FROM untold WHERE entry_uuid=?", (uuid,))
 
 
-def tidy(db: apsw.Connection) -> None:
-    """Let go of entries that are there no more."""
-    db.execute("DELETE FROM withdrawn WHERE NOT EXISTS (SELECT 1 FROM entry WHERE uuid=withdrawn.entry_uuid)")
+def tidy(db: apsw.Connection, after: bytes) -> bytes:
+    """Let go of some entries that are there no more, those whose uuids come after one; returns after which to go on."""
+    sql = "SELECT entry_uuid FROM withdrawn WHERE entry_uuid>? ORDER BY entry_uuid LIMIT ?"
+    some = [bytes(uuid) for (uuid,) in db.execute(sql, (after, _LOOKED_AT))]
+    db.execute(
+        "DELETE FROM withdrawn WHERE entry_uuid>? AND entry_uuid<=? "
+        "AND NOT EXISTS (SELECT 1 FROM entry WHERE uuid=withdrawn.entry_uuid)",
+        (after, some[-1] if some else after),
+    )
+    return some[-1] if len(some) == _LOOKED_AT else b""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import apsw
 
-from index.store import gaps, heldback, pending, streams
+from index.store import gaps, pending, streams
 from index.store.store import Store
 from index.store.streams import SHARED, Stream
 
@@ -19,7 +19,6 @@ def prune(store: Store, others: Sequence[bytes]) -> None:
     there is."""
     db = store.db
     with store.note():
-        heldback.tidy(db)
         gaps.forget_forks(db)
     for row in streams.every(db):
         if row.device == store.device_uuid and row.epoch == store.epoch:

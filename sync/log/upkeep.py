@@ -11,7 +11,7 @@ import trio
 
 from index.model.errors import LinkClosed, NoSpace, VdfsError
 from index.model.hlc import Hlc
-from index.store import devices, pending, recalls, streams
+from index.store import devices, heldback, pending, recalls, streams
 from index.store.streams import StreamId
 from sync.log import epochs, outgoing, pruning, restamping
 from sync.log.backfill import Backfill
@@ -46,7 +46,7 @@ class Upkeep:
         self.pages_kept = PAGES_KEPT
         self._written = Bell()
         self._ahead_told_s = -math.inf
-        self._untold_after = b""
+        self._untold_after = self._tidied_after = b""
         self._recalled_s = -math.inf
         self._asked_s: dict[bytes, float] = {}  # when the state of a device was asked for last
         self.store.wrote = self._written.ring
@@ -103,6 +103,8 @@ class Upkeep:
                         pass
                 if trio.current_time() - pruned_s >= PRUNE_S and self.backfill.taken_of is None:
                     pruned_s = trio.current_time()
+                    with self.store.note() as db:
+                        self._tidied_after = heldback.tidy(db, self._tidied_after)
                     pruning.prune(self.store, [] if self.hub.is_out else self._awaited())
                     await self._fetch_bases()
             except NoSpace as error:
