@@ -143,6 +143,6 @@ PLANTS: dict[str, tuple[Callable[[], AbstractContextManager[None]], tuple[str, .
     "cursor_by_clock": (cursor_by_clock, (), 0),
     "tombstones_by_time": (tombstones_by_time, ("part", "rejoin", "kill"), 44),
     "dropped_while_waiting": (dropped_while_waiting, (), 35),
-    "same_round": (same_round, ("flap", "delay", "kill"), 175),
+    "same_round": (same_round, (), 101),
     "removed_comes_back": (removed_comes_back, ("part", "rejoin", "copy", "restore", "prune"), 32),
 }

@@ -1,11 +1,13 @@
 """What goes on behind the requests gives way to them: one turn at a time, with room between two."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
+from vdfs.base import pace
 from vdfs.base.pace import Pace
 
 STEPS = 20
@@ -69,22 +71,25 @@ def test_nobody_has_a_turn_beside_another():
 
 
 @pytest.mark.parametrize(("is_asking", "waited"), [(False, False), (True, True)])
-def test_a_turn_waits_for_a_gap_between_requests_but_not_for_ever(is_asking, waited):
+def test_a_turn_waits_for_a_gap_between_requests_but_not_for_ever(is_asking, waited, monkeypatch):
     """Who asks again and again delays it by some thousandths of a second; where nobody has asked it begins at once."""
+    monkeypatch.setattr(
+        pace, "time", SimpleNamespace(monotonic=trio.current_time)
+    )  # one clock, however slow the machine
 
     async def main() -> float:
-        pace = Pace()
+        paced = Pace()
         async with trio.open_nursery() as nursery:
 
             async def ask() -> None:
                 while is_asking:
-                    pace.asked()
+                    paced.asked()
                     await trio.sleep(0.0001)
 
             nursery.start_soon(ask)
             await trio.sleep(0.001)
             began_s = trio.current_time()
-            async with pace.turn():
+            async with paced.turn():
                 came_s = trio.current_time()
             nursery.cancel_scope.cancel()
         return came_s - began_s
