@@ -22,6 +22,7 @@ from index.store import annotating, entries, heldback, streams
 from index.store.remote import RemoteRow
 from index.store.store import Store
 from index.store.streams import OWNED, SHARED, StreamId
+from index.store.unit import NUMBER_TOLD
 from sync.log import pages, rows
 from sync.log.pages import Head, Page
 from sync.log.rows import Gone
@@ -29,8 +30,9 @@ from sync.wire.identity import Keys
 
 #: Rows and operations of a page at most, when nobody says otherwise.
 PAGE_ROWS: Final = 2000
-#: So many operations are a page at most, which is taken in at once, and none comes after so many bytes, unpacked.
-PAGE_OPS: Final = 500
+#: So many operations are a page at most, which is taken in at once, and none comes after so many bytes, unpacked. As
+#: many as a unit tells by one number, which is not cut in two.
+PAGE_OPS: Final = NUMBER_TOLD
 PAGE_BYTES: Final = 1 << 20
 
 _ROW: Final = (
@@ -89,8 +91,10 @@ class Outgoing:
         (links that lead far) make more than a page holds."""
         while True:
             page = self._owned(from_seq, part_to, part_after, limit)
-            if page is None or pages.fits(page):
-                return page if page is None else self._noted(page)
+            if page is None:
+                return None
+            if pages.fits(page):
+                return self._noted(page)
             limit = max(1, limit // 4)
 
     def _owned(self, from_seq: int, part_to: int, part_after: int, limit: int) -> Page | None:

@@ -16,6 +16,7 @@ from tests.sync.linked import connect, made, quiet, run, running
 from tests.sync.world import LINK, assert_equal, settle
 
 COUNT = 200
+UUIDS = [bytes([1, at]) * 8 for at in range(COUNT)]
 FILE_UUID = b"F" * 16
 
 
@@ -27,11 +28,10 @@ def pair(tmp_path):
 
 def write_notes(device) -> list[bytes]:
     """So much that nothing holds it at once, of bytes that nothing makes smaller; returns of which files."""
-    uuids = [bytes([1, at]) * 8 for at in range(COUNT)]
-    for uuid in uuids:
+    for uuid in UUIDS:
         device.note(uuid, b"user.note", os.urandom(60_000))
     assert COUNT * 60_000 > MAX_BODY_BYTES > BODY_MAX_BYTES
-    return uuids
+    return UUIDS
 
 
 def follow(a, b) -> None:
@@ -105,20 +105,19 @@ def test_who_takes_too_long_to_tell_its_state_is_left(pair, monkeypatch):
 def test_one_unit_that_says_more_than_a_page_holds_is_told(pair):
     a, b = pair
     settle(a, b)
-    uuids = [bytes([1, at]) * 8 for at in range(COUNT)]
     with a.store.write("test") as unit:
-        for uuid in uuids:
+        for uuid in UUIDS:
             annotating.set_cell(unit, uuid, b"user.note", os.urandom(60_000))
             annotating.add_tag(unit, uuid, "many")
     follow(a, b)
-    assert all(metadata.get(b.db, uuid, b"user.note") for uuid in uuids)
-    assert all(tags.of_entry(b.db, uuid) == ["many"] for uuid in uuids)
+    assert all(metadata.get(b.db, uuid, b"user.note") for uuid in UUIDS)
+    assert all(tags.of_entry(b.db, uuid) == ["many"] for uuid in UUIDS)
     assert_equal(a, b)
     with b.store.write("test") as unit:
-        for uuid in uuids:
+        for uuid in UUIDS:
             annotating.remove_tag(unit, uuid, "many")
     follow(a, b)
-    assert not any(tags.of_entry(a.db, uuid) for uuid in uuids)
+    assert not any(tags.of_entry(a.db, uuid) for uuid in UUIDS)
     assert_equal(a, b)
 
 

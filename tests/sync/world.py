@@ -200,8 +200,7 @@ class Device:
         return count
 
     def give_state(self, other: "Device", *, is_whole: bool = True) -> None:
-        into = other.into
-        joining = Joining(other.store, lambda *given: into.believed(*given), into.tell)
+        joining = Joining(other.store, other.into.believed, other.into.tell)
         for part in list(read(self.db, self.uuid, self.store.epoch)):
             joining.take(part)
         if is_whole:

@@ -73,9 +73,8 @@ def test_nobody_has_a_turn_beside_another():
 @pytest.mark.parametrize(("is_asking", "waited"), [(False, False), (True, True)])
 def test_a_turn_waits_for_a_gap_between_requests_but_not_for_ever(is_asking, waited, monkeypatch):
     """Who asks again and again delays it by some thousandths of a second; where nobody has asked it begins at once."""
-    monkeypatch.setattr(
-        pace, "time", SimpleNamespace(monotonic=trio.current_time)
-    )  # one clock, however slow the machine
+    # One clock, however slow the machine.
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=trio.current_time))
 
     async def main() -> float:
         paced = Pace()
